@@ -1,0 +1,37 @@
+"""What can go wrong for a user: one message, one documented exit code, no traceback."""
+
+
+class HpsearchError(Exception):
+    """Ends the command with `exit_code`; its text names the setting, the value, the rule and the remedy."""
+
+    exit_code = 1
+
+
+class RequestError(HpsearchError):
+    """The request is wrong: settings, data, model or memory. Nothing was started."""
+
+    exit_code = 2
+
+
+class NoResultError(HpsearchError):
+    """The budget ended before any trial was complete."""
+
+    exit_code = 3
+
+
+class PromotionRefused(HpsearchError):
+    """The gate keeps the champion; nothing in the registry changed."""
+
+    exit_code = 4
+
+
+class OutOfReachError(HpsearchError):
+    """A component (database, tracking server) does not answer."""
+
+    exit_code = 5
+
+
+class Interrupted(HpsearchError):
+    """Stopped by a signal; the same command goes on from here."""
+
+    exit_code = 130

@@ -1,0 +1,175 @@
+"""The nouns that travel between coordinator, workers, tracking and report."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hpsearch.settings import Settings
+
+
+class Status(StrEnum):
+    """Where a trial stands. The last three are final and told exactly once."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        return self in (Status.COMPLETE, Status.PRUNED, Status.FAILED)
+
+
+class Decision(StrEnum):
+    """What the coordinator answers to a rung's report."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """Prepared data on disk: cleaned, de-duplicated, split, with one digest for each split."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    digests: dict[str, str]  # split: digest of its rows
+    sizes: dict[str, int]  # split: rows that this study uses
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All a worker needs to train a trial, or to go on with it from the newest checkpoint in `folder`."""
+
+    number: int
+    settings: Settings  # with the trial's parameters applied
+    data: DataRef
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """Score a finished trial's model on one split."""
+
+    number: int
+    settings: Settings
+    data: DataRef
+    model: Path
+    split: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Points of a trial's curves at one step."""
+
+    number: int
+    step: int
+    total_steps: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RungReport:
+    """What a trial is worth at a rung; the worker waits for a Decision."""
+
+    number: int
+    rung: int
+    step: int
+    total_steps: int
+    score: float  # in the direction of the task's metric
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a worker's part in a trial ended: PAUSED, COMPLETE or FAILED."""
+
+    number: int
+    status: Status
+    step: int
+    total_steps: int
+    score: float | None
+    metrics: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...] | None  # rows: true class, columns: predicted class
+    reason: str | None  # of a failure
+    seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answer to a ScoreSpec."""
+
+    number: int
+    split: str
+    metrics: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...] | None
+    predictions: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the coordinator remembers it; `trials/<n>/trial.json` is the state folder's word on it."""
+
+    number: int
+    params: dict[str, Any]  # search path: value
+    status: Status
+    run_id: str | None = None  # MLflow child run
+    attempts: int = 0  # times given to a worker anew after a loss
+    step: int = 0
+    total_steps: int = 0
+    rungs: dict[int, float] = field(default_factory=dict)  # rung: score there
+    score: float | None = None  # newest: of the last rung, or of the whole validation split once complete
+    metrics: dict[str, float] = field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    reason: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    told: bool = False  # the study and tracking have been told the final status
+
+    def save(self, folder: Path) -> None:
+        """Write beside, fsync, rename: the file is whole or the one before."""
+        write_durably(folder / "trial.json", json.dumps(asdict(self), indent=1))
+
+    @staticmethod
+    def load(folder: Path) -> "TrialRecord":
+        raw = json.loads((folder / "trial.json").read_text())
+        raw["status"] = Status(raw["status"])
+        raw["rungs"] = {int(rung): score for rung, score in raw["rungs"].items()}
+        if raw["confusion"] is not None:
+            raw["confusion"] = tuple(tuple(row) for row in raw["confusion"])
+        return TrialRecord(**raw)
+
+    def after(self, result: TrialResult) -> "TrialRecord":
+        """The record once a worker's part has ended."""
+        seconds = {key: self.seconds.get(key, 0.0) + value for key, value in result.seconds.items()}
+        return replace(
+            self,
+            status=result.status,
+            step=result.step,
+            total_steps=result.total_steps,
+            score=result.score if result.score is not None else self.score,
+            metrics=self.metrics | result.metrics,
+            confusion=result.confusion,
+            reason=result.reason,
+            seconds=self.seconds | seconds,
+        )
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write `text` so that a crash leaves the old file or the new one, never a part of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

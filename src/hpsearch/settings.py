@@ -1,0 +1,504 @@
+"""Typed, frozen settings: everything a command may be told, checked whole before anything starts.
+
+Defaults live in the YAML files under `conf/` and nowhere else: no field here has one.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from hpsearch.errors import RequestError
+
+Scalar = bool | int | float | str
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are refused, values are not converted, nothing changes later."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+
+class PackagedData(Section):
+    """Rows of a CSV file that an installed Python package carries."""
+
+    package: str
+    """Import name of the package."""
+    file: str
+    """Path of the CSV file inside the package."""
+    sha256: str
+    """Checksum of that file, verified at each reading."""
+    where: dict[str, str]
+    """Column: value; the rows that match are the data set."""
+    note: str | None
+    """Said beside every score on this data."""
+
+
+class HubData(Section):
+    """A data set of the Hugging Face hub."""
+
+    path: str
+    """Data set id."""
+    config: str | None
+    """Configuration of the data set, where it has several."""
+    revision: str | None
+    """Branch, tag or commit; null: the newest."""
+    train_split: str
+    """Name of the split to train on."""
+    validation_split: str | None
+    """null: validation rows are split off the train split."""
+    test_split: str | None
+    """null: test rows are split off the train split."""
+
+
+class FileData(Section):
+    """The user's own files: CSV, TSV, JSONL or Parquet."""
+
+    train: str | None
+    """Path of the file with the training rows."""
+    validation: str | None
+    """null: validation rows are split off the train file."""
+    test: str | None
+    """null: test rows are split off the train file."""
+    encoding: str
+    """Encoding of text files."""
+
+
+class SplitSettings(Section):
+    """How rows are split where the source gives no validation or test split: stratified by label, seeded."""
+
+    validation: Share
+    """Share of all rows."""
+    test: Share
+    """Share of all rows."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Seed of the split and of the subsets a budget takes."""
+
+
+class TaskSettings(Section):
+    """Data, label kind and metric."""
+
+    name: Name
+    """Names the experiment and the registered model, `hpsearch-<name>`; required for your own files."""
+    kind: Literal["text_classification"]
+    """A key of `tasks.KINDS`."""
+    source: Literal["packaged", "hub", "files"]
+    """Which of the three descriptions below to read."""
+    packaged: PackagedData | None
+    hub: HubData | None
+    files: FileData | None
+    columns: dict[str, str]
+    """Role that the task kind asks for (text, label): column of the data."""
+    labels: tuple[str, ...] | None
+    """Classes in their order; null: as found, sorted."""
+    clean: Literal["html", "whitespace", "none"]
+    """html: drop tags, decode entities, fold white space."""
+    split: SplitSettings
+    metric: Literal["accuracy", "f1", "precision", "recall"]
+    """Searched for on validation data; f1, precision and recall are macro averages."""
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+    """Tokens an example may have, special tokens included."""
+    truncation: Literal["head", "tail", "head_tail"]
+    """What is kept of a longer text; head_tail: the first quarter and the end."""
+
+    @model_validator(mode="after")
+    def _source_is_described(self) -> "TaskSettings":
+        described = [source for source in ("packaged", "hub", "files") if getattr(self, source) is not None]
+        if self.source not in described:
+            raise ValueError(f"source is {self.source}, but task {self.name} describes only: {', '.join(described)}")
+        return self
+
+
+class Bounds(Section):
+    low: Positive
+    high: Positive
+
+
+class Prior(Section):
+    """Where good values lie for a model; the shipped search spaces refer to it."""
+
+    learning_rate: Bounds
+
+
+class ReferenceRecipe(Section):
+    """What the first trial runs: a published recipe, or one measured in `experiments/`."""
+
+    learning_rate: Positive
+    batch_size: Count
+    epochs: Positive
+    warmup: Probability
+    source: str
+    """Where the recipe comes from."""
+
+
+class ModelSettings(Section):
+    """A pretrained model and what is known of its family."""
+
+    name: Name
+    path: str
+    """A hub id, a local folder, or `package://module/folder` for weights an installed package carries."""
+    revision: str | None
+    """Branch, tag or commit on the hub; null: the newest."""
+    sha256: str | None
+    """Checksum of model.safetensors, verified where given."""
+    family: str
+    """A key of `models.FAMILIES`; it must agree with the model's config.json."""
+    dropout: Probability
+    """Of hidden states."""
+    attention_dropout: Probability
+    """Of attention weights; above 0 the fused attention kernels are out of reach."""
+    prior: Prior
+    reference: ReferenceRecipe
+
+
+class TrainSettings(Section):
+    """One fine-tune."""
+
+    learning_rate: Positive
+    batch_size: Count
+    """Examples an update."""
+    micro_batch_size: Count | None
+    """Examples a forward pass, at most; null: the batch size. The update is the same."""
+    epochs: Annotated[float, Field(gt=0, le=1000)]
+    """Passes over the training examples; need not be whole."""
+    scheduler: Literal["linear", "cosine", "constant", "polynomial"]
+    """How the learning rate goes on after warm-up."""
+    warmup: Probability
+    """Share of all steps in which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    label_smoothing: Probability
+    max_grad_norm: Positive
+    """Gradients are clipped to this norm."""
+    evaluation_batch_size: Count
+    """Examples a forward pass in evaluation."""
+    log_every: Count
+    """Steps between two reports of training loss and learning rate."""
+
+
+class OptimizerSettings(Section):
+    """A class of `torch.optim`."""
+
+    name: str
+    options: dict[str, Scalar | tuple[float | None, ...] | None]
+    """Its keyword arguments except lr and weight_decay, which are settings of `train`."""
+
+
+class Interval(Section):
+    """Inclusive bounds; sampled as the type of the setting it names."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+    when: dict[str, tuple[Scalar, ...]] = {}
+    """Searched path: values for which this dimension exists."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Interval":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: true needs low above 0, and low is {self.low}")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be above 0, and it is {self.step}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other; remove one")
+        return self
+
+
+class Choice(Section):
+    """One of a list of values."""
+
+    choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
+    when: dict[str, tuple[Scalar, ...]] = {}
+    """Searched path: values for which this dimension exists."""
+
+
+def _kind_of_dimension(value: object) -> str:
+    return "choice" if isinstance(value, Choice) or (isinstance(value, dict) and "choices" in value) else "interval"
+
+
+Dimension = Annotated[
+    Annotated[Interval, Tag("interval")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_dimension)
+]
+
+
+class SearchSettings(Section):
+    """What is searched, and when a trial must show what it is worth."""
+
+    name: Name
+    rungs: tuple[Share, ...]
+    """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
+    keep: Share
+    """Share of the trials that goes on at each rung."""
+    space: dict[str, Dimension]
+    """Path into the settings: what to sample. Written nested, as the settings are."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flatten(cls, value: object) -> object:
+        return dict(_dimensions(value, "")) if isinstance(value, dict) else value
+
+    @field_validator("space")
+    @classmethod
+    def _not_empty(cls, value: dict[str, Dimension]) -> dict[str, Dimension]:
+        if not value:
+            raise ValueError("the space is empty; name at least one setting to search")
+        return value
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"rungs must ascend, and they are {list(value)}")
+        return value
+
+
+class SamplerSettings(Section):
+    """A class of `optuna.samplers`."""
+
+    name: str
+    options: dict[str, Scalar | None]
+    """Its keyword arguments except seed, which is `seed` + the trial's number."""
+
+
+class BudgetSettings(Section):
+    """How much a study may spend, in total, over all runs of the command."""
+
+    name: Name
+    max_trials: Count
+    """Search trials in total."""
+    max_hours: Positive | None
+    """Hours of search in total."""
+    startup_trials: Count
+    """Random trials before the sampler learns."""
+    train_examples: Count | None
+    """Stratified subset of the training rows; null: all."""
+    validation_examples: Count | None
+    """Stratified subset of the validation rows; null: all."""
+    rung_examples: Count | None
+    """Part of the validation examples, scored at rungs; null: all."""
+    test_examples: Count | None
+    """Stratified subset of the test rows; null: all."""
+
+
+class HardwareSettings(Section):
+    """Where trials run; each `auto` is resolved by what the machine has, printed and recorded."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    """Of the forward and backward pass; weights and optimizer stay float32."""
+    workers: Count | Literal["auto"]
+    """Worker processes; auto: one for each GPU, one without."""
+    threads: Count | Literal["auto"]
+    """CPU threads of a worker; auto: the cores this process may use, shared out."""
+
+
+class TrackingSettings(Section):
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None
+    """An MLflow server or database; null: SQLite in the state folder."""
+
+
+class StorageSettings(Section):
+    """Where Optuna keeps studies."""
+
+    uri: str | None
+    """A database URL; null: SQLite in the state folder."""
+
+
+class Settings(Section):
+    """All of it."""
+
+    study: Name
+    """Name of the study; the same name continues it."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Of sampler, weights of the new head, dropout and batch order."""
+    task: TaskSettings
+    model: ModelSettings
+    train: TrainSettings
+    optimizer: OptimizerSettings
+    search: SearchSettings
+    sampler: SamplerSettings
+    budget: BudgetSettings
+    hardware: HardwareSettings
+    tracking: TrackingSettings
+    storage: StorageSettings
+
+    @model_validator(mode="after")
+    def _space_names_settings(self) -> "Settings":
+        faults = []
+        for path, dimension in self.search.space.items():
+            faults += [f"search.space.{path}: {fault}" for fault in _dimension_faults(self, path, dimension)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+S = TypeVar("S", bound=Section)
+
+# What a trial may vary. The seed is left out on purpose: the best of many seeds is luck, not a better recipe.
+SEARCHABLE: dict[str, type] = {
+    "train.learning_rate": float,
+    "train.batch_size": int,
+    "train.epochs": float,
+    "train.scheduler": str,
+    "train.warmup": float,
+    "train.weight_decay": float,
+    "train.label_smoothing": float,
+    "train.max_grad_norm": float,
+    "model.dropout": float,
+    "model.attention_dropout": float,
+    "optimizer.name": str,
+    "task.max_length": int,
+    "task.truncation": str,
+}
+
+
+def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> Iterator[str]:
+    if path not in SEARCHABLE:
+        yield f"there is no such setting to search{_nearest(path, SEARCHABLE)}; these can be: {', '.join(SEARCHABLE)}"
+        return
+    for parent in dimension.when:
+        if parent not in settings.search.space:
+            yield f"when names {parent}, which is not searched{_nearest(parent, settings.search.space)}"
+    values = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+    if isinstance(dimension, Interval) and SEARCHABLE[path] is str:
+        yield "takes choices, not low and high"
+        return
+    for value in values:
+        section, field = path.split(".")
+        try:
+            replace(getattr(settings, section), {field: value})
+        except ValidationError as error:
+            yield f"{value!r} is no value for {path}: {error.errors()[0]['msg']}"
+
+
+def replace(section: S, values: dict[str, Any]) -> S:
+    """A copy of `section` with other values, checked like the original. Raises ValidationError."""
+    return type(section).model_validate(section.model_dump() | values)
+
+
+def load(config: DictConfig) -> Settings:
+    """Check a composed configuration whole.
+
+    Raises:
+        RequestError: one message with every fault: dotted path, value, rule.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(_omegaconf_message(error)) from None
+    if targets := list(_targets(plain, "")):
+        raise RequestError(f"_target_ is not allowed in a configuration (found at {', '.join(targets)}); remove it")
+    try:
+        return Settings.model_validate(_tuples(plain))
+    except ValidationError as error:
+        faults = "\n".join(f"  - {_fault(e)}" for e in error.errors())
+        raise RequestError(f"the settings are wrong:\n{faults}") from None
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
+
+    The budget's trials and hours, the hardware, and where things are kept are no part of it.
+    """
+    dump = settings.model_dump(mode="json")
+    for key in ("study", "hardware", "tracking", "storage", "sampler"):
+        del dump[key]
+    for key in ("name", "max_trials", "max_hours", "startup_trials"):
+        del dump["budget"][key]
+    return dump
+
+
+def digest(value: object) -> str:
+    """sha256 of the canonical JSON of `value`, shortened to 16 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _dimensions(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Flatten a nested space into (dotted path, dimension)."""
+    for key, child in value.items():
+        path = f"{prefix}{key}"
+        if isinstance(child, dict) and not child.keys() & {"low", "high", "choices"}:
+            yield from _dimensions(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def _tuples(value: object) -> object:
+    """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
+    if isinstance(value, dict):
+        return {key: _tuples(child) for key, child in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def from_json(text: str) -> Settings:
+    """Settings as `Settings.model_dump_json` wrote them."""
+    return Settings.model_validate(_tuples(json.loads(text)))
+
+
+def _targets(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if key == "_target_":
+                yield f"{path}{key}"
+            yield from _targets(child, f"{path}{key}.")
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _targets(child, f"{path}{index}.")
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _omegaconf_message(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None) or "the configuration"
+    return f"{key}: {str(error).splitlines()[0]}"
+
+
+def _fault(error: Any) -> str:
+    """One fault of a pydantic ValidationError in words for the user."""
+    location = [str(part) for part in error["loc"] if part not in ("interval", "choice")]
+    path = ".".join(location) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{path}: there is no such setting{_nearest(location[-1], _siblings(location))}"
+    if error["type"] == "missing":
+        return f"{path}: is required"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message if path == "settings" else f"{path}: {message}"
+    return f"{path}={error['input']!r}: {message}"
+
+
+def _siblings(location: list[str]) -> list[str]:
+    """Names of the settings beside the one at `location`."""
+    section: Any = Settings
+    for part in location[:-1]:
+        field = section.model_fields.get(part)
+        candidates = [a for a in (getattr(field, "annotation", None), *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, Section)] if field else []
+        if not candidates:
+            return []
+        section = candidates[0]
+    return list(section.model_fields)
