@@ -28,7 +28,8 @@ class Decision(StrEnum):
     """What the coordinator answers to a rung's report."""
 
     CONTINUE = "continue"
-    PAUSE = "pause"
+    PAUSE = "pause"  # save a checkpoint and stop
+    STOP = "stop"  # nothing of the trial will be needed again
 
 
 @dataclass(frozen=True)

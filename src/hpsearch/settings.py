@@ -309,6 +309,8 @@ class HardwareSettings(Section):
     """Worker processes; auto: one for each GPU, one without."""
     threads: Count | Literal["auto"]
     """CPU threads of a worker; auto: the cores this process may use, shared out."""
+    max_attempts: Count
+    """How often a trial is given to a worker before a worker that dies with it makes it a failure."""
 
 
 class TrackingSettings(Section):
@@ -367,7 +369,6 @@ SEARCHABLE: dict[str, type] = {
     "train.max_grad_norm": float,
     "model.dropout": float,
     "model.attention_dropout": float,
-    "optimizer.name": str,
     "task.max_length": int,
     "task.truncation": str,
 }
@@ -497,7 +498,15 @@ def _siblings(location: list[str]) -> list[str]:
     section: Any = Settings
     for part in location[:-1]:
         field = section.model_fields.get(part)
-        candidates = [a for a in (getattr(field, "annotation", None), *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, Section)] if field else []
+        candidates = (
+            [
+                a
+                for a in (getattr(field, "annotation", None), *getattr(field.annotation, "__args__", ()))
+                if isinstance(a, type) and issubclass(a, Section)
+            ]
+            if field
+            else []
+        )
         if not candidates:
             return []
         section = candidates[0]

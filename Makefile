@@ -1,0 +1,91 @@
+# Thin lines over the `hpsearch` command. `make help` explains every target and variable.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python 3.11 or newer that makes .venv
+TASK ?=     ## data: imdb, rotten_tomatoes, csv (your own file), or yours in --config-dir; default imdb
+MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, gpt2; default minilm
+SEARCH ?=   ## what is searched: default, wide
+BUDGET ?=   ## how much of it: quick, standard, full; default quick
+STUDY ?=    ## name of the study; default TASK-MODEL-SEARCH
+ARGS ?=     ## any settings and options: ARGS='task.source=hub task.files.train="my file.csv"'
+
+BIN := .venv/bin
+HPSEARCH = $(BIN)/hpsearch
+CHOSEN = $(foreach pair,task=TASK model=MODEL search=SEARCH budget=BUDGET study=STUDY,$(call given,$(subst =, ,$(pair))))
+given = $(if $(strip $($(word 2,$(1)))),'$(word 1,$(1))=$(strip $($(word 2,$(1))))')
+
+# Installs nothing that is there already, so a stale environment costs seconds.
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+RUNTIME := $(BIN)/.hpsearch-runtime
+DEV := $(BIN)/.hpsearch-dev
+
+.DEFAULT_GOAL := help
+.PHONY: setup sweep train report promote rollback predict serve ui config test test-browser test-slow check help
+
+setup: $(DEV)  ## make .venv with all that running, testing and checking need
+
+sweep: $(RUNTIME)  ## search for the best model, or go on where the search stopped
+	$(HPSEARCH) sweep $(CHOSEN) $(ARGS)
+
+train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
+	$(HPSEARCH) train $(CHOSEN) $(ARGS)
+
+report: $(RUNTIME)  ## write the study's report.html anew
+	$(HPSEARCH) report $(CHOSEN) $(ARGS)
+
+promote: $(RUNTIME)  ## register the study's winner and make it champion
+	$(HPSEARCH) promote $(CHOSEN) $(ARGS)
+
+rollback: $(RUNTIME)  ## make the previous champion champion again
+	$(HPSEARCH) rollback $(CHOSEN) $(ARGS)
+
+predict: $(RUNTIME)  ## label a file: make predict ARGS="--input new.csv --output labelled.csv"
+	$(HPSEARCH) predict $(CHOSEN) $(ARGS)
+
+serve: $(RUNTIME)  ## answer requests with the champion, on this machine only
+	$(HPSEARCH) serve $(CHOSEN) $(ARGS)
+
+ui: $(RUNTIME)  ## show runs and models in MLflow's pages, on this machine only
+	$(HPSEARCH) ui $(CHOSEN) $(ARGS)
+
+config: $(RUNTIME)  ## print the settings as composed and run nothing
+	@$(HPSEARCH) config $(CHOSEN) $(ARGS)
+
+test: $(DEV)  ## all tests but the next two, a few minutes
+	$(BIN)/python -m pytest
+
+test-browser: $(DEV)  ## MLflow's pages in headless Chromium
+	$(BIN)/python -m pytest -m browser
+
+test-slow: $(DEV)  ## real data and many trials
+	$(BIN)/python -m pytest -m slow
+
+check: $(DEV)  ## lint, format, types, and docs that agree with the settings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+help:  ## print this
+	@echo 'make TARGET [VARIABLE=value ...]'
+	@echo
+	@echo 'Targets:'
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-14s%s\n", $$1, $$2}'
+	@echo
+	@echo 'Variables:'
+	@sed -nE 's/^([A-Z]+) \?= .*  ## (.*)$$/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-14s%s\n", $$1, $$2}'
+	@echo
+	@echo 'Everything that runs write goes to runs/, or to $$HPSEARCH_HOME where that is set.'
+
+$(RUNTIME): requirements.txt pyproject.toml
+	@test -n '$(strip $(PYTHON))' || { echo 'make: no Python found; install Python 3.11 or give PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed; give PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo 'installing the pinned requirements into .venv; this takes a minute or two the first time'
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.txt
+	@echo 'installing what tests and checks need into .venv'
+	@$(PIP) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,178 @@
+"""Write docs/configuration.md from the settings and the shipped YAML files.
+
+python docs/generate.py            # write it
+python docs/generate.py --check    # fail where it is stale
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from hpsearch.cli import compose, groups, options, shipped_conf
+from hpsearch.settings import SEARCHABLE, Settings
+
+TARGET = Path(__file__).with_name("configuration.md")
+SCHEMA = Settings.model_json_schema()
+NAMES = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false", "null": "null"}
+SCALARS = ("text", "number", "whole number", "true or false")
+NO_VALUE = object()
+
+INTRODUCTION = """\
+# Configuration
+
+Written by `docs/generate.py` from the settings themselves; change those, not this file.
+
+Every setting below can be given on the command line as `path=value`, after choices such as `task=imdb`:
+
+    make sweep TASK=imdb ARGS="budget.max_trials=20 search.space.train.epochs.choices=[2,4]"
+    .venv/bin/hpsearch config task=imdb model=gpt2      # prints what would run, and runs nothing
+
+The command line is read by [Hydra](https://hydra.cc): `+path=value` adds a key to an open mapping (an argument of the
+optimizer, a dimension of the space), `~path` removes one, lists are written `[a,b]`, and `${path}` is the value of
+another setting. A value with spaces or signs is quoted for the shell and for Hydra: `'task.files.train="a=b.csv"'`.
+Values are not converted: a number in quotes is a text and is refused where a number is needed. Unknown settings,
+missing ones and values out of range are all named in one message before anything starts.
+
+A folder of your own, added with `--config-dir DIR`, holds further choices in folders named like the groups below.
+`mine/task/tickets.yaml` starts from a shipped choice and changes what differs:
+
+    defaults: [csv, _self_]
+    name: tickets
+    files: {train: /data/tickets.csv}
+    columns: {text: subject, label: team}
+
+    make sweep TASK=tickets ARGS="--config-dir mine"
+
+All that runs write goes to the folder named by the environment variable `HPSEARCH_HOME`, or to `runs/` in the working
+directory.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or compare it with `--check`; the exit code."""
+    text = page()
+    if arguments == ["--check"]:
+        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
+            print(f"{TARGET} is stale; run: python docs/generate.py", file=sys.stderr)
+            return 1
+    elif arguments:
+        print("usage: python docs/generate.py [--check]", file=sys.stderr)
+        return 2
+    else:
+        TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """The whole text of the page."""
+    config = compose([])
+    written: Any = OmegaConf.to_container(config)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    sections = {name: _target(schema) for name, schema in SCHEMA["properties"].items()}
+    lines = [INTRODUCTION, "## Choices", ""]
+    lines += _table(("choice", "what it is"), _choices())
+    lines += ["## Settings", "", "Defaults are those of the choices marked above, together.", ""]
+    top = {name: SCHEMA["properties"][name] for name, section in sections.items() if section is None}
+    lines += _settings_table(list(_rows(top, "", written, resolved)))
+    for name, section in sections.items():
+        if section is not None:
+            lines += [f"### {name}", "", section["description"], ""]
+            lines += _settings_table(list(_rows(section["properties"], f"{name}.", written[name], resolved[name])))
+            if name == "search":
+                lines += list(_space())
+    return "\n".join(lines)
+
+
+def _choices() -> Iterator[tuple[str, ...]]:
+    defaults = OmegaConf.load(shipped_conf() / "config.yaml").defaults
+    chosen = {group: name for entry in defaults if entry != "_self_" for group, name in entry.items()}
+    for group in groups(shipped_conf()):
+        for name in options(group, [shipped_conf()]):
+            first = (shipped_conf() / group / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+            comment = first[1:].strip() if first.startswith("#") else ""
+            yield f"`{group}={name}`{' (default)' if chosen.get(group) == name else ''}", comment
+
+
+def _space() -> Iterator[str]:
+    """What stands under search.space."""
+    yield "Settings that can be searched, and the type that is sampled:"
+    yield ""
+    yield ", ".join(f"`{path}` ({kind.__name__})" for path, kind in SEARCHABLE.items()) + "."
+    yield ""
+    for name, title in (("Interval", "An interval"), ("Choice", "A choice")):
+        schema = SCHEMA["$defs"][name]
+        yield f"{title} under `search.space`: {schema['description'][0].lower()}{schema['description'][1:]}"
+        yield ""
+        yield from _settings_table(list(_rows(schema["properties"], "", {}, {})))
+
+
+def _rows(properties: dict[str, Any], prefix: str, written: Any, resolved: Any) -> Iterator[tuple[str, ...]]:
+    for name, schema in properties.items():
+        section = _target(schema)
+        value = _at(resolved, name)
+        if section is None:
+            value = schema.get("default", value)
+            origin = _at(written, name)
+            default = "" if value is NO_VALUE else f"`{_flow(value)}`"
+            if isinstance(origin, str) and "${" in origin:
+                default += f" from `{origin}`"
+            yield f"`{prefix}{name}`", _type(schema), default, schema.get("description", "")
+        else:
+            nullable = "section or null" if "anyOf" in schema else "section"
+            default = "`null`" if value is None else ""
+            yield f"`{prefix}{name}`", nullable, default, schema.get("description") or section.get("description", "")
+            yield from _rows(section["properties"], f"{prefix}{name}.", _at(written, name), value)
+
+
+def _at(container: Any, name: str) -> Any:
+    return container.get(name, NO_VALUE) if isinstance(container, dict) else NO_VALUE
+
+
+def _target(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The section that a schema refers to, null aside."""
+    parts = [part for part in schema.get("anyOf", [schema]) if "$ref" in part]
+    return SCHEMA["$defs"][parts[0]["$ref"].rpartition("/")[2]] if parts else None
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Type and allowed values in words."""
+    if "anyOf" in schema or "oneOf" in schema:
+        kinds = [_type(part) for part in schema.get("anyOf") or schema["oneOf"]]
+        if {*SCALARS} <= {*kinds}:
+            kinds = ["plain value", *(kind for kind in kinds if kind not in SCALARS)]
+        return " or ".join(kind for kind in kinds if not (kind == "whole number" and "number" in kinds))
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2].lower()
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if schema["type"] == "object":
+        return f"mapping to {_type(schema['additionalProperties'])}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    kind = "name" if "pattern" in schema else NAMES[schema["type"]]
+    return " ".join([kind, ", ".join(limits)]).strip()
+
+
+def _flow(value: Any) -> str:
+    """A value as it is written on one line of YAML."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def _settings_table(rows: list[tuple[str, ...]]) -> list[str]:
+    return _table(("setting", "type", "default", "what it is"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Any) -> list[str]:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines] + [""]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Where a trial runs and in which precision: decided from what the machine has, printed and recorded."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from hpsearch.errors import RequestError
+from hpsearch.settings import HardwareSettings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The resolved choice."""
+
+    device: str
+    precision: str
+    attention: str
+    workers: int
+    threads: int  # of each worker
+    name: str  # of the processor or GPU
+
+    def describe(self) -> dict[str, Any]:
+        """For runs and reports."""
+        return asdict(self)
+
+
+def resolve(settings: HardwareSettings) -> Hardware:
+    """What the machine has, within what the settings ask for.
+
+    Raises:
+        RequestError: the settings name a device or precision that is not there.
+    """
+    device = _device(settings.device)
+    precision = _precision(settings.precision, device)
+    workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
+    if device == "cuda" and workers > _devices(device):
+        raise RequestError(
+            f"hardware.workers={workers}, but there are {_devices(device)} GPUs and a worker takes one; lower it"
+        )
+    threads = settings.threads if settings.threads != "auto" else max(1, len(os.sched_getaffinity(0)) // workers)
+    # bf16 flash attention is slow on a CPU in the backward pass; the same kernel in float32 is not.
+    attention = "sdpa_float32" if device == "cpu" and precision == "bfloat16" else "sdpa"
+    return Hardware(device, precision, attention, workers, threads, _name(device))
+
+
+def _device(asked: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[asked]:
+        raise RequestError(f"hardware.device={asked}: torch finds no such device; use hardware.device=auto")
+    return asked
+
+
+def _devices(device: str) -> int:
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def _precision(asked: str, device: str) -> str:
+    fast_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "mps": lambda: False,
+        "cpu": cpu_has_fast_bf16,
+    }[device]()
+    if asked == "float16" and device == "cpu":
+        raise RequestError("hardware.precision=float16 needs a GPU; use float32 or bfloat16")
+    if asked != "auto":
+        return asked
+    if fast_bf16:
+        return "bfloat16"
+    return "float16" if device == "cuda" else "float32"
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether bf16 matmul is done in hardware; emulated it is several times slower than float32."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _name(device: str) -> str:
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return device
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), device)
+
+
+def _sdpa_float32(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """SDPA computed in float32 whatever autocast says; q, k, v and result are (B, heads, L, width)."""
+    with torch.autocast(query.device.type, enabled=False):
+        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
+    return output.to(value.dtype), None
+
+
+AttentionInterface.register("sdpa_float32", _sdpa_float32)
+AttentionMaskInterface.register("sdpa_float32", sdpa_mask)

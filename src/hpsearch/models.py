@@ -1,0 +1,191 @@
+"""Model families: what must be known of each to fine-tune it, in one table; loading and checking of weights."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import logging as transformers_logging
+
+from hpsearch import tasks
+from hpsearch.errors import RequestError
+from hpsearch.settings import ModelSettings, TaskSettings
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Facts of a model family; the learning rate's range and the recipe are in `conf/model`."""
+
+    model_types: tuple[str, ...]  # `model_type` in config.json
+    dropout: tuple[str, ...]  # names in the config of what `model.dropout` sets
+    attention_dropout: tuple[str, ...]
+    positions: str  # name in the config of the longest input
+    offset: int  # positions that padding takes from it
+    pad: str | None  # token that serves as padding where the tokenizer has none
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        model_types=("bert",),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+    ),
+    "roberta": Family(
+        model_types=("roberta", "xlm-roberta", "camembert"),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=2,  # positions count from padding_idx + 1
+        pad=None,
+    ),
+    "distilbert": Family(
+        model_types=("distilbert",),
+        dropout=("dropout", "seq_classif_dropout"),
+        attention_dropout=("attention_dropout",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+    ),
+    "gpt2": Family(
+        model_types=("gpt2",),
+        dropout=("resid_pdrop", "embd_pdrop"),
+        attention_dropout=("attn_pdrop",),
+        positions="n_positions",
+        offset=0,
+        pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
+    ),
+}
+
+
+def check(model: ModelSettings, task: TaskSettings) -> None:
+    """Find everything wrong with the model that can be found without training it.
+
+    Raises:
+        RequestError: unknown family, missing or truncated folder, hub out of reach, wrong checksum, task too long.
+    """
+    if model.family not in FAMILIES:
+        raise RequestError(f"model.family={model.family}: there is no such family; known: {', '.join(FAMILIES)}")
+    family = FAMILIES[model.family]
+    config = _from_pretrained(AutoConfig, model)
+    if config.model_type not in family.model_types:
+        raise RequestError(
+            f"model.family={model.family}, but the config of {model.path} says model_type {config.model_type}; "
+            f"give MODEL=<one of that family> or model.family=<{' | '.join(FAMILIES)}>"
+        )
+    longest = getattr(config, family.positions) - family.offset
+    if task.max_length > longest:
+        raise RequestError(
+            f"task.max_length={task.max_length}, but {model.name} takes at most {longest} tokens; lower task.max_length"
+        )
+    if folder := local_folder(model):
+        _check_weights(model, folder)
+    load_tokenizer(model)
+
+
+def local_folder(model: ModelSettings) -> Path | None:
+    """The folder that `model.path` names, or None where it is a hub id. Raises RequestError if it is missing."""
+    if model.path.startswith("package://"):
+        module, _, inside = model.path.removeprefix("package://").partition("/")
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise RequestError(
+                f"model.path={model.path}: the package {module.replace('_', '-')} is not installed; "
+                "`make setup` installs it, or give a local folder or a hub id"
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inside
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")
+    return None
+
+
+def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a pad token."""
+    tokenizer = _from_pretrained(AutoTokenizer, model)
+    pad = FAMILIES[model.family].pad
+    if tokenizer.pad_token is None and pad is not None:
+        tokenizer.pad_token = getattr(tokenizer, pad)
+    if tokenizer.pad_token is None:
+        raise RequestError(f"the tokenizer of {model.path} has no pad token; save one with the model")
+    return tokenizer
+
+
+def build(model: ModelSettings, task: TaskSettings, labels: tuple[str, ...], attention: str) -> PreTrainedModel:
+    """Pretrained body in float32 with a new head, drawn from the global torch generator.
+
+    Args:
+        model: what to load.
+        task: its kind decides the head.
+        labels: class names, in order.
+        attention: a name of `transformers.AttentionInterface`.
+    """
+    family = FAMILIES[model.family]
+    overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
+    overrides |= dict.fromkeys(family.attention_dropout, model.attention_dropout)
+    head = getattr(transformers, tasks.KINDS[task.kind].head)
+    loaded = _from_pretrained(
+        head,
+        model,
+        dtype=torch.float32,  # "auto" would take a checkpoint's fp16
+        use_safetensors=True,
+        attn_implementation=attention,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
+        **overrides,
+    )
+    loaded.config.pad_token_id = load_tokenizer(model).pad_token_id
+    return loaded
+
+
+def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:
+    folder = local_folder(model)
+    try:
+        if folder:
+            return auto.from_pretrained(folder, local_files_only=True, **options)
+        return auto.from_pretrained(model.path, revision=model.revision, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if folder:
+            raise RequestError(f"model.path={model.path}: not a usable model folder: {what}") from None
+        raise RequestError(
+            f"model.path={model.path}: no such folder here, and the Hugging Face hub does not give it: {what} "
+            "Check the id and the network, give a local folder (model.path=./folder), "
+            "or take MODEL=minilm, which needs no network"
+        ) from None
+
+
+def _check_weights(model: ModelSettings, folder: Path) -> None:
+    shards = sorted(folder.glob("model*.safetensors"))
+    if not shards:
+        raise RequestError(
+            f"model.path={model.path}: no model.safetensors there; other formats run code when they are loaded "
+            "and are refused: save the model with save_pretrained"
+        )
+    for shard in shards:
+        try:
+            with safe_open(shard, framework="pt") as file:
+                file.keys()
+        except SafetensorError as error:
+            raise RequestError(f"model.path={model.path}: {shard.name} is damaged or truncated: {error}") from None
+    if model.sha256 is not None:
+        with open(folder / "model.safetensors", "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != model.sha256:
+            raise RequestError(
+                f"model.sha256: model.safetensors of {model.path} has sha256 {found}, expected {model.sha256}; "
+                "reinstall the package, or set model.sha256 if you trust the new file"
+            )

@@ -1,0 +1,332 @@
+"""What a finished study has to say: one self-contained HTML page, Optuna's plots, the last lines on the console."""
+
+import logging
+import math
+import shlex
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import matplotlib.pyplot
+import optuna
+from omegaconf import OmegaConf
+from optuna.visualization import matplotlib as pictures
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch import formats, plots
+from hpsearch.metrics import DIRECTIONS
+from hpsearch.records import Status, TrialRecord, write_durably
+from hpsearch.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SCORES = {"accuracy": "accuracy", "precision": "precision (macro)", "recall": "recall (macro)", "f1": "F1 (macro)"}
+SPLITS = ("train", "validation", "test")
+LARGER_BUDGET = {"quick": "standard", "standard": "full"}
+MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
+TABLE_ROWS = 5  # of the console's table
+OPTUNA_PLOTS = {
+    "history": "optimization_history",
+    "importances": "param_importances",
+    "parallel_coordinates": "parallel_coordinate",
+    "slice": "slice",
+}
+
+
+def write(
+    folder: Path, settings: Settings, records: Sequence[TrialRecord], curves: plots.Curves, summary: dict[str, Any]
+) -> Path:
+    """Write `folder/report.html`: one page that loads nothing from anywhere.
+
+    Args:
+        folder: of the study.
+        settings: of the study.
+        records: all its trials.
+        curves: of every trial.
+        summary: as in `summary.json`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(formats, name) for name in ("score", "count", "value", "duration")}
+    best, test = summary["best"]["trial"], summary["test"]
+    page = environment.get_template("report.html.jinja").render(
+        summary=summary,
+        rows=leaderboard(records, settings),
+        winner=next(record for record in records if record.number == best),
+        scores=SCORES,
+        parameters={path: formats.parameter(path) for path in settings.search.space},
+        answer=plots.answer(records, best, test),
+        confusion=confusion(summary["labels"], test["confusion"]),
+        validation=plots.validation(records, settings, best),
+        training_loss=plots.training_loss(records, curves, best),
+        scatters=list(plots.scatters(records, settings, best)),
+        costs=[("Study, by phase", _phases(summary["seconds"])), ("Inside the trials", _work(records))],
+        splits=SPLITS,
+        split_facts=list(_split_facts(summary["data"])),
+        facts=list(_facts(summary["data"])),
+        next_steps=commands(settings),
+        again=make(_verb(settings), settings),
+        settings=_settings_text(settings),
+    )
+    path = folder / "report.html"
+    write_durably(path, page)
+    return path
+
+
+def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[dict[str, Any]]:
+    """A row for each trial, best first.
+
+    Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
+    """
+    sign = -1.0 if DIRECTIONS[settings.task.metric] == "maximize" else 1.0
+
+    def order(record: TrialRecord) -> tuple[int, int, float, int]:
+        group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
+        furthest = max(record.rungs, default=-1) if group == 1 else 0
+        return group, -furthest, sign * record.score if record.score is not None else math.inf, record.number
+
+    return [
+        {
+            "rank": rank,
+            "trial": record.number,
+            "status": record.status.value,
+            "params": record.params,
+            "score": record.score,
+            "step": record.step,
+            "total_steps": record.total_steps,
+            "seconds": sum(record.seconds.values()),
+            "reason": record.reason,
+        }
+        for rank, record in enumerate(sorted(records, key=order), start=1)
+    ]
+
+
+def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], settings: Settings, folder: Path) -> Group:
+    """The end of a sweep on the console; print it with `soft_wrap=True`, so that paths and commands stay whole.
+
+    Args:
+        summary: as in `summary.json`.
+        records: all trials of the study.
+        settings: of the study.
+        folder: of the study.
+    """
+    rows = leaderboard(records, settings)
+    more = [Text(f"and {len(rows) - TABLE_ROWS} more in the report", style="dim")] if len(rows) > TABLE_ROWS else []
+    return Group(
+        Text(),
+        _trials_table(rows[:TABLE_ROWS], summary),
+        *more,
+        Text(),
+        *_test_lines(summary),
+        Text(),
+        Text(f"report  {folder / 'report.html'}"),
+        Text(f"state   {folder}"),
+        Text(),
+        *(Text.assemble((f"# {purpose}\n", "dim"), command) for purpose, command in commands(settings)),
+    )
+
+
+def commands(settings: Settings) -> list[tuple[str, str]]:
+    """What to do next: (purpose, command)."""
+    budget = settings.budget
+    steps = [
+        ("see every run in the MLflow UI", "make ui"),
+        ("register the winner and make it the champion", make("promote", settings)),
+        ("serve the champion on this machine", make("serve", settings)),
+    ]
+    if _verb(settings) == "train":
+        return steps
+    more = [f"budget.max_trials={2 * budget.max_trials}"]
+    more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
+    steps.append(("continue this study with twice the budget", make("sweep", settings, *more)))
+    if larger := LARGER_BUDGET.get(budget.name):
+        # It trains on more examples, and such trials can't be compared with these: a study of its own.
+        grown = {"study": f"{settings.study}-{larger}", "budget": budget.model_copy(update={"name": larger})}
+        steps.append(("search on more data, as a study of its own", make("sweep", settings.model_copy(update=grown))))
+    return steps
+
+
+def make(verb: str, settings: Settings, *overrides: str) -> str:
+    """The make command that hands these choices to `verb`; single overrides of the first call are not in the settings.
+
+    The first call's choices are given whole, defaults too: the command then holds when a default changes.
+    """
+    task, search, arguments = settings.task, settings.search.name, list(overrides)
+    words = [f"TASK={task.name}"]
+    if task.source == "files" and task.files is not None:
+        files = {"train": task.files.train, "validation": task.files.validation, "test": task.files.test}
+        given = {"task.name": task.name} | {f"task.files.{split}": path for split, path in files.items() if path}
+        given |= {f"task.columns.{role}": column for role, column in task.columns.items() if role != column}
+        words, arguments = ["TASK=csv"], [f"{key}={text}" for key, text in given.items()] + arguments
+    elif task.source == "hub":
+        arguments.insert(0, "task.source=hub")
+    if verb in ("sweep", "train", "promote"):
+        words.append(f"MODEL={settings.model.name}")
+    if verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
+        words.append(f"SEARCH={search}")
+    # The default is that of conf/config.yaml; `train` names its study itself.
+    if verb in ("sweep", "promote") and settings.study != f"{task.name}-{settings.model.name}-{search}":
+        words.append(f"STUDY={settings.study}")
+    if verb in ("sweep", "train"):
+        words.append(f"BUDGET={settings.budget.name}")
+    if arguments:
+        words.append(f"ARGS={shlex.quote(shlex.join(arguments))}")
+    return " ".join(["make", verb, *words])
+
+
+def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
+    """Optuna's own plots: a PNG each, and all of them in one `optuna.html`.
+
+    One page for all, with plotly.js in it: MLflow shows an HTML artifact as a blob in a sandbox, where no file beside
+    it can be reached. A plot that can't be drawn of so few trials is left out and logged with the reason.
+
+    Returns:
+        The files that were written; none with fewer than two complete trials.
+    """
+    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    if len(complete) < 2 or not complete[0].params:
+        log.info("Optuna's plots are left out: they need two complete trials and a searched parameter")
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    matplotlib.pyplot.switch_backend("agg")  # the coordinator has no screen to draw on
+    written: list[Path] = []
+    parts: list[str] = []
+    for name, plot in OPTUNA_PLOTS.items():
+        try:
+            with warnings.catch_warnings(), matplotlib.rc_context({"figure.figsize": (10, 5)}):
+                warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+                # Without a difference between the trials Optuna warns and draws equal bars, which say nothing.
+                warnings.filterwarnings("error", message=".*importances will be equal", category=UserWarning)
+                warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)
+                getattr(pictures, f"plot_{plot}")(study)
+                figure = getattr(optuna.visualization, f"plot_{plot}")(study)
+        except UserWarning as reason:
+            log.info("Optuna's plot of %s is left out: %s", name, reason)
+            continue
+        matplotlib.pyplot.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        matplotlib.pyplot.close("all")
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+        written.append(folder / f"{name}.png")
+    page = folder / "optuna.html"
+    write_durably(
+        page, f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Optuna</title>{"".join(parts)}</html>'
+    )
+    return [*written, page]
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The confusion matrix for the page: with recall and precision of each class, and its most frequent errors.
+
+    Args:
+        labels: the classes.
+        counts: a row for each true class, a column for each predicted one.
+    """
+    true = [sum(row) for row in counts]
+    predicted = [sum(column) for column in zip(*counts, strict=True)]
+    errors = Counter(
+        {
+            (labels[i], labels[j]): number
+            for i, row in enumerate(counts)
+            for j, number in enumerate(row)
+            if i != j and number
+        }
+    )
+    return {
+        "shown": len(labels) <= MOST_CLASSES,
+        "rows": [
+            {
+                "label": labels[i],
+                "cells": [(number, number / max(1, true[i])) for number in row],
+                "recall": row[i] / true[i] if true[i] else None,
+            }
+            for i, row in enumerate(counts)
+        ],
+        "precision": [counts[i][i] / predicted[i] if predicted[i] else None for i in range(len(labels))],
+        "errors": [(*pair, number) for pair, number in errors.most_common(MOST_CLASSES)],
+    }
+
+
+def _trials_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "status", "validation", "steps", "time"):
+        table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
+    table.add_column("parameters")
+    for row in rows:
+        table.add_row(
+            str(row["trial"]),
+            row["status"],
+            formats.score(row["score"]),
+            f"{row['step']:,}/{row['total_steps']:,}",
+            formats.duration(row["seconds"]),
+            Text(formats.parameters(row["params"])),
+            style="bold" if row["trial"] == summary["best"]["trial"] else "",
+        )
+    return table
+
+
+def _test_lines(summary: Mapping[str, Any]) -> Iterator[Table | Text]:
+    test, note = summary["test"], summary["data"]["note"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("test", no_wrap=True)
+    for name in SCORES.values():
+        table.add_column(name, justify="right")
+    scores = [formats.score(test["all"][key]) for key in SCORES]
+    table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
+    yield table
+    if test["low"] is not None:
+        low, high = formats.score(test["low"]), formats.score(test["high"])
+        yield Text(f"95 % interval of {summary['metric']}: {low} to {high}")
+    if note:
+        yield Text(note, style="yellow")
+
+
+def _verb(settings: Settings) -> str:
+    """The command that made the study: a fine-tune without a search is `train`'s."""
+    return "sweep" if settings.search.space else "train"
+
+
+def _phases(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(phase, spent) for phase, spent in seconds.items() if phase != "total" and spent > 0]
+
+
+def _work(records: Sequence[TrialRecord]) -> list[tuple[str, float]]:
+    parts = dict.fromkeys((part for record in records for part in record.seconds), 0.0)
+    for record in records:
+        for part, spent in record.seconds.items():
+            parts[part] += spent
+    return [(part, spent) for part, spent in parts.items() if spent > 0]
+
+
+def _split_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What is known of each split: (name, a text for each of SPLITS)."""
+    yield "used in this study", [formats.value(data[split]) for split in SPLITS]
+    for name, fact in data.items():
+        if _by_split(fact):
+            yield name.replace("_", " "), [formats.value(fact.get(split, formats.NONE)) for split in SPLITS]
+
+
+def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known of the data as a whole: (name, text)."""
+    for name, fact in data.items():
+        if name not in (*SPLITS, "note") and fact is not None and not _by_split(fact):
+            yield name.replace("_", " "), formats.value(fact)
+
+
+def _by_split(fact: object) -> bool:
+    return isinstance(fact, Mapping) and bool(fact) and set(fact) <= set(SPLITS)
+
+
+def _settings_text(settings: Settings) -> str:
+    """The settings as YAML, without the addresses of databases and servers: these may hold a password."""
+    return OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json", exclude={"tracking", "storage"})))

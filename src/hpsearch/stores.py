@@ -1,0 +1,72 @@
+"""The addresses of MLflow's stores: reached within seconds or not at all, and shown without their secrets."""
+
+import re
+import socket
+from pathlib import Path
+
+import requests
+import sqlalchemy
+
+from hpsearch.errors import OutOfReachError, RequestError
+
+DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+KNOCK_SECONDS = 5.0
+
+
+def redact(text: str) -> str:
+    """`text` without the user names, passwords and keys of the addresses in it."""
+    text = re.sub(r"://\S*@", "://***@", text)
+    return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)
+
+
+def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
+    """The error for a store that does not answer, in words for the user."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri, redact(uri))
+    return OutOfReachError(
+        f"tracking.uri={redact(uri)}: MLflow's store does not answer ({redact(reason)}); "
+        "start or mend it, or leave tracking.uri out to use SQLite in the state folder"
+    )
+
+
+def knock(uri: str) -> None:
+    """Ask an MLflow server whether it is there. Raises OutOfReachError within seconds if not."""
+    try:
+        answer = requests.get(uri.rstrip("/") + "/health", timeout=KNOCK_SECONDS)
+    except requests.RequestException as error:
+        raise out_of_reach(uri, error) from None
+    if answer.status_code >= 500:
+        raise out_of_reach(uri, RuntimeError(f"it answers {answer.status_code} {answer.reason}"))
+
+
+def open_database(uri: str) -> str:
+    """Connect once, where MLflow would try ten times over minutes; returns the URI with an absolute path.
+
+    Raises:
+        RequestError: the address is of another kind, or needs a driver that is not installed.
+        OutOfReachError: the database does not answer, or is none.
+    """
+    try:
+        url = sqlalchemy.make_url(uri)
+    except sqlalchemy.exc.ArgumentError:
+        url = None
+    if url is None or url.get_backend_name() not in ("sqlite", *DEFAULT_PORTS):
+        raise RequestError(
+            f"tracking.uri={redact(uri)}: give the address of an MLflow server (http://host:port) "
+            f"or of a database (sqlite:///file, {', '.join(f'{name}://...' for name in DEFAULT_PORTS)})"
+        )
+    try:
+        if url.get_backend_name() == "sqlite":
+            path = Path(url.database or "").resolve()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url = url.set(database=str(path))
+        else:
+            port = url.port or DEFAULT_PORTS[url.get_backend_name()]
+            socket.create_connection((url.host or "localhost", port), timeout=KNOCK_SECONDS).close()
+        engine = sqlalchemy.create_engine(url)
+        sqlalchemy.inspect(engine).get_table_names()
+        engine.dispose()
+    except ModuleNotFoundError as error:
+        raise RequestError(f"tracking.uri={redact(uri)}: needs the package {error.name}; install it") from None
+    except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise out_of_reach(uri, error) from None
+    return url.render_as_string(hide_password=False)

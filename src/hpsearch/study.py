@@ -1,0 +1,162 @@
+"""Optuna: open or continue a study, sample, report, tell."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpsearch import metrics, space
+from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.records import Status, TrialRecord
+from hpsearch.settings import SamplerSettings, Settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
+STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
+# User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
+SAMPLER_STATE = "sampler"
+
+
+class Lock:
+    """One coordinator a study: held by the operating system, so it is gone when the process is."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RequestError if another process has it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise RequestError(
+                f"study {folder.name} is being run by process {holder}; wait for it, or give STUDY=<another name>"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let the next one have it."""
+        self._file.close()
+
+
+class Study:
+    """The Optuna study. The coordinator is its only writer."""
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        """Open or create.
+
+        Raises:
+            OutOfReachError: the database does not answer.
+            RequestError: the sampler refuses its options, or the study has another direction.
+        """
+        self.settings = settings
+        direction = metrics.DIRECTIONS[settings.task.metric]
+        wanted = optuna.study.StudyDirection[direction.upper()]
+        url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
+        try:
+            self.optuna = optuna.create_study(
+                storage=url, study_name=settings.study, direction=wanted, load_if_exists=True
+            )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            what = str(error).splitlines()[0]
+            raise OutOfReachError(f"storage.uri: the study database does not answer: {what}") from None
+        if self.optuna.direction is not wanted:
+            raise RequestError(
+                f"task.metric={settings.task.metric} is to {direction}, but study {settings.study} was opened to "
+                f"{self.optuna.direction.name.lower()}; give STUDY=<another name>"
+            )
+
+    def known(self) -> list[TrialRecord]:
+        """The trials that the study has, as far as it knows them."""
+        return [
+            TrialRecord(number=trial.number, params=trial.params, status=Status.RUNNING)
+            for trial in self.optuna.get_trials(deepcopy=False)
+            if trial.state is not TrialState.WAITING
+        ]
+
+    def ask(self, trials: Sequence[TrialRecord]) -> TrialRecord:
+        """A new trial: the reference recipe first, then what the sampler says, given the trials so far.
+
+        The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
+        a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone.
+        """
+        params, state = self._draw(trials)
+        self.optuna.enqueue_trial(params)
+        trial = self.optuna.ask()
+        params = space.suggest(trial, self.settings.search.space)
+        trial.set_user_attr(SAMPLER_STATE, state)
+        return TrialRecord(number=trial.number, params=params, status=Status.RUNNING)
+
+    def report(self, number: int, rung: int, score: float) -> None:
+        """A trial's score at a rung."""
+        frozen = self.optuna.get_trials(deepcopy=False)[number]
+        optuna.Trial(self.optuna, frozen._trial_id).report(score, step=rung)
+
+    def tell(self, trial: TrialRecord) -> None:
+        """A trial's final status, once; telling it again changes nothing."""
+        frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
+        if not frozen.state.is_finished():
+            value = trial.score if trial.status is Status.COMPLETE else None
+            self.optuna.tell(trial.number, value, STATES[trial.status])
+
+    def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
+        number = len(trials)
+        if number == 0 and (params := space.reference(self.settings)) is not None:
+            return params, {"trial": {}, "study": {}}
+        seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
+        frozen = self.optuna.get_trials(deepcopy=False)
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            state = frozen[trial.number].user_attrs.get(SAMPLER_STATE, {"trial": {}, "study": {}})
+            seen.add_trial(_as_seen(trial, frozen[trial.number].distributions, state["trial"]))
+            for key, value in state["study"].items():
+                seen._storage.set_study_system_attr(seen._study_id, key, value)
+        asked = seen.ask()
+        params = space.suggest(asked, self.settings.search.space)
+        drawn: FrozenTrial = seen.get_trials(deepcopy=False)[asked.number]
+        study_state = seen._storage.get_study_system_attrs(seen._study_id)
+        return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
+
+
+def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for the draw of one trial. Raises RequestError where it refuses its options."""
+    chosen: SamplerSettings = settings.sampler
+    if chosen.name not in SAMPLERS:
+        raise RequestError(f"sampler.name={chosen.name}: no such sampler; there are {', '.join(SAMPLERS)}")
+    options: dict[str, Any] = dict(chosen.options)
+    if chosen.name == "GridSampler":
+        options["search_space"] = space.grid(settings.search.space)
+    # Sobol points are one sequence: its scrambling must be the same at each draw.
+    seed = settings.seed if chosen.name == "QMCSampler" else settings.seed + number
+    try:
+        return getattr(optuna.samplers, chosen.name)(seed=seed, **options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"sampler.options={chosen.options}: {chosen.name} refuses them: {error}") from None
+
+
+def _as_seen(
+    trial: TrialRecord, distributions: dict[str, BaseDistribution], system_attrs: dict[str, Any]
+) -> FrozenTrial:
+    """A trial as the sampler is shown it."""
+    if trial.status is Status.FAILED:
+        state = TrialState.FAIL
+    else:
+        state = TrialState.RUNNING if trial.score is None else TrialState.COMPLETE
+    return create_trial(
+        state=state,
+        value=trial.score if state is TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions=distributions,
+        system_attrs=system_attrs,
+    )

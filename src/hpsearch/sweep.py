@@ -1,0 +1,308 @@
+"""A sweep from settings to summary: check, prepare, search, score test, report, log the winner."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hpsearch import data, hardware, metrics, models, report, schedule, serving, space, training
+from hpsearch.coordinator import Coordinator, make_plan, read_points
+from hpsearch.display import Display
+from hpsearch.errors import Interrupted, NoResultError, RequestError
+from hpsearch.hardware import Hardware
+from hpsearch.records import DataRef, TrialRecord, write_durably
+from hpsearch.settings import Choice, Settings, digest, identity
+from hpsearch.study import Lock, Study, sampler
+from hpsearch.tracking import Tracking
+from hpsearch.trial import MODEL
+
+Summary = dict[str, Any]
+EXAMPLES = 3  # texts that the logged model shows as its input
+
+
+def run_sweep(settings: Settings, home: Path) -> Summary:
+    """Search, or go on searching, until the budget is spent; score the best on test; report.
+
+    Raises:
+        HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
+    """
+    started = time.monotonic()
+    corpus, chosen = check(settings)
+    ref = data.prepare(corpus, settings, home)
+    folder = home / "studies" / settings.study
+    lock = Lock(folder)
+    try:
+        check_identity(folder, settings, ref)
+        study, tracking = Study(settings, home), Tracking(settings, home)
+        coordinator = Coordinator(settings, folder, ref, chosen, study, tracking)
+        coordinator.load()
+        console = Console()
+        if (summary := _finished(coordinator)) is not None:
+            console.print(
+                f"study {settings.study} is finished: {len(coordinator.trials)} of {coordinator.plan.max_trials} "
+                f"trials; a larger budget (budget.max_trials=<total>) continues it"
+            )
+        else:
+            summary = _run(coordinator, corpus, console, started)
+        console.print(report.final_table(summary, list(coordinator.trials.values()), settings, folder))
+        return summary
+    finally:
+        lock.close()
+
+
+def run_train(settings: Settings, home: Path) -> Summary:
+    """One fine-tune with the settings as they are: a study of one trial without rungs."""
+    search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
+    budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None})
+    fixed = settings.model_copy(update={"search": search, "budget": budget})
+    name = f"{settings.task.name}-{settings.model.name}-train-{digest(identity(fixed))[:8]}"
+    return run_sweep(fixed.model_copy(update={"study": name}), home)
+
+
+def rebuild_report(settings: Settings, home: Path) -> Path:
+    """Write `report.html` of a finished study anew. Raises RequestError if there is none."""
+    folder = home / "studies" / settings.study
+    summary = read_summary(folder)
+    if summary is None:
+        raise RequestError(f"study {settings.study} has no result in {folder}; run `make sweep` first")
+    records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
+    return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """The result of the study in `folder`, or None."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
+    """Find what is wrong with a request before anything is written or started. Raises RequestError."""
+    chosen = hardware.resolve(settings.hardware)
+    training.optimizer_class(settings.optimizer)
+    make_plan(settings)
+    sampler(settings, 0)
+    space.reference(settings)
+    micro = settings.train.micro_batch_size
+    for size in _possible(settings, "train.batch_size"):
+        if micro is not None and size > micro and size % micro:
+            raise RequestError(f"train.micro_batch_size={micro} does not divide the batch size {size}; give a divisor")
+    longest = max(_possible(settings, "task.max_length"))
+    models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
+    return data.read(settings.task), chosen
+
+
+def check_identity(folder: Path, settings: Settings, ref: DataRef) -> None:
+    """See that a study goes on with the same question and the same data as before. Raises RequestError."""
+    now = {"settings": identity(settings), "data": ref.digests}
+    path = folder / "identity.json"
+    if not path.exists():
+        write_durably(path, json.dumps(now, indent=1))
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if changes := list(_changes(before, json.loads(json.dumps(now)), "")):
+        raise RequestError(
+            f"study {settings.study} was begun with other settings or data, so its trials can't be compared:\n"
+            + "\n".join(f"  - {change}" for change in changes)
+            + "\ngive STUDY=<another name>, or the former values"
+        )
+
+
+class Clock:
+    """Seconds of each phase, summed over all runs of the command."""
+
+    def __init__(self, path: Path, started: float) -> None:
+        self.path, self.last = path, started
+        self.seconds: Counter[str] = Counter(json.loads(path.read_text()) if path.exists() else {})
+
+    def lap(self, phase: str) -> None:
+        """What has passed since the last lap was this phase."""
+        now = time.monotonic()
+        self.seconds[phase] += now - self.last
+        self.last = now
+        write_durably(self.path, json.dumps(self.seconds))
+
+
+def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, started: float) -> Summary:
+    settings, tracking, metric = coordinator.settings, coordinator.tracking, coordinator.settings.task.metric
+    clock = Clock(coordinator.folder / "seconds.json", started)
+    resumed = len(coordinator.trials)
+    with Display(console, metric, metrics.DIRECTIONS[metric]) as display, coordinator.staffed():
+        coordinator.display = display
+        display.phase("data")
+        for note in _notes(coordinator, corpus):
+            display.note(note)
+        coordinator.parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
+        clock.lap("setup")
+        display.start(coordinator.plan.max_trials, resumed)
+        display.phase("search")
+        try:
+            try:
+                coordinator.search()
+            finally:
+                clock.lap("search")
+            if not coordinator.complete():
+                raise NoResultError(_no_result(coordinator))
+            coordinator.prune_paused()
+            display.phase("test")
+            test = _score_test(coordinator)
+            clock.lap("test")
+        except (Interrupted, NoResultError):
+            tracking.interrupt_study(coordinator.parent)
+            raise
+        display.phase("report")
+        summary = _summary(coordinator, corpus, test, clock)
+        _publish(coordinator, corpus, summary)
+        clock.lap("report")
+    return summary
+
+
+def _finished(coordinator: Coordinator) -> Summary | None:
+    """The study's result if nothing is left to do for it."""
+    trials = list(coordinator.trials.values())
+    action = schedule.next_action(coordinator.plan, trials, may_start=True)
+    if isinstance(action, schedule.Done) and all(trial.status.final for trial in trials):
+        return read_summary(coordinator.folder)
+    return None
+
+
+def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
+    """Choices made on the user's behalf, to be printed; tokenises on the way, while the workers start."""
+    settings, ref, chosen = coordinator.settings, coordinator.ref, coordinator.hardware
+    yield (
+        f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, "
+        f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
+    )
+    for split, size in ref.sizes.items():
+        whole = len(corpus.splits[split])
+        part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""
+        yield f"data: {size:,} {split} examples{part}"
+    tokenizer = models.load_tokenizer(settings.model)
+    for split in ref.sizes:
+        tokens = data.tokenised(ref, settings, tokenizer, split)
+        if tokens.truncated:
+            yield (
+                f"data: {tokens.truncated / len(tokens):.0%} of {split} are longer than task.max_length="
+                f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
+            )
+    if settings.search.space and space.reference(settings) is None:
+        yield f"the reference recipe of {settings.model.name} lies outside the search space and is not tried"
+
+
+def _score_test(coordinator: Coordinator) -> dict[str, Any]:
+    """Score the best trial on test; a reading is counted once and kept."""
+    best, path = coordinator.complete()[0], coordinator.folder / "test.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"trial": None, "readings": 0}
+    if before["trial"] == best.number:
+        return dict(before)
+    scored = coordinator.score(best, "test")
+    reading = {
+        "trial": best.number,
+        "readings": before["readings"] + 1,
+        "metrics": scored.metrics,
+        "confusion": scored.confusion,
+        "n": len(scored.predictions),
+    }
+    write_durably(path, json.dumps(reading))
+    return reading
+
+
+def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any], clock: Clock) -> Summary:
+    settings, ref, trials = coordinator.settings, coordinator.ref, list(coordinator.trials.values())
+    best, metric = coordinator.complete()[0], settings.task.metric
+    counts = Counter(trial.status.value for trial in trials)
+    value, n = test["metrics"][metric], test["n"]
+    # The interval is over examples and exact enough for a share; other metrics get theirs by bootstrap later.
+    low, high = metrics.wilson(round(value * n), n) if metric == "accuracy" else (None, None)
+    seconds = clock.seconds | Counter({"confirmation": 0.0})
+    return {
+        "study": settings.study,
+        "task": settings.task.name,
+        "model": settings.model.name,
+        "metric": metric,
+        "direction": metrics.DIRECTIONS[metric],
+        "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
+        "best": {"trial": best.number, "params": best.params, "validation": best.score},
+        "winner": {"params": best.params, "seed": settings.seed, "run_id": best.run_id},
+        "confirmation": [],
+        "test": {
+            "metric": metric,
+            "value": value,
+            "low": low,
+            "high": high,
+            "n": n,
+            "all": test["metrics"],
+            "readings": test["readings"],
+            "confusion": test["confusion"],
+        },
+        "seconds": {**seconds, "confirmation": 0.0, "total": sum(seconds.values())},
+        "steps": {
+            "trained": sum(trial.step for trial in trials),
+            "all_to_the_end": sum(trial.total_steps for trial in trials),
+        },
+        "data": {
+            **corpus.facts,
+            "source": settings.task.source,
+            "digest": digest(ref.digests),
+            "digests": ref.digests,
+            **ref.sizes,
+        },
+        "labels": list(ref.labels),
+        "hardware": coordinator.hardware.describe(),
+        "mlflow": {"experiment_id": coordinator.tracking.experiment_id, "run_id": coordinator.parent},
+    }
+
+
+def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary) -> None:
+    """Write summary and report, log them and the winner's model, and close the parent run."""
+    settings, folder, best = coordinator.settings, coordinator.folder, coordinator.complete()[0]
+    write_durably(folder / "summary.json", json.dumps(summary, indent=1))
+    _write_report(folder, settings, [*coordinator.trials.values()], summary)
+    plots = folder / "plots"
+    report.optuna_plots(coordinator.study.optuna, plots)
+    assert best.run_id is not None, "a complete trial has its run"
+    model = coordinator.trial_folder(best.number) / MODEL
+    winner = space.apply(settings, best.params)
+    write_durably(model / "hpsearch.json", json.dumps(serving.describe(winner, coordinator.ref.labels)))
+    texts = list(corpus.splits["train"]["text"][:EXAMPLES])
+    coordinator.tracking.log_winner(best.run_id, model, winner, coordinator.ref, texts)
+    coordinator.tracking.finish_study(coordinator.parent, summary, folder)
+
+
+def _write_report(folder: Path, settings: Settings, records: list[TrialRecord], summary: Summary) -> Path:
+    curves = {record.number: read_points(folder / "trials" / str(record.number)) for record in records}
+    return report.write(folder, settings, records, curves, summary)
+
+
+def _no_result(coordinator: Coordinator) -> str:
+    """Why there is no complete trial, with the reasons of the failed ones."""
+    reasons = Counter(trial.reason for trial in coordinator.trials.values() if trial.reason)
+    said = "; ".join(f"{count} failed: {reason}" for reason, count in reasons.most_common(3))
+    return (
+        f"study {coordinator.settings.study} has no complete trial: the budget ended first"
+        + (f" ({said})" if said else "")
+        + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
+    )
+
+
+def _possible(settings: Settings, path: str) -> list[int]:
+    """The whole numbers that a setting may take in this sweep: its bounds or choices, or its fixed value."""
+    dimension = settings.search.space.get(path)
+    if dimension is None:
+        section, field = path.split(".")
+        return [getattr(getattr(settings, section), field)]
+    if isinstance(dimension, Choice):
+        return [int(choice) for choice in dimension.choices]
+    return [int(dimension.low), int(dimension.high)]
+
+
+def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
+    """Where two JSON values differ, as `path: before -> now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path.removeprefix('settings.')}: {before!r} -> {now!r}"

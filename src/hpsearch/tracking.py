@@ -1,0 +1,354 @@
+"""All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
+
+import functools
+import importlib.metadata
+import json
+import logging
+import math
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+from hpsearch import mlflow_process
+
+# isort: split
+import mlflow
+import requests
+import sqlalchemy
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from omegaconf import OmegaConf
+
+from hpsearch import pictures, reading, serving
+from hpsearch.errors import RequestError
+from hpsearch.records import DataRef, Progress, Status, TrialRecord
+from hpsearch.settings import Settings, identity
+from hpsearch.stores import knock, open_database, out_of_reach, redact
+
+STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
+PARENT = "mlflow.parentRunId"
+PACKAGES = ("hpsearch", "torch", "transformers", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
+BATCH = 100  # params or tags that MLflow takes in one call
+ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
+# MLflow's codes for "it did not work"; the others say that the call was wrong, which is a fault of this program.
+SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ENDPOINT_NOT_FOUND")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def name_of(settings: Settings) -> str:
+    """Of the task's experiment and of its registered model."""
+    return f"hpsearch-{settings.task.name}"
+
+
+def answered(method: "Callable[Concatenate[Tracking, P], T]") -> "Callable[Concatenate[Tracking, P], T]":
+    """A store that does not answer ends in OutOfReachError."""
+
+    @functools.wraps(method)
+    def call(tracking: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(tracking, *args, **kwargs)
+        except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
+            if isinstance(error, MlflowException) and error.error_code not in SILENT:
+                raise
+            raise out_of_reach(tracking.uri, error) from None
+
+    return call
+
+
+class Tracking:
+    """A study's words to MLflow. Raises OutOfReachError within seconds where the store does not answer."""
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        """Reach the store: `settings.tracking.uri`, or SQLite under `home`. No experiment or run is made yet.
+
+        It becomes the process's MLflow store, so that `models:/` addresses are understood.
+        """
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        home = home.resolve()
+        self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
+        self.experiment_name = name_of(settings)
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            self.artifacts = None  # the server decides
+            knock(self.uri)
+        else:
+            self.artifacts = (home / "artifacts").as_uri()
+            self.uri = open_database(self.uri)
+        mlflow.set_tracking_uri(self.uri)
+        self.client = mlflow.MlflowClient(self.uri)
+
+    @property
+    @answered
+    def experiment_id(self) -> str | None:
+        """Of the task's experiment; None before its first study."""
+        found = self.client.get_experiment_by_name(self.experiment_name)
+        if found is not None and found.lifecycle_stage != "active":
+            raise RequestError(
+                f"the MLflow experiment {self.experiment_name} is deleted; restore it with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or take another task.name"
+            )
+        return found.experiment_id if found is not None else None
+
+    @answered
+    def open_study(self, study: str, settings: Settings, ref: DataRef, facts: dict[str, Any]) -> str:
+        """The study's parent run, new or continued; returns its run id.
+
+        What may change when a study continues (budget, hardware, facts) is kept in tags: a parameter never changes.
+        """
+        experiment = self.experiment_id
+        if experiment is None:
+            experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
+        run = self._find(experiment, f"tags.`{STUDY}` = '{study}'")
+        if run is None:
+            run = self.client.create_run(experiment, run_name=study, tags={STUDY: study})
+        run_id: str = run.info.run_id
+        self.client.update_run(run_id, status="RUNNING")
+        dump = settings.model_dump(mode="json")
+        changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
+        tags = dict(_flat(changing, "hpsearch.")) | dict(_flat(facts, "hpsearch.data.")) | lineage()
+        self._set(run, dict(_flat(identity(settings))), tags)
+        inputs = [_dataset(settings, split, ref) for split in ref.digests]
+        self.client.log_inputs(run_id, inputs)
+        for section in ("tracking", "storage"):
+            dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
+        self.client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), "settings.yaml")
+        return run_id
+
+    @answered
+    def open_trial(self, parent: str, record: TrialRecord, settings: Settings) -> str:
+        """The trial's child run, new or continued, as RUNNING; returns its run id.
+
+        A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
+        """
+        run = self._run(record.run_id) if record.run_id else None
+        if run is None:
+            experiment = self.client.get_run(parent).info.experiment_id
+            run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{TRIAL}` = '{record.number}'")
+        if run is None:
+            tags = {PARENT: parent, TRIAL: str(record.number)}
+            run = self.client.create_run(experiment, run_name=f"trial-{record.number}", tags=tags)
+        run_id: str = run.info.run_id
+        self.client.update_run(run_id, status="RUNNING")
+        dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
+        self._set(run, dict(_flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
+        return run_id
+
+    @answered
+    def points(self, run_id: str, points: Sequence[Progress]) -> None:
+        """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_step`."""
+        now = time.time_ns() // 1_000_000
+        self._metrics(
+            run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
+        )
+
+    @answered
+    def last_step(self, run_id: str) -> int:
+        """The highest step that any metric of the run has, -1 without one."""
+        keys = self.client.get_run(run_id).data.metrics
+        return max((m.step for key in keys for m in self.client.get_metric_history(run_id, key)), default=-1)
+
+    @answered
+    def pause_trial(self, run_id: str) -> None:
+        """Show a trial that waits at its rung as SCHEDULED; it is continued or finished later."""
+        self._set_tags(run_id, {STATUS: str(Status.PAUSED)})
+        self.client.update_run(run_id, status="SCHEDULED")
+
+    @answered
+    def finish_trial(
+        self, record: TrialRecord, settings: Settings, labels: tuple[str, ...], curves: Sequence[Progress]
+    ) -> None:
+        """Log what a trial came to, with pictures, and end its run. Harmless when repeated."""
+        run_id = record.run_id
+        assert run_id is not None
+        final = dict(record.metrics)
+        final |= {f"seconds_{key}": value for key, value in record.seconds.items()}
+        if training := record.seconds.get("training"):
+            size = record.params.get("train.batch_size", settings.train.batch_size)
+            final["throughput"] = record.step * size / training  # examples a second, over the whole trial
+        self._final(run_id, final, record.step)
+        if record.confusion is not None:
+            self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
+        if (figure := pictures.learning_curves(curves)) is not None:
+            self.client.log_figure(run_id, figure, "learning_curves.png")
+        self._set_tags(run_id, {STATUS: str(record.status), REASON: record.reason})
+        self.client.set_terminated(run_id, ENDED[record.status])
+
+    @answered
+    def log_winner(
+        self, run_id: str, model_folder: Path, settings: Settings, ref: DataRef, example_texts: list[str]
+    ) -> str:
+        """Log the weights in `model_folder` as a model of the run that takes raw text; returns its `models:/` URI."""
+        described = serving.describe(settings, ref.labels)
+        uri = serving.log_model(run_id, model_folder, described, example_texts)
+        self._set_tags(run_id, {"hpsearch.model": uri})
+        return uri
+
+    @answered
+    def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, status: str = "FINISHED") -> None:
+        """Log the summary's figures, the leaderboard and the files of the study's folder, and end the parent run."""
+        records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
+        self._final(run_id, dict(_figures(summary)), len(records))
+        self.client.log_dict(run_id, _leaderboard(records), "leaderboard.json")
+        # Tells the UI to show that file as a table. `log_table` would add the rows again at each continuation.
+        self._set_tags(run_id, {"mlflow.loggedArtifacts": '[{"path": "leaderboard.json", "type": "table"}]'})
+        for name in ("report.html", "summary.json"):
+            if (folder / name).exists():
+                self.client.log_artifact(run_id, str(folder / name))
+        if (folder / "plots").is_dir():
+            self.client.log_artifacts(run_id, str(folder / "plots"), "plots")
+        self.client.set_terminated(run_id, status)
+
+    @answered
+    def interrupt_study(self, run_id: str) -> None:
+        """End what is open as KILLED: the study's run and those of its trials. Continuing opens them again."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        children, token = [], None
+        while token != "":
+            page = self.client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
+            children += page
+            token = page.token or ""
+        for run in children:
+            if run.info.status in ("RUNNING", "SCHEDULED"):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        self.client.set_terminated(run_id, "KILLED")
+
+    @answered
+    def digests(self, run_id: str) -> dict[str, str]:
+        """Split: digest of the data that a study's run was given."""
+        found = self.client.get_run(run_id).inputs.dataset_inputs
+        return {tag.value: given.dataset.digest for given in found for tag in given.tags}
+
+    @answered
+    def model_of(self, run_id: str) -> str:
+        """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        found = self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        whole = [model for model in found if model.status == LoggedModelStatus.READY]
+        if not whole:
+            raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
+        return str(max(whole, key=lambda model: model.creation_timestamp).model_id)
+
+    def _find(self, experiment: str, condition: str) -> Any:
+        found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
+        return found[0] if found else None
+
+    def _run(self, run_id: str) -> Any:
+        """The run, None where it is deleted or another store's."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _set(self, run: Any, params: dict[str, Any], tags: dict[str, Any]) -> None:
+        """Log the params that the run lacks (MLflow refuses to change one) and all tags."""
+        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        for start in range(0, len(missing), BATCH):
+            self.client.log_batch(run.info.run_id, params=missing[start : start + BATCH])
+        self._set_tags(run.info.run_id, tags)
+
+    def _set_tags(self, run_id: str, tags: dict[str, Any]) -> None:
+        entities = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+        for start in range(0, len(entities), BATCH):
+            self.client.log_batch(run_id, tags=entities[start : start + BATCH])
+
+    def _final(self, run_id: str, values: dict[str, float], step: int) -> None:
+        """Log values that the run does not show already."""
+        shown = self.client.get_run(run_id).data.metrics
+        now = time.time_ns() // 1_000_000
+        changed = {key: value for key, value in values.items() if key not in shown or shown[key] != value}
+        self._metrics(run_id, [Metric(key, value, now, step) for key, value in changed.items()])
+
+    def _metrics(self, run_id: str, metrics: list[Metric]) -> None:
+        # MLflow would store inf as 1.8e308 and let it win a comparison.
+        finite = [metric for metric in metrics if math.isfinite(metric.value)]
+        for start in range(0, len(finite), 10 * BATCH):
+            self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])
+
+
+def ui(settings: Settings, home: Path, port: int) -> None:
+    """Show where the runs are, and become the MLflow UI on loopback where the store is not a server already."""
+    tracking = Tracking(settings, home)
+    experiment = tracking.experiment_id
+    # The UI opens in another mode than this unless the address names the runs.
+    place = f"#/experiments/{experiment}/runs" if experiment else "#/experiments"
+    if tracking.artifacts is None:
+        print(f"runs: {redact(tracking.uri).rstrip('/')}/{place}")
+        return
+    address = f"http://{mlflow_process.HOST}:{port}/"
+    print(f"runs:   {address}{place}\ncharts: {address}{place}?compareRunsMode=CHART\nmodels: {address}#/models")
+    variables = {"MLFLOW_BACKEND_STORE_URI": tracking.uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": tracking.artifacts}
+    mlflow_process.become(["server"], port, variables)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, leaf), in characters that MLflow takes for a name."""
+    for key, child in value.items():
+        path = prefix + re.sub(r"[^\w. /:-]", "_", str(key))
+        if isinstance(child, dict):
+            yield from _flat(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def lineage() -> dict[str, str]:
+    """Tags: the versions that ran, and the commit where hpsearch runs from a git checkout."""
+    tags = {"hpsearch.version.python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            tags[f"hpsearch.version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # hpsearch itself, run from its checkout: the commit says more
+    folder = Path(__file__).parent
+    # An environment may lie inside another project's checkout, whose commit would say nothing: git must know the file.
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None:
+        tags["mlflow.source.git.commit"] = _git(folder, "rev-parse", "HEAD") or "none"
+        tags["hpsearch.git.dirty"] = str(bool(_git(folder, "status", "--porcelain"))).lower()
+    return tags
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, None where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
+    source = json.dumps({"source": reading.describe(settings.task)})
+    profile = json.dumps({"num_rows": ref.sizes[split]})
+    dataset = Dataset(settings.task.name, ref.digests[split], settings.task.source, source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", split)])
+
+
+def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a summary as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
+    if test := summary.get("test"):
+        yield from ((f"test_{name}", value) for name, value in test["all"].items())
+        yield f"test_{test['metric']}_low", test["low"]
+        yield f"test_{test['metric']}_high", test["high"]
+    if best := summary.get("best"):
+        yield f"best_validation_{summary['metric']}", best["validation"]
+    for group in ("trials", "seconds"):
+        yield from ((f"{group}_{name}", value) for name, value in summary.get(group, {}).items())
+
+
+def _leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """A row for each trial, in the layout of MLflow's tables."""
+    params = sorted({name for record in records for name in record.params})
+    rows = [
+        [r.number, str(r.status), r.score, r.step, r.total_steps, *(r.params.get(name) for name in params), r.reason]
+        for r in sorted(records, key=lambda record: record.number)
+    ]
+    return {"columns": ["trial", "status", "score", "step", "total_steps", *params, "reason"], "data": rows}

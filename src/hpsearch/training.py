@@ -1,0 +1,277 @@
+"""Settings to Hugging Face `Trainer`, with the few changes that a search needs, to the next rung and back.
+
+What is changed, and why: the order of batches is a function of seed and epoch alone, so that a trial paused in
+mid-epoch goes on bit for bit; the loss is weighted by items, so that accumulation gives the update of the full
+batch; evaluation draws no random numbers; checkpoints are sealed; a loss that is not finite ends the trial.
+"""
+
+import contextlib
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hpsearch import checkpoints, data
+from hpsearch.errors import RequestError
+from hpsearch.hardware import DTYPES, Hardware
+from hpsearch.settings import OptimizerSettings, Settings, TrainSettings
+
+# Batches are made of examples of like length, sorted within groups of this many batches.
+GROUPED_BATCHES = 50
+
+SCHEDULERS = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "polynomial": "polynomial",
+}
+
+
+class NotFiniteError(Exception):
+    """A loss or an output is NaN or infinite: the trial has diverged."""
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """Order of the examples in an epoch: random batches of like length, the same for the same seed and epoch."""
+
+    def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the loader before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        group = GROUPED_BATCHES * self.batch_size
+        batches = []
+        for start in range(0, len(order), group):
+            part = order[start : start + group]
+            part = part[np.argsort(-self.lengths[part], kind="stable")]
+            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        # An incomplete batch stays last: the loader cuts this order into batches anew.
+        incomplete = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        shuffled = [batches[i] for i in rng.permutation(len(batches))]
+        return iter(np.concatenate(shuffled + incomplete).tolist())
+
+
+def steps_per_epoch(train: TrainSettings, examples: int) -> int:
+    """Updates in one pass over the examples; the last may be of an incomplete batch."""
+    return math.ceil(examples / train.batch_size)
+
+
+def total_steps(train: TrainSettings, examples: int) -> int:
+    """Updates of the whole schedule."""
+    return max(1, round(train.epochs * steps_per_epoch(train, examples)))
+
+
+def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
+    """The step of each rung; a schedule too short for a rung of its own reaches it after its first step."""
+    return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
+
+
+def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
+    """The class of torch.optim that the settings name, its options tried out. Raises RequestError."""
+    known = sorted(
+        name
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    )
+    if settings.name not in known:
+        raise RequestError(
+            f"optimizer.name={settings.name}: no such class in torch.optim; there are {', '.join(known)}"
+        )
+    chosen: Any = getattr(torch.optim, settings.name)
+    try:
+        chosen([torch.zeros(2, 2, requires_grad=True)], lr=1e-3, weight_decay=0.0, **settings.options)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"optimizer.options={settings.options}: {settings.name} refuses them: {error}") from None
+    return chosen  # type: ignore[no-any-return]
+
+
+def weighted_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int, label_smoothing: float
+) -> torch.Tensor:
+    """This micro-batch's share of the mean cross-entropy over all items of the batch.
+
+    Args:
+        outputs: of the model; logits (B, C).
+        labels: (B,).
+        num_items_in_batch: items in all micro-batches of the update.
+        label_smoothing: share of the target spread over all classes.
+    """
+    summed = functional.cross_entropy(
+        outputs["logits"].float(), labels, reduction="sum", label_smoothing=label_smoothing
+    )
+    return summed / num_items_in_batch
+
+
+def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
+    """The precision of forward passes."""
+    if hardware.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(hardware.device, dtype=DTYPES[hardware.precision])
+
+
+def predict(
+    model: PreTrainedModel, tokens: data.Tokens, indices: NDArray[np.integer], batch_size: int, hardware: Hardware
+) -> NDArray[np.float32]:
+    """Logits (len(indices), C) in the order of `indices`; batches are sorted by length, no random number is drawn.
+
+    Raises:
+        NotFiniteError: the model's outputs are not finite.
+    """
+    pad = int(model.config.pad_token_id)
+    order = np.argsort(-tokens.lengths[indices], kind="stable")
+    logits: NDArray[np.float32] | None = None
+    model.eval()
+    with torch.inference_mode(), autocast(hardware):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = data.collate([tokens[int(i)] for i in indices[rows]], pad)
+            batch.pop("labels")
+            out = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+            scores = out["logits"].float().cpu().numpy()
+            if logits is None:
+                logits = np.empty((len(indices), scores.shape[1]), dtype=np.float32)
+            logits[rows] = scores
+    assert logits is not None
+    if not np.isfinite(logits).all():
+        raise NotFiniteError("the model's outputs are not finite")
+    return logits
+
+
+class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """`Trainer` with our order of batches, our loss and sealed checkpoints."""
+
+    order: LengthGroupedOrder
+    trial_folder: Path
+    rung_score: float | None = None
+    saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
+        return self.order
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote."""
+        unsealed, step = Path(self.args.output_dir), self.state.global_step
+        with self.saving():
+            shutil.rmtree(unsealed, ignore_errors=True)
+            super()._save_checkpoint(model, trial)
+            checkpoints.seal(unsealed / f"checkpoint-{step}", self.trial_folder, step, self.rung_score)
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc]
+    """Tells of every step and every point of the curves; saves and stops when told to."""
+
+    def __init__(self, on_step: Callable[[int], tuple[bool, bool]], on_point: Callable[[int, dict[str, float]], None]):
+        self.on_step, self.on_point = on_step, on_point
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Called by Trainer after each update."""
+        save, stop = self.on_step(state.global_step)
+        control.should_save = save
+        control.should_training_stop = control.should_training_stop or stop
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by Trainer every `logging_steps`."""
+        if logs and "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise NotFiniteError(f"the training loss is {logs['loss']} at step {state.global_step}")
+            self.on_point(state.global_step, {"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]})
+
+
+def make_trainer(
+    settings: Settings, model: PreTrainedModel, tokens: data.Tokens, hardware: Hardware, folder: Path
+) -> SearchTrainer:
+    """A Trainer for one trial; `folder` is the trial's.
+
+    The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
+    """
+    train = settings.train
+    micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
+    if train.batch_size % micro:
+        raise RequestError(
+            f"train.micro_batch_size={micro} does not divide train.batch_size={train.batch_size}; give a divisor"
+        )
+    total = total_steps(train, len(tokens))
+    arguments = TrainingArguments(
+        output_dir=str(folder / "unsealed"),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=train.batch_size // micro,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=SCHEDULERS[train.scheduler],
+        warmup_steps=round(train.warmup * total),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        max_steps=total,
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,  # it hides NaN
+        save_strategy="no",  # the Watcher says when
+        eval_strategy="no",  # ours draws no random numbers
+        seed=settings.seed,
+        use_cpu=hardware.device == "cpu",
+        bf16=hardware.precision == "bfloat16",
+        fp16=hardware.precision == "float16",
+        dataloader_pin_memory=hardware.device == "cuda",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    trainer = SearchTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=tokens,
+        data_collator=partial(data.collate, pad_token_id=int(model.config.pad_token_id)),
+        optimizer_cls_and_kwargs=(
+            optimizer_class(settings.optimizer),
+            {"lr": train.learning_rate, **settings.optimizer.options},
+        ),
+        compute_loss_func=partial(weighted_loss, label_smoothing=train.label_smoothing),
+    )
+    trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
+    trainer.remove_callback(PrinterCallback)
+    trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
+    trainer.trial_folder = folder
+    return trainer
+
+
+def run(trainer: SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
+    """Train until the schedule ends or the Watcher stops; returns the step reached."""
+    with warnings.catch_warnings():
+        # Trainer restores the scheduler before the first optimizer step of the process; the order is right.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
+    return int(trainer.state.global_step)

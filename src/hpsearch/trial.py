@@ -1,0 +1,229 @@
+"""The story of a trial, on one screen: build or resume, train to the next rung, report, pause or go on, score."""
+
+import gc
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from hpsearch import checkpoints, data, metrics, models, tasks, training
+from hpsearch.hardware import Hardware
+from hpsearch.records import (
+    DataRef,
+    Decision,
+    Progress,
+    RungReport,
+    Scored,
+    ScoreSpec,
+    Status,
+    TrialResult,
+    TrialSpec,
+)
+from hpsearch.settings import ModelSettings, Settings
+
+MODEL = "model"  # folder of a complete trial's weights, inside the trial's folder
+
+
+@dataclass
+class Warm:
+    """What a worker keeps from one trial to the next."""
+
+    hardware: Hardware
+    tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+    tokenised: dict[tuple[Path, str, int, str], data.Tokens] = field(default_factory=dict)
+
+    def tokenizer(self, model: ModelSettings) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        if model.path not in self.tokenizers:
+            self.tokenizers[model.path] = models.load_tokenizer(model)
+        return self.tokenizers[model.path]
+
+    def tokens(self, ref: DataRef, settings: Settings, split: str) -> data.Tokens:
+        """A split's tokens."""
+        key = (ref.folder, split, settings.task.max_length, settings.task.truncation)
+        if key not in self.tokenised:
+            self.tokenised[key] = data.tokenised(ref, settings, self.tokenizer(settings.model), split)
+        return self.tokenised[key]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trial's way to speak to the coordinator."""
+
+    point: Callable[[Progress], None]
+    rung: Callable[[RungReport], Decision]
+    asked_to_pause: Callable[[], bool]  # looked at after every step
+
+
+def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
+    """Train a trial, from its newest checkpoint where it has one, until it is complete or paused.
+
+    A trial whose loss or outputs are not finite ends FAILED with the reason; other errors are raised.
+    """
+    trial = _Trial(spec, warm, line)
+    try:
+        with trial.seconds("training"):
+            step = training.run(trial.trainer, trial.resume)
+        if step < trial.total:
+            return trial.result(Status.PAUSED, step)
+        scores, logits = trial.choose_weights()
+        trial.save_model()
+        return trial.result(Status.COMPLETE, step, scores, logits)
+    except training.NotFiniteError as error:
+        return trial.result(Status.FAILED, trial.trainer.state.global_step, reason=str(error))
+    finally:
+        trial.release()
+
+
+class _Trial:
+    """A trial in this process."""
+
+    def __init__(self, spec: TrialSpec, warm: Warm, line: Line) -> None:
+        self.spec, self.line, self.hardware = spec, line, warm.hardware
+        self.settings = settings = spec.settings
+        self.kind = tasks.KINDS[settings.task.kind]
+        self.spent: dict[str, float] = defaultdict(float)
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        with self.seconds("setup"):
+            train = warm.tokens(spec.data, settings, "train")
+            self.validation = warm.tokens(spec.data, settings, "validation")
+            self.tokenizer = warm.tokenizer(settings.model)
+            self.resume = checkpoints.newest(spec.folder)
+            set_seed(settings.seed)  # of the new head
+            self.model = models.build(settings.model, settings.task, spec.data.labels, warm.hardware.attention)
+            self.trainer = training.make_trainer(settings, self.model, train, warm.hardware, spec.folder)
+        self.total = training.total_steps(settings.train, len(train))
+        self.rungs = {step: i for i, step in enumerate(training.rung_steps(settings.search.rungs, self.total))}
+        self.on_rung = np.arange(min(len(self.validation), settings.budget.rung_examples or len(self.validation)))
+        self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
+        self.trainer.add_callback(training.Watcher(self.on_step, self.on_point))
+        self.trainer.saving = lambda: self.seconds("checkpoint")
+
+    def on_step(self, step: int) -> tuple[bool, bool]:
+        """Called after each update; returns whether to save and whether to stop."""
+        if step not in self.rungs:
+            pause = self.line.asked_to_pause()
+            return pause, pause
+        scores, _ = self.evaluate(self.on_rung)
+        score = self.trainer.rung_score = scores[self.settings.task.metric]
+        report = RungReport(self.spec.number, self.rungs[step], step, self.total, score, _validation(scores))
+        decision = self.line.rung(report)
+        return decision is not Decision.STOP, decision is not Decision.CONTINUE
+
+    def on_point(self, step: int, values: dict[str, float]) -> None:
+        """Called with training loss and learning rate; adds the rate of training, evaluation left out."""
+        before, then, evaluating = self.last_point
+        now = time.perf_counter()
+        busy = max(now - then - (self.spent["evaluation"] - evaluating), 1e-9)
+        rate = (step - before) * self.settings.train.batch_size / busy
+        self.last_point = (step, now, self.spent["evaluation"])
+        self.line.point(Progress(self.spec.number, step, self.total, values | {"examples_per_second": rate}))
+
+    def evaluate(self, indices: NDArray[np.integer]) -> tuple[dict[str, float], NDArray[np.float32]]:
+        """Metrics and logits (len(indices), C) of validation examples."""
+        with self.seconds("evaluation"):
+            size = self.settings.train.evaluation_batch_size
+            logits = training.predict(self.model, self.validation, indices, size, self.hardware)
+        return self.kind.metrics(logits, self.validation.labels[indices]), logits
+
+    def choose_weights(self) -> tuple[dict[str, float], NDArray[np.float32]]:
+        """Score the final weights on all validation examples; go back to the last rung's where those are better.
+
+        The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
+        """
+        metric = self.settings.task.metric
+        sign = 1 if metrics.DIRECTIONS[metric] == "maximize" else -1
+        everything = np.arange(len(self.validation))
+        scores, logits = self.evaluate(everything)
+        same = self.kind.metrics(logits[self.on_rung], self.validation.labels[self.on_rung])[metric]
+        earlier = checkpoints.newest(self.spec.folder)
+        if earlier is None or earlier.score is None or sign * earlier.score <= sign * same:
+            return scores, logits
+        final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(load_file(earlier.folder / "model.safetensors"), strict=False)
+        earlier_scores, earlier_logits = self.evaluate(everything)
+        if sign * earlier_scores[metric] > sign * scores[metric]:
+            return earlier_scores, earlier_logits
+        self.model.load_state_dict(final)
+        return scores, logits
+
+    def save_model(self) -> None:
+        """Write weights, config and tokenizer; the folder is whole or not there. Checkpoints are of no more use."""
+        with self.seconds("checkpoint"):
+            target, beside = self.spec.folder / MODEL, self.spec.folder / f"{MODEL}.tmp"
+            for old in (target, beside):
+                shutil.rmtree(old, ignore_errors=True)
+            self.model.save_pretrained(beside)
+            self.tokenizer.save_pretrained(beside)
+            os.replace(beside, target)
+            checkpoints.discard(self.spec.folder)
+
+    def result(
+        self,
+        status: Status,
+        step: int,
+        scores: dict[str, float] | None = None,
+        logits: NDArray[np.float32] | None = None,
+        reason: str | None = None,
+    ) -> TrialResult:
+        """This part of the trial, for the coordinator."""
+        return TrialResult(
+            number=self.spec.number,
+            status=status,
+            step=step,
+            total_steps=self.total,
+            score=scores[self.settings.task.metric] if scores else None,
+            metrics=_validation(scores) if scores else {},
+            confusion=self.kind.confusion(logits, self.validation.labels) if logits is not None else None,
+            reason=reason,
+            seconds=dict(self.spent),
+        )
+
+    @contextmanager
+    def seconds(self, phase: str) -> Iterator[None]:
+        """Time a phase; what a phase inside it takes is the inner one's alone."""
+        start, others = time.perf_counter(), sum(self.spent.values())
+        try:
+            yield
+        finally:
+            inside = sum(self.spent.values()) - others
+            self.spent[phase] += time.perf_counter() - start - inside
+
+    def release(self) -> None:
+        """Give the memory back: Trainer and its callbacks refer to each other."""
+        self.trainer.accelerator.free_memory()
+        del self.trainer, self.model
+        gc.collect()
+
+
+def score(spec: ScoreSpec, warm: Warm) -> Scored:
+    """Score a finished trial's model on a split."""
+    start = time.perf_counter()
+    tokens = warm.tokens(spec.data, spec.settings, spec.split)
+    saved = spec.settings.model.model_copy(update={"path": str(spec.model)})
+    model = models.build(saved, spec.settings.task, spec.data.labels, warm.hardware.attention)
+    model.to(warm.hardware.device)
+    size = spec.settings.train.evaluation_batch_size
+    logits = training.predict(model, tokens, np.arange(len(tokens)), size, warm.hardware)
+    kind = tasks.KINDS[spec.settings.task.kind]
+    return Scored(
+        number=spec.number,
+        split=spec.split,
+        metrics=kind.metrics(logits, tokens.labels),
+        confusion=kind.confusion(logits, tokens.labels),
+        predictions=tuple(int(i) for i in logits.argmax(axis=1)),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _validation(scores: dict[str, float]) -> dict[str, float]:
+    return {f"validation_{name}": value for name, value in scores.items()}

@@ -1,0 +1,60 @@
+"""A worker process: takes trials over a socket, keeps torch, data and tokenizer warm, ends with its coordinator.
+
+It knows no Optuna, MLflow or Hydra. Started by `workers` as `python -m hpsearch.worker <fd>`.
+"""
+
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+import torch
+
+from hpsearch.hardware import Hardware
+from hpsearch.records import Decision, Progress, RungReport, ScoreSpec, Status, TrialResult, TrialSpec
+from hpsearch.trial import Line, Warm, run_trial, score
+
+
+def main(fd: int) -> None:
+    """Serve until the coordinator says None or is gone."""
+    with Connection(fd) as connection:
+        hardware: Hardware = connection.recv()
+        torch.set_num_threads(hardware.threads)
+        warm, line = Warm(hardware), _line(connection)
+        try:
+            while (request := connection.recv()) is not None:
+                if not isinstance(request, Decision):  # a request to pause that crossed the trial's end
+                    connection.send(_answer(request, warm, line))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return  # nobody is left to work for; the last checkpoint stands
+
+
+def _answer(request: TrialSpec | ScoreSpec, warm: Warm, line: Line) -> object:
+    if isinstance(request, ScoreSpec):
+        return score(request, warm)
+    try:
+        return run_trial(request, warm, line)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, reason, {})
+
+
+def _line(connection: Connection) -> Line:
+    def rung(report: RungReport) -> Decision:
+        connection.send(report)
+        decision: Decision = connection.recv()
+        return decision
+
+    def asked_to_pause() -> bool:
+        return connection.poll() and connection.recv() is Decision.PAUSE
+
+    def point(progress: Progress) -> None:
+        connection.send(progress)
+
+    return Line(point=point, rung=rung, asked_to_pause=asked_to_pause)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,103 @@
+"""Start, feed, watch and end worker processes."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from hpsearch.hardware import Hardware
+from hpsearch.records import Decision, Progress, RungReport, Scored, ScoreSpec, TrialResult, TrialSpec
+
+Message = Progress | RungReport | TrialResult | Scored
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker ended without being told to; `number` is the trial it had, if any."""
+
+    number: int | None
+    reason: str
+
+
+class Worker:
+    """One process, one trial at a time."""
+
+    def __init__(self, index: int, hardware: Hardware, log: Path) -> None:
+        self.index, self.hardware, self.log = index, hardware, log
+        self.trial: int | None = None
+        self.pausing = False
+        ours, theirs = socket.socketpair()
+        environment = os.environ | {"OMP_NUM_THREADS": str(hardware.threads), "TOKENIZERS_PARALLELISM": "false"}
+        if hardware.device == "cuda":
+            environment["CUDA_VISIBLE_DEVICES"] = _gpu(index)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hpsearch.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the coordinator, which asks its workers to pause
+            )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        self.connection.send(hardware)
+
+    def give(self, spec: TrialSpec | ScoreSpec) -> None:
+        """Hand over work; the answer comes through `messages`."""
+        self.trial, self.pausing = spec.number, False
+        self._send(spec)
+
+    def answer(self, decision: Decision) -> None:
+        """Reply to a RungReport."""
+        if not self.pausing:  # PAUSE is under way already and serves as the reply
+            self._send(decision)
+
+    def pause(self) -> None:
+        """Ask the trial to save and stop after its next step; it answers with a TrialResult."""
+        if self.trial is not None and not self.pausing:
+            self.pausing = True
+            self._send(Decision.PAUSE)
+
+    def receive(self) -> Message | Lost:
+        """The next message; call it when `wait_for` names this worker."""
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            number, self.trial = self.trial, None
+            return Lost(number, f"the worker ended with status {self.process.wait()}; see {self.log}")
+        if isinstance(message, TrialResult | Scored):
+            self.trial = None
+        return message
+
+    def end(self, timeout_seconds: float) -> None:
+        """Let an idle worker go; a busy or stuck one is killed."""
+        self._send(None)
+        self.connection.close()
+        try:
+            self.process.wait(0 if self.trial is not None else timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() tells that it is lost
+            self.connection.send(message)
+
+
+def wait_for(workers: list[Worker], timeout_seconds: float) -> list[Worker]:
+    """The workers that have something to say, within the timeout."""
+    ready = wait([worker.connection for worker in workers], timeout_seconds)
+    return [worker for worker in workers if worker.connection in ready]
+
+
+def _gpu(index: int) -> str:
+    """The index-th of the GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[index] if visible else str(index)

@@ -1,0 +1,47 @@
+"""Settings and records for tests: the shipped configuration, with overrides."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from hpsearch import data, settings
+from hpsearch.records import DataRef
+from hpsearch.settings import Settings
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def toy_settings(csv: Path, model: Path, family: str, *overrides: str) -> Settings:
+    """A toy task on a tiny model: 2 epochs of 128 sentences, one rung at half of the schedule."""
+    return compose_settings(
+        "task=csv",
+        "task.name=toy",
+        f"task.files.train={csv}",
+        "task.max_length=48",
+        "task.truncation=head",
+        "task.split.validation=0.2",
+        "task.split.test=0.2",
+        f"model.path={model}",
+        f"model.family={family}",
+        "model.sha256=null",
+        "model.name=tiny",
+        "train.learning_rate=0.01",
+        "train.log_every=2",
+        "search.rungs=[0.5]",
+        "hardware.device=cpu",
+        "hardware.threads=1",
+        "budget.train_examples=null",
+        "budget.validation_examples=null",
+        "budget.rung_examples=20",
+        "budget.test_examples=null",
+        *overrides,
+    )
+
+
+def compose_settings(*overrides: str) -> Settings:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return settings.load(compose("config", overrides=list(overrides)))
+
+
+def prepared(settings: Settings, home: Path) -> DataRef:
+    return data.prepare(data.read(settings.task), settings, home)

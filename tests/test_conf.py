@@ -1,0 +1,57 @@
+"""Every shipped YAML file composes and loads, alone and with the others."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from hpsearch import settings
+from hpsearch.cli import compose, groups, options, shipped_conf
+from hpsearch.settings import Settings
+
+CONF = shipped_conf()
+# Counted here so that a file nobody looks at, or one that is lost, is noticed.
+COUNTS = {"budget": 3, "model": 5, "optimizer": 3, "sampler": 6, "search": 2, "task": 3, "train": 1}
+CHOICES = [(group, name) for group in COUNTS for name in options(group, [CONF])]
+DEFAULTS = ("task=imdb", "model=minilm", "optimizer=adamw", "search=default", "sampler=tpe", "budget=quick")
+MANDATORY = {"csv": ["task.name=reviews", "task.files.train=reviews.csv"]}
+
+
+def load(overrides: Sequence[str]) -> Settings:
+    needed = [MANDATORY[task] for task in MANDATORY if f"task={task}" in overrides]
+    return settings.load(compose([*overrides, *itertools.chain(*needed)]))
+
+
+def test_no_file_is_missed() -> None:
+    assert {group: len(options(group, [CONF])) for group in groups(CONF)} == COUNTS
+    assert len(list(CONF.rglob("*"))) == sum(COUNTS.values()) + len(COUNTS) + 1  # folders, config.yaml
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_loads(group: str, name: str) -> None:
+    chosen = load([f"{group}={name}"]).model_dump()[group]
+    if group in ("budget", "model", "search", "task") and name not in MANDATORY:
+        assert chosen["name"] == name
+    if group == "budget":
+        assert chosen["startup_trials"] < chosen["max_trials"]
+
+
+@pytest.mark.parametrize("task", options("task", [CONF]))
+@pytest.mark.parametrize("model", options("model", [CONF]))
+@pytest.mark.parametrize("search", options("search", [CONF]))
+def test_every_combination_loads(task: str, model: str, search: str) -> None:
+    loaded = load([f"task={task}", f"model={model}", f"search={search}"])
+    assert loaded.study == f"{loaded.task.name}-{model}-{search}"
+    assert loaded.train.learning_rate == loaded.model.reference.learning_rate
+    rate = loaded.search.space["train.learning_rate"]
+    assert isinstance(rate, settings.Interval)
+    assert rate.low <= loaded.train.learning_rate <= rate.high
+
+
+def test_the_defaults_are_those_named_here() -> None:
+    assert load([]) == load(DEFAULTS)
+
+
+@pytest.mark.parametrize("task", ["imdb", "rotten_tomatoes"])
+def test_data_that_come_packaged_can_come_from_the_hub(task: str) -> None:
+    assert load([f"task={task}", "task.source=hub"]).task.source == "hub"

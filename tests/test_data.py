@@ -1,0 +1,521 @@
+"""From rows to batches: cleaning, duplicates, splits, subsets, tokens."""
+
+import json
+import pickle
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import HealthCheck, assume, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from transformers import AutoTokenizer
+
+from hpsearch import data
+from hpsearch.errors import RequestError
+from hpsearch.examples import clean
+from hpsearch.settings import Settings, TaskSettings, load
+from hpsearch.tasks import KINDS
+
+CONF = Path(__file__).parents[1] / "conf"
+SPLITS = ("train", "validation", "test")
+
+
+def settings(task: dict[str, Any], **budget: int | None) -> Settings:
+    """Shipped settings with the task and budget of a test."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["task=csv", "task.name=t", "task.files.train=none.csv"])
+    return load(OmegaConf.merge(config, {"task": task, "budget": {**NO_LIMIT, **budget}}))
+
+
+NO_LIMIT = {f"{name}_examples": None for name in (*SPLITS, "rung")}
+BASE = settings({})
+
+
+def changed(task: dict[str, Any], **budget: int | None) -> Settings:
+    changes = {"task": BASE.task.model_dump() | task, "budget": BASE.budget.model_dump() | budget}
+    return Settings.model_validate(BASE.model_dump() | changes)
+
+
+def task_on(folder: Path, splits: dict[str, list[tuple[str, Any]]], **changes: Any) -> TaskSettings:
+    """The task of JSONL files with these rows."""
+    files: dict[str, Any] = dict.fromkeys(SPLITS) | {"encoding": "utf-8"}
+    for name, rows in splits.items():
+        files[name] = str(folder / f"{name}.jsonl")
+        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        Path(files[name]).write_text("\n".join(lines), encoding="utf-8")
+    return changed({"files": files, "clean": "none"} | changes).task
+
+
+def rows_of(corpus: data.Corpus, split: str) -> list[tuple[str, str]]:
+    part = corpus.splits[split]
+    return [(text, corpus.labels[label]) for text, label in zip(part["text"], part["label"], strict=True)]
+
+
+def toy(tmp_path: Path, n: int = 200, **budget: int | None) -> tuple[data.Corpus, Settings]:
+    path = tiny.write_csv(tmp_path / "toy.csv", n)
+    made = changed({"files": {**dict.fromkeys(SPLITS), "train": str(path), "encoding": "utf-8"}}, **budget)
+    return data.read(made.task), made
+
+
+# --- cleaning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("Great.<br /><br />Really", "Great. Really"),
+        ("a<BR>b</p><p class=\"x\" id='y' data-n=3>c <!-- d\n --> e", "a b c e"),
+        ("<a href='http://x.org/?a=1&amp;b=2'>link</a>", "link"),
+        (
+            "a < b, c > d, <3, </3, <=8, >:-(, <grin>",
+            "a < b, c > d, <3, </3, <=8, >:-(, <grin>",
+        ),
+        ("a <b and c> d", "a <b and c> d"),
+        ("caf&eacute; &amp; R&D &#8217; &nbsp; &lt;br&gt;", "café & R&D ’ <br>"),  # noqa: RUF001
+        ("black&notwhite x?a=1&copy=2 &nosuch; &A;", "black&notwhite x?a=1&copy=2 &nosuch; &A;"),
+        (" \t a\u00a0\r\n b ", "a b"),
+        ("NA", "NA"),
+        ("<br />", ""),
+    ],
+)
+def test_html_is_dropped_and_text_is_not(raw: str, cleaned: str) -> None:
+    assert clean(raw, "html") == cleaned
+
+
+def test_the_other_ways_of_cleaning() -> None:
+    assert clean(" a<br />\n &amp; ", "whitespace") == "a<br /> &amp;"
+    assert clean(" a<br />\n &amp; ", "none") == " a<br />\n &amp; "
+
+
+# Without "&" and tags of elements there is nothing to drop but white space.
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="&")))
+@example("<" * 50 + "3")
+def test_cleaning_keeps_whatever_is_no_markup(text: str) -> None:
+    assume("<!--" not in text)
+    without_elements = text.replace("<", "< ")
+    assert clean(without_elements, "html").split() == without_elements.split()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_texts_that_look_missing_stay_texts(tmp_path: Path) -> None:
+    odd = ["", "NA", "null", "None", "nan", "0", "1.0", "true"]
+    rows = [(text, "a") for text in odd] + [(f"t{i}", "b") for i in range(8)]
+    corpus = data.read(task_on(tmp_path, {"train": rows}))
+    assert sorted(row for name in SPLITS for row in rows_of(corpus, name)) == sorted(rows)
+    assert corpus.facts["empty_texts"] == {"train": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "labels"),
+    [
+        ([2, 10, 1], ("1", "2", "10")),
+        (["2", "10", "-1"], ("-1", "2", "10")),
+        ([True, False], ("False", "True")),
+        (["pos", " neg"], ("neg", "pos")),
+        (["x", "10", "9", "nan"], ("9", "10", "nan", "x")),
+    ],
+)
+def test_labels_are_strings_and_numbers_sort_as_such(tmp_path: Path, raw: list[Any], labels: tuple[str, ...]) -> None:
+    corpus = data.read(task_on(tmp_path, {"train": [(f"t{i}", raw[i % len(raw)]) for i in range(60)]}))
+    assert corpus.labels == labels
+    assert corpus.facts["labels"] == {label: i for i, label in enumerate(labels)}
+    for name in SPLITS:
+        expected = {f"t{i}": str(raw[i % len(raw)]).strip() for i in range(60)}
+        assert all(expected[text] == label for text, label in rows_of(corpus, name))
+
+
+def test_the_order_of_the_labels_can_be_given(tmp_path: Path) -> None:
+    corpus = data.read(task_on(tmp_path, {"train": [(f"t{i}", "ab"[i % 2]) for i in range(40)]}, labels=("b", "a")))
+    assert corpus.labels == ("b", "a")
+    assert all(corpus.labels[label] == "ab"[int(text[1:]) % 2] for text, label in zip(*columns(corpus), strict=True))
+
+
+def columns(corpus: data.Corpus) -> tuple[list[str], list[int]]:
+    train = corpus.splits["train"]
+    return list(train["text"]), list(train["label"])
+
+
+def test_duplicates_and_contradictions_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
+    extra = [("t0", "a"), ("t0", "a"), ("t1", "a"), (" t2 ", "a")]  # t1 is "b" above; " t2 " is t2 once cleaned
+    corpus = data.read(task_on(tmp_path, {"train": rows + extra}, clean="whitespace"))
+    assert corpus.facts["dropped"] == {"train": {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}}
+    found = Counter(text for name in SPLITS for text, _ in rows_of(corpus, name))
+    assert found == Counter({f"t{i}": 1 for i in range(40) if i != 1})
+
+
+def test_a_given_test_split_stays_whole_and_its_texts_leave_the_others(tmp_path: Path) -> None:
+    train = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
+    validation = [(f"v{i}", "ab"[i % 2]) for i in range(10)] + [("t3", "b"), ("x0", "a")]
+    test = [(f"x{i}", "ab"[i % 2]) for i in range(10)] + [("x0", "b"), ("x1", "b"), ("t2", "a")]
+    corpus = data.read(task_on(tmp_path, {"train": train, "validation": validation, "test": test}))
+    assert rows_of(corpus, "test") == test
+    assert rows_of(corpus, "validation") == validation[:-1]
+    assert rows_of(corpus, "train") == [row for row in train if row[0] not in ("t2", "t3")]
+    assert {name: counts["in_another_split"] for name, counts in corpus.facts["dropped"].items()} == {
+        "train": 2,
+        "validation": 1,
+    }
+    assert corpus.splits["train"]["id"][:2] == ["train-1", "train-2"]
+    assert corpus.splits["validation"]["id"][-1] == "validation-11"
+
+
+@given(
+    counts=st.lists(st.integers(12, 60), min_size=2, max_size=4),
+    validation=st.sampled_from([0.1, 0.2, 0.3]),
+    test=st.sampled_from([0.1, 0.25]),
+    seed=st.integers(0, 1000),
+)
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_splits_are_disjoint_complete_stratified_and_seeded(
+    counts: list[int], validation: float, test: float, seed: int
+) -> None:
+    rows = [(f"{label} {i}", str(label)) for label, count in enumerate(counts) for i in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        task = task_on(Path(folder), {"train": rows}, split={"validation": validation, "test": test, "seed": seed})
+        corpus, again = data.read(task), data.read(task)
+    assert corpus.facts == again.facts
+    texts = [text for name in SPLITS for text, _ in rows_of(corpus, name)]
+    assert sorted(texts) == sorted(text for text, _ in rows)
+    for name, share in (("validation", validation), ("test", test)):
+        assert len(corpus.splits[name]) == round(share * len(rows))
+        for label, count in enumerate(counts):
+            # One row for the rounding here, one for that of the split taken off before.
+            assert abs(corpus.facts["classes"][name][str(label)] - share * count) <= 2
+
+
+def test_another_seed_gives_another_split(tmp_path: Path) -> None:
+    rows = [(f"t{i}", "ab"[i % 2]) for i in range(60)]
+    splits = [{"validation": 0.2, "test": 0.2, "seed": seed} for seed in (0, 1)]
+    tests = [rows_of(data.read(task_on(tmp_path, {"train": rows}, split=split)), "test") for split in splits]
+    assert tests[0] != tests[1]
+
+
+def test_facts_are_json_and_reading_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "hf"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    corpus, _ = toy(tmp_path)
+    assert json.loads(json.dumps(corpus.facts)) == corpus.facts
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
+    assert corpus.facts["rows"] == {"train": 200}
+    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "hpsearch"}
+
+
+AB = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
+BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list[str]]] = {
+    "role missing": ({"train": AB}, {"columns": {"text": "text"}}, ["task.columns.label: is required"]),
+    "role unknown": (
+        {"train": AB},
+        {"columns": {"text": "text", "lable": "label"}},
+        ["task.columns.lable", "text_classification", "text and label", "did you mean 'label'?"],
+    ),
+    "label not in labels": (
+        {"train": [*AB, ("x", "c"), ("y", "c")]},
+        {"labels": ("a", "b")},
+        ["train.jsonl, lines 41 and 42", "'c'", "task.labels=['a', 'b']"],
+    ),
+    "labels never found": ({"train": AB}, {"labels": ("a", "b", "c")}, ["task.labels", "no row", "'c'", "'a' and 'b'"]),
+    "labels twice": ({"train": AB}, {"labels": ("a", "b", "a")}, ["task.labels", "twice"]),
+    "test label unknown": (
+        {"train": AB, "test": [("x", "a"), ("y", "B")]},
+        {},
+        ["test.jsonl, line 2", "'B'", "labels of the train split", "did you mean 'b'?"],
+    ),
+    "test split lacks a class": (
+        {"train": AB, "test": [("x", "a")]},
+        {},
+        ["test.jsonl: of the 1 rows", "0 have the label 'b'"],
+    ),
+    "class of one row": (
+        {"train": [*AB, ("x", "c")]},
+        {},
+        ["train.jsonl, line 41:", "1 has the label 'c'", "add rows of that class"],
+    ),
+    "class too small for a share": (
+        {"train": [*AB, ("x", "c"), ("y", "c")]},
+        {"split": {"validation": 0.1, "test": 0.1, "seed": 0}},
+        ["train.jsonl, lines 41 and 42:", "2 have the label 'c'", "raise task.split."],
+    ),
+    "fewer rows than classes": ({"train": AB[:4]}, {}, ["train.jsonl", "4 rows", "too few for test", "2 classes"]),
+    "shares add up to one": (
+        {"train": AB},
+        {"split": {"validation": 0.5, "test": 0.5, "seed": 0}},
+        ["task.split.validation=0.5", "task.split.test=0.5", "less than 1"],
+    ),
+    "train is test": ({"train": AB, "test": AB}, {}, ["train.jsonl: of the 0 rows that stay"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_gets_one_clear_message_and_leaves_nothing(tmp_path: Path, case: str) -> None:
+    splits, changes, parts = BAD_DATA[case]
+    task = task_on(tmp_path, splits, **changes)
+    with pytest.raises(RequestError) as caught:
+        data.read(task)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.jsonl" for name in splits}
+
+
+# --- preparing --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.integers(0, 2**31 - 1))
+@hypothesis_settings(max_examples=60)
+def test_every_prefix_of_the_order_is_stratified(counts: list[int], seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    order = data.stratified_order(labels, seed)
+    assert sorted(order) == list(range(len(labels)))
+    seen = np.cumsum(labels[order][:, None] == np.arange(len(counts)), axis=0)
+    due = np.arange(1, len(labels) + 1)[:, None] * np.array(counts) / len(labels)
+    assert np.abs(seen - due).max() < 1 + len(counts) / 2
+
+
+def test_the_order_is_shuffled_by_the_seed() -> None:
+    labels = np.repeat([0, 1], 50)
+    assert data.stratified_order(labels, 0).tolist() == data.stratified_order(labels, 0).tolist()
+    assert data.stratified_order(labels, 0).tolist() != data.stratified_order(labels, 1).tolist()
+
+
+def test_prepared_rows_come_back_and_smaller_budgets_are_nested(tmp_path: Path) -> None:
+    corpus, unlimited = toy(tmp_path)
+    whole = data.prepare(corpus, unlimited, tmp_path / "home")
+    assert whole.folder.parent == tmp_path / "home" / "cache" / "data"
+    assert (
+        whole.sizes
+        == {name: len(corpus.splits[name]) for name in SPLITS}
+        == {"train": 160, "validation": 20, "test": 20}
+    )
+    for name in SPLITS:
+        assert set(data.load(whole, name)["id"]) == set(corpus.splits[name]["id"])
+    part = data.prepare(corpus, changed({}, train_examples=30, test_examples=10**6), tmp_path / "home")
+    assert part.sizes == {"train": 30, "validation": 20, "test": 20}
+    assert data.load(part, "train").to_dict() == data.load(whole, "train").select(range(30)).to_dict()
+    assert Counter(data.load(part, "train")["label"]) == {0: 15, 1: 15}
+    assert part.digests["test"] == whole.digests["test"]
+    assert part.digests["train"] != whole.digests["train"]
+    known = {text: label for name in SPLITS for text, label in rows_of(corpus, name)}
+    assert all(known[row["text"]] == whole.labels[row["label"]] for row in data.load(whole, "test"))
+
+
+def test_preparing_again_changes_nothing_and_mends_what_a_killed_process_left(tmp_path: Path) -> None:
+    corpus, made = toy(tmp_path)
+    ref = data.prepare(corpus, made, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in ref.folder.iterdir()}
+    assert data.prepare(corpus, made, tmp_path) == ref
+    assert {path: path.stat().st_mtime_ns for path in ref.folder.iterdir()} == before
+    left = ref.folder.with_name(ref.folder.name + ".tmp")
+    ref.folder.rename(left)
+    (left / "train.arrow").write_bytes(b"half")
+    assert data.prepare(corpus, made, tmp_path) == ref
+    assert len(data.load(ref, "train")) == 160
+    assert not left.exists()
+
+
+def test_two_that_prepare_at_once_do_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, made = toy(tmp_path)
+    writers = []
+    arrow_writer = data.ArrowWriter
+
+    def slow_writer(**options: Any) -> Any:
+        writers.append(options["path"])
+        time.sleep(0.05)  # long enough for the other to come
+        return arrow_writer(**options)
+
+    monkeypatch.setattr(data, "ArrowWriter", slow_writer)
+    with ThreadPool(2) as pool:
+        first, second = pool.map(lambda _: data.prepare(corpus, made, tmp_path / "home"), range(2))
+    assert first == second
+    assert len(writers) == 3
+    assert len(data.load(first, "train")) == 160
+
+
+def test_the_digest_tells_other_texts_and_other_labels(tmp_path: Path) -> None:
+    refs = [
+        data.prepare(data.read(task_on(tmp_path, {"train": rows}, **changes)), BASE, tmp_path / "home").digests["train"]
+        for rows, changes in ((AB, {}), ([(f"{t}!", b) for t, b in AB], {}), (AB, {"labels": ("b", "a")}), (AB, {}))
+    ]
+    assert len(set(refs)) == 3
+    assert refs[0] == refs[3]
+
+
+@pytest.mark.parametrize(
+    ("budget", "least"), [("train_examples", 2), ("validation_examples", 2), ("test_examples", 2), ("rung_examples", 2)]
+)
+def test_a_budget_that_leaves_a_class_without_a_row_is_refused(tmp_path: Path, budget: str, least: int) -> None:
+    corpus, _ = toy(tmp_path)
+    with pytest.raises(RequestError, match=rf"budget\.{budget}=1: leaves class '\w+' .* at least {least}"):
+        data.prepare(corpus, changed({}, **{budget: 1}), tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+    data.prepare(corpus, changed({}, **{budget: least}), tmp_path / "home")
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def tokenizer(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model(request.param))
+
+
+@given(
+    texts=st.lists(
+        st.one_of(st.lists(st.sampled_from(tiny.GOOD + tiny.OTHER), max_size=40).map(" ".join), st.text(max_size=20)),
+        min_size=1,
+        max_size=5,
+    ),
+    max_length=st.integers(8, 32),
+    truncation=st.sampled_from(["head", "tail", "head_tail"]),
+)
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_truncation_keeps_special_tokens_and_the_right_part(
+    tokenizer: Any, texts: list[str], max_length: int, truncation: str
+) -> None:
+    encoded, whole_lengths = data.encode(texts, tokenizer, max_length, truncation)
+    for text, ids, whole_length in zip(texts, encoded, whole_lengths, strict=True):
+        whole = tokenizer(text)["input_ids"] or [tokenizer.eos_token_id]
+        assert len(whole) == whole_length
+        assert 1 <= len(ids) <= max_length
+        if whole_length <= max_length:
+            assert ids.tolist() == whole
+            continue
+        assert len(ids) == max_length
+        before, after = ([], []) if tokenizer.cls_token_id is None else (whole[:1], whole[-1:])
+        inner = whole[len(before) : len(whole) - len(after)]
+        room = max_length - len(before) - len(after)
+        kept = {
+            "head": inner[:room],
+            "tail": inner[-room:],
+            "head_tail": inner[: room // 4] + inner[-(room - room // 4) :],
+        }[truncation]
+        assert ids.tolist() == before + kept + after
+
+
+def test_tokens_are_those_of_the_prepared_rows(tmp_path: Path, tokenizer: Any) -> None:
+    corpus, made = toy(tmp_path)
+    made = made.model_copy(update={"task": made.task.model_copy(update={"max_length": 12, "truncation": "head"})})
+    ref = data.prepare(corpus, made, tmp_path / "home")
+    tokens = data.tokenised(ref, made, tokenizer, "validation")
+    rows = data.load(ref, "validation")
+    expected = tokenizer(list(rows["text"]), truncation=True, max_length=12)["input_ids"]
+    assert len(tokens) == len(rows) == 20
+    assert [tokens[i]["input_ids"].tolist() for i in range(20)] == expected
+    assert [tokens[i]["labels"] for i in range(20)] == list(rows["label"]) == tokens.labels.tolist()
+    assert tokens.lengths.tolist() == [len(ids) for ids in expected]
+    assert tokens.truncated == sum(len(ids) > 12 for ids in tokenizer(list(rows["text"]))["input_ids"]) > 0
+    copy = pickle.dumps(tokens)
+    assert len(copy) < 500
+    assert pickle.loads(copy)[3]["input_ids"].tolist() == expected[3]
+
+
+def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, made = toy(tmp_path)
+    ref = data.prepare(corpus, made, tmp_path / "home")
+    calls = []
+    encode = data.encode
+    monkeypatch.setattr(data, "encode", lambda *given: calls.append(given[2:]) or encode(*given))
+
+    def tokenise(folder: Path, split: str = "test", **task: Any) -> None:
+        data.tokenised(ref, changed(task), AutoTokenizer.from_pretrained(folder), split)
+
+    bert = tiny_model("bert")
+    tokenise(bert)
+    tokenise(bert)
+    tokenise(shutil.copytree(bert, tmp_path / "copy"))  # the content counts, not the name
+    assert len(calls) == 1
+    tokenise(tiny_model("gpt2"))
+    tokenise(bert, max_length=9)
+    tokenise(bert, truncation="tail")
+    tokenise(bert, "train")
+    assert len(calls) == 5
+
+
+def test_truncation_and_padding_baked_into_a_tokenizer_file_are_turned_off(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    corpus, made = toy(tmp_path)
+    ref = data.prepare(corpus, made, tmp_path / "home")
+    plain = data.tokenised(ref, made, AutoTokenizer.from_pretrained(tiny_model("bert")), "test")
+    baked = AutoTokenizer.from_pretrained(tiny_model("bert"))
+    baked.backend_tokenizer.enable_truncation(6)
+    baked.backend_tokenizer.enable_padding(length=40)
+    baked.save_pretrained(tmp_path / "baked")
+    baked = AutoTokenizer.from_pretrained(tmp_path / "baked")
+    texts = list(data.load(ref, "test")["text"])
+    assert [ids.tolist() for ids in data.encode(texts, baked, 128, "head")[0]] == [
+        plain[i]["input_ids"].tolist() for i in range(len(plain))
+    ]
+    fresh = AutoTokenizer.from_pretrained(tmp_path / "baked")
+    assert data.tokenised(ref, made, fresh, "test").lengths.tolist() == plain.lengths.tolist()
+    assert len([path for path in (ref.folder / "tokens").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+    class Slow:
+        is_fast = False
+        name_or_path = "old"
+
+    corpus, made = toy(tmp_path)
+    ref = data.prepare(corpus, made, tmp_path / "home")
+    with pytest.raises(RequestError, match=r"model\.path=old: its tokenizer"):
+        data.tokenised(ref, made, Slow(), "test")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_collate_pads_to_the_longest_and_draws_nothing(side: str) -> None:
+    state = torch.get_rng_state()
+    batch = data.collate(
+        [{"input_ids": np.array([5, 6, 7]), "labels": 1}, {"input_ids": np.array([8]), "labels": 0}], 9, side
+    )
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9] if side == "right" else [9, 9, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0] if side == "right" else [0, 0, 1]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_task_kind_is_declared_whole() -> None:
+    import transformers
+
+    assert list(KINDS) == ["text_classification"]
+    for name, kind in KINDS.items():
+        assert kind.name == name
+        assert hasattr(transformers, kind.head)
+        logits, labels = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
+        assert kind.metrics(logits, labels)["accuracy"] == 1.0
+        assert kind.confusion(logits, labels) == ((1, 0), (0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sizes", "duplicates"), [("imdb", (19922, 2490, 2490), 98), ("rotten_tomatoes", (5971, 853, 1706), 0)]
+)
+def test_the_shipped_packaged_tasks_read(name: str, sizes: tuple[int, ...], duplicates: int) -> None:
+    task = OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{name}.yaml"))
+    corpus = data.read(TaskSettings.model_validate(task))
+    assert tuple(len(corpus.splits[split]) for split in SPLITS) == sizes
+    assert corpus.facts["dropped"]["train"] == {
+        "duplicates": duplicates,
+        "conflicting_labels": 0,
+        "in_another_split": 0,
+    }
+    assert not any("<br" in text for text in corpus.splits["train"]["text"])

