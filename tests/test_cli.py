@@ -154,7 +154,7 @@ def test_wrong_verbs_and_options(argv: list[str], message: str, capsys: pytest.C
 
 
 @hypothesis.settings(
-    max_examples=40, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @given(
     name=st.sampled_from(["", "study=", "task=", "+", "~", "train.warmup=", "search.space.train.epochs.choices="])

@@ -347,13 +347,14 @@ def test_two_that_prepare_at_once_do_it_once(tmp_path: Path, monkeypatch: pytest
     assert len(data.load(first, "train")) == 160
 
 
-def test_the_digest_tells_other_texts_and_other_labels(tmp_path: Path) -> None:
-    refs = [
+def test_the_digest_tells_other_texts_labels_and_names_of_labels(tmp_path: Path) -> None:
+    other_texts, renamed = [(f"{text}!", label) for text, label in AB], [(text, label * 2) for text, label in AB]
+    digests = [
         data.prepare(data.read(task_on(tmp_path, {"train": rows}, **changes)), BASE, tmp_path / "home").digests["train"]
-        for rows, changes in ((AB, {}), ([(f"{t}!", b) for t, b in AB], {}), (AB, {"labels": ("b", "a")}), (AB, {}))
+        for rows, changes in ((AB, {}), (other_texts, {}), (renamed, {}), (AB, {"labels": ("b", "a")}), (AB, {}))
     ]
-    assert len(set(refs)) == 3
-    assert refs[0] == refs[3]
+    assert len(set(digests)) == 4
+    assert digests[0] == digests[-1]
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "ragged": ("a.csv", b'text,label\n"x\ny",a\nb\n', ["a.csv, line 4", "number of fields is 1, but the header has 2"]),
     "comma outside quotes": ("a.csv", b"text,label\nx, y,a\n", ["line 2", "fields is 3", "double quotes"]),
     "open quote": ("a.csv", b'text,label\nx,a\n"y,b\nz,a\n', ["a.csv, line 3", "double quote"]),
+    "quote not doubled": ("a.csv", b'text,label\nx,a\n"y" z,b\n', ["a.csv, line 3", "written twice"]),
     "wrong encoding": ("a.csv", b"text,label\nx,a\ncaf\xe9,b\n", ["line 3", "byte 19 (0xe9)", "task.files.encoding"]),
     "utf-16": ("a.csv", "text,label\nx,a\n".encode("utf-16"), ["a.csv, line 1", "utf-16"]),
     "unknown suffix": ("a.xlsx", b"PK", ["a.xlsx", ".csv, .tsv, .jsonl", ".parquet"]),

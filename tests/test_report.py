@@ -377,6 +377,7 @@ def hydra_words(command: str) -> Iterator[str]:
     """A make command as the overrides that it becomes: two shells have read them."""
     for word in shlex.split(command)[2:]:
         key, _, text = word.partition("=")
+        assert key in ("TASK", "MODEL", "SEARCH", "BUDGET", "STUDY", "ARGS")
         yield from shlex.split(text) if key == "ARGS" else [f"{key.lower()}={text}"]
 
 
@@ -413,6 +414,7 @@ def test_optuna_plots_are_pictures_and_one_page(tmp_path: Path) -> None:
     assert len(text) < 6_000_000  # plotly.js once
 
 
+@pytest.mark.filterwarnings("ignore")  # as outside of tests, where a warning is no error
 @pytest.mark.parametrize(("values", "written"), [([], 0), ([0.5], 0), ([0.5, 0.5], 4)])
 def test_optuna_plots_that_few_trials_cannot_give_are_named(
     values: list[float], written: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

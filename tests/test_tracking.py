@@ -345,7 +345,7 @@ def test_the_ui_names_a_taken_port(home: Path, settings: Settings, capsys: pytes
 def test_mlflow_is_imported_quietly_without_telemetry_pickle_and_jobs() -> None:
     code = """
 from hpsearch import mlflow_process
-import os
+import mlflow
 from mlflow.telemetry import client
 assert client._MLFLOW_TELEMETRY_CLIENT is None
 assert not mlflow.environment_variables.MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get()

@@ -325,7 +325,8 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
         raise RequestError(f"{override.input_line}: write {form}; {_valid(valid)}")
     if override.value() not in valid:
         shown = override.get_value_element_as_str()
-        near = difflib.get_close_matches(shown, valid, n=1)
+        longer = [name for name in valid if shown and name.startswith(shown)]
+        near = longer or difflib.get_close_matches(shown, valid, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise RequestError(f"{group}={shown}: no such {group}; {meant}{_valid(valid)}")
 

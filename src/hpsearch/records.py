@@ -150,8 +150,8 @@ class TrialRecord:
         return replace(
             self,
             status=result.status,
-            step=result.step,
-            total_steps=result.total_steps,
+            step=max(self.step, result.step),
+            total_steps=result.total_steps or self.total_steps,
             score=result.score if result.score is not None else self.score,
             metrics=self.metrics | result.metrics,
             confusion=result.confusion,

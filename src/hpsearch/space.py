@@ -69,7 +69,7 @@ def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:
             )
         else:
             count = int((dimension.high - dimension.low) / dimension.step + 1e-9) + 1
-            values[path] = [SEARCHABLE[path](dimension.low + i * dimension.step) for i in range(count)]
+            values[path] = [SEARCHABLE[path](round(dimension.low + i * dimension.step, 12)) for i in range(count)]
     return values
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
+# Their points are one sequence, shuffled by the seed: it must be the same at each draw.
+ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
 # User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
 SAMPLER_STATE = "sampler"
@@ -113,7 +116,8 @@ class Study:
 
     def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         number = len(trials)
-        if number == 0 and (params := space.reference(self.settings)) is not None:
+        first = number == 0 and self.settings.sampler.name != "GridSampler"  # a grid has each point once
+        if first and (params := space.reference(self.settings)) is not None:
             return params, {"trial": {}, "study": {}}
         seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
         frozen = self.optuna.get_trials(deepcopy=False)
@@ -137,10 +141,11 @@ def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
     options: dict[str, Any] = dict(chosen.options)
     if chosen.name == "GridSampler":
         options["search_space"] = space.grid(settings.search.space)
-    # Sobol points are one sequence: its scrambling must be the same at each draw.
-    seed = settings.seed if chosen.name == "QMCSampler" else settings.seed + number
+    seed = settings.seed if chosen.name in ONE_SEQUENCE else settings.seed + number
     try:
-        return getattr(optuna.samplers, chosen.name)(seed=seed, **options)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # we pin the version
+            return getattr(optuna.samplers, chosen.name)(seed=seed, **options)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise RequestError(f"sampler.options={chosen.options}: {chosen.name} refuses them: {error}") from None
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
             )
         else:
             summary = _run(coordinator, corpus, console, started)
-        console.print(report.final_table(summary, list(coordinator.trials.values()), settings, folder))
+        console.print(report.final_table(summary, list(coordinator.trials.values()), settings, folder), soft_wrap=True)
         return summary
     finally:
         lock.close()
@@ -137,6 +138,7 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
             display.note(note)
         coordinator.parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
         clock.lap("setup")
+        display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)
         display.start(coordinator.plan.max_trials, resumed)
         display.phase("search")
         try:
@@ -220,6 +222,7 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
     seconds = clock.seconds | Counter({"confirmation": 0.0})
     return {
         "study": settings.study,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": settings.task.name,
         "model": settings.model.name,
         "metric": metric,

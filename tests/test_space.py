@@ -1,0 +1,198 @@
+"""The space and the samplers: every value fits the settings, draws repeat, paused trials teach."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import make
+from hpsearch import space, study
+from hpsearch.errors import RequestError
+from hpsearch.records import Status, TrialRecord
+from hpsearch.settings import Choice, Dimension, Interval, Settings, replace
+
+SAMPLERS = ("tpe", "gp", "random", "grid", "cmaes", "qmc")
+WIDE = make.compose_settings("search=wide")
+
+
+def with_space(dimensions: dict[str, Dimension], *overrides: str) -> Settings:
+    settings = make.compose_settings(*overrides)
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"space": dimensions})})
+
+
+@given(st.integers(0, 10**6))
+@hypothesis_settings(max_examples=50)
+def test_every_point_of_the_space_fits_the_settings(seed: int) -> None:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    params = space.suggest(trial, WIDE.search.space)
+    assert params.keys() == WIDE.search.space.keys()
+    applied = space.apply(WIDE, params)
+    for path, value in params.items():
+        section, field = path.split(".")
+        assert getattr(getattr(applied, section), field) == value
+        dimension = WIDE.search.space[path]
+        if isinstance(dimension, Interval):
+            assert dimension.low <= value <= dimension.high
+        else:
+            assert value in dimension.choices
+    assert applied.budget == WIDE.budget
+    assert applied.train.max_grad_norm == WIDE.train.max_grad_norm
+
+
+@given(low=st.floats(1e-6, 1e-1), factor=st.floats(1, 1e3), seed=st.integers(0, 1000))
+@hypothesis_settings(max_examples=30)
+def test_bounds_are_inclusive_and_log_is_log(low: float, factor: float, seed: int) -> None:
+    dimension = Interval(low=low, high=low * factor, log=True)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    value = space.suggest(trial, {"train.learning_rate": dimension})["train.learning_rate"]
+    assert low <= value <= low * factor
+    assert trial.distributions["train.learning_rate"].log  # type: ignore[attr-defined]
+
+
+def test_the_type_is_that_of_the_setting() -> None:
+    dimensions: dict[str, Dimension] = {
+        "train.epochs": Interval(low=1, high=3),
+        "train.batch_size": Interval(low=8, high=32, step=8),
+    }
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    params = space.suggest(trial, dimensions)
+    assert isinstance(params["train.epochs"], float)
+    assert isinstance(params["train.batch_size"], int)
+    assert params["train.batch_size"] % 8 == 0
+
+
+def test_a_condition_makes_a_dimension_exist_or_not() -> None:
+    dimensions: dict[str, Dimension] = {
+        "train.warmup": Interval(low=0.05, high=0.2, when={"train.scheduler": ("linear", "cosine")}),
+        "train.scheduler": Choice(choices=("linear", "cosine", "constant")),
+    }
+    seen = set()
+    for seed in range(20):
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+        params = space.suggest(trial, dimensions)
+        assert ("train.warmup" in params) == (params["train.scheduler"] != "constant")
+        seen.add(params["train.scheduler"])
+    assert len(seen) == 3
+
+
+def test_conditions_in_a_circle_are_refused() -> None:
+    dimensions: dict[str, Dimension] = {
+        "train.warmup": Interval(low=0.05, high=0.2, when={"train.weight_decay": (0.0,)}),
+        "train.weight_decay": Choice(choices=(0.0, 0.1), when={"train.warmup": (0.1,)}),
+    }
+    with pytest.raises(RequestError, match="circle"):
+        space.reference(with_space(dimensions))
+
+
+def test_the_reference_is_the_settings_own_point_or_none() -> None:
+    settings = make.compose_settings()
+    params = space.reference(settings)
+    assert params == {
+        "train.learning_rate": settings.model.reference.learning_rate,
+        "train.batch_size": settings.model.reference.batch_size,
+        "train.epochs": settings.model.reference.epochs,
+    }
+    outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
+    assert space.reference(outside) is None
+
+
+def toy_space(step: float | None) -> dict[str, Dimension]:
+    return {
+        "train.learning_rate": Interval(low=0.1, high=0.3, step=step),
+        "train.batch_size": Choice(choices=(8, 16)),
+    }
+
+
+def run_study(settings: Settings, home: Path, count: int, reopen: bool = False) -> list[dict[str, Any]]:
+    """Ask for so many trials, each scored at a rung and paused."""
+    opened = study.Study(settings, home)
+    trials: list[TrialRecord] = []
+    for _ in range(count):
+        if reopen:
+            opened = study.Study(settings, home)
+        trial = opened.ask(trials)
+        score = -abs(trial.params["train.learning_rate"] - 0.2)
+        opened.report(trial.number, 0, score)
+        trials.append(
+            TrialRecord(trial.number, trial.params, Status.PAUSED, rungs={0: score}, score=score, step=1, total_steps=5)
+        )
+    assert [trial.number for trial in trials] == list(range(count))
+    return [trial.params for trial in trials]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_shipped_sampler_draws_within_the_space_and_repeats_itself(name: str, tmp_path: Path) -> None:
+    overrides = (f"sampler={name}", "budget.startup_trials=2", "train.learning_rate=0.2")
+    settings = with_space(toy_space(0.1 if name == "grid" else None), *overrides)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = run_study(settings, tmp_path / "a", 6)
+    assert first == run_study(settings, tmp_path / "b", 6, reopen=True)
+    for params in first:
+        assert 0.1 <= params["train.learning_rate"] <= 0.3
+        assert params["train.batch_size"] in (8, 16)
+    if name == "grid":
+        assert len({tuple(params.items()) for params in first}) == 6
+    else:
+        assert first[0] == {"train.learning_rate": 0.2, "train.batch_size": 16}  # the reference recipe
+        assert len({params["train.learning_rate"] for params in first}) == 6
+
+
+def test_every_sampler_file_is_tested() -> None:
+    assert {path.stem for path in (make.CONF / "sampler").glob("*.yaml")} == set(SAMPLERS)
+
+
+def test_a_grid_needs_steps() -> None:
+    settings = make.compose_settings("sampler=grid")
+    with pytest.raises(RequestError, match="with a step"):
+        study.sampler(settings, 0)
+
+
+def test_sampler_options_are_tried_before_the_sweep() -> None:
+    settings = make.compose_settings("+sampler.options.n_startup_trails=3")
+    with pytest.raises(RequestError, match="TPESampler refuses"):
+        study.sampler(settings, 0)
+    with pytest.raises(RequestError, match="no such sampler"):
+        study.sampler(make.compose_settings("sampler.name=NSGAIISampler"), 0)
+
+
+def test_the_sampler_learns_from_paused_trials(tmp_path: Path) -> None:
+    """All trials are paused, none is told: the later draws still gather where scores were good."""
+    settings = with_space(
+        {"train.learning_rate": Interval(low=1e-5, high=1.0, log=True)}, "sampler=tpe", "budget.startup_trials=5"
+    )
+    opened = study.Study(settings, tmp_path)
+    trials: list[TrialRecord] = []
+    for _ in range(30):
+        trial = opened.ask(trials)
+        rate = trial.params["train.learning_rate"]
+        score = 1.0 if rate < 1e-3 else 0.0
+        trials.append(TrialRecord(trial.number, trial.params, Status.PAUSED, rungs={0: score}, score=score))
+    late = [t.score for t in trials[-10:]]
+    assert sum(s or 0.0 for s in late) >= 7  # at random: 4
+
+
+def test_what_is_told_stays_told(tmp_path: Path) -> None:
+    settings = make.compose_settings()
+    opened = study.Study(settings, tmp_path)
+    trial = opened.ask([])
+    opened.report(trial.number, 0, 0.8)
+    complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9, rungs={0: 0.8})
+    opened.tell(complete)
+    opened.tell(complete)
+    frozen = study.Study(settings, tmp_path).optuna.trials[0]
+    assert frozen.state is optuna.trial.TrialState.COMPLETE
+    assert frozen.value == 0.9
+    assert frozen.intermediate_values == {0: 0.8}
+
+
+def test_one_coordinator_a_study(tmp_path: Path) -> None:
+    lock = study.Lock(tmp_path / "s")
+    with pytest.raises(RequestError, match="is being run by process"):
+        study.Lock(tmp_path / "s")
+    lock.close()
+    study.Lock(tmp_path / "s").close()

@@ -1,0 +1,257 @@
+"""Whole sweeps with real worker processes, SQLite and MLflow, on 2-layer models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+from mlflow.entities import Run
+
+import make
+import tiny
+from hpsearch import coordinator, sweep
+from hpsearch.errors import NoResultError, RequestError
+from hpsearch.records import Status, TrialRecord
+from hpsearch.settings import Settings
+from hpsearch.workers import Worker
+
+OVERRIDES = (
+    "budget.max_trials=6",
+    "budget.startup_trials=3",
+    "search.space.train.learning_rate.low=0.001",
+    "search.space.train.learning_rate.high=0.03",
+    "search.space.train.batch_size.choices=[16]",
+    "search.space.train.epochs.choices=[4,6]",
+    "search.keep=0.34",
+    "train.epochs=4",
+)
+
+
+@dataclass
+class Swept:
+    settings: Settings
+    home: Path
+    summary: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "studies" / self.settings.study
+
+    def records(self) -> list[TrialRecord]:
+        return sorted(
+            (TrialRecord.load(p.parent) for p in self.folder.glob("trials/*/trial.json")), key=lambda t: t.number
+        )
+
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+
+    def children(self) -> list[Run]:
+        parent = self.summary["mlflow"]["run_id"]
+        found = self.client().search_runs(
+            [self.summary["mlflow"]["experiment_id"]], f"tags.mlflow.parentRunId = '{parent}'"
+        )
+        return sorted(found, key=lambda run: str(run.info.run_name))
+
+
+def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -> tuple[Settings, Path]:
+    csv = tiny.write_csv(root / "toy.csv", n=190)
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides)
+    return settings, root / "home"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Swept:
+    settings, home = request_of(tmp_path_factory.mktemp("sweep"), tiny_model)
+    return Swept(settings, home, sweep.run_sweep(settings, home))
+
+
+def test_summary_keeps_its_contract(swept: Swept) -> None:
+    summary = json.loads((swept.folder / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(swept.summary))
+    keys = {"study", "task", "model", "metric", "direction", "trials", "best", "winner", "confirmation", "test"}
+    assert keys | {"seconds", "data", "mlflow"} <= summary.keys()
+    assert summary["trials"] == {"complete": 2, "pruned": 4, "failed": 0}
+    assert summary["best"]["validation"] > 0.9
+    assert summary["test"]["value"] > 0.9
+    assert summary["test"]["low"] < summary["test"]["value"] <= summary["test"]["high"]
+    assert summary["test"]["n"] == summary["data"]["test"] == 38
+    assert summary["test"]["readings"] == 1
+    assert summary["seconds"]["total"] >= summary["seconds"]["search"] > 0
+    trained, everything = summary["steps"]["trained"], summary["steps"]["all_to_the_end"]
+    assert trained == sum(trial.step for trial in swept.records()) < everything
+
+
+def test_best_is_the_best_complete_trial_and_only_its_weights_are_kept(swept: Swept) -> None:
+    complete = [trial for trial in swept.records() if trial.status is Status.COMPLETE]
+    best = max(complete, key=lambda trial: trial.score or 0)
+    assert swept.summary["best"]["trial"] == best.number
+    assert [p.parent.name for p in swept.folder.glob("trials/*/model")] == [str(best.number)]
+    assert not list(swept.folder.glob("trials/*/checkpoint-*"))
+    assert not list(swept.folder.glob("trials/*/unsealed"))
+
+
+def test_study_state_folder_and_tracking_agree(swept: Swept) -> None:
+    study = optuna.load_study(study_name=swept.settings.study, storage=f"sqlite:///{swept.home / 'optuna.db'}")
+    states = {Status.COMPLETE: "COMPLETE", Status.PRUNED: "PRUNED", Status.FAILED: "FAIL"}
+    runs = {run.info.run_id: run for run in swept.children()}
+    assert len(runs) == len(study.trials) == len(swept.records()) == 6
+    for trial, frozen in zip(swept.records(), study.trials, strict=True):
+        assert trial.told
+        assert frozen.state.name == states[trial.status]
+        assert frozen.params == trial.params
+        assert frozen.intermediate_values == trial.rungs
+        run = runs[trial.run_id or ""]
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["validation_accuracy"] == pytest.approx(trial.score)
+        assert float(run.data.params["train.learning_rate"]) == pytest.approx(trial.params["train.learning_rate"])
+    assert swept.client().get_run(swept.summary["mlflow"]["run_id"]).info.status == "FINISHED"
+
+
+def test_curves_have_each_point_once(swept: Swept) -> None:
+    for trial in swept.records():
+        points = coordinator.read_points(swept.folder / "trials" / str(trial.number))
+        named = [(step, name) for step, values in points for name in values]
+        assert len(named) == len(set(named)) > 3
+        history = swept.client().get_metric_history(trial.run_id, "train_loss")
+        steps = [point.step for point in history]
+        assert steps == sorted(set(steps))
+        assert steps == [step for step, values in points if "train_loss" in values]
+
+
+def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
+    client = swept.client()
+    run = client.get_run(swept.summary["winner"]["run_id"])
+    mlflow.set_tracking_uri(f"sqlite:///{swept.home / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"])
+    out = model.predict(["the film was good and superb", "a dull and awful plot"])
+    assert list(out["label"]) == ["positive", "negative"]
+    assert out["score"].between(0.5, 1).all()
+
+
+def test_a_finished_study_starts_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in swept.folder.glob("trials/**/*") if path.is_file()}
+    assert sweep.run_sweep(swept.settings, swept.home) == json.loads(json.dumps(swept.summary))
+    assert before == {path: path.stat().st_mtime_ns for path in swept.folder.glob("trials/**/*") if path.is_file()}
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_other_settings_or_data_are_refused(swept: Swept) -> None:
+    train = swept.settings.train.model_copy(update={"weight_decay": 0.3})
+    with pytest.raises(RequestError, match=r"train.weight_decay: 0.01 -> 0.3"):
+        sweep.run_sweep(swept.settings.model_copy(update={"train": train}), swept.home)
+
+
+def test_report_is_rebuilt(swept: Swept) -> None:
+    report = swept.folder / "report.html"
+    before = report.read_text()
+    report.unlink()
+    assert sweep.rebuild_report(swept.settings, swept.home) == report
+    assert report.read_text() == before
+
+
+def test_a_larger_budget_continues(swept: Swept) -> None:
+    budget = swept.settings.budget.model_copy(update={"max_trials": 8})
+    former = swept.records()
+    summary = sweep.run_sweep(swept.settings.model_copy(update={"budget": budget}), swept.home)
+    assert sum(summary["trials"].values()) == 8
+    records = swept.records()
+    assert [(t.number, t.params, t.score) for t in records[:6] if t.status is Status.COMPLETE] == [
+        (t.number, t.params, t.score) for t in former if t.status is Status.COMPLETE
+    ]
+    assert summary["mlflow"]["run_id"] == swept.summary["mlflow"]["run_id"]
+    same_winner = summary["best"]["trial"] == swept.summary["best"]["trial"]
+    assert summary["test"]["readings"] == (1 if same_winner else 2)
+
+
+def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "train.epochs=6")
+    summary = sweep.run_train(settings, home)
+    assert summary["trials"] == {"complete": 1, "pruned": 0, "failed": 0}
+    assert summary["best"]["params"] == {}
+    assert summary["test"]["value"] > 0.8
+
+
+@pytest.fixture
+def killed_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Kill the worker the first time that a trial reports its progress."""
+    killed: list[int] = []
+    original = coordinator.Coordinator._handle
+
+    def handle(self: coordinator.Coordinator, worker: Worker) -> None:
+        original(self, worker)
+        if not killed and self.trials and self.logged.get(1):
+            killed.append(worker.process.pid)
+            worker.process.kill()
+
+    monkeypatch.setattr(coordinator.Coordinator, "_handle", handle)
+    yield killed
+    assert killed
+
+
+def test_a_killed_worker_costs_no_trial(
+    tmp_path: Path, tiny_model: Callable[[str], Path], killed_workers: list[int]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
+    summary = sweep.run_sweep(settings, home)
+    assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
+    swept = Swept(settings, home, summary)
+    assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
+    test_curves_have_each_point_once(swept)
+
+
+def test_diverging_trials_end_with_exit_code_3(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    space = ["search.space.train.learning_rate.low=1e29", "search.space.train.learning_rate.high=1e30"]
+    settings, home = request_of(tmp_path, tiny_model, *space, "train.max_grad_norm=1e30", "budget.max_trials=2")
+    with pytest.raises(NoResultError, match="2 failed: .*finite|2 failed: .*nan|1 failed"):
+        sweep.run_sweep(settings, home)
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"FAILED", "KILLED"}
+
+
+def test_interrupted_sweep_goes_on_to_the_result_of_an_uninterrupted_one(
+    tmp_path: Path, tiny_model: Callable[[str], Path], swept: Swept
+) -> None:
+    """Ctrl-C in the middle of the search, then the same command again."""
+    home = tmp_path / "home"
+    request = tmp_path / "settings.json"
+    request.write_text(swept.settings.model_dump_json())
+    script = (
+        "import sys; from pathlib import Path; from hpsearch import settings, sweep, errors\n"
+        "if __name__ == '__main__':\n"
+        "    try: sweep.run_sweep(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))\n"
+        "    except errors.HpsearchError as error: print(error); sys.exit(error.exit_code)\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "run.py"), str(request), str(home)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    study = home / "studies" / swept.settings.study
+    deadline = time.monotonic() + 240
+    while not (study / "trials" / "2" / "trial.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "same command" in output
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    summary = sweep.run_sweep(swept.settings, home)
+    assert summary["trials"] == {"complete": 2, "pruned": 4, "failed": 0}
+    again = Swept(swept.settings, home, summary)
+    test_curves_have_each_point_once(again)
+    first_six = {t.number: (t.params, t.rungs, t.step) for t in again.records()}
+    assert summary["best"] == swept.summary["best"]
+    assert summary["test"]["all"] == swept.summary["test"]["all"]
+    assert len(first_six) == 6
