@@ -129,6 +129,15 @@ def test_a_wrong_request_is_explained_and_leaves_nothing(
     assert list(here.iterdir()) == []
 
 
+def test_a_setting_that_an_override_adds_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    added = ["+optimizer.options.amsgrad=true", "optimizer.options.amsgrad=false"]
+    assert cli.main(["config", *added]) == 0
+    capsys.readouterr()
+    message = refusal(capsys, "config", *added, "seeed=1")
+    assert message.count("no such setting") == 1
+    assert "seeed" in message
+
+
 @pytest.mark.parametrize("verb", cli.RUN)
 def test_every_verb_refuses_a_wrong_setting_before_it_starts(
     verb: str, here: Path, capsys: pytest.CaptureFixture[str]

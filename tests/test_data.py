@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as hypothesis_settings
@@ -22,11 +21,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
+import tiny
 from hpsearch import data
 from hpsearch.errors import RequestError
-from hpsearch.examples import clean
 from hpsearch.settings import Settings, TaskSettings, load
 from hpsearch.tasks import KINDS
+from hpsearch.text import clean
+from hpsearch.text import encode as encode_texts
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("train", "validation", "test")
@@ -389,7 +390,7 @@ def tokenizer(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path])
 def test_truncation_keeps_special_tokens_and_the_right_part(
     tokenizer: Any, texts: list[str], max_length: int, truncation: str
 ) -> None:
-    encoded, whole_lengths = data.encode(texts, tokenizer, max_length, truncation)
+    encoded, whole_lengths = encode_texts(texts, tokenizer, max_length, truncation)
     for text, ids, whole_length in zip(texts, encoded, whole_lengths, strict=True):
         whole = tokenizer(text)["input_ids"] or [tokenizer.eos_token_id]
         assert len(whole) == whole_length
@@ -432,7 +433,7 @@ def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(
     corpus, made = toy(tmp_path)
     ref = data.prepare(corpus, made, tmp_path / "home")
     calls = []
-    encode = data.encode
+    encode = encode_texts
     monkeypatch.setattr(data, "encode", lambda *given: calls.append(given[2:]) or encode(*given))
 
     def tokenise(folder: Path, split: str = "test", **task: Any) -> None:
@@ -462,7 +463,7 @@ def test_truncation_and_padding_baked_into_a_tokenizer_file_are_turned_off(
     baked.save_pretrained(tmp_path / "baked")
     baked = AutoTokenizer.from_pretrained(tmp_path / "baked")
     texts = list(data.load(ref, "test")["text"])
-    assert [ids.tolist() for ids in data.encode(texts, baked, 128, "head")[0]] == [
+    assert [ids.tolist() for ids in encode_texts(texts, baked, 128, "head")[0]] == [
         plain[i]["input_ids"].tolist() for i in range(len(plain))
     ]
     fresh = AutoTokenizer.from_pretrained(tmp_path / "baked")

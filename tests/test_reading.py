@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from hpsearch import data, reading
 from hpsearch.errors import RequestError
 from hpsearch.settings import TaskSettings

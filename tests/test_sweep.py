@@ -211,7 +211,7 @@ def test_a_killed_worker_costs_no_trial(
 def test_diverging_trials_end_with_exit_code_3(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     space = ["search.space.train.learning_rate.low=1e29", "search.space.train.learning_rate.high=1e30"]
     settings, home = request_of(tmp_path, tiny_model, *space, "train.max_grad_norm=1e30", "budget.max_trials=2")
-    with pytest.raises(NoResultError, match="2 failed: .*finite|2 failed: .*nan|1 failed"):
+    with pytest.raises(NoResultError, match=r"failed: .*(finite|nan|inf)"):
         sweep.run_sweep(settings, home)
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])

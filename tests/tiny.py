@@ -53,11 +53,11 @@ def write_model(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
     size = len(tokenizer)
     if family == "bert":
-        wide = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        wide = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         model = BertForSequenceClassification(BertConfig(vocab_size=size, max_position_embeddings=64, **wide))
     elif family == "roberta":
-        wide = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-        ids = dict(pad_token_id=1, bos_token_id=0, eos_token_id=2)
+        wide = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
         model = RobertaForSequenceClassification(
             RobertaConfig(vocab_size=size, max_position_embeddings=66, type_vocab_size=1, **wide, **ids)
         )

@@ -22,11 +22,11 @@ from hpsearch.errors import RequestError
 from hpsearch.examples import SPLITS, check_roles, class_names, deduplicate, examples, split
 from hpsearch.records import DataRef
 from hpsearch.settings import Settings, TaskSettings, digest
+from hpsearch.text import encode
 
 FEATURES = datasets.Features(
     {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
 )
-TOKENISE_AT_ONCE = 1000  # texts; bounds the memory of the Python lists that tokenizers return
 
 
 @dataclass(frozen=True)
@@ -170,29 +170,6 @@ def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> T
     return Tokens(folder)
 
 
-def encode(
-    texts: Sequence[str], tokenizer: Any, max_length: int, truncation: str
-) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """Token ids of each text, at most `max_length` with the special tokens, which are never cut; and whole lengths.
-
-    `truncation` is `task.truncation`. A text without tokens, of a tokenizer without special tokens (GPT-2), becomes
-    one end-of-text token: a model cannot read nothing.
-    """
-    plain = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
-    before, after = _special_tokens(tokenizer)
-    nothing = [] if before or after else [tokenizer.eos_token_id]
-    room = max_length - len(before) - len(after)
-    head = {"head": room, "tail": 0, "head_tail": room // 4}[truncation]
-    pieces, whole_lengths = [], []
-    for start in range(0, len(texts), TOKENISE_AT_ONCE):
-        chunk = list(texts[start : start + TOKENISE_AT_ONCE])
-        for ids in tokenizer(chunk, add_special_tokens=False, **plain)["input_ids"]:
-            kept = (ids if len(ids) <= room else ids[:head] + ids[len(ids) - (room - head) :]) or nothing
-            pieces.append(np.array([*before, *kept, *after], dtype=np.int32))
-            whole_lengths.append(len(before) + len(ids or nothing) + len(after))
-    return pieces, whole_lengths
-
-
 def collate(examples: list[dict[str, Any]], pad_token_id: int, pad_side: str = "right") -> dict[str, torch.Tensor]:
     """Pad to the longest: input_ids (B, L), attention_mask (B, L) and labels (B,), all int64. Draws no randomness."""
     longest = max(len(example["input_ids"]) for example in examples)
@@ -233,16 +210,6 @@ def _check_classes(setting: str, asked: int | None, ordered: NDArray[np.int64], 
         raise RequestError(
             f"{setting}={asked}: leaves class {labels[last]!r} without a row; it must be at least {firsts[last] + 1}"
         )
-
-
-def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer's own template puts before and after a single text."""
-    inner = tokenizer("a", add_special_tokens=False, padding=False, truncation=False)["input_ids"]
-    outer = tokenizer("a", padding=False, truncation=False)["input_ids"]
-    for start in range(len(outer) - len(inner) + 1):
-        if inner and outer[start : start + len(inner)] == inner:
-            return outer[:start], outer[start + len(inner) :]
-    raise RequestError(f"model.path={tokenizer.name_or_path}: its tokenizer does not put special tokens around a text")
 
 
 def _content(tokenizer: Any) -> str:

@@ -1,8 +1,6 @@
 """Rows to checked examples: clean, label, de-duplicate, split."""
 
-import html
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +12,7 @@ from hpsearch.errors import RequestError
 from hpsearch.reading import Rows, listed, nearest
 from hpsearch.settings import TaskSettings
 from hpsearch.tasks import KINDS
+from hpsearch.text import clean
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,35 +23,6 @@ class Example(NamedTuple):
     number: int  # line or row in its source
     text: str
     label: str
-
-
-def clean(text: str, how: str) -> str:
-    """The text as the model sees it: `how` is `task.clean`.
-
-    html drops the tags of known elements and leaves other angle brackets ("a < b", "<3", "<sigh>") alone;
-    html and whitespace fold runs of white space. No word is removed: these models were trained on whole sentences.
-    """
-    if how == "none":
-        return text
-    if how == "html":
-        text = _ENTITY.sub(lambda match: html.unescape(match[0]), _TAG.sub(" ", text))
-    return " ".join(text.split())
-
-
-_ELEMENTS = (
-    "a|abbr|acronym|address|area|article|aside|audio|b|base|big|blockquote|body|br|button|canvas|caption|center|cite|"
-    "code|col|colgroup|dd|del|details|dfn|dir|div|dl|dt|em|embed|fieldset|figcaption|figure|font|footer|form|frame|"
-    "frameset|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|map|mark|menu|meta|nav|"
-    "object|ol|option|p|param|picture|pre|q|s|samp|script|section|select|small|source|span|strike|strong|style|sub|"
-    "summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|time|title|tr|tt|u|ul|var|video|wbr"
-)
-# Attributes must have values: otherwise "a <b and c> d" would lose its middle.
-_TAG = re.compile(
-    rf"""<!--.*?-->|</?(?:{_ELEMENTS})(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*/?>""",
-    re.IGNORECASE | re.DOTALL,
-)
-# With the semicolon only: html.unescape alone turns "black&notwhite" into "black¬white".
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
 def check_roles(task: TaskSettings) -> None:

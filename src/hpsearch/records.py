@@ -21,6 +21,7 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
+        """Whether nothing more can come of it."""
         return self in (Status.COMPLETE, Status.PRUNED, Status.FAILED)
 
 
@@ -137,6 +138,7 @@ class TrialRecord:
 
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
+        """The record that `save` wrote into `folder`."""
         raw = json.loads((folder / "trial.json").read_text())
         raw["status"] = Status(raw["status"])
         raw["rungs"] = {int(rung): score for rung, score in raw["rungs"].items()}

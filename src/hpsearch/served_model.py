@@ -14,8 +14,7 @@ from mlflow.exceptions import MlflowException
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from hpsearch.data import encode
-from hpsearch.examples import clean
+from hpsearch.text import clean, encode
 
 COLUMN = "text"
 BATCH = 32  # examples a forward pass

@@ -4,7 +4,9 @@ import csv
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -25,22 +27,10 @@ from mlflow.types.schema import Map
 from hpsearch.errors import RequestError
 from hpsearch.settings import Settings
 
-CODE = Path(__file__).parent  # sent along with a model, for where hpsearch is not installed
-SCRIPT = CODE / "served_model.py"
-# All that the script imports, directly or through the modules of CODE.
-REQUIREMENTS = (
-    "mlflow",
-    "torch",
-    "transformers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "datasets",
-    "filelock",
-    "omegaconf",
-    "pydantic",
-    "scikit-learn",
-)
+PACKAGE = Path(__file__).parent
+SCRIPT = PACKAGE / "served_model.py"
+CODE = ("__init__.py", "errors.py", "text.py")  # sent along with a model, for where hpsearch is not installed
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that script and CODE import
 SIGNATURE = ModelSignature(
     # The input has no name: MLflow takes a plain list of texts then, as well as a column.
     inputs=Schema([ColSpec(DataType.string)]),
@@ -82,19 +72,24 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], example_text
     model = client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
     )
-    Model.log(
-        artifact_path=None,
-        flavor=mlflow.pyfunc,
-        run_id=run_id,
-        model_id=model.model_id,
-        python_model=str(SCRIPT),
-        artifacts={"model": str(folder)},
-        model_config=described,
-        code_paths=[str(CODE)],
-        pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
-        signature=SIGNATURE,
-        input_example=example_texts,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        package = Path(scratch) / PACKAGE.name
+        package.mkdir()
+        for name in CODE:
+            shutil.copy(PACKAGE / name, package)
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model.model_id,
+            python_model=str(SCRIPT),
+            artifacts={"model": str(folder)},
+            model_config=described,
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
+            signature=SIGNATURE,
+            input_example=example_texts,
+        )
     return f"models:/{model.model_id}"
 
 

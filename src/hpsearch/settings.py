@@ -85,9 +85,9 @@ class SplitSettings(Section):
     """How rows are split where the source gives no validation or test split: stratified by label, seeded."""
 
     validation: Share
-    """Share of all rows."""
+    """Share of the rows that are split."""
     test: Share
-    """Share of all rows."""
+    """Share of the rows that are split."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Seed of the split and of the subsets a budget takes."""
 
@@ -127,6 +127,8 @@ class TaskSettings(Section):
 
 
 class Bounds(Section):
+    """Inclusive."""
+
     low: Positive
     high: Positive
 

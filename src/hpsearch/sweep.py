@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hpsearch import data, hardware, metrics, models, report, schedule, serving, space, training
+from hpsearch import data, hardware, metrics, models, report, schedule, space, training
 from hpsearch.coordinator import Coordinator, make_plan, read_points
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, RequestError
@@ -117,12 +117,12 @@ class Clock:
 
     def __init__(self, path: Path, started: float) -> None:
         self.path, self.last = path, started
-        self.seconds: Counter[str] = Counter(json.loads(path.read_text()) if path.exists() else {})
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
     def lap(self, phase: str) -> None:
         """What has passed since the last lap was this phase."""
         now = time.monotonic()
-        self.seconds[phase] += now - self.last
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
         self.last = now
         write_durably(self.path, json.dumps(self.seconds))
 
@@ -197,9 +197,11 @@ def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
 def _score_test(coordinator: Coordinator) -> dict[str, Any]:
     """Score the best trial on test; a reading is counted once and kept."""
     best, path = coordinator.complete()[0], coordinator.folder / "test.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"trial": None, "readings": 0}
+    before: dict[str, Any] = {"trial": None, "readings": 0}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
     if before["trial"] == best.number:
-        return dict(before)
+        return before
     scored = coordinator.score(best, "test")
     reading = {
         "trial": best.number,
@@ -219,7 +221,6 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
     value, n = test["metrics"][metric], test["n"]
     # The interval is over examples and exact enough for a share; other metrics get theirs by bootstrap later.
     low, high = metrics.wilson(round(value * n), n) if metric == "accuracy" else (None, None)
-    seconds = clock.seconds | Counter({"confirmation": 0.0})
     return {
         "study": settings.study,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -241,7 +242,7 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
             "readings": test["readings"],
             "confusion": test["confusion"],
         },
-        "seconds": {**seconds, "confirmation": 0.0, "total": sum(seconds.values())},
+        "seconds": {**clock.seconds, "confirmation": 0.0, "total": sum(clock.seconds.values())},
         "steps": {
             "trained": sum(trial.step for trial in trials),
             "all_to_the_end": sum(trial.total_steps for trial in trials),
@@ -269,7 +270,6 @@ def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary) ->
     assert best.run_id is not None, "a complete trial has its run"
     model = coordinator.trial_folder(best.number) / MODEL
     winner = space.apply(settings, best.params)
-    write_durably(model / "hpsearch.json", json.dumps(serving.describe(winner, coordinator.ref.labels)))
     texts = list(corpus.splits["train"]["text"][:EXAMPLES])
     coordinator.tracking.log_winner(best.run_id, model, winner, coordinator.ref, texts)
     coordinator.tracking.finish_study(coordinator.parent, summary, folder)

@@ -1,0 +1,113 @@
+"""Worker processes: what they answer, how they end, what they keep."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import make
+import tiny
+from hpsearch import hardware, workers
+from hpsearch.records import DataRef, Decision, Progress, RungReport, Scored, ScoreSpec, Status, TrialResult, TrialSpec
+from hpsearch.settings import Settings
+from hpsearch.trial import MODEL, Line, Warm, run_trial
+
+
+@pytest.fixture
+def request_of_one(tmp_path: Path, tiny_model: Callable[[str], Path]) -> tuple[Settings, DataRef]:
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert")
+    return settings, make.prepared(settings, tmp_path)
+
+
+def started(tmp_path: Path, settings: Settings) -> workers.Worker:
+    return workers.Worker(0, hardware.resolve(settings.hardware), tmp_path / "worker.log")
+
+
+def next_of(worker: workers.Worker, kind: type) -> object:
+    """The next message of a kind; others on the way are points of the curve."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for ready in workers.wait_for([worker], timeout_seconds=1.0):
+            message = ready.receive()
+            if isinstance(message, kind):
+                return message
+            assert isinstance(message, Progress), message
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_a_worker_trains_pauses_resumes_and_scores(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
+    settings, ref = request_of_one
+    worker = started(tmp_path, settings)
+    try:
+        spec = TrialSpec(3, settings, ref, tmp_path / "trial")
+        worker.give(spec)
+        report = next_of(worker, RungReport)
+        assert isinstance(report, RungReport)
+        assert report.number == 3
+        worker.answer(Decision.PAUSE)
+        paused = next_of(worker, TrialResult)
+        assert isinstance(paused, TrialResult)
+        assert paused.status is Status.PAUSED
+        assert worker.trial is None
+        worker.pause()  # too late: the worker is idle, and must not take it for work
+        worker.give(spec)
+        result = next_of(worker, TrialResult)
+        assert isinstance(result, TrialResult)
+        assert result.status is Status.COMPLETE
+        worker.give(ScoreSpec(3, settings, ref, spec.folder / MODEL, "validation"))
+        scored = next_of(worker, Scored)
+        assert isinstance(scored, Scored)
+        assert scored.metrics["accuracy"] == result.metrics["validation_accuracy"]
+        assert len(scored.predictions) == ref.sizes["validation"]
+    finally:
+        worker.end(timeout_seconds=10)
+    assert worker.process.returncode == 0
+    assert (tmp_path / "worker.log").read_text() == ""
+
+
+def test_an_error_fails_the_trial_and_not_the_worker(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
+    settings, ref = request_of_one
+    worker = started(tmp_path, settings)
+    try:
+        missing = settings.model.model_copy(update={"path": str(tmp_path / "nowhere")})
+        broken = settings.model_copy(update={"model": missing})
+        worker.give(TrialSpec(0, broken, ref, tmp_path / "trial"))
+        result = next_of(worker, TrialResult)
+        assert isinstance(result, TrialResult)
+        assert result.status is Status.FAILED
+        assert "there is no such folder" in (result.reason or "")
+        assert worker.process.poll() is None
+        worker.process.kill()
+        worker.give(TrialSpec(1, settings, ref, tmp_path / "trial"))
+        lost = next_of(worker, workers.Lost)
+        assert isinstance(lost, workers.Lost)
+        assert lost.number == 1
+        assert "-9" in lost.reason
+    finally:
+        worker.end(timeout_seconds=10)
+
+
+def test_a_worker_ends_when_its_coordinator_is_gone(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
+    settings, ref = request_of_one
+    worker = started(tmp_path, settings)
+    worker.give(TrialSpec(0, settings, ref, tmp_path / "trial"))
+    next_of(worker, RungReport)
+    worker.connection.close()
+    assert worker.process.wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_50_trials(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
+    settings, ref = request_of_one
+    warm = Warm(hardware.resolve(settings.hardware))
+    line = Line(point=lambda _: None, rung=lambda _: Decision.CONTINUE, asked_to_pause=lambda: False)
+    resident = []
+    for number in range(50):
+        run_trial(TrialSpec(number, settings, ref, tmp_path / str(number)), warm, line)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    print(f"resident after 5 trials {resident[4]:.1f} MiB, after 50 {resident[-1]:.1f} MiB")
+    assert resident[-1] < 1.02 * resident[4]
