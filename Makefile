@@ -80,7 +80,7 @@ $(RUNTIME): requirements.txt pyproject.toml
 	@test -n '$(strip $(PYTHON))' || { echo 'make: no Python found; install Python 3.11 or give PYTHON=/path/to/python' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed; give PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@echo 'installing the pinned requirements into .venv; this takes a minute or two the first time'
+	@echo 'installing the pinned requirements into .venv; the first time takes some minutes'
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps --editable .
 	@touch $@

@@ -18,10 +18,9 @@ from mlflow.exceptions import MlflowException
 
 import tracked
 from hpsearch import pictures, stores
-from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.errors import OutOfReachError, RequestError, redact
 from hpsearch.records import Progress, Status
 from hpsearch.settings import Settings
-from hpsearch.stores import redact
 from hpsearch.tracking import Tracking, lineage, ui
 from make import compose_settings
 from tracked import LABELS, curve, data_ref, record

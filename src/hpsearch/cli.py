@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpsearch import __version__, settings
-from hpsearch.errors import HpsearchError, RequestError
+from hpsearch.errors import HpsearchError, RequestError, redact
 from hpsearch.settings import Settings
 
 EXIT_CODES = """\
@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         config = compose(overrides, args.config_dir)
         checked = settings.load(config)
         if args.verb == "config":
-            print(_redacted(OmegaConf.to_yaml(config, resolve=True)), end="")
+            print(redact(OmegaConf.to_yaml(config, resolve=True)), end="")
         else:
             RUN[args.verb](checked, home(), args)
     except HpsearchError as error:
-        print(f"hpsearch: error: {_redacted(str(error))}", file=sys.stderr)
+        print(f"hpsearch: error: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("hpsearch: interrupted; the same command goes on from here", file=sys.stderr)
@@ -59,12 +59,6 @@ def main(argv: list[str] | None = None) -> int:
 def home() -> Path:
     """The folder that holds all a run writes: $HPSEARCH_HOME, or runs/ here; absolute."""
     return Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser().absolute()
-
-
-def _redacted(text: str) -> str:
-    from hpsearch.stores import redact
-
-    return redact(text)
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
@@ -107,7 +101,9 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.tracking import Tracking
 
     Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
-    column = args.text_column or checked.task.columns["text"]
+    column = args.text_column or checked.task.columns.get("text")
+    if column is None:
+        raise RequestError("task.columns has no text; name the column to label with --text-column")
     rows = predict_file(args.model or champion_uri(checked, home), args.input, args.output, column)
     print(f"{rows} rows labelled in {args.output}")
 

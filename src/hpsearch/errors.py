@@ -1,4 +1,6 @@
-"""What can go wrong for a user: one message, one documented exit code, no traceback."""
+"""What can go wrong for a user: one message, one documented exit code, no traceback, no secret."""
+
+import re
 
 
 class HpsearchError(Exception):
@@ -35,3 +37,9 @@ class Interrupted(HpsearchError):
     """Stopped by a signal; the same command goes on from here."""
 
     exit_code = 130
+
+
+def redact(text: str) -> str:
+    """`text` without the user names, passwords and keys of the addresses in it."""
+    text = re.sub(r"://\S*@", "://***@", text)
+    return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)

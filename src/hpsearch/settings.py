@@ -143,9 +143,13 @@ class ReferenceRecipe(Section):
     """What the first trial runs: a published recipe, or one measured in `experiments/`."""
 
     learning_rate: Positive
+    """At its peak."""
     batch_size: Count
+    """Examples an update."""
     epochs: Positive
+    """Passes over the training examples."""
     warmup: Probability
+    """Share of all steps."""
     source: str
     """Where the recipe comes from."""
 
@@ -154,6 +158,7 @@ class ModelSettings(Section):
     """A pretrained model and what is known of its family."""
 
     name: Name
+    """Part of the study's default name."""
     path: str
     """A hub id, a local folder, or `package://module/folder` for weights an installed package carries."""
     revision: str | None
@@ -174,6 +179,7 @@ class TrainSettings(Section):
     """One fine-tune."""
 
     learning_rate: Positive
+    """At its peak."""
     batch_size: Count
     """Examples an update."""
     micro_batch_size: Count | None
@@ -185,7 +191,9 @@ class TrainSettings(Section):
     warmup: Probability
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled; not of biases and layer norms."""
     label_smoothing: Probability
+    """Share of the target that is spread over all classes."""
     max_grad_norm: Positive
     """Gradients are clipped to this norm."""
     evaluation_batch_size: Count
@@ -198,6 +206,7 @@ class OptimizerSettings(Section):
     """A class of `torch.optim`."""
 
     name: str
+    """Name of the class."""
     options: dict[str, Scalar | tuple[float | None, ...] | None]
     """Its keyword arguments except lr and weight_decay, which are settings of `train`."""
 
@@ -208,7 +217,9 @@ class Interval(Section):
     low: int | float
     high: int | float
     log: bool = False
+    """Even on a logarithmic scale."""
     step: int | float | None = None
+    """Distance between values; none: any value."""
     when: dict[str, tuple[Scalar, ...]] = {}
     """Searched path: values for which this dimension exists."""
 
@@ -246,6 +257,7 @@ class SearchSettings(Section):
     """What is searched, and when a trial must show what it is worth."""
 
     name: Name
+    """Part of the study's default name."""
     rungs: tuple[Share, ...]
     """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
     keep: Share
@@ -277,6 +289,7 @@ class SamplerSettings(Section):
     """A class of `optuna.samplers`."""
 
     name: str
+    """Name of the class."""
     options: dict[str, Scalar | None]
     """Its keyword arguments except seed, which is `seed` + the trial's number."""
 
@@ -285,6 +298,7 @@ class BudgetSettings(Section):
     """How much a study may spend, in total, over all runs of the command."""
 
     name: Name
+    """For the record; no part of the study's name."""
     max_trials: Count
     """Search trials in total."""
     max_hours: Positive | None
@@ -305,6 +319,7 @@ class HardwareSettings(Section):
     """Where trials run; each `auto` is resolved by what the machine has, printed and recorded."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
+    """auto: a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     """Of the forward and backward pass; weights and optimizer stay float32."""
     workers: Count | Literal["auto"]
@@ -415,7 +430,7 @@ def load(config: DictConfig) -> Settings:
     try:
         return Settings.model_validate(_tuples(plain))
     except ValidationError as error:
-        faults = "\n".join(f"  - {_fault(e)}" for e in error.errors())
+        faults = "\n".join(f"  - {fault}" for fault in _faults(error))
         raise RequestError(f"the settings are wrong:\n{faults}") from None
 
 
@@ -481,9 +496,20 @@ def _omegaconf_message(error: OmegaConfBaseException) -> str:
     return f"{key}: {str(error).splitlines()[0]}"
 
 
-def _fault(error: Any) -> str:
-    """One fault of a pydantic ValidationError in words for the user."""
-    location = [str(part) for part in error["loc"] if part not in ("interval", "choice")]
+def _faults(error: ValidationError) -> list[str]:
+    """The faults in words for the user, one for each setting: a union's branches all complain of the same value."""
+    by_path: dict[str, list[str]] = {}
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"] if part not in _BRANCHES]
+        by_path.setdefault(".".join(location) or "settings", []).append(_fault(fault, location))
+    return [min(messages, key=len) for messages in by_path.values()]
+
+
+# Parts of an error's location that are no settings: which member of a union was tried.
+_BRANCHES = ("interval", "choice", "bool", "int", "float", "str", "constrained-int", "literal['auto']")
+
+
+def _fault(error: Any, location: list[str]) -> str:
     path = ".".join(location) or "settings"
     if error["type"] == "extra_forbidden":
         return f"{path}: there is no such setting{_nearest(location[-1], _siblings(location))}"

@@ -1,22 +1,15 @@
 """The addresses of MLflow's stores: reached within seconds or not at all, and shown without their secrets."""
 
-import re
 import socket
 from pathlib import Path
 
 import requests
 import sqlalchemy
 
-from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.errors import OutOfReachError, RequestError, redact
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
-
-
-def redact(text: str) -> str:
-    """`text` without the user names, passwords and keys of the addresses in it."""
-    text = re.sub(r"://\S*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)
 
 
 def out_of_reach(uri: str, error: Exception) -> OutOfReachError:

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from hpsearch import data, hardware, metrics, models, report, schedule, space, training
 from hpsearch.coordinator import Coordinator, make_plan, read_points
 from hpsearch.display import Display
-from hpsearch.errors import Interrupted, NoResultError, RequestError
+from hpsearch.errors import Interrupted, NoResultError, RequestError, redact
 from hpsearch.hardware import Hardware
 from hpsearch.records import DataRef, TrialRecord, write_durably
 from hpsearch.settings import Choice, Settings, digest, identity
@@ -72,6 +73,12 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
         raise RequestError(f"study {settings.study} has no result in {folder}; run `make sweep` first")
     records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
     return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
+    text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
+    write_durably(folder / "settings.yaml", redact(text))
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -136,6 +143,7 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
         display.phase("data")
         for note in _notes(coordinator, corpus):
             display.note(note)
+        write_settings(coordinator.folder, settings)
         coordinator.parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
         clock.lap("setup")
         display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)

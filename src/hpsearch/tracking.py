@@ -25,10 +25,10 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 from hpsearch import pictures, reading, serving
-from hpsearch.errors import RequestError
+from hpsearch.errors import RequestError, redact
 from hpsearch.records import DataRef, Progress, Status, TrialRecord
 from hpsearch.settings import Settings, identity
-from hpsearch.stores import knock, open_database, out_of_reach, redact
+from hpsearch.stores import knock, open_database, out_of_reach
 
 STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
 PARENT = "mlflow.parentRunId"
