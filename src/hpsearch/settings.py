@@ -502,7 +502,7 @@ def _faults(error: ValidationError) -> list[str]:
     for fault in error.errors():
         location = [str(part) for part in fault["loc"] if part not in _BRANCHES]
         by_path.setdefault(".".join(location) or "settings", []).append(_fault(fault, location))
-    return [min(messages, key=len) for messages in by_path.values()]
+    return ["; or ".join(dict.fromkeys(messages)) for messages in by_path.values()]
 
 
 # Parts of an error's location that are no settings: which member of a union was tried.
