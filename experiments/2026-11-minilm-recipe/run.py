@@ -12,9 +12,9 @@ from hpsearch.trial import Line, Warm, run_trial
 
 HERE = Path(__file__).parent
 CELLS = [
-    *((rate, "tail") for rate in ("5.0e-5", "1.0e-4", "2.0e-4", "4.0e-4")),
-    ("2.0e-4", "head"),
+    *((rate, "tail") for rate in ("2.0e-4", "1.0e-4", "4.0e-4", "5.0e-5")),
     ("2.0e-4", "head_tail"),
+    ("2.0e-4", "head"),
 ]
 COMMON = (
     "budget.train_examples=600",
@@ -46,11 +46,11 @@ def main() -> None:
             f"| {seconds['training']:.0f} | {rate_of_training:.1f} |"
         )
         print(rows[-1], file=sys.stderr)
-    head = "| learning rate | truncation | validation accuracy | validation loss | training s | examples/s |\n"
-    table = head + "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
-    (HERE / "table.md").write_text(
-        f"{warm.hardware.name}, {warm.hardware.threads} threads, {warm.hardware.precision}\n\n{table}"
-    )
+        head = "| learning rate | truncation | validation accuracy | validation loss | training s | examples/s |\n"
+        table = head + "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        (HERE / "table.md").write_text(
+            f"{warm.hardware.name}, {warm.hardware.threads} threads, {warm.hardware.precision}\n\n{table}"
+        )
 
 
 if __name__ == "__main__":
