@@ -236,6 +236,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "file": "data/all.csv",
         "sha256": hashlib.sha256(content).hexdigest(),
         "where": {"source": "imdb"},
+        "classes": {"0": "neg", "1": "pos"},
         "note": "toy",
     }
 
@@ -246,12 +247,13 @@ def test_packaged_rows_are_found_without_importing_the_package(package: dict[str
     assert corpus.facts["source"] == "packaged: toy_reviews/data/all.csv (source=imdb)"
     assert corpus.facts["note"] == "toy"
     assert corpus.facts["rows"] == {"train": 12}
-    assert corpus.labels == ("0", "1")
+    assert corpus.labels == ("neg", "pos")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"classes": {"0": "neg"}}, r"task\.packaged\.classes=.*no name for label '1'; add it"),
         ({"sha256": "0" * 64}, r"task\.packaged\.sha256=0{64}: .*all\.csv has [0-9a-f]{64}"),
         ({"package": "no_such_package"}, r"task\.packaged\.package=no_such_package: no such package is installed"),
         ({"package": "toy_reviews.data"}, r"task\.packaged\.package=toy_reviews\.data: no such package"),

@@ -99,6 +99,11 @@ def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
     if not keep:
         raise RequestError(f"task.packaged.where={described.where}: no row of {path.name} matches")
     columns = {column: [values[i] for i in keep] for column, values in rows.columns.items()}
+    if described.classes is not None:
+        label = task.columns["label"]
+        if unknown := sorted(set(columns[label]) - described.classes.keys()):
+            raise RequestError(f"task.packaged.classes={described.classes}: no name for label {unknown[0]!r}; add it")
+        columns[label] = [described.classes[value] for value in columns[label]]
     return {"train": Rows(rows.name, rows.unit, [rows.numbers[i] for i in keep], columns)}
 
 

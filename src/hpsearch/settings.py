@@ -47,6 +47,8 @@ class PackagedData(Section):
     """Checksum of that file, verified at each reading."""
     where: dict[str, str]
     """Column: value; the rows that match are the data set."""
+    classes: dict[str, str] | None
+    """Label in the file: name of the class; null: labels are names already."""
     note: str | None
     """Said beside every score on this data."""
 
