@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from hpsearch import data, settings
+from hpsearch import data, loading
 from hpsearch.records import DataRef
 from hpsearch.settings import Settings
 
@@ -40,7 +40,7 @@ def toy_settings(csv: Path, model: Path, family: str, *overrides: str) -> Settin
 
 def compose_settings(*overrides: str) -> Settings:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return settings.load(compose("config", overrides=list(overrides)))
+        return loading.load(compose("config", overrides=list(overrides)))
 
 
 def prepared(settings: Settings, home: Path) -> DataRef:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpsearch import cli, errors, settings
+from hpsearch import cli, errors, loading
 from hpsearch.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def load(text: str) -> Settings:
-    return settings.load(OmegaConf.create(text))
+    return loading.load(OmegaConf.create(text))
 
 
 # --- wrong requests --------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ WRONG = [
     (["search.space.train.learning_rate.low=1"], "low 1 is above high"),
     (["search.space.train.learning_rate.low=0"], "needs low above 0"),
     (["search.space.train.epochs.choices=[]"], "search.space.train.epochs.choices"),
-    (["+search.space.train.epoch.choices=[1]"], "did you mean train.epochs?"),
+    (["+search.space.train.epoch.choices=[1]"], "did you mean 'train.epochs'?"),
     (["--fast"], "config has no option --fast"),
     (["--config-dir"], "expected one argument"),
     (["--config-dir", "nowhere"], "nowhere: there is no such folder"),
@@ -182,7 +182,7 @@ def test_config_prints_what_was_composed(here: Path, capsys: pytest.CaptureFixtu
     overrides = ["task=rotten_tomatoes", "model=gpt2", "search=wide", "train.epochs=0.5", "task.max_length=32"]
     assert cli.main(["config", *overrides]) == 0
     printed = load(capsys.readouterr().out)
-    assert printed == settings.load(cli.compose(overrides))
+    assert printed == loading.load(cli.compose(overrides))
     assert (printed.study, printed.train.epochs) == ("rotten_tomatoes-gpt2-wide", 0.5)
     assert list(here.iterdir()) == []
 
@@ -222,7 +222,7 @@ def test_a_folder_of_ones_own_adds_choices(own: Callable[[str, str], Path], caps
     chosen = load(capsys.readouterr().out)
     assert (chosen.study, chosen.seed) == ("tickets-minilm-default", 3)
     assert chosen.task.columns == {"text": "subject", "label": "team"}
-    assert chosen.task.split == settings.load(cli.compose([])).task.split
+    assert chosen.task.split == loading.load(cli.compose([])).task.split
     assert (chosen.budget.max_hours, chosen.budget.max_trials) == (1.0, 12)
 
 
@@ -259,7 +259,7 @@ def test_a_group_of_ones_own_is_added(own: Callable[[str, str], Path], capsys: p
             "task/typo.yaml",
             f"{MINE}metrc: f1\n",
             "task=typo",
-            "task.metrc: there is no such setting; did you mean metric?",
+            "task.metrc: there is no such setting; did you mean 'metric'?",
         ),
         ("task/code.yaml", f"{MINE}labels: [{{_target_: os.system}}]\n", "task=code", "_target_ is not allowed"),
         ("task/none.yaml", "defaults: [csv, _self_]\n", "task=none", "task.name, task.files.train: required"),
@@ -387,7 +387,7 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path, here: Path) -> Non
     code = "from hpsearch import cli; print(cli.shipped_conf()); cli.main(['config'])"
     first, _, printed = program("-c", code, PYTHONPATH=str(tmp_path / "site")).stdout.partition("\n")
     assert Path(first) == package / "conf"
-    assert load(printed) == settings.load(cli.compose([]))
+    assert load(printed) == loading.load(cli.compose([]))
 
 
 # --- make ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hpsearch import settings
+from hpsearch import loading, settings
 from hpsearch.cli import compose, groups, options, shipped_conf
 from hpsearch.settings import Settings
 
@@ -19,7 +19,7 @@ MANDATORY = {"csv": ["task.name=reviews", "task.files.train=reviews.csv"]}
 
 def load(overrides: Sequence[str]) -> Settings:
     needed = [MANDATORY[task] for task in MANDATORY if f"task={task}" in overrides]
-    return settings.load(compose([*overrides, *itertools.chain(*needed)]))
+    return loading.load(compose([*overrides, *itertools.chain(*needed)]))
 
 
 def test_no_file_is_missed() -> None:

@@ -24,7 +24,8 @@ from transformers import AutoTokenizer
 import tiny
 from hpsearch import data
 from hpsearch.errors import RequestError
-from hpsearch.settings import Settings, TaskSettings, load
+from hpsearch.loading import load
+from hpsearch.settings import Settings, TaskSettings
 from hpsearch.tasks import KINDS
 from hpsearch.text import clean
 from hpsearch.text import encode as encode_texts

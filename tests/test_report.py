@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hpsearch import report
+from hpsearch.loading import load
 from hpsearch.metrics import wilson
 from hpsearch.records import Status, TrialRecord
-from hpsearch.settings import Settings, load
+from hpsearch.settings import Settings
 
 CONF = Path(__file__).parent.parent / "conf"
 HOSTILE = "<script>alert('x')</script>"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from hpsearch import settings
+from hpsearch import loading, settings
 from hpsearch.cli import compose
 from hpsearch.errors import RequestError
 from hpsearch.settings import SEARCHABLE, Choice, Interval, Settings
@@ -23,7 +23,7 @@ def changed(path: str, value: Any) -> DictConfig:
 
 def fault(path: str, value: Any) -> str:
     with pytest.raises(RequestError) as caught:
-        settings.load(changed(path, value))
+        loading.load(changed(path, value))
     return str(caught.value)
 
 
@@ -38,7 +38,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_shipped_configuration_loads() -> None:
-    checked = settings.load(IMDB)
+    checked = loading.load(IMDB)
     assert checked.study == "imdb-minilm-default"
     assert checked.train.learning_rate == checked.model.reference.learning_rate
     assert isinstance(checked.search.space["train.learning_rate"], Interval)
@@ -52,11 +52,11 @@ def test_all_faults_are_in_one_message() -> None:
     OmegaConf.update(config, "task.metric", "bleu")
     OmegaConf.update(config, "search.space.train.epochs.choices", [])
     with pytest.raises(RequestError) as caught:
-        settings.load(config)
+        loading.load(config)
     message = str(caught.value)
     for part in (
         "train.learning_rate='fast'",
-        "train.epoch: there is no such setting; did you mean epochs?",
+        "train.epoch: there is no such setting; did you mean 'epochs'?",
         "seed=-1",
         "task.metric='bleu'",
         "search.space.train.epochs.choices",
@@ -121,7 +121,7 @@ def test_a_wrong_value_is_named_and_not_converted(path: str, value: Any) -> None
     ],
 )
 def test_a_right_value_is_kept(path: str, value: Any) -> None:
-    dump = settings.load(changed(path, value)).model_dump(mode="json")
+    dump = loading.load(changed(path, value)).model_dump(mode="json")
     for part in path.split("."):
         dump = dump[part]
     assert dump == value
@@ -131,7 +131,7 @@ def test_a_missing_setting_is_named() -> None:
     config = OmegaConf.create(OmegaConf.to_container(IMDB))
     del config.train["warmup"], config.budget["max_trials"]
     with pytest.raises(RequestError, match=r"(?s)train\.warmup: is required.*budget\.max_trials: is required"):
-        settings.load(config)
+        loading.load(config)
 
 
 def test_a_missing_value_is_named() -> None:
@@ -184,7 +184,7 @@ def test_a_wrong_dimension_is_named(dimension: dict[str, Any], message: str) -> 
 )
 def test_a_searched_path_must_exist(path: str, suggestion: str) -> None:
     message = space({"low": 0.1, "high": 0.2}, path)
-    assert f"search.space.{path}: there is no such setting to search; did you mean {suggestion}?" in message
+    assert f"search.space.{path}: there is no such setting to search; did you mean '{suggestion}'?" in message
 
 
 @pytest.mark.parametrize("path", ["seed", "train.log_every", "task.name", "budget.max_trials", "train"])
@@ -203,7 +203,7 @@ def test_an_empty_space_is_refused() -> None:
 def test_a_condition_on_a_searched_setting_is_accepted() -> None:
     decay = {"low": 0.0, "high": 0.1, "when": {"train.scheduler": ["linear"]}}
     searched = {"train": {"scheduler": {"choices": ["linear", "constant"]}, "weight_decay": decay}}
-    assert settings.load(changed("search.space", searched)).search.space["train.weight_decay"].when
+    assert loading.load(changed("search.space", searched)).search.space["train.weight_decay"].when
 
 
 def test_rungs_must_ascend() -> None:
@@ -216,26 +216,26 @@ def test_a_source_must_be_described() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    checked = settings.load(IMDB)
+    checked = loading.load(IMDB)
     with pytest.raises(ValueError, match="frozen"):
         checked.train.learning_rate = 1.0  # type: ignore[misc]
 
 
 def test_settings_survive_json() -> None:
-    checked = settings.load(IMDB)
+    checked = loading.load(IMDB)
     assert settings.from_json(checked.model_dump_json()) == checked
 
 
 def test_replace_checks_what_it_puts_in() -> None:
-    train = settings.load(IMDB).train
+    train = loading.load(IMDB).train
     assert settings.replace(train, {"batch_size": 4}).batch_size == 4
     with pytest.raises(ValueError, match="batch_size"):
         settings.replace(train, {"batch_size": 0})
 
 
 def test_secrets_and_places_are_no_part_of_a_studys_identity() -> None:
-    here = settings.load(IMDB)
-    there = settings.load(changed("storage.uri", "postgresql://me:hunter2@db/optuna"))
+    here = loading.load(IMDB)
+    there = loading.load(changed("storage.uri", "postgresql://me:hunter2@db/optuna"))
     assert settings.identity(there) == settings.identity(here)
     assert "hunter2" not in str(settings.identity(there))
 
@@ -257,13 +257,13 @@ def test_secrets_and_places_are_no_part_of_a_studys_identity() -> None:
     ],
 )
 def test_identity_is_what_changes_results(path: str, value: Any, same: bool) -> None:
-    identities = [settings.identity(settings.load(config)) for config in (IMDB, changed(path, value))]
+    identities = [settings.identity(loading.load(config)) for config in (IMDB, changed(path, value))]
     assert (identities[0] == identities[1]) is same
     assert (settings.digest(identities[0]) == settings.digest(identities[1])) is same
 
 
 def test_every_searchable_path_is_a_setting() -> None:
-    dump = settings.load(IMDB).model_dump()
+    dump = loading.load(IMDB).model_dump()
     assert len(SEARCHABLE) >= 12
     for path in SEARCHABLE:
         section, field = path.split(".")
@@ -301,7 +301,7 @@ PATHS = sorted(
 @given(path=st.sampled_from(PATHS), value=any_value)
 def test_any_value_is_accepted_or_refused_with_a_message(path: str, value: Any) -> None:
     try:
-        loaded = settings.load(changed(path, value))
+        loaded = loading.load(changed(path, value))
     except RequestError as error:
         message = str(error)
     else:

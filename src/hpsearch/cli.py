@@ -1,7 +1,7 @@
 """The command line: what to do, and all of Hydra.
 
 `hpsearch VERB [options] [setting=value ...]`: the verb and its options are argparse's, everything else is a Hydra
-override. A request that is wrong ends here or in `settings.load`, before anything is imported that takes time.
+override. A request that is wrong ends here or in `loading.load`, before anything is imported that takes time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpsearch import __version__, settings
+from hpsearch import __version__, loading
 from hpsearch.errors import HpsearchError, RequestError, redact
 from hpsearch.settings import Settings
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args, overrides = _parse(sys.argv[1:] if argv is None else argv)
         config = compose(overrides, args.config_dir)
-        checked = settings.load(config)
+        checked = loading.load(config)
         if args.verb == "config":
             print(redact(OmegaConf.to_yaml(config, resolve=True)), end="")
         else:

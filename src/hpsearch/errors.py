@@ -1,6 +1,8 @@
 """What can go wrong for a user: one message, one documented exit code, no traceback, no secret."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class HpsearchError(Exception):
@@ -43,3 +45,10 @@ def redact(text: str) -> str:
     """`text` without the user names, passwords and keys of the addresses in it."""
     text = re.sub(r"://\S*@", "://***@", text)
     return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean 'X'?", or nothing where none is near."""
+    lower = {candidate.strip().lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.strip().lower(), list(lower), n=1)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from hpsearch.errors import RequestError
-from hpsearch.reading import Rows, listed, nearest
+from hpsearch.errors import RequestError, nearest
+from hpsearch.reading import Rows, listed
 from hpsearch.settings import TaskSettings
 from hpsearch.tasks import KINDS
 from hpsearch.text import clean

@@ -4,7 +4,6 @@ Values are taken as they stand (no type is guessed), and every fault names the l
 """
 
 import csv
-import difflib
 import hashlib
 import importlib.util
 import io
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpsearch.errors import RequestError
+from hpsearch.errors import RequestError, nearest
 from hpsearch.settings import HubData, PackagedData, TaskSettings
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -72,13 +71,6 @@ def listed(values: Any) -> str:
     if len(shown) > SHOWN:
         return ", ".join(shown[:SHOWN]) + f" and {len(shown) - SHOWN} more"
     return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:]))) or "none"
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """ "; did you mean X?", or nothing where none is near."""
-    lower = {candidate.strip().lower(): candidate for candidate in names}
-    near = difflib.get_close_matches(name.strip().lower(), list(lower), n=1)
-    return f"; did you mean {lower[near[0]]!r}?" if near else ""
 
 
 def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:

@@ -3,17 +3,14 @@
 Defaults live in the YAML files under `conf/` and nowhere else: no field here has one.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from hpsearch.errors import RequestError
+from hpsearch.errors import nearest
 
 Scalar = bool | int | float | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
@@ -395,11 +392,11 @@ SEARCHABLE: dict[str, type] = {
 
 def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> Iterator[str]:
     if path not in SEARCHABLE:
-        yield f"there is no such setting to search{_nearest(path, SEARCHABLE)}; these can be: {', '.join(SEARCHABLE)}"
+        yield f"there is no such setting to search{nearest(path, SEARCHABLE)}; these can be: {', '.join(SEARCHABLE)}"
         return
     for parent in dimension.when:
         if parent not in settings.search.space:
-            yield f"when names {parent}, which is not searched{_nearest(parent, settings.search.space)}"
+            yield f"when names {parent}, which is not searched{nearest(parent, settings.search.space)}"
     values = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
     if isinstance(dimension, Interval) and SEARCHABLE[path] is str:
         yield "takes choices, not low and high"
@@ -415,25 +412,6 @@ def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> It
 def replace(section: S, values: dict[str, Any]) -> S:
     """A copy of `section` with other values, checked like the original. Raises ValidationError."""
     return type(section).model_validate(section.model_dump() | values)
-
-
-def load(config: DictConfig) -> Settings:
-    """Check a composed configuration whole.
-
-    Raises:
-        RequestError: one message with every fault: dotted path, value, rule.
-    """
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise RequestError(_omegaconf_message(error)) from None
-    if targets := list(_targets(plain, "")):
-        raise RequestError(f"_target_ is not allowed in a configuration (found at {', '.join(targets)}); remove it")
-    try:
-        return Settings.model_validate(_tuples(plain))
-    except ValidationError as error:
-        faults = "\n".join(f"  - {fault}" for fault in _faults(error))
-        raise RequestError(f"the settings are wrong:\n{faults}") from None
 
 
 def identity(settings: Settings) -> dict[str, Any]:
@@ -465,79 +443,13 @@ def _dimensions(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield path, child
 
 
-def _tuples(value: object) -> object:
+def tuples(value: object) -> object:
     """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
     if isinstance(value, dict):
-        return {key: _tuples(child) for key, child in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {key: tuples(child) for key, child in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def from_json(text: str) -> Settings:
     """Settings as `Settings.model_dump_json` wrote them."""
-    return Settings.model_validate(_tuples(json.loads(text)))
-
-
-def _targets(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            if key == "_target_":
-                yield f"{path}{key}"
-            yield from _targets(child, f"{path}{key}.")
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _targets(child, f"{path}{index}.")
-
-
-def _nearest(name: str, names: Any) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _omegaconf_message(error: OmegaConfBaseException) -> str:
-    key = getattr(error, "full_key", None) or "the configuration"
-    return f"{key}: {str(error).splitlines()[0]}"
-
-
-def _faults(error: ValidationError) -> list[str]:
-    """The faults in words for the user, one for each setting: a union's branches all complain of the same value."""
-    by_path: dict[str, list[str]] = {}
-    for fault in error.errors():
-        location = [str(part) for part in fault["loc"] if part not in _BRANCHES]
-        by_path.setdefault(".".join(location) or "settings", []).append(_fault(fault, location))
-    return ["; or ".join(dict.fromkeys(messages)) for messages in by_path.values()]
-
-
-# Parts of an error's location that are no settings: which member of a union was tried.
-_BRANCHES = ("interval", "choice", "bool", "int", "float", "str", "constrained-int", "literal['auto']")
-
-
-def _fault(error: Any, location: list[str]) -> str:
-    path = ".".join(location) or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{path}: there is no such setting{_nearest(location[-1], _siblings(location))}"
-    if error["type"] == "missing":
-        return f"{path}: is required"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return message if path == "settings" else f"{path}: {message}"
-    return f"{path}={error['input']!r}: {message}"
-
-
-def _siblings(location: list[str]) -> list[str]:
-    """Names of the settings beside the one at `location`."""
-    section: Any = Settings
-    for part in location[:-1]:
-        field = section.model_fields.get(part)
-        candidates = (
-            [
-                a
-                for a in (getattr(field, "annotation", None), *getattr(field.annotation, "__args__", ()))
-                if isinstance(a, type) and issubclass(a, Section)
-            ]
-            if field
-            else []
-        )
-        if not candidates:
-            return []
-        section = candidates[0]
-    return list(section.model_fields)
+    return Settings.model_validate(tuples(json.loads(text)))
