@@ -1,9 +1,9 @@
 # Thin lines over the `hpsearch` command. `make help` explains every target and variable.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python 3.11 or newer that makes .venv
-TASK ?=     ## data: imdb, rotten_tomatoes, csv (your own file), or yours in --config-dir; default imdb
-MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, gpt2; default minilm
-SEARCH ?=   ## what is searched: default, wide
+TASK ?=     ## data: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; your files: csv, multilabel, qa_files; or yours in --config-dir; default imdb
+MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, electra-base, modernbert-base, gpt2; default minilm
+SEARCH ?=   ## what is searched: default, wide, qa (for question answering)
 BUDGET ?=   ## how much of it: quick, standard, full; default quick
 STUDY ?=    ## name of the study; default TASK-MODEL-SEARCH
 ARGS ?=     ## any settings and options: ARGS='task.source=hub task.files.train="my file.csv"'
@@ -38,7 +38,7 @@ promote: $(RUNTIME)  ## register the study's winner and make it champion
 rollback: $(RUNTIME)  ## make the previous champion champion again
 	$(HPSEARCH) rollback $(CHOSEN) $(ARGS)
 
-predict: $(RUNTIME)  ## label a file: make predict ARGS="--input new.csv --output labelled.csv"
+predict: $(RUNTIME)  ## label or answer a file: make predict ARGS="--input new.csv --output labelled.csv"
 	$(HPSEARCH) predict $(CHOSEN) $(ARGS)
 
 serve: $(RUNTIME)  ## answer requests with the champion, on this machine only

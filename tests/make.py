@@ -11,14 +11,14 @@ from hpsearch.settings import Settings
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def toy_settings(csv: Path, model: Path, family: str, *overrides: str) -> Settings:
+def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: str = "csv") -> Settings:
     """A toy task on a tiny model: 2 epochs of 128 sentences, one rung at half of the schedule."""
     return compose_settings(
-        "task=csv",
+        f"task={task}",
         "task.name=toy",
-        f"task.files.train={csv}",
+        f"task.files.train={file}",
         "task.max_length=48",
-        "task.truncation=head",
+        f"task.truncation={'windows' if task == 'qa_files' else 'head'}",
         "task.split.validation=0.2",
         "task.split.test=0.2",
         f"model.path={model}",
@@ -29,6 +29,7 @@ def toy_settings(csv: Path, model: Path, family: str, *overrides: str) -> Settin
         "train.log_every=2",
         "search.rungs=[0.5]",
         "hardware.device=cpu",
+        "hardware.precision=float32",  # the same on every machine
         "hardware.threads=1",
         "budget.train_examples=null",
         "budget.validation_examples=null",
@@ -44,4 +45,4 @@ def compose_settings(*overrides: str) -> Settings:
 
 
 def prepared(settings: Settings, home: Path) -> DataRef:
-    return data.prepare(data.read(settings.task), settings, home)
+    return data.prepare(data.read(settings), settings, home)

@@ -63,13 +63,13 @@ def load(text: str) -> Settings:
 # --- wrong requests --------------------------------------------------------------------------------------------------
 
 WRONG = [
-    (["task=imbd"], "no such task; did you mean imdb? valid: csv, imdb, rotten_tomatoes"),
-    (["task=poems"], "task=poems: no such task; valid: csv, imdb, rotten_tomatoes"),
-    (["task="], "valid: csv, imdb, rotten_tomatoes"),
+    (["task=imbd"], "no such task; did you mean imdb? valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
+    (["task=poems"], "task=poems: no such task; valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
+    (["task="], "valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
     (["task=null"], "task=null: no such task"),
     (["task=[imdb,csv]"], "no such task"),
     (["model=roberta"], "did you mean roberta-base?"),
-    (["model=gpt2.5"], "valid: bert-base, distilbert, gpt2, minilm, roberta-base"),
+    (["model=gpt2.5"], "valid: bert-base, distilbert, electra-base, gpt2, minilm, modernbert-base, roberta-base"),
     (["optimizer=adam"], "did you mean adamw?"),
     (["search=wild"], "did you mean wide?"),
     (["budget=quik"], "did you mean quick? valid: full, quick, standard"),
@@ -248,7 +248,7 @@ def test_a_group_of_ones_own_is_added(own: Callable[[str, str], Path], capsys: p
 @pytest.mark.parametrize(
     ("name", "text", "override", "message"),
     [
-        ("task/tickets.yaml", MINE, "task=tickts", "did you mean tickets? valid: csv, imdb, rotten_tomatoes, tickets"),
+        ("task/tickets.yaml", MINE, "task=tickts", "did you mean tickets? valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2, tickets"),
         ("task/imdb.yaml", MINE, "seed=1", "task/imdb.yaml has the name of a shipped one"),
         ("task/broken.yaml", "name: [\n", "task=broken", "broken.yaml"),
         ("task/twice.yaml", "name: a\nname: b\n", "task=twice", "twice.yaml"),
@@ -335,7 +335,7 @@ def test_help_lists_choices_and_exit_codes(argv: list[str], capsys: pytest.Captu
     assert ended.value.code == 0
     out = capsys.readouterr().out
     for group in (
-        "task=       csv imdb rotten_tomatoes",
+        "task=       csv imdb multilabel qa_demo qa_files rotten_tomatoes squad squad_v2",
         "sampler=    cmaes gp grid qmc random tpe",
         "130  interrupted",
     ):

@@ -11,10 +11,14 @@ from hpsearch.settings import Settings
 
 CONF = shipped_conf()
 # Counted here so that a file nobody looks at, or one that is lost, is noticed.
-COUNTS = {"budget": 3, "model": 5, "optimizer": 3, "sampler": 6, "search": 2, "task": 3, "train": 1}
+COUNTS = {"budget": 3, "model": 7, "optimizer": 3, "sampler": 6, "search": 3, "task": 8, "train": 1}
 CHOICES = [(group, name) for group in COUNTS for name in options(group, [CONF])]
 DEFAULTS = ("task=imdb", "model=minilm", "optimizer=adamw", "search=default", "sampler=tpe", "budget=quick")
-MANDATORY = {"csv": ["task.name=reviews", "task.files.train=reviews.csv"]}
+MANDATORY = {
+    "csv": ["task.name=reviews", "task.files.train=reviews.csv"],
+    "multilabel": ["task.name=topics", "task.files.train=topics.csv"],
+    "qa_files": ["task.name=manuals", "task.files.train=manuals.json"],
+}
 
 
 def load(overrides: Sequence[str]) -> Settings:

@@ -14,10 +14,12 @@ from transformers import AutoModelForSequenceClassification, get_scheduler, set_
 
 import make
 import tiny
-from hpsearch import checkpoints, data, hardware, models, training
+from hpsearch import checkpoints, hardware, models, training
 from hpsearch.errors import RequestError
 from hpsearch.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
 from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
+from hpsearch.tokens import collate
 from hpsearch.trial import MODEL, Line, Warm, run_trial
 
 Model = Callable[[str], Path]
@@ -81,7 +83,7 @@ def reference_losses(settings: Settings, spec: TrialSpec, warm: Warm) -> dict[in
         order.set_epoch(epoch)
         indices = list(order)
         for start in range(0, len(indices), settings.train.batch_size):
-            batch = data.collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad)
+            batch = collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad, types=False)
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
             loss = functional.cross_entropy(logits, batch["labels"])
             loss.backward()
@@ -118,9 +120,10 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     assert result.confusion is not None
     assert sum(map(sum, result.confusion)) == spec.data.sizes["validation"]
     saved = spec.settings.model.model_copy(update={"path": str(spec.folder / MODEL)})
-    model = models.build(saved, spec.settings.task, spec.data.labels, "sdpa")
+    kind = KINDS["text_classification"]
+    model = models.build(saved, kind, spec.data.labels, "sdpa")
     tokens = warm.tokens(spec.data, spec.settings, "validation")
-    logits = training.predict(model, tokens, np.arange(len(tokens)), 7, warm.hardware)
+    logits = np.stack(training.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
     assert not list(spec.folder.glob("checkpoint-*"))
 
@@ -138,11 +141,12 @@ def assert_same(a: tuple[TrialSpec, TrialResult], b: tuple[TrialSpec, TrialResul
 
 
 @pytest.mark.parametrize("pause_after", [1, 3, 7, 8])
-@pytest.mark.parametrize("micro", ["null", "8"])
+@pytest.mark.parametrize(("micro", "precision"), [("null", "float32"), ("8", "float32"), ("8", "bfloat16")])
 def test_a_trial_paused_anywhere_ends_as_one_never_paused(
-    tmp_path: Path, tiny_model: Model, pause_after: int, micro: str
+    tmp_path: Path, tiny_model: Model, pause_after: int, micro: str, precision: str
 ) -> None:
-    spec, warm = toy(tmp_path, tiny_model, "bert", f"train.micro_batch_size={micro}", "train.log_every=1")
+    how = (f"train.micro_batch_size={micro}", f"hardware.precision={precision}", "train.log_every=1")
+    spec, warm = toy(tmp_path, tiny_model, "bert", *how)
     whole = replace(spec, folder=tmp_path / "whole")
     uninterrupted = Recorder()
     expected = run_trial(whole, warm, uninterrupted.line())
@@ -254,7 +258,8 @@ def test_every_optimizer_file_is_tested() -> None:
 def test_label_smoothing_is_that_of_torch() -> None:
     logits, labels = torch.randn(6, 3, generator=torch.manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
     parts = [
-        training.weighted_loss({"logits": logits[rows]}, labels[rows], 6, 0.1) for rows in (slice(0, 4), slice(4, 6))
+        KINDS["text_classification"].loss({"logits": logits[rows]}, labels[rows], None, 6, 0.1, None)
+        for rows in (slice(0, 4), slice(4, 6))
     ]
     expected = functional.cross_entropy(logits, labels, label_smoothing=0.1)
     assert torch.isclose(sum(parts), expected)  # type: ignore[arg-type]

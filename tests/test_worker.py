@@ -57,7 +57,7 @@ def test_a_worker_trains_pauses_resumes_and_scores(tmp_path: Path, request_of_on
         result = next_of(worker, TrialResult)
         assert isinstance(result, TrialResult)
         assert result.status is Status.COMPLETE
-        worker.give(ScoreSpec(3, settings, ref, spec.folder / MODEL, "validation"))
+        worker.give(ScoreSpec(3, settings, ref, spec.folder / MODEL, "validation", result.fitted))
         scored = next_of(worker, Scored)
         assert isinstance(scored, Scored)
         assert scored.metrics["accuracy"] == result.metrics["validation_accuracy"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from hpsearch import data, hardware, settings
+from hpsearch import data, hardware, loading
 from hpsearch.records import Decision, TrialSpec
 from hpsearch.trial import Line, Warm, run_trial
 
@@ -35,8 +35,8 @@ def main() -> None:
             initialize_config_dir(str(HERE.parents[1] / "conf"), version_base="1.3"),
         ):
             overrides = [*COMMON, f"train.learning_rate={rate}", f"task.truncation={truncation}"]
-            chosen = settings.load(compose("config", overrides=overrides))
-            ref = data.prepare(data.read(chosen.task), chosen, Path(scratch))
+            chosen = loading.load(compose("config", overrides=overrides))
+            ref = data.prepare(data.read(chosen), chosen, Path(scratch))
             warm = Warm(hardware.resolve(chosen.hardware))
             result = run_trial(TrialSpec(number, chosen, ref, Path(scratch) / "trial"), warm, line)
         scores, seconds = result.metrics, result.seconds

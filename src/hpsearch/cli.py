@@ -98,21 +98,22 @@ def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.promotion import champion_uri
     from hpsearch.serving import predict_file
+    from hpsearch.tasks import KINDS
     from hpsearch.tracking import Tracking
 
     Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
-    column = args.text_column or checked.task.columns.get("text")
-    if column is None:
-        raise RequestError("task.columns has no text; name the column to label with --text-column")
-    rows = predict_file(args.model or champion_uri(checked, home), args.input, args.output, column)
-    print(f"{rows} rows labelled in {args.output}")
+    task, kind = checked.task, KINDS[checked.task.kind]
+    kind.check_task(task)
+    columns = {role: task.columns[role] for role in kind.inputs}
+    rows = predict_file(args.model or champion_uri(checked, home), args.input, args.output, task.kind, columns)
+    print(f"{rows} rows predicted in {args.output}")
 
 
 def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.promotion import champion_uri
     from hpsearch.serving import serve
 
-    serve(champion_uri(checked, home), args.port)
+    serve(champion_uri(checked, home), args.port, checked.task.kind)
 
 
 def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -183,7 +184,6 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "predict":
             sub.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
             sub.add_argument("--output", type=Path, required=True, metavar="FILE", help="its rows, label and score")
-            sub.add_argument("--text-column", metavar="NAME", help="where the texts are; default: task.columns.text")
             sub.add_argument("--model", metavar="URI", help="an MLflow model; default: the task's champion")
     return parser
 

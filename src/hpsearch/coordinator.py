@@ -302,7 +302,7 @@ class Coordinator:
     def score(self, trial: TrialRecord, split: str) -> Scored:
         """Have a complete trial's model scored on a split."""
         settings = space.apply(self.settings, trial.params)
-        spec = ScoreSpec(trial.number, settings, self.ref, self.trial_folder(trial.number) / MODEL, split)
+        spec = ScoreSpec(trial.number, settings, self.ref, self.trial_folder(trial.number) / MODEL, split, trial.fitted)
         worker = self.workers[0]
         for _ in range(self.settings.hardware.max_attempts):
             worker.give(spec)

@@ -1,64 +1,47 @@
-"""Rows to checked examples: clean, label, de-duplicate, split."""
+"""Checked examples of any task kind: de-duplicated and split, so that no two splits share one."""
 
 import math
-from collections import Counter, defaultdict
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from hpsearch.errors import RequestError, nearest
-from hpsearch.reading import Rows, listed
+from hpsearch.errors import RequestError
+from hpsearch.reading import Rows
 from hpsearch.settings import TaskSettings
-from hpsearch.tasks import KINDS
-from hpsearch.text import clean
 
 SPLITS = ("train", "validation", "test")
 
 
 class Example(NamedTuple):
-    """One row."""
+    """One row, cleaned and checked by its task kind."""
 
-    number: int  # line or row in its source
-    text: str
-    label: str
-
-
-def check_roles(task: TaskSettings) -> None:
-    """Raise RequestError unless `task.columns` names a column for each role of the task kind, and for no other."""
-    roles = KINDS[task.kind].roles
-    for role in task.columns:
-        if role not in roles:
-            raise RequestError(
-                f"task.columns.{role}: task.kind={task.kind} has no such role; it has {listed(roles)}"
-                f"{nearest(role, roles)}"
-            )
-    for role in roles:
-        if role not in task.columns:
-            raise RequestError(f"task.columns.{role}: is required; name the column that holds the {role} of a row")
+    number: int
+    """Line or row in its source."""
+    key: str
+    """What the model sees: no two splits share it."""
+    group: str | None
+    """Rows of one group stay together when splits are made."""
+    classes: tuple[str, ...]
+    """Its labels: every split needs a row of each."""
+    stratum: str
+    """Splits and subsets have the strata in like proportions."""
+    values: dict[str, Any]
+    """The columns to store; labels are strings still."""
 
 
-def examples(rows: Rows, task: TaskSettings) -> list[Example]:
-    """Cleaned texts with their labels as strings. Raises RequestError naming the rows without one of the two."""
-    texts, labels = rows.columns[task.columns["text"]], rows.columns[task.columns["label"]]
-    faults = {
-        f"task.columns.text={task.columns['text']}": [_text_fault(text) for text in texts],
-        f"task.columns.label={task.columns['label']}": [_label_fault(label) for label in labels],
-    }
-    for setting, found in faults.items():
-        first = next(filter(None, found), None)
-        if first is not None:
-            where = rows.where([number for number, fault in zip(rows.numbers, found, strict=True) if fault == first])
-            raise RequestError(f"{where}: {first} in the column of {setting}; mend or remove these rows")
-    return [
-        Example(number, clean(text, task.clean), str(label).strip())
-        for number, text, label in zip(rows.numbers, texts, labels, strict=True)
-    ]
+def missing(value: object) -> bool:
+    """Whether a cell is empty: null, or the NaN that stands for it in a column of numbers."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _text_fault(text: object) -> str | None:
-    if _missing(text):
+def text_fault(text: object) -> str | None:
+    """What is wrong with a cell that should hold a text, in words that begin a sentence; None if nothing is."""
+    if missing(text):
         return "there is no text"
     if not isinstance(text, str):
         return "there is no string"
@@ -69,92 +52,76 @@ def _text_fault(text: object) -> str | None:
     return None
 
 
-def _label_fault(label: object) -> str | None:
-    if _missing(label) or (isinstance(label, str) and not label.strip()):
-        return "there is no label"
-    if not isinstance(label, str | int | float):  # a bool is an int
-        return "there is neither string nor number"
-    return _text_fault(label) if isinstance(label, str) else None
+def refuse(rows: Rows, setting: str, faults: Sequence[str | None]) -> None:
+    """Raise RequestError if a row has a fault, naming all rows with the first one."""
+    first = next(filter(None, faults), None)
+    if first is not None:
+        where = rows.where([number for number, fault in zip(rows.numbers, faults, strict=True) if fault == first])
+        raise RequestError(f"{where}: {first} in the column of {setting}; mend or remove these rows")
 
 
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def groups(rows: Rows, task: TaskSettings) -> list[str | None]:
+    """The group of each row, where `task.columns.group` names a column. Raises RequestError for rows without one."""
+    column = task.columns.get("group")
+    if column is None:
+        return [None] * len(rows.numbers)
+    cells = rows.columns[column]
+    refuse(rows, f"task.columns.group={column}", ["there is no group" if missing(cell) else None for cell in cells])
+    return [str(cell) for cell in cells]
 
 
-def class_names(task: TaskSettings, given: Mapping[str, list[Example]], rows: Mapping[str, Rows]) -> tuple[str, ...]:
-    """The classes in their order: `task.labels`, or as the train split has them, sorted.
+def deduplicate(given: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    """Drop from the train split what stands in a given validation or test split, or twice, or contradicts itself.
 
-    Raises:
-        RequestError: there is one class only, or the labels of the splits and `task.labels` do not agree.
+    Given validation and test splits stay row for row, so that scores stay comparable.
+
+    Returns:
+        What stays of each split, and counts of what was dropped from train.
     """
-    column = f"task.columns.label={task.columns['label']}"
-    found = sorted({e.label for e in given["train"]}, key=_numeric_first)
-    if len(found) == 1:
-        raise RequestError(
-            f"{rows['train'].name}: all {len(given['train'])} rows have the label {found[0]!r} in {column}; "
-            "a classifier needs at least two classes"
-        )
-    labels = task.labels if task.labels is not None else tuple(found)
-    if len(set(labels)) < len(labels):
-        raise RequestError(f"task.labels={list(labels)}: a label stands in it twice; remove one")
-    for split, examples in given.items():
-        label = next((e.label for e in examples if e.label not in labels), None)
-        if label is not None:
-            known = f"task.labels={list(labels)}" if task.labels is not None else "the labels of the train split"
-            raise RequestError(
-                f"{rows[split].where([e.number for e in examples if e.label == label])}: the label {label!r} "
-                f"is not among {known}{nearest(label, labels)}; correct task.labels, {column} or the rows"
-            )
-    absent = [label for label in labels if label not in found]
-    if absent:
-        raise RequestError(
-            f"task.labels={list(labels)}: no row of {rows['train'].name} has {listed(map(repr, absent))}; "
-            f"found are {listed(map(repr, found))}"
-        )
-    return labels
+    elsewhere = {e.key for split in ("validation", "test") for e in given.get(split, ())}
+    first: dict[str, Example] = {}
+    contradicted = set()
+    for e in given["train"]:
+        if first.setdefault(e.key, e).values != e.values:
+            contradicted.add(e.key)
+    counts = Counter(duplicates=0, conflicting_labels=0, in_another_split=0)
+    kept = []
+    for e in given["train"]:
+        if e.key in elsewhere:
+            counts["in_another_split"] += 1
+        elif e.key in contradicted:
+            counts["conflicting_labels"] += 1
+        elif first[e.key] is not e:
+            counts["duplicates"] += 1
+        else:
+            kept.append(e)
+    return {**given, "train": kept}, dict(counts)
 
 
-def _numeric_first(label: str) -> tuple[bool, float, str]:
-    """Sorts 2 before 10, and numbers before words."""
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
-    return (False, number, label) if math.isfinite(number) else (True, 0.0, label)
+def overlap(given: Mapping[str, list[Example]]) -> dict[str, dict[str, int]]:
+    """What the given splits share before anything is dropped: for each pair, rows of the second that the first has.
 
-
-def deduplicate(given: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], dict[str, dict[str, int]]]:
-    """No text in two splits, and none twice outside a given test split. Returns what stays and counts of the rest."""
-    kept = {"test": given["test"]} if "test" in given else {}
-    seen = {e.text for e in kept.get("test", ())}
-    dropped = {}
-    for split in ("validation", "train"):
-        if split not in given:
-            continue
-        labels_of = defaultdict(set)
-        for e in given[split]:
-            labels_of[e.text].add(e.label)
-        first: dict[str, Example] = {}
-        counts = Counter(duplicates=0, conflicting_labels=0, in_another_split=0)
-        for e in given[split]:
-            if e.text in seen:
-                counts["in_another_split"] += 1
-            elif len(labels_of[e.text]) > 1:
-                counts["conflicting_labels"] += 1
-            elif e.text in first:
-                counts["duplicates"] += 1
-            else:
-                first[e.text] = e
-        kept[split] = list(first.values())
-        seen |= first.keys()
-        dropped[split] = dict(counts)
-    return kept, dropped
+    Keys are like "train and test"; values count rows with the same content, and rows of a group of both.
+    """
+    found = {}
+    names = [split for split in SPLITS if split in given]
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            keys, grouped = {e.key for e in given[one]}, {e.group for e in given[one]} - {None}
+            rows = sum(e.key in keys for e in given[other])
+            of_groups = sum(e.group in grouped for e in given[other])
+            if rows or of_groups:
+                found[f"{one} and {other}"] = {"rows": rows, "rows_of_shared_groups": of_groups}
+    return found
 
 
 def split(
     kept: Mapping[str, list[Example]], labels: Sequence[str], task: TaskSettings, rows: Mapping[str, Rows]
 ) -> dict[str, list[Example]]:
-    """Take the splits that the source does not give off the train split, stratified, each a share of all its rows."""
+    """Take the splits that the source does not give off the train split, stratified, each a share of all its rows.
+
+    Groups stay whole, so with few of them a share is met as nearly as they allow.
+    """
     splits = dict(kept)
     share = {"validation": task.split.validation, "test": task.split.test}
     if sum(share[split] for split in share if split not in kept) >= 1:
@@ -165,22 +132,41 @@ def split(
     for split in ("test", "validation"):
         if split in kept:
             continue
-        pool = splits["train"]
+        pool, wanted = splits["train"], round(share[split] * len(kept["train"]))
         try:
-            rest, taken = train_test_split(
-                np.arange(len(pool)),
-                test_size=round(share[split] * len(kept["train"])),
-                stratify=[e.label for e in pool],
-                random_state=task.split.seed,
-            )
-        except ValueError:  # a class of one row, or fewer rows than classes on one side
+            rest, taken = _part(pool, wanted, task)
+        except ValueError:  # a stratum of one row, or fewer rows than strata on one side
             raise _too_few(split, kept, labels, rows) from None
         splits["train"] = [pool[i] for i in sorted(rest)]
         splits[split] = [pool[i] for i in sorted(taken)]
     for split in SPLITS:
-        if {e.label for e in splits[split]} != set(labels):
+        if not splits[split] or {label for e in splits[split] for label in e.classes} != set(labels):
             raise _too_few(split, kept, labels, rows)
     return {split: splits[split] for split in SPLITS}
+
+
+def _part(pool: list[Example], wanted: int, task: TaskSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices into `pool` of what stays and of about `wanted` that are taken."""
+    strata, everything = [e.stratum for e in pool], np.arange(len(pool))
+    if pool and pool[0].group is not None:
+        of_each = [e.group for e in pool]
+        count = len(set(of_each))
+        if count < 2:
+            raise RequestError(
+                f"task.columns.group={task.columns.get('group')}: all {len(pool)} rows that are to be split are of one "
+                f"group, {str(of_each[0])[:50]!r}, and a group is never divided; give splits of your own, or rows of "
+                "more groups"
+            )
+        folds = StratifiedGroupKFold(
+            min(count, max(2, round(len(pool) / max(1, wanted)))), shuffle=True, random_state=task.split.seed
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            parts = list(folds.split(everything, strata, of_each))
+        rest, taken = min(parts, key=lambda part: abs(len(part[1]) - wanted))
+        return rest, taken
+    rest, taken = train_test_split(everything, test_size=wanted, stratify=strata, random_state=task.split.seed)
+    return rest, taken
 
 
 def _too_few(
@@ -188,11 +174,16 @@ def _too_few(
 ) -> RequestError:
     """Every split needs a row of every class: one that is trained but never scored, or the reverse, is a mistake."""
     origin = split if split in kept else "train"
-    counts = Counter(e.label for e in kept[origin])
-    label = min(labels, key=lambda name: counts[name])
-    numbers = [e.number for e in kept[origin] if e.label == label]
-    where = rows[origin].where(numbers) if numbers else rows[origin].name
     remedy = "add rows of that class" if origin == split else f"add rows of that class, or raise task.split.{split}"
+    if not labels:
+        return RequestError(
+            f"{rows[origin].name}: the {len(kept[origin])} rows that stay after duplicates are dropped are too few for "
+            f"{split}; add rows, or raise task.split.{split}"
+        )
+    counts = Counter(label for e in kept[origin] for label in e.classes)
+    label = min(labels, key=lambda name: counts[name])
+    numbers = [e.number for e in kept[origin] if label in e.classes]
+    where = rows[origin].where(numbers) if numbers else rows[origin].name
     return RequestError(
         f"{where}: of the {len(kept[origin])} rows that stay after duplicates are dropped, {len(numbers)} "
         f"{'has' if len(numbers) == 1 else 'have'} the label {label!r}, too few for {split}, which needs at least one "

@@ -1,15 +1,19 @@
 """Arrays to named floats; each metric knows its direction."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 # Optuna's words. Every metric that a task may search for is here.
-DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "precision": "maximize", "recall": "maximize"}
+DIRECTIONS = dict.fromkeys(
+    ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match"), "maximize"
+)
 
 
 def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float]:
-    """Accuracy, macro precision, recall and F1, and the cross-entropy in nats.
+    """Accuracy, macro precision, recall and F1, F1 weighted by class size, and the cross-entropy in nats.
 
     Args:
         logits: (examples, classes).
@@ -25,13 +29,54 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
+        "f1_weighted": float(f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0.0)),
         "loss": float(log_loss(labels, softmax(logits), labels=classes)),
     }
 
 
-def confusion(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[tuple[int, ...], ...]:
+def multilabel(
+    probabilities: NDArray[np.floating], predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, cross-entropy.
+
+    All arguments are (examples, labels). The cross-entropy is the mean over examples and labels, in nats.
+    """
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0.0)
+    sure = np.clip(np.where(truth, probabilities, 1 - probabilities), np.finfo(np.float64).tiny, None)
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "f1_micro": float(f1_score(truth, predicted, average="micro", zero_division=0.0)),
+        "loss": float(-np.log(sure).mean()),
+    }
+
+
+def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]) -> list[float]:
+    """For each label the threshold that makes its F1 highest; among equally good ones the nearest to one half.
+
+    Both arguments are (examples, labels). Thresholds lie midway between neighbouring probabilities; a label that no
+    example has keeps one half.
+    """
+    thresholds = []
+    for column, true in zip(probabilities.T, truth.T, strict=True):
+        order = np.argsort(-column, kind="stable")
+        ranked, hits = column[order], np.cumsum(true[order])
+        if not true.any():
+            thresholds.append(0.5)
+            continue
+        f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + true.sum())  # if this one and all before it get the label
+        between = np.append((ranked[:-1] + ranked[1:]) / 2, ranked[-1] / 2)
+        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal probabilities can't be told apart
+        best = np.flatnonzero(f1 == f1.max())
+        thresholds.append(float(between[best[np.argmin(np.abs(between[best] - 0.5))]]))
+    return thresholds
+
+
+def confusion(predicted: NDArray[np.integer], labels: NDArray[np.integer], classes: int) -> tuple[tuple[int, ...], ...]:
     """Counts: a row for each true class, a column for each predicted one."""
-    matrix = confusion_matrix(labels, logits.argmax(axis=1), labels=np.arange(logits.shape[1]))
+    matrix = confusion_matrix(labels, predicted, labels=np.arange(classes))
     return tuple(tuple(int(count) for count in row) for row in matrix)
 
 
@@ -39,6 +84,22 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Probabilities along the last axis."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities, element by element."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a mean over examples: Wilson's for shares, else the percentiles of 2,000 seeded resamples."""
+    array = np.asarray(values)
+    if np.isin(array, (0.0, 1.0)).all():
+        return wilson(int(array.sum()), len(array))
+    rng = np.random.default_rng(0)
+    means = [rng.choice(array, len(array)).mean() for _ in range(2000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from hpsearch import tasks
 from hpsearch.errors import RequestError
+from hpsearch.kinds import Kind
 from hpsearch.settings import ModelSettings, TaskSettings
 
 transformers_logging.set_verbosity_error()
@@ -30,6 +30,7 @@ class Family:
     positions: str  # name in the config of the longest input
     offset: int  # positions that padding takes from it
     pad: str | None  # token that serves as padding where the tokenizer has none
+    types: bool  # takes token types: 0 for the question, 1 for the context
 
 
 FAMILIES: dict[str, Family] = {
@@ -40,6 +41,7 @@ FAMILIES: dict[str, Family] = {
         positions="max_position_embeddings",
         offset=0,
         pad=None,
+        types=True,
     ),
     "roberta": Family(
         model_types=("roberta", "xlm-roberta", "camembert"),
@@ -48,14 +50,34 @@ FAMILIES: dict[str, Family] = {
         positions="max_position_embeddings",
         offset=2,  # positions count from padding_idx + 1
         pad=None,
+        types=False,  # it has one type only
     ),
     "distilbert": Family(
         model_types=("distilbert",),
-        dropout=("dropout", "seq_classif_dropout"),
+        dropout=("dropout", "seq_classif_dropout", "qa_dropout"),
         attention_dropout=("attention_dropout",),
         positions="max_position_embeddings",
         offset=0,
         pad=None,
+        types=False,
+    ),
+    "electra": Family(
+        model_types=("electra",),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=True,
+    ),
+    "modernbert": Family(
+        model_types=("modernbert",),
+        dropout=("embedding_dropout", "mlp_dropout", "classifier_dropout"),
+        attention_dropout=("attention_dropout",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=False,
     ),
     "gpt2": Family(
         model_types=("gpt2",),
@@ -64,6 +86,7 @@ FAMILIES: dict[str, Family] = {
         positions="n_positions",
         offset=0,
         pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
+        types=False,  # what it calls so are words
     ),
 }
 
@@ -123,27 +146,31 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build(model: ModelSettings, task: TaskSettings, labels: tuple[str, ...], attention: str) -> PreTrainedModel:
+def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], attention: str) -> PreTrainedModel:
     """Pretrained body in float32 with a new head, drawn from the global torch generator.
 
     Args:
         model: what to load.
-        task: its kind decides the head.
-        labels: class names, in order.
+        kind: decides the head.
+        labels: class names, in order; none for a kind without classes.
         attention: a name of `transformers.AttentionInterface`.
     """
     family = FAMILIES[model.family]
     overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
     overrides |= dict.fromkeys(family.attention_dropout, model.attention_dropout)
-    head = getattr(transformers, tasks.KINDS[task.kind].head)
+    if labels:
+        overrides["id2label"] = dict(enumerate(labels))
+        overrides["label2id"] = {label: index for index, label in enumerate(labels)}
+        overrides["problem_type"] = kind.problem_type
+    else:
+        overrides["num_labels"] = 2  # start and end
+    head = getattr(transformers, kind.head)
     loaded = _from_pretrained(
         head,
         model,
         dtype=torch.float32,  # "auto" would take a checkpoint's fp16
         use_safetensors=True,
         attn_implementation=attention,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
         ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
         **overrides,
     )

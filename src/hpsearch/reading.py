@@ -19,6 +19,9 @@ from hpsearch.settings import HubData, PackagedData, TaskSettings
 HUB_TIMEOUT_SECONDS = 10.0
 SHOWN = 5  # numbers or names that a message lists before "and N more"
 
+ARTICLE = "title"
+SQUAD = ("id", ARTICLE, "context", "question", "answers")  # columns of questions in the layout of SQuAD
+
 # Setting that names a column: the column.
 Wanted = Mapping[str, str]
 
@@ -30,7 +33,7 @@ class Rows:
     name: str
     """Of the file or split, as messages call it."""
     unit: str
-    """What `numbers` count: "line" or "row"."""
+    """What `numbers` count: "line", "row" or "question"."""
     numbers: Sequence[int]
     """Where each row begins, from 1 on, as an editor or viewer counts."""
     columns: dict[str, list[Any]]
@@ -136,7 +139,7 @@ def _content(path: Path, setting: str) -> bytes:
     except OSError as error:
         raise RequestError(f"{setting}: {error.strerror} ({path.absolute()}); give a file that can be read") from None
     if not content.strip(b" \t\r\n\xef\xbb\xbf"):
-        raise RequestError(f"{setting}: the file is empty; it needs rows with a text and a label")
+        raise RequestError(f"{setting}: the file is empty; it needs rows")
     return content
 
 
@@ -146,12 +149,14 @@ def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str) -> Rows:
         return _parquet(content, path.name, wanted)
     if suffix == ".jsonl":
         return _jsonl(_decode(content, path.name, encoding), path.name, wanted)
+    if suffix == ".json":
+        return _squad(_decode(content, path.name, encoding), path.name, wanted)
     if suffix in (".csv", ".tsv"):
         delimiter = "," if suffix == ".csv" else "\t"
         return _csv(_decode(content, path.name, encoding), path.name, wanted, delimiter)
     raise RequestError(
         f"{path.name}: the suffix {suffix or '(none)'} is unknown; it tells the format and must be one of "
-        ".csv, .tsv, .jsonl, .parquet"
+        ".csv, .tsv, .jsonl, .parquet, or .json for questions in the layout of SQuAD"
     )
 
 
@@ -244,6 +249,36 @@ def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
     return Rows(name, "line", numbers, columns)
 
 
+def _squad(text: str, name: str, wanted: Wanted) -> Rows:
+    """Questions in the published layout of SQuAD: data > paragraphs > qas, with the columns of its copy on the hub.
+
+    The title of the article is a column whether it is wanted or not.
+    """
+    columns: dict[str, list[Any]] = {column: [] for column in SQUAD}
+    where = "data"
+    try:
+        content = json.loads(text)
+        for i, article in enumerate(content["data"]):
+            where = f"data[{i}]"
+            for j, paragraph in enumerate(article["paragraphs"]):
+                where = f"data[{i}].paragraphs[{j}]"
+                for qa in paragraph["qas"]:
+                    answers = [] if qa.get("is_impossible") else qa["answers"]
+                    row = (qa["id"], article[ARTICLE], paragraph["context"], qa["question"], answers)
+                    for column, value in zip(SQUAD, row, strict=True):
+                        columns[column].append(value)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{name}: not JSON ({error}); write it anew") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{name}, {where}: not in the layout of SQuAD ({type(error).__name__}: {error}), which is "
+            "data: [{title, paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]; "
+            "or give JSONL or Parquet with a row for each question"
+        ) from None
+    _check_columns(wanted, SQUAD, name)
+    return Rows(name, "question", range(1, len(columns[ARTICLE]) + 1), columns)
+
+
 def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
     import pyarrow  # type: ignore[import-untyped]  # costs 0.2 s, and only this format needs it
     import pyarrow.parquet  # type: ignore[import-untyped]
@@ -280,10 +315,18 @@ def _hub_rows(dataset: Any, name: str, wanted: Wanted) -> Rows:
     _check_columns(wanted, dataset.column_names, name)
     columns = {}
     for column in wanted.values():
-        names = getattr(dataset.features[column], "names", None)  # a ClassLabel has them; -1 stands for "no label"
+        feature = dataset.features[column]
+        names = getattr(getattr(feature, "feature", feature), "names", None)  # of a ClassLabel, or of a list of them
         values = list(dataset[column])
-        columns[column] = [None if v is None or v < 0 else names[v] for v in values] if names else values
+        columns[column] = [_named(value, names) for value in values] if names else values
     return Rows(name, "row", range(1, len(dataset) + 1), columns)
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """A ClassLabel's integer, or a list of them, by name; -1 stands for "no label"."""
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return None if value is None or value < 0 else names[value]
 
 
 def _load_hub(described: HubData, instead: str) -> Any:
@@ -307,8 +350,14 @@ def _load_hub(described: HubData, instead: str) -> Any:
 def _instead(task: TaskSettings) -> str:
     """What a user can do where the hub gives no data."""
     packaged = "choose task.source=packaged, which needs no network; or " if task.packaged is not None else ""
+    layout = " in the published layout" if task.files is not None else " of your own"
+    files = (
+        "task.source=files task.files.train=<path>" if task.files is not None else "TASK=csv task.files.train=<path>"
+    )
+    if task.files is not None:
+        files += " (and task.files.test=<path>), or see how it works with TASK=qa_demo"
     return (
-        f"check task.hub.path, config and revision; {packaged}give your own files with TASK=csv "
-        "task.files.train=<path>; or load the data set once where there is a network, copy the Hugging Face cache "
+        f"check task.hub.path, config and revision; {packaged}give files{layout} with "
+        f"{files}; or load the data set once where there is a network, copy the Hugging Face cache "
         "here, and set HF_HOME to it and HF_HUB_OFFLINE=1"
     )

@@ -62,6 +62,7 @@ class ScoreSpec:
     data: DataRef
     model: Path
     split: str
+    fitted: dict[str, Any]  # thresholds from the validation split
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class TrialResult:
     score: float | None
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None  # rows: true class, columns: predicted class
+    fitted: dict[str, Any]  # thresholds, fitted on the validation split; {} before it is scored whole
     reason: str | None  # of a failure
     seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
 
@@ -109,7 +111,8 @@ class Scored:
     split: str
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
-    predictions: tuple[int, ...]
+    predictions: tuple[Any, ...]  # of each example, JSON-able
+    interval: tuple[float, float] | None  # 95 %, over examples, of the task's metric where it is a mean over them
     seconds: float
 
 
@@ -128,6 +131,7 @@ class TrialRecord:
     score: float | None = None  # newest: of the last rung, or of the whole validation split once complete
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] | None = None
+    fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, stored with the model
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     told: bool = False  # the study and tracking have been told the final status
@@ -157,6 +161,7 @@ class TrialRecord:
             score=result.score if result.score is not None else self.score,
             metrics=self.metrics | result.metrics,
             confusion=result.confusion,
+            fitted=result.fitted,
             reason=result.reason,
             seconds=self.seconds | seconds,
         )

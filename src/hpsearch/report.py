@@ -23,10 +23,10 @@ from hpsearch import formats, plots
 from hpsearch.metrics import DIRECTIONS
 from hpsearch.records import Status, TrialRecord, write_durably
 from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
 
 log = logging.getLogger(__name__)
 
-SCORES = {"accuracy": "accuracy", "precision": "precision (macro)", "recall": "recall (macro)", "f1": "F1 (macro)"}
 SPLITS = ("train", "validation", "test")
 LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
@@ -64,10 +64,10 @@ def write(
         summary=summary,
         rows=leaderboard(records, settings),
         winner=next(record for record in records if record.number == best),
-        scores=SCORES,
+        scores=headings(settings, summary),
         parameters={path: formats.parameter(path) for path in settings.search.space},
         answer=plots.answer(records, best, test),
-        confusion=confusion(summary["labels"], test["confusion"]),
+        confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
         validation=plots.validation(records, settings, best),
         training_loss=plots.training_loss(records, curves, best),
         scatters=list(plots.scatters(records, settings, best)),
@@ -128,7 +128,7 @@ def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], setting
         _trials_table(rows[:TABLE_ROWS], summary),
         *more,
         Text(),
-        *_test_lines(summary),
+        *_test_lines(settings, summary),
         Text(),
         Text(f"report  {folder / 'report.html'}"),
         Text(f"state   {folder}"),
@@ -275,13 +275,19 @@ def _trials_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any])
     return table
 
 
-def _test_lines(summary: Mapping[str, Any]) -> Iterator[Table | Text]:
-    test, note = summary["test"], summary["data"]["note"]
+def headings(settings: Settings, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Metric: heading, of what is known on test."""
+    kind = KINDS[settings.task.kind]
+    return {name: text for name, text in (kind.headings | kind.details).items() if name in summary["test"]["all"]}
+
+
+def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Table | Text]:
+    test, note, shown = summary["test"], summary["data"]["note"], headings(settings, summary)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("test", no_wrap=True)
-    for name in SCORES.values():
+    for name in shown.values():
         table.add_column(name, justify="right")
-    scores = [formats.score(test["all"][key]) for key in SCORES]
+    scores = [formats.score(test["all"][key]) for key in shown]
     table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
     yield table
     if test["low"] is not None:

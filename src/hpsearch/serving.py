@@ -1,4 +1,4 @@
-"""The winner as an MLflow model that takes raw text: logging it, labelling files with it, serving it."""
+"""The winner as an MLflow model that takes raw input: logging it, predicting files with it, serving it."""
 
 import csv
 import importlib.metadata
@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,52 +18,120 @@ from hpsearch import mlflow_process
 
 # isort: split
 import mlflow
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Map
+from mlflow.types.schema import Array, Map
 
 from hpsearch.errors import RequestError
+from hpsearch.models import FAMILIES
 from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
 
 PACKAGE = Path(__file__).parent
-SCRIPT = PACKAGE / "served_model.py"
-CODE = ("__init__.py", "errors.py", "text.py")  # sent along with a model, for where hpsearch is not installed
+# Sent along with a model, for where hpsearch is not installed.
+CODE = ("__init__.py", "errors.py", "text.py", "windows.py", "inference.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that script and CODE import
-SIGNATURE = ModelSignature(
-    # The input has no name: MLflow takes a plain list of texts then, as well as a column.
-    inputs=Schema([ColSpec(DataType.string)]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "score"),
-            ColSpec(Map(DataType.double), "probabilities"),
-        ]
+ROWS = 1024  # predicted at once; bounds the memory
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a task kind's model is for its users."""
+
+    script: Path
+    signature: ModelSignature
+    example: Any  # what a client may send
+    added: dict[str, Any]  # columns that a file gets, with their types
+
+
+# The input has no name: MLflow takes a plain list of texts then, as well as a column.
+TEXTS = Schema([ColSpec(DataType.string)])
+PROBABILITIES = ColSpec(Map(DataType.double), "probabilities")
+PRODUCTS = {
+    "text_classification": Product(
+        PACKAGE / "served_classifier.py",
+        ModelSignature(
+            TEXTS, Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score"), PROBABILITIES])
+        ),
+        {"inputs": ["What a lovely film"]},
+        {"label": pa.string(), "score": pa.float64()},
     ),
-)
-ADDED = ("label", "score")  # columns of a labelled file
-ROWS = 1024  # labelled at once; bounds the memory
+    "multilabel_classification": Product(
+        PACKAGE / "served_classifier.py",
+        ModelSignature(
+            TEXTS,
+            Schema(
+                [
+                    ColSpec(Array(DataType.string), "labels"),
+                    ColSpec(Array(DataType.double), "scores"),
+                    PROBABILITIES,
+                ]
+            ),
+        ),
+        {"inputs": ["What a lovely film"]},
+        {"labels": pa.list_(pa.string()), "scores": pa.list_(pa.float64())},
+    ),
+    "question_answering": Product(
+        PACKAGE / "served_reader.py",
+        ModelSignature(
+            Schema([ColSpec(DataType.string, "question"), ColSpec(DataType.string, "context")]),
+            Schema(
+                [
+                    ColSpec(DataType.string, "answer"),
+                    ColSpec(DataType.double, "score"),
+                    ColSpec(DataType.long, "begin"),
+                    ColSpec(DataType.long, "end"),
+                    ColSpec(DataType.boolean, "no_answer"),
+                    ColSpec(DataType.string, "best_answer"),
+                ]
+            ),
+        ),
+        {"dataframe_records": [{"question": "What is lovely?", "context": "The film is lovely."}]},
+        {
+            "answer": pa.string(),
+            "score": pa.float64(),
+            "begin": pa.int64(),
+            "end": pa.int64(),
+            "no_answer": pa.bool_(),
+        },
+    ),
+}
 
 Row = dict[str, Any]
 Write = Callable[[list[Row]], None]
 
 
-def describe(settings: Settings, labels: tuple[str, ...]) -> dict[str, Any]:
+def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]) -> dict[str, Any]:
     """What a served model must know beside its weights, JSON-able: the text must be made to tokens as in training."""
     task = settings.task
     return {
+        "kind": task.kind,
+        "head": KINDS[task.kind].head,
         "labels": list(labels),
         "clean": task.clean,
         "max_length": task.max_length,
         "truncation": task.truncation,
+        "stride": task.stride,
+        "longest_answer": task.longest_answer,
         "family": settings.model.family,
+        "types": FAMILIES[settings.model.family].types,
+        "fitted": fitted,
     }
 
 
-def log_model(run_id: str, folder: Path, described: dict[str, Any], example_texts: list[str]) -> str:
+def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: dict[str, list[str]], card: str) -> str:
     """Log a model folder (safetensors, config, tokenizer) as a model of an MLflow run; returns its `models:/` URI.
+
+    Args:
+        run_id: of the trial.
+        folder: of the model.
+        described: by `describe`.
+        examples: some values of each input role, in the order of `Kind.inputs`.
+        card: the model card, in Markdown.
 
     It is logged from code, without pickle, and loads where its requirements are installed and hpsearch is not.
     """
@@ -77,28 +146,38 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], example_text
         package.mkdir()
         for name in CODE:
             shutil.copy(PACKAGE / name, package)
+        readme = Path(scratch) / "README.md"
+        readme.write_text(card, encoding="utf-8")
+        product, inputs = PRODUCTS[described["kind"]], list(examples.values())
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=model.model_id,
-            python_model=str(SCRIPT),
-            artifacts={"model": str(folder)},
+            python_model=str(product.script),
+            artifacts={"model": str(folder), "card": str(readme)},
             model_config=described,
             code_paths=[str(package)],
             pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
-            signature=SIGNATURE,
-            input_example=example_texts,
+            signature=product.signature,
+            input_example=pd.DataFrame(examples) if len(inputs) > 1 else inputs[0],
         )
     return f"models:/{model.model_id}"
 
 
-def predict_file(model_uri: str, source: Path, destination: Path, text_column: str) -> int:
-    """Label a CSV, TSV, JSONL or Parquet file; returns the number of its rows.
+def predict_file(model_uri: str, source: Path, destination: Path, kind: str, columns: Mapping[str, str]) -> int:
+    """Predict for each row of a CSV, TSV, JSONL or Parquet file; returns the number of its rows.
 
-    `destination` gets the rows in the format of its own name, with the columns `label` and `score`; where the file has
-    one of these already, they are called `predicted_label` and `predicted_score`. It appears when it is whole.
-    Memory does not grow with the file.
+    `destination` gets the rows in the format of its own name, with the columns that `PRODUCTS` lists for the task kind;
+    where the file has one of these already, they are called `predicted_...`. It appears when it is whole. In CSV and
+    TSV a list is written as JSON. Memory does not grow with the file.
+
+    Args:
+        model_uri: of the model.
+        source: the file.
+        destination: another file, of the same format.
+        kind: of the task.
+        columns: for each input role of the kind, the column of the file.
 
     Raises:
         RequestError: the file or the model can't be read, or a row has no text.
@@ -116,13 +195,13 @@ def predict_file(model_uri: str, source: Path, destination: Path, text_column: s
     beside = destination.with_name(destination.name + ".tmp")
     rows_read = 0
     try:
-        with read(source) as (columns, rows):
-            if columns is not None:
-                _check_column(source, text_column, columns)
-            model = _load(model_uri)
-            with write(beside, source, columns) as write_rows:
+        with read(source) as (found, rows):
+            if found is not None:
+                _check_columns(source, columns, found)
+            model, added = _load(model_uri), PRODUCTS[kind].added
+            with write(beside, source, found, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
-                    write_rows(_labelled(chunk, model, source, text_column))
+                    write_rows(_predicted(chunk, model, source, columns, added))
                     rows_read += len(chunk)
         os.replace(beside, destination)
     except FileNotFoundError as error:
@@ -136,10 +215,10 @@ def predict_file(model_uri: str, source: Path, destination: Path, text_column: s
     return rows_read
 
 
-def serve(model_uri: str, port: int) -> None:
-    """Become a server of the model on loopback; `POST /invocations` takes {"inputs": ["a text", ...]}."""
+def serve(model_uri: str, port: int, kind: str) -> None:
+    """Become a server of a model of this task kind on loopback; `POST /invocations` takes what `PRODUCTS` shows."""
     address = f"http://{mlflow_process.HOST}:{port}"
-    example = json.dumps({"inputs": ["What a lovely film"]})
+    example = json.dumps(PRODUCTS[kind].example)
     print(f"{model_uri} is served on {address}; ask it with")
     print(f"  curl {address}/invocations -H 'Content-Type: application/json' -d '{example}'")
     arguments = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
@@ -159,32 +238,42 @@ def _load(model_uri: str) -> Any:
         raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
 
-def _check_column(source: Path, column: str, columns: Iterable[str]) -> None:
-    if column not in columns:
-        raise RequestError(f"{source}: there is no column {column}; it has {', '.join(columns)}")
+def _check_columns(source: Path, columns: Mapping[str, str], found: Iterable[str]) -> None:
+    for role, column in columns.items():
+        if column not in found:
+            raise RequestError(
+                f"{source}: there is no column {column}; it has {', '.join(found)}; name it with task.columns.{role}"
+            )
 
 
-def _labelled(chunk: list[Row], model: Any, source: Path, text_column: str) -> list[Row]:
+def _predicted(
+    chunk: list[Row], model: Any, source: Path, columns: Mapping[str, str], added: dict[str, Any]
+) -> list[Row]:
     for row in chunk:
-        _check_column(source, text_column, row)
-        if not isinstance(row[text_column], str):
-            raise RequestError(f"{source}: {row[text_column]!r} in column {text_column} is not a text; mend that row")
-    predicted = model.predict([row[text_column] for row in chunk])
-    added = _added(chunk[0])
-    results = zip(predicted["label"], predicted["score"], strict=True)
+        _check_columns(source, columns, row)
+        for column in columns.values():
+            if not isinstance(row[column], str):
+                raise RequestError(f"{source}: {row[column]!r} in column {column} is not a text; mend that row")
+    inputs = {role: [row[column] for row in chunk] for role, column in columns.items()}
+    try:
+        predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
+        values = {name: predicted[name].tolist() for name in added}
+    except (MlflowException, KeyError) as error:
+        raise RequestError(f"{source}: the model can't predict these rows: {error}") from None
+    names = _added(chunk[0], added)
     return [
-        row | dict(zip(added, (label, float(score)), strict=True))
-        for row, (label, score) in zip(chunk, results, strict=True)
+        row | {names[name]: value for name, value in zip(values, of_row, strict=True)}
+        for row, of_row in zip(chunk, zip(*values.values(), strict=True), strict=True)
     ]
 
 
-def _added(columns: Iterable[str]) -> tuple[str, ...]:
+def _added(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
     """Names for the new columns that cover nothing up."""
     taken = set(columns)
-    if not taken & set(ADDED):
-        return ADDED
-    names = tuple(f"predicted_{name}" for name in ADDED)
-    if clash := taken & set(names):
+    if not taken & set(added):
+        return {name: name for name in added}
+    names = {name: f"predicted_{name}" for name in added}
+    if clash := taken & set(names.values()):
         raise RequestError(f"the file has a column {clash.pop()} already; rename it")
     return names
 
@@ -209,12 +298,19 @@ def _whole_rows(reader: "csv.DictReader[str]", source: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _write_csv(beside: Path, source: Path, columns: list[str] | None) -> Iterator[Write]:
+def _write_csv(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
     assert columns is not None
+    names = _added(columns, added)
     with open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*columns, *_added(columns)], delimiter=_delimiter(source))
+        writer = csv.DictWriter(file, [*columns, *names.values()], delimiter=_delimiter(source))
         writer.writeheader()
-        yield writer.writerows
+
+        def write(rows: list[Row]) -> None:
+            writer.writerows(
+                {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows
+            )
+
+        yield write
 
 
 def _delimiter(source: Path) -> str:
@@ -241,7 +337,7 @@ def _objects(lines: Iterable[str], source: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _write_jsonl(beside: Path, source: Path, columns: list[str] | None) -> Iterator[Write]:
+def _write_jsonl(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
     with open(beside, "w", encoding="utf-8") as file:
         yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -253,10 +349,10 @@ def _read_parquet(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row
 
 
 @contextmanager
-def _write_parquet(beside: Path, source: Path, columns: list[str] | None) -> Iterator[Write]:
+def _write_parquet(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
     schema = pq.read_schema(source)
-    for name, kind in zip(_added(schema.names), (pa.string(), pa.float64()), strict=True):
-        schema = schema.append(pa.field(name, kind))
+    for name, shown in _added(schema.names, added).items():
+        schema = schema.append(pa.field(shown, added[name]))
     with pq.ParquetWriter(beside, schema) as writer:
         yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 

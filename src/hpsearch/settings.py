@@ -96,7 +96,7 @@ class TaskSettings(Section):
 
     name: Name
     """Names the experiment and the registered model, `hpsearch-<name>`; required for your own files."""
-    kind: Literal["text_classification"]
+    kind: Literal["text_classification", "multilabel_classification", "question_answering"]
     """A key of `tasks.KINDS`."""
     source: Literal["packaged", "hub", "files"]
     """Which of the three descriptions below to read."""
@@ -104,18 +104,28 @@ class TaskSettings(Section):
     hub: HubData | None
     files: FileData | None
     columns: dict[str, str]
-    """Role that the task kind asks for (text, label): column of the data."""
+    """Role that the task kind asks for: column of the data. text_classification has text and label,
+    multilabel_classification text and labels, question_answering question, context and answers; all may have group,
+    whose rows stay in one split."""
     labels: tuple[str, ...] | None
     """Classes in their order; null: as found, sorted."""
+    label_separator: Annotated[str, Field(min_length=1)]
+    """Stands between the labels of a text in CSV and TSV files; for multilabel_classification."""
     clean: Literal["html", "whitespace", "none"]
     """html: drop tags, decode entities, fold white space."""
     split: SplitSettings
-    metric: Literal["accuracy", "f1", "precision", "recall"]
-    """Searched for on validation data; f1, precision and recall are macro averages."""
+    metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match"]
+    """Searched for on validation data. Of classes, f1, precision and recall are macro averages; question_answering has
+    f1 and exact_match."""
     max_length: Annotated[int, Field(ge=8, le=8192)]
     """Tokens an example may have, special tokens included."""
-    truncation: Literal["head", "tail", "head_tail"]
-    """What is kept of a longer text; head_tail: the first quarter and the end."""
+    truncation: Literal["head", "tail", "head_tail", "windows"]
+    """What is kept of a longer text; head_tail: the first quarter and the end; windows: all of it, in pieces whose
+    outputs are averaged."""
+    stride: Annotated[int, Field(ge=0)]
+    """Tokens that neighbouring windows share; at most a quarter of max_length."""
+    longest_answer: Count | None
+    """Tokens an answer may have; for question_answering."""
 
     @model_validator(mode="after")
     def _source_is_described(self) -> "TaskSettings":
@@ -193,6 +203,8 @@ class TrainSettings(Section):
     """Decoupled; not of biases and layer norms."""
     label_smoothing: Probability
     """Share of the target that is spread over all classes."""
+    class_weights: Literal["none", "balanced"]
+    """balanced: in the loss all classes weigh alike, however many examples each has; for text_classification."""
     max_grad_norm: Positive
     """Gradients are clipped to this norm."""
     evaluation_batch_size: Count
@@ -382,6 +394,7 @@ SEARCHABLE: dict[str, type] = {
     "train.warmup": float,
     "train.weight_decay": float,
     "train.label_smoothing": float,
+    "train.class_weights": str,
     "train.max_grad_norm": float,
     "model.dropout": float,
     "model.attention_dropout": float,
@@ -412,6 +425,15 @@ def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> It
 def replace(section: S, values: dict[str, Any]) -> S:
     """A copy of `section` with other values, checked like the original. Raises ValidationError."""
     return type(section).model_validate(section.model_dump() | values)
+
+
+def possible(settings: Settings, path: str) -> tuple[Any, ...]:
+    """The values a setting may take in a sweep: its choices, its bounds, or the one that is fixed."""
+    dimension = settings.search.space.get(path)
+    if dimension is None:
+        section, field = path.split(".")
+        return (getattr(getattr(settings, section), field),)
+    return dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
 
 
 def identity(settings: Settings) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from hpsearch import data, hardware, metrics, models, report, schedule, space, training
+from hpsearch import cards, data, hardware, metrics, models, report, schedule, space, tasks, training
 from hpsearch.coordinator import Coordinator, make_plan, read_points
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, RequestError, redact
 from hpsearch.hardware import Hardware
 from hpsearch.records import DataRef, TrialRecord, write_durably
-from hpsearch.settings import Choice, Settings, digest, identity
+from hpsearch.settings import Settings, digest, identity, possible
 from hpsearch.study import Lock, Study, sampler
 from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
 
 Summary = dict[str, Any]
-EXAMPLES = 3  # texts that the logged model shows as its input
+EXAMPLES = 3  # rows that the logged model shows as its input
 
 
 def run_sweep(settings: Settings, home: Path) -> Summary:
@@ -94,13 +94,14 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     make_plan(settings)
     sampler(settings, 0)
     space.reference(settings)
+    tasks.KINDS[settings.task.kind].check(settings)
     micro = settings.train.micro_batch_size
-    for size in _possible(settings, "train.batch_size"):
+    for size in possible(settings, "train.batch_size"):
         if micro is not None and size > micro and size % micro:
             raise RequestError(f"train.micro_batch_size={micro} does not divide the batch size {size}; give a divisor")
-    longest = max(_possible(settings, "task.max_length"))
+    longest = max(possible(settings, "task.max_length"))
     models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
-    return data.read(settings.task), chosen
+    return data.read(settings), chosen
 
 
 def check_identity(folder: Path, settings: Settings, ref: DataRef) -> None:
@@ -190,12 +191,16 @@ def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
         whole = len(corpus.splits[split])
         part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""
         yield f"data: {size:,} {split} examples{part}"
+    for pair, shared in corpus.facts["overlap"].items():
+        fate = "; dropped from train" if pair.startswith("train") and shared["rows"] else ""
+        groups = f" and {shared['rows_of_shared_groups']:,} rows of groups" if shared["rows_of_shared_groups"] else ""
+        yield f"data: {pair}, as given, share {shared['rows']:,} rows{fate}{groups}"
     tokenizer = models.load_tokenizer(settings.model)
     for split in ref.sizes:
         tokens = data.tokenised(ref, settings, tokenizer, split)
         if tokens.truncated:
             yield (
-                f"data: {tokens.truncated / len(tokens):.0%} of {split} are longer than task.max_length="
+                f"data: {tokens.truncated / tokens.examples:.0%} of {split} are longer than task.max_length="
                 f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
             )
     if settings.search.space and space.reference(settings) is None:
@@ -217,6 +222,7 @@ def _score_test(coordinator: Coordinator) -> dict[str, Any]:
         "metrics": scored.metrics,
         "confusion": scored.confusion,
         "n": len(scored.predictions),
+        "interval": scored.interval,
     }
     write_durably(path, json.dumps(reading))
     return reading
@@ -227,8 +233,7 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
     best, metric = coordinator.complete()[0], settings.task.metric
     counts = Counter(trial.status.value for trial in trials)
     value, n = test["metrics"][metric], test["n"]
-    # The interval is over examples and exact enough for a share; other metrics get theirs by bootstrap later.
-    low, high = metrics.wilson(round(value * n), n) if metric == "accuracy" else (None, None)
+    low, high = test["interval"] or (None, None)  # over examples; macro averages have none
     return {
         "study": settings.study,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -238,7 +243,7 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
         "direction": metrics.DIRECTIONS[metric],
         "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {"params": best.params, "seed": settings.seed, "run_id": best.run_id},
+        "winner": {"params": best.params, "seed": settings.seed, "run_id": best.run_id, "fitted": best.fitted},
         "confirmation": [],
         "test": {
             "metric": metric,
@@ -275,11 +280,12 @@ def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary) ->
     _write_report(folder, settings, [*coordinator.trials.values()], summary)
     plots = folder / "plots"
     report.optuna_plots(coordinator.study.optuna, plots)
-    assert best.run_id is not None, "a complete trial has its run"
     model = coordinator.trial_folder(best.number) / MODEL
     winner = space.apply(settings, best.params)
-    texts = list(corpus.splits["train"]["text"][:EXAMPLES])
-    coordinator.tracking.log_winner(best.run_id, model, winner, coordinator.ref, texts)
+    inputs = tasks.KINDS[settings.task.kind].inputs
+    examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
+    card = cards.model_card(winner, summary)
+    coordinator.tracking.log_winner(best, model, winner, coordinator.ref, examples, card)
     coordinator.tracking.finish_study(coordinator.parent, summary, folder)
 
 
@@ -297,17 +303,6 @@ def _no_result(coordinator: Coordinator) -> str:
         + (f" ({said})" if said else "")
         + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
     )
-
-
-def _possible(settings: Settings, path: str) -> list[int]:
-    """The whole numbers that a setting may take in this sweep: its bounds or choices, or its fixed value."""
-    dimension = settings.search.space.get(path)
-    if dimension is None:
-        section, field = path.split(".")
-        return [getattr(getattr(settings, section), field)]
-    if isinstance(dimension, Choice):
-        return [int(choice) for choice in dimension.choices]
-    return [int(dimension.low), int(dimension.high)]
 
 
 def _changes(before: Any, now: Any, path: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,27 +42,49 @@ _TAG = re.compile(
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
-def encode(
-    texts: Sequence[str], tokenizer: Any, max_length: int, truncation: str
-) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """Token ids of each text, at most `max_length` with the special tokens, which are never cut; and whole lengths.
+class Encoded(NamedTuple):
+    """Texts as pieces of tokens."""
 
-    `truncation` is `task.truncation`. A text without tokens, of a tokenizer without special tokens (GPT-2), becomes
-    one end-of-text token: a model cannot read nothing.
+    pieces: list[NDArray[np.int32]]
+    owners: list[int]
+    """Index of the text that each piece is of."""
+    truncated: int
+    """Texts that lost tokens."""
+
+
+def encode(texts: Sequence[str], tokenizer: Any, max_length: int, truncation: str, stride: int) -> Encoded:
+    """Token ids of each text in pieces of at most `max_length` with the special tokens, which are never cut.
+
+    `truncation` is `task.truncation`: a text is one piece, cut where it is longer, or, with `windows`, as many as it
+    needs, neighbours overlapping by `stride` tokens. A text without tokens, of a tokenizer without special tokens
+    (GPT-2), becomes one end-of-text token: a model cannot read nothing.
     """
     plain = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
     before, after = _special_tokens(tokenizer)
     nothing = [] if before or after else [tokenizer.eos_token_id]
     room = max_length - len(before) - len(after)
-    head = {"head": room, "tail": 0, "head_tail": room // 4}[truncation]
-    pieces, whole_lengths = [], []
+    pieces, owners, truncated = [], [], 0
     for start in range(0, len(texts), TOKENISE_AT_ONCE):
         chunk = list(texts[start : start + TOKENISE_AT_ONCE])
-        for ids in tokenizer(chunk, add_special_tokens=False, **plain)["input_ids"]:
-            kept = (ids if len(ids) <= room else ids[:head] + ids[len(ids) - (room - head) :]) or nothing
-            pieces.append(np.array([*before, *kept, *after], dtype=np.int32))
-            whole_lengths.append(len(before) + len(ids or nothing) + len(after))
-    return pieces, whole_lengths
+        for i, ids in enumerate(tokenizer(chunk, add_special_tokens=False, **plain)["input_ids"], start):
+            for kept in [ids or nothing] if len(ids) <= room else _cut(ids, room, truncation, stride):
+                pieces.append(np.array([*before, *kept, *after], dtype=np.int32))
+                owners.append(i)
+            truncated += len(ids) > room and truncation != "windows"
+    return Encoded(pieces, owners, truncated)
+
+
+def _cut(ids: list[int], room: int, truncation: str, stride: int) -> list[list[int]]:
+    """Pieces of at most `room` of ids that are more than that."""
+    if truncation == "windows":
+        return [ids[begin : begin + room] for begin in window_starts(len(ids), room, stride)]
+    head = {"head": room, "tail": 0, "head_tail": room // 4}[truncation]
+    return [ids[:head] + ids[len(ids) - (room - head) :]]
+
+
+def window_starts(length: int, room: int, stride: int) -> range:
+    """Where windows of `room` tokens begin that overlap by `stride` and reach the end of `length` tokens."""
+    return range(0, max(1, length - stride), room - stride)
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

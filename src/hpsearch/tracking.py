@@ -182,12 +182,28 @@ class Tracking:
 
     @answered
     def log_winner(
-        self, run_id: str, model_folder: Path, settings: Settings, ref: DataRef, example_texts: list[str]
+        self,
+        trial: TrialRecord,
+        model_folder: Path,
+        settings: Settings,
+        ref: DataRef,
+        examples: dict[str, list[str]],
+        card: str,
     ) -> str:
-        """Log the weights in `model_folder` as a model of the run that takes raw text; returns its `models:/` URI."""
-        described = serving.describe(settings, ref.labels)
-        uri = serving.log_model(run_id, model_folder, described, example_texts)
-        self._set_tags(run_id, {"hpsearch.model": uri})
+        """Log the weights in `model_folder` as a model of the trial's run that takes raw input; returns its URI.
+
+        Args:
+            trial: whose model it is.
+            model_folder: as `save_pretrained` wrote it.
+            settings: with the trial's parameters applied.
+            ref: the data.
+            examples: some values of each input role.
+            card: the model card, in Markdown.
+        """
+        assert trial.run_id is not None, "a complete trial has its run"
+        described = serving.describe(settings, ref.labels, trial.fitted)
+        uri = serving.log_model(trial.run_id, model_folder, described, examples, card)
+        self._set_tags(trial.run_id, {"hpsearch.model": uri})
         return uri
 
     @answered

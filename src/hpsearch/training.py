@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
@@ -29,10 +28,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from hpsearch import checkpoints, data
+from hpsearch import checkpoints
 from hpsearch.errors import RequestError
 from hpsearch.hardware import DTYPES, Hardware
+from hpsearch.kinds import Kind
+from hpsearch.models import FAMILIES
 from hpsearch.settings import OptimizerSettings, Settings, TrainSettings
+from hpsearch.tokens import Tokens, collate
 
 # Batches are made of examples of like length, sorted within groups of this many batches.
 GROUPED_BATCHES = 50
@@ -111,23 +113,6 @@ def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
     return chosen  # type: ignore[no-any-return]
 
 
-def weighted_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int, label_smoothing: float
-) -> torch.Tensor:
-    """This micro-batch's share of the mean cross-entropy over all items of the batch.
-
-    Args:
-        outputs: of the model; logits (B, C).
-        labels: (B,).
-        num_items_in_batch: items in all micro-batches of the update.
-        label_smoothing: share of the target spread over all classes.
-    """
-    summed = functional.cross_entropy(
-        outputs["logits"].float(), labels, reduction="sum", label_smoothing=label_smoothing
-    )
-    return summed / num_items_in_batch
-
-
 def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
     """The precision of forward passes."""
     if hardware.precision == "float32":
@@ -136,35 +121,42 @@ def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
 
 
 def predict(
-    model: PreTrainedModel, tokens: data.Tokens, indices: NDArray[np.integer], batch_size: int, hardware: Hardware
-) -> NDArray[np.float32]:
-    """Logits (len(indices), C) in the order of `indices`; batches are sorted by length, no random number is drawn.
+    model: PreTrainedModel,
+    kind: Kind,
+    tokens: Tokens,
+    pieces: int,
+    batch_size: int,
+    hardware: Hardware,
+    types: bool,
+) -> list[NDArray[np.float32]]:
+    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
+
+    Batches are sorted by length and no random number is drawn.
 
     Raises:
         NotFiniteError: the model's outputs are not finite.
     """
     pad = int(model.config.pad_token_id)
-    order = np.argsort(-tokens.lengths[indices], kind="stable")
-    logits: NDArray[np.float32] | None = None
+    order = np.argsort(-tokens.lengths[:pieces], kind="stable")
+    results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
     model.eval()
     with torch.inference_mode(), autocast(hardware):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            batch = data.collate([tokens[int(i)] for i in indices[rows]], pad)
-            batch.pop("labels")
-            out = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-            scores = out["logits"].float().cpu().numpy()
-            if logits is None:
-                logits = np.empty((len(indices), scores.shape[1]), dtype=np.float32)
-            logits[rows] = scores
-    assert logits is not None
-    if not np.isfinite(logits).all():
-        raise NotFiniteError("the model's outputs are not finite")
-    return logits
+            batch = collate([tokens[int(i)] for i in rows], pad, types)
+            inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}
+            outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
+            if not np.isfinite(outputs).all():
+                raise NotFiniteError("the model's outputs are not finite")
+            for i, output in zip(rows, outputs, strict=True):
+                results[i] = output[: tokens.lengths[i]] if output.ndim == 2 else output
+    return results
 
 
 class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """`Trainer` with our order of batches, our loss and sealed checkpoints."""
+
+    compute_loss_func: Callable[..., torch.Tensor]
 
     order: LengthGroupedOrder
     trial_folder: Path
@@ -173,6 +165,20 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         return self.order
+
+    def compute_loss(
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Called by Trainer for each micro-batch; the loss is the task kind's, and the model never sees the labels."""
+        outputs = model(**{name: inputs[name] for name in inputs.keys() - {"labels", "candidates"}})
+        loss = self.compute_loss_func(
+            outputs, inputs["labels"], inputs.get("candidates"), num_items_in_batch=num_items_in_batch
+        )
+        return (loss, outputs) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote."""
@@ -214,7 +220,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 def make_trainer(
-    settings: Settings, model: PreTrainedModel, tokens: data.Tokens, hardware: Hardware, folder: Path
+    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, folder: Path
 ) -> SearchTrainer:
     """A Trainer for one trial; `folder` is the trial's.
 
@@ -227,6 +233,8 @@ def make_trainer(
             f"train.micro_batch_size={micro} does not divide train.batch_size={train.batch_size}; give a divisor"
         )
     total = total_steps(train, len(tokens))
+    balanced = train.class_weights == "balanced"
+    weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
     arguments = TrainingArguments(
         output_dir=str(folder / "unsealed"),
         per_device_train_batch_size=micro,
@@ -254,12 +262,18 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=tokens,
-        data_collator=partial(data.collate, pad_token_id=int(model.config.pad_token_id)),
+        data_collator=partial(
+            collate, pad_token_id=int(model.config.pad_token_id), types=FAMILIES[settings.model.family].types
+        ),
         optimizer_cls_and_kwargs=(
             optimizer_class(settings.optimizer),
             {"lr": train.learning_rate, **settings.optimizer.options},
         ),
-        compute_loss_func=partial(weighted_loss, label_smoothing=train.label_smoothing),
+        compute_loss_func=partial(
+            kind.loss,
+            label_smoothing=train.label_smoothing,
+            class_weights=torch.from_numpy(weights).to(hardware.device) if weights is not None else None,
+        ),
     )
     trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
     trainer.remove_callback(PrinterCallback)

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hpsearch import checkpoints, data, metrics, models, tasks, training
 from hpsearch.hardware import Hardware
+from hpsearch.kinds import Kind, Scores
 from hpsearch.records import (
     DataRef,
     Decision,
@@ -29,6 +30,7 @@ from hpsearch.records import (
     TrialSpec,
 )
 from hpsearch.settings import ModelSettings, Settings
+from hpsearch.tokens import Tokens
 
 MODEL = "model"  # folder of a complete trial's weights, inside the trial's folder
 
@@ -39,7 +41,7 @@ class Warm:
 
     hardware: Hardware
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
-    tokenised: dict[tuple[Path, str, int, str], data.Tokens] = field(default_factory=dict)
+    tokenised: dict[tuple[Path, str, int, str], Tokens] = field(default_factory=dict)
 
     def tokenizer(self, model: ModelSettings) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""
@@ -47,7 +49,7 @@ class Warm:
             self.tokenizers[model.path] = models.load_tokenizer(model)
         return self.tokenizers[model.path]
 
-    def tokens(self, ref: DataRef, settings: Settings, split: str) -> data.Tokens:
+    def tokens(self, ref: DataRef, settings: Settings, split: str) -> Tokens:
         """A split's tokens."""
         key = (ref.folder, split, settings.task.max_length, settings.task.truncation)
         if key not in self.tokenised:
@@ -75,9 +77,9 @@ def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
             step = training.run(trial.trainer, trial.resume)
         if step < trial.total:
             return trial.result(Status.PAUSED, step)
-        scores, logits = trial.choose_weights()
+        scores = trial.choose_weights()
         trial.save_model()
-        return trial.result(Status.COMPLETE, step, scores, logits)
+        return trial.result(Status.COMPLETE, step, scores)
     except training.NotFiniteError as error:
         return trial.result(Status.FAILED, trial.trainer.state.global_step, reason=str(error))
     finally:
@@ -99,11 +101,12 @@ class _Trial:
             self.tokenizer = warm.tokenizer(settings.model)
             self.resume = checkpoints.newest(spec.folder)
             set_seed(settings.seed)  # of the new head
-            self.model = models.build(settings.model, settings.task, spec.data.labels, warm.hardware.attention)
-            self.trainer = training.make_trainer(settings, self.model, train, warm.hardware, spec.folder)
+            self.model = models.build(settings.model, self.kind, spec.data.labels, warm.hardware.attention)
+            self.trainer = training.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         self.total = training.total_steps(settings.train, len(train))
         self.rungs = {step: i for i, step in enumerate(training.rung_steps(settings.search.rungs, self.total))}
-        self.on_rung = np.arange(min(len(self.validation), settings.budget.rung_examples or len(self.validation)))
+        self.rows = data.load(spec.data, "validation").to_dict()
+        self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
         self.trainer.add_callback(training.Watcher(self.on_step, self.on_point))
         self.trainer.saving = lambda: self.seconds("checkpoint")
@@ -113,7 +116,7 @@ class _Trial:
         if step not in self.rungs:
             pause = self.line.asked_to_pause()
             return pause, pause
-        scores, _ = self.evaluate(self.on_rung)
+        scores = self.scores(self.outputs(self.on_rung), self.on_rung).metrics
         score = self.trainer.rung_score = scores[self.settings.task.metric]
         report = RungReport(self.spec.number, self.rungs[step], step, self.total, score, _validation(scores))
         decision = self.line.rung(report)
@@ -128,33 +131,40 @@ class _Trial:
         self.last_point = (step, now, self.spent["evaluation"])
         self.line.point(Progress(self.spec.number, step, self.total, values | {"examples_per_second": rate}))
 
-    def evaluate(self, indices: NDArray[np.integer]) -> tuple[dict[str, float], NDArray[np.float32]]:
-        """Metrics and logits (len(indices), C) of validation examples."""
+    def outputs(self, examples: int) -> list[NDArray[np.float32]]:
+        """The model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
-            size = self.settings.train.evaluation_batch_size
-            logits = training.predict(self.model, self.validation, indices, size, self.hardware)
-        return self.kind.metrics(logits, self.validation.labels[indices]), logits
+            pieces = self.validation.pieces(examples)
+            return _predict(self.model, self.kind, self.validation, pieces, self.settings, self.hardware)
 
-    def choose_weights(self) -> tuple[dict[str, float], NDArray[np.float32]]:
+    def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
+        """Scores of the first `examples` validation examples; `outputs` may go on after them."""
+        with self.seconds("evaluation"):
+            rows = {name: column[:examples] for name, column in self.rows.items()}
+            needed = outputs[: self.validation.pieces(examples)]
+            return self.kind.score(needed, self.validation, rows, self.settings.task, None)
+
+    def choose_weights(self) -> Scores:
         """Score the final weights on all validation examples; go back to the last rung's where those are better.
 
         The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
         """
         metric = self.settings.task.metric
         sign = 1 if metrics.DIRECTIONS[metric] == "maximize" else -1
-        everything = np.arange(len(self.validation))
-        scores, logits = self.evaluate(everything)
-        same = self.kind.metrics(logits[self.on_rung], self.validation.labels[self.on_rung])[metric]
+        everything = self.validation.examples
+        outputs = self.outputs(everything)
+        scores = self.scores(outputs, everything)
+        same = self.scores(outputs, self.on_rung).metrics[metric]
         earlier = checkpoints.newest(self.spec.folder)
         if earlier is None or earlier.score is None or sign * earlier.score <= sign * same:
-            return scores, logits
+            return scores
         final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(load_file(earlier.folder / "model.safetensors"), strict=False)
-        earlier_scores, earlier_logits = self.evaluate(everything)
-        if sign * earlier_scores[metric] > sign * scores[metric]:
-            return earlier_scores, earlier_logits
+        earlier_scores = self.scores(self.outputs(everything), everything)
+        if sign * earlier_scores.metrics[metric] > sign * scores.metrics[metric]:
+            return earlier_scores
         self.model.load_state_dict(final)
-        return scores, logits
+        return scores
 
     def save_model(self) -> None:
         """Write weights, config and tokenizer; the folder is whole or not there. Checkpoints are of no more use."""
@@ -171,8 +181,7 @@ class _Trial:
         self,
         status: Status,
         step: int,
-        scores: dict[str, float] | None = None,
-        logits: NDArray[np.float32] | None = None,
+        scores: Scores | None = None,
         reason: str | None = None,
     ) -> TrialResult:
         """This part of the trial, for the coordinator."""
@@ -181,9 +190,10 @@ class _Trial:
             status=status,
             step=step,
             total_steps=self.total,
-            score=scores[self.settings.task.metric] if scores else None,
-            metrics=_validation(scores) if scores else {},
-            confusion=self.kind.confusion(logits, self.validation.labels) if logits is not None else None,
+            score=scores.metrics[self.settings.task.metric] if scores else None,
+            metrics=_validation(scores.metrics) if scores else {},
+            confusion=scores.confusion if scores else None,
+            fitted=scores.fitted if scores else {},
             reason=reason,
             seconds=dict(self.spent),
         )
@@ -206,23 +216,31 @@ class _Trial:
 
 
 def score(spec: ScoreSpec, warm: Warm) -> Scored:
-    """Score a finished trial's model on a split."""
+    """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
     start = time.perf_counter()
-    tokens = warm.tokens(spec.data, spec.settings, spec.split)
-    saved = spec.settings.model.model_copy(update={"path": str(spec.model)})
-    model = models.build(saved, spec.settings.task, spec.data.labels, warm.hardware.attention)
+    settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
+    tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
+    saved = settings.model.model_copy(update={"path": str(spec.model)})
+    model = models.build(saved, kind, spec.data.labels, warm.hardware.attention)
     model.to(warm.hardware.device)
-    size = spec.settings.train.evaluation_batch_size
-    logits = training.predict(model, tokens, np.arange(len(tokens)), size, warm.hardware)
-    kind = tasks.KINDS[spec.settings.task.kind]
+    outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware)
+    scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
     return Scored(
         number=spec.number,
         split=spec.split,
-        metrics=kind.metrics(logits, tokens.labels),
-        confusion=kind.confusion(logits, tokens.labels),
-        predictions=tuple(int(i) for i in logits.argmax(axis=1)),
+        metrics=scores.metrics,
+        confusion=scores.confusion,
+        predictions=scores.predictions,
+        interval=metrics.interval(scores.per_example) if scores.per_example is not None else None,
         seconds=time.perf_counter() - start,
     )
+
+
+def _predict(
+    model: PreTrainedModel, kind: Kind, tokens: Tokens, pieces: int, settings: Settings, hardware: Hardware
+) -> list[NDArray[np.float32]]:
+    types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
+    return training.predict(model, kind, tokens, pieces, size, hardware, types)
 
 
 def _validation(scores: dict[str, float]) -> dict[str, float]:

@@ -38,7 +38,7 @@ def _answer(request: TrialSpec | ScoreSpec, warm: Warm, line: Line) -> object:
     except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, reason, {})
+        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, reason, {})
 
 
 def _line(connection: Connection) -> Line:

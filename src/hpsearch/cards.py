@@ -1,0 +1,78 @@
+"""The model card: what someone who is handed the winner must know, in Markdown."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpsearch import formats, report
+from hpsearch.serving import PRODUCTS
+from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
+
+
+def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
+    """The card of a study's winner.
+
+    Args:
+        settings: of the study, with the winner's parameters applied.
+        summary: as in `summary.json`.
+    """
+    return "\n".join(_lines(settings, summary)) + "\n"
+
+
+def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    task, test, data = settings.task, summary["test"], summary["data"]
+    kind, product = KINDS[task.kind], PRODUCTS[task.kind]
+    yield f"# hpsearch-{task.name}"
+    yield ""
+    yield f"{settings.model.name} ({settings.model.path}), fine-tuned for {kind.name.replace('_', ' ')} on {task.name}."
+    yield ""
+    yield f"## How good it is: {formats.count(test['n'])} test examples"
+    yield ""
+    for name, heading in report.headings(settings, summary).items():
+        interval = ""
+        if name == summary["metric"] and test["low"] is not None:
+            interval = f" (95 % interval over examples {formats.score(test['low'])} to {formats.score(test['high'])})"
+        yield f"- {heading}: {formats.score(test['all'][name])}{interval}"
+    yield ""
+    yield (
+        f"Chosen on validation as the best of {sum(summary['trials'].values())} trials; test was scored "
+        f"{'once, after the choice' if test['readings'] == 1 else str(test['readings']) + ' times'}."
+    )
+    if data["note"]:
+        yield f"Note: {data['note']}."
+    yield ""
+    yield "## What it takes and gives"
+    yield ""
+    columns = ", ".join(product.signature.outputs.input_names())
+    yield f"It takes {' and '.join(kind.inputs)}, and gives {columns}."
+    if summary["labels"]:
+        yield f"Classes: {', '.join(summary['labels'])}."
+    for name, value in summary["winner"]["fitted"].items():
+        yield f"{name.replace('_', ' ').capitalize()}, fitted on validation: {json.dumps(value)}."
+    yield f"It reads at most {task.max_length} tokens at a time ({_longer(settings)})."
+    yield ""
+    yield "```"
+    yield "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\"
+    yield f"  -d '{json.dumps(product.example)}'"
+    yield "```"
+    yield ""
+    yield "## Data"
+    yield ""
+    yield f"{data['source']}; {', '.join(f'{formats.count(data[split])} {split}' for split in report.SPLITS)} examples."
+    yield f"Digest {data['digest']}."
+    yield ""
+    yield "## How it was trained"
+    yield ""
+    for path, chosen in summary["best"]["params"].items():
+        yield f"- {path}: {formats.value(chosen)}"
+    yield f"- seed: {summary['winner']['seed']}"
+    hardware = summary["hardware"]
+    yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
+    yield f"- study {summary['study']}, MLflow run {summary['winner']['run_id']}"
+
+
+def _longer(settings: Settings) -> str:
+    if settings.task.truncation == "windows":
+        return "longer ones are read in overlapping windows"
+    return f"of longer ones it reads the {settings.task.truncation.replace('_', ' and ')}"

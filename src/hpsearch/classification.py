@@ -1,0 +1,336 @@
+"""Texts with one label each, or with any number of labels."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from hpsearch import metrics
+from hpsearch.errors import RequestError, nearest
+from hpsearch.examples import Example, groups, missing, refuse, text_fault
+from hpsearch.kinds import Fitted, Kind, Scores
+from hpsearch.reading import Rows, listed
+from hpsearch.settings import TaskSettings
+from hpsearch.text import clean, encode
+from hpsearch.tokens import Arrays, Tokens
+
+NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
+FEW = 10
+
+
+class TextClassification(Kind):
+    """One label for each text."""
+
+    name = "text_classification"
+    roles = ("text", "label")
+    inputs = ("text",)
+    head = "AutoModelForSequenceClassification"
+    problem_type = "single_label_classification"
+    weighs_classes = True
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
+    )
+    headings: ClassVar = {
+        "accuracy": "accuracy",
+        "precision": "precision (macro)",
+        "recall": "recall (macro)",
+        "f1": "F1 (macro)",
+        "f1_weighted": "F1 (weighted)",
+    }
+
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Cleaned texts with their labels."""
+        texts, labels = _texts(rows, task), rows.columns[task.columns["label"]]
+        refuse(rows, f"task.columns.label={task.columns['label']}", [_label_fault(label) for label in labels])
+        return [
+            Example(number, text, group, (label,), label, {"text": text, "label": label})
+            for number, text, group, label in zip(
+                rows.numbers, texts, groups(rows, task), [str(label).strip() for label in labels], strict=True
+            )
+        ]
+
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """`task.labels`, or as the train split has them, sorted."""
+        return _class_names(given, rows, task, least=2)
+
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Labels as indices."""
+        return {
+            "text": [e.values["text"] for e in examples],
+            "label": [labels.index(e.values["label"]) for e in examples],
+        }
+
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """A piece of a long text has the label of the text."""
+        return _encode(rows["text"], np.asarray(rows["label"], dtype=np.int64), tokenizer, task)
+
+    def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
+        """n / (classes * n of the class)."""
+        return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
+
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Cross-entropy."""
+        summed = functional.cross_entropy(
+            outputs["logits"].float(), labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
+        )
+        return summed / num_items_in_batch
+
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B, C)."""
+        return outputs["logits"]
+
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """The class with the largest mean logit over the text's pieces; no threshold is fitted."""
+        truth = np.asarray(rows["label"], dtype=np.int64)
+        logits = pooled(outputs, tokens, len(truth))
+        predicted = logits.argmax(axis=1)
+        return Scores(
+            metrics=metrics.classification(logits, truth),
+            predictions=tuple(int(i) for i in predicted),
+            fitted={},
+            per_example=tuple((predicted == truth).astype(float)) if task.metric == "accuracy" else None,
+            confusion=metrics.confusion(predicted, truth, logits.shape[1]),
+        )
+
+
+class MultilabelClassification(Kind):
+    """Any number of labels for each text. The labels of a row are a list, or a string with separators between them."""
+
+    name = "multilabel_classification"
+    roles = ("text", "labels")
+    inputs = ("text",)
+    head = "AutoModelForSequenceClassification"
+    problem_type = "multi_label_classification"
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "text": datasets.Value("string"),
+            "labels": datasets.List(datasets.Value("int64")),
+        }
+    )
+    headings: ClassVar = {
+        "f1": "F1 (macro)",
+        "f1_micro": "F1 (micro)",
+        "precision": "precision (macro)",
+        "recall": "recall (macro)",
+        "accuracy": "all labels right",
+    }
+
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels."""
+        texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
+        refuse(rows, f"task.columns.labels={task.columns['labels']}", [_labels_fault(cell) for cell in cells])
+        of_rows = [_labels_of(cell, task.label_separator) for cell in cells]
+        counts = Counter(label for labels in of_rows for label in labels)
+        # A handful of rows without a label is no stratum of its own: it need not be in every split.
+        none = (
+            NO_LABEL
+            if sum(not labels for labels in of_rows) >= FEW
+            else max(counts, key=counts.__getitem__, default=NO_LABEL)
+        )
+        return [
+            Example(
+                number,
+                text,
+                group,
+                labels,
+                min(labels, key=lambda label: (counts[label], label), default=none),
+                {"text": text, "labels": labels},
+            )
+            for number, text, group, labels in zip(rows.numbers, texts, groups(rows, task), of_rows, strict=True)
+        ]
+
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """`task.labels`, or as the train split has them, sorted."""
+        return _class_names(given, rows, task, least=1)
+
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Labels as indices, ascending."""
+        return {
+            "text": [e.values["text"] for e in examples],
+            "labels": [sorted(map(labels.index, e.values["labels"])) for e in examples],
+        }
+
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """Labels are (pieces, C), 1 for those that the text has."""
+        classes = 1 + max((max(labels) for labels in rows["labels"] if labels), default=0)
+        return _encode(rows["text"], _one_hot(rows["labels"], classes).astype(np.float32), tokenizer, task)
+
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Binary cross-entropy of each label; smoothing draws the targets towards one half."""
+        targets = labels * (1 - label_smoothing) + label_smoothing / 2
+        summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
+        return summed / num_items_in_batch
+
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B, C)."""
+        return outputs["logits"]
+
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """A text has the labels whose probability reaches the label's threshold, which makes its F1 highest."""
+        probabilities = metrics.sigmoid(pooled(outputs, tokens, len(rows["labels"])))
+        truth = _one_hot(rows["labels"], probabilities.shape[1])
+        if fitted is None:
+            fitted = {"thresholds": metrics.f1_thresholds(probabilities, truth)}
+        predicted = probabilities >= np.array(fitted["thresholds"])
+        right = (predicted == truth).all(axis=1)
+        return Scores(
+            metrics=metrics.multilabel(probabilities, predicted, truth),
+            predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
+            fitted=fitted,
+            per_example=tuple(right.astype(float)) if task.metric == "accuracy" else None,
+            confusion=None,
+        )
+
+
+def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:
+    """The mean of the outputs (C,) of each example's pieces: (examples, C)."""
+    owners = tokens.owners[: len(outputs)]
+    sums = np.zeros((examples, len(outputs[0])))
+    np.add.at(sums, owners, np.stack(outputs))
+    return np.asarray(sums / np.bincount(owners, minlength=examples)[:, None])
+
+
+def _encode(texts: list[str], labels: NDArray[Any], tokenizer: Any, task: TaskSettings) -> Arrays:
+    encoded = encode(texts, tokenizer, task.max_length, task.truncation, task.stride)
+    owners = np.array(encoded.owners, dtype=np.int64)
+    return {
+        "ids": np.concatenate(encoded.pieces),
+        "lengths": np.array([len(piece) for piece in encoded.pieces], dtype=np.int64),
+        "owners": owners,
+        "labels": labels[owners],
+        "truncated": np.array(encoded.truncated),
+    }
+
+
+def _one_hot(labels: Sequence[Sequence[int]], classes: int) -> NDArray[np.bool_]:
+    result = np.zeros((len(labels), classes), dtype=bool)
+    for row, indices in enumerate(labels):
+        result[row, list(indices)] = True
+    return result
+
+
+def _texts(rows: Rows, task: TaskSettings) -> list[str]:
+    texts = rows.columns[task.columns["text"]]
+    refuse(rows, f"task.columns.text={task.columns['text']}", [text_fault(text) for text in texts])
+    return [clean(text, task.clean) for text in texts]
+
+
+def _label_fault(label: object) -> str | None:
+    if missing(label) or (isinstance(label, str) and not label.strip()):
+        return "there is no label"
+    if not isinstance(label, str | int | float):  # a bool is an int
+        return "there is neither string nor number"
+    return text_fault(label) if isinstance(label, str) else None
+
+
+def _labels_fault(cell: object) -> str | None:
+    """A row may have no label: an empty list or string says so, and null says nothing."""
+    if missing(cell):
+        return "there is no list of labels"
+    if isinstance(cell, str) and _is_json(cell):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return "there are brackets around what is no JSON list"
+    if isinstance(cell, str) and not cell.strip():
+        return None
+    return next(filter(None, map(_label_fault, cell if isinstance(cell, list) else [cell])), None)
+
+
+def _is_json(cell: str) -> bool:
+    return cell.strip().startswith("[") and cell.strip().endswith("]")
+
+
+def _labels_of(cell: Any, separator: str) -> tuple[str, ...]:
+    """The labels of a cell, each once, sorted: a list (JSONL, Parquet; in CSV as JSON), or a separated string."""
+    if isinstance(cell, str):
+        cell = json.loads(cell) if _is_json(cell) else cell.split(separator)
+    parts = cell if isinstance(cell, list) else [cell]
+    return tuple(sorted({str(part).strip() for part in parts} - {""}))
+
+
+def _class_names(
+    given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, least: int
+) -> tuple[str, ...]:
+    """The classes in their order: `task.labels`, or as the train split has them, sorted.
+
+    Raises:
+        RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
+    """
+    role = "label" if "label" in task.columns else "labels"
+    column = f"task.columns.{role}={task.columns[role]}"
+    found = sorted({label for e in given["train"] for label in e.classes}, key=_numeric_first)
+    if len(found) < least:
+        has = f"have the label {found[0]!r} in" if found else "are without a label in"
+        raise RequestError(
+            f"{rows['train'].name}: all {len(given['train'])} rows {has} {column}; "
+            + ("a classifier needs at least two classes" if least > 1 else "there is nothing to learn")
+        )
+    labels = task.labels if task.labels is not None else tuple(found)
+    if len(set(labels)) < len(labels):
+        raise RequestError(f"task.labels={list(labels)}: a label stands in it twice; remove one")
+    for split, examples in given.items():
+        label = next((label for e in examples for label in e.classes if label not in labels), None)
+        if label is not None:
+            known = f"task.labels={list(labels)}" if task.labels is not None else "the labels of the train split"
+            raise RequestError(
+                f"{rows[split].where([e.number for e in examples if label in e.classes])}: the label {label!r} "
+                f"is not among {known}{nearest(label, labels)}; correct task.labels, {column} or the rows"
+            )
+    absent = [label for label in labels if label not in found]
+    if absent:
+        raise RequestError(
+            f"task.labels={list(labels)}: no row of {rows['train'].name} has {listed(map(repr, absent))}; "
+            f"found are {listed(map(repr, found))}"
+        )
+    return labels
+
+
+def _numeric_first(label: str) -> tuple[bool, float, str]:
+    """Sorts 2 before 10, and numbers before words."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = np.nan
+    return (False, number, label) if np.isfinite(number) else (True, 0.0, label)

@@ -1,0 +1,67 @@
+"""A fine-tuned model outside training: loaded from its folder, run on pieces of tokens. A served model carries this."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers.utils.logging import disable_progress_bar
+
+BATCH = 32  # pieces a forward pass
+
+
+class Inference:
+    """Weights and tokenizer on the device there is."""
+
+    def __init__(self, folder: str | Path, head: str) -> None:
+        """Load from a folder that `save_pretrained` wrote; `head` is a class of transformers."""
+        disable_progress_bar()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = getattr(transformers, head).from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
+        )
+        self.model.eval().to(self.device)
+
+    def run(
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        types: Sequence[NDArray[np.int8]] | None,
+        outputs: Sequence[str],
+    ) -> list[NDArray[np.float32]]:
+        """Outputs for each piece, stacked last: (C,) of a classifier's logits, or (its tokens, len(outputs)).
+
+        Args:
+            ids: of each piece.
+            types: token types of each piece, for a model that takes them.
+            outputs: names of the model's outputs.
+        """
+        # Pieces of like length share a batch, so that little is padding.
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        results: list[Any] = [None] * len(ids)
+        pad = self.model.config.pad_token_id
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                inputs = {
+                    "input_ids": _padded([ids[i] for i in batch], pad),
+                    "attention_mask": _padded([np.ones_like(ids[i]) for i in batch], 0),
+                }
+                if types is not None:
+                    inputs["token_type_ids"] = _padded([types[i] for i in batch], 0)
+                given = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+                stacked = [given[name].float().cpu().numpy() for name in outputs]
+                for row, i in enumerate(batch):
+                    of_piece = [output[row] for output in stacked]
+                    by_token = len(outputs) > 1
+                    results[i] = np.stack(of_piece, axis=-1)[: len(ids[i])] if by_token else of_piece[0]
+        return results
+
+
+def _padded(rows: list[NDArray[Any]], value: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.from_numpy(row.astype(np.int64)) for row in rows], batch_first=True, padding_value=value
+    )
