@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 import tiny
-from hpsearch import data
+from hpsearch import classification, data
 from hpsearch.errors import RequestError
 from hpsearch.loading import load
-from hpsearch.settings import Settings, TaskSettings
+from hpsearch.metrics import DIRECTIONS
+from hpsearch.settings import Settings, tuples
 from hpsearch.tasks import KINDS
 from hpsearch.text import clean
 from hpsearch.text import encode as encode_texts
+from hpsearch.tokens import collate
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("train", "validation", "test")
@@ -52,14 +55,14 @@ def changed(task: dict[str, Any], **budget: int | None) -> Settings:
     return Settings.model_validate(BASE.model_dump() | changes)
 
 
-def task_on(folder: Path, splits: dict[str, list[tuple[str, Any]]], **changes: Any) -> TaskSettings:
-    """The task of JSONL files with these rows."""
+def settings_on(folder: Path, splits: dict[str, list[tuple[Any, ...]]], **changes: Any) -> Settings:
+    """A task of JSONL files with these rows: (text, label), or (text, label, group)."""
     files: dict[str, Any] = dict.fromkeys(SPLITS) | {"encoding": "utf-8"}
     for name, rows in splits.items():
         files[name] = str(folder / f"{name}.jsonl")
-        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        lines = [json.dumps(dict(zip(("text", "label", "group"), row, strict=False))) for row in rows]
         Path(files[name]).write_text("\n".join(lines), encoding="utf-8")
-    return changed({"files": files, "clean": "none"} | changes).task
+    return changed({"files": files, "clean": "none"} | changes)
 
 
 def rows_of(corpus: data.Corpus, split: str) -> list[tuple[str, str]]:
@@ -70,7 +73,7 @@ def rows_of(corpus: data.Corpus, split: str) -> list[tuple[str, str]]:
 def toy(tmp_path: Path, n: int = 200, **budget: int | None) -> tuple[data.Corpus, Settings]:
     path = tiny.write_csv(tmp_path / "toy.csv", n)
     made = changed({"files": {**dict.fromkeys(SPLITS), "train": str(path), "encoding": "utf-8"}}, **budget)
-    return data.read(made.task), made
+    return data.read(made), made
 
 
 # --- cleaning ---------------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def test_cleaning_keeps_whatever_is_no_markup(text: str) -> None:
 def test_texts_that_look_missing_stay_texts(tmp_path: Path) -> None:
     odd = ["", "NA", "null", "None", "nan", "0", "1.0", "true"]
     rows = [(text, "a") for text in odd] + [(f"t{i}", "b") for i in range(8)]
-    corpus = data.read(task_on(tmp_path, {"train": rows}))
+    corpus = data.read(settings_on(tmp_path, {"train": rows}))
     assert sorted(row for name in SPLITS for row in rows_of(corpus, name)) == sorted(rows)
     assert corpus.facts["empty_texts"] == {"train": 1}
 
@@ -134,7 +137,7 @@ def test_texts_that_look_missing_stay_texts(tmp_path: Path) -> None:
     ],
 )
 def test_labels_are_strings_and_numbers_sort_as_such(tmp_path: Path, raw: list[Any], labels: tuple[str, ...]) -> None:
-    corpus = data.read(task_on(tmp_path, {"train": [(f"t{i}", raw[i % len(raw)]) for i in range(60)]}))
+    corpus = data.read(settings_on(tmp_path, {"train": [(f"t{i}", raw[i % len(raw)]) for i in range(60)]}))
     assert corpus.labels == labels
     assert corpus.facts["labels"] == {label: i for i, label in enumerate(labels)}
     for name in SPLITS:
@@ -143,7 +146,7 @@ def test_labels_are_strings_and_numbers_sort_as_such(tmp_path: Path, raw: list[A
 
 
 def test_the_order_of_the_labels_can_be_given(tmp_path: Path) -> None:
-    corpus = data.read(task_on(tmp_path, {"train": [(f"t{i}", "ab"[i % 2]) for i in range(40)]}, labels=("b", "a")))
+    corpus = data.read(settings_on(tmp_path, {"train": [(f"t{i}", "ab"[i % 2]) for i in range(40)]}, labels=("b", "a")))
     assert corpus.labels == ("b", "a")
     assert all(corpus.labels[label] == "ab"[int(text[1:]) % 2] for text, label in zip(*columns(corpus), strict=True))
 
@@ -156,26 +159,24 @@ def columns(corpus: data.Corpus) -> tuple[list[str], list[int]]:
 def test_duplicates_and_contradictions_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
     extra = [("t0", "a"), ("t0", "a"), ("t1", "a"), (" t2 ", "a")]  # t1 is "b" above; " t2 " is t2 once cleaned
-    corpus = data.read(task_on(tmp_path, {"train": rows + extra}, clean="whitespace"))
+    corpus = data.read(settings_on(tmp_path, {"train": rows + extra}, clean="whitespace"))
     assert corpus.facts["dropped"] == {"train": {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}}
     found = Counter(text for name in SPLITS for text, _ in rows_of(corpus, name))
     assert found == Counter({f"t{i}": 1 for i in range(40) if i != 1})
 
 
-def test_a_given_test_split_stays_whole_and_its_texts_leave_the_others(tmp_path: Path) -> None:
+def test_given_splits_stay_whole_and_their_texts_leave_train(tmp_path: Path) -> None:
     train = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
-    validation = [(f"v{i}", "ab"[i % 2]) for i in range(10)] + [("t3", "b"), ("x0", "a")]
+    validation = [(f"v{i}", "ab"[i % 2]) for i in range(10)] + [("t3", "b"), ("x0", "a"), ("v0", "a"), ("v1", "a")]
     test = [(f"x{i}", "ab"[i % 2]) for i in range(10)] + [("x0", "b"), ("x1", "b"), ("t2", "a")]
-    corpus = data.read(task_on(tmp_path, {"train": train, "validation": validation, "test": test}))
+    corpus = data.read(settings_on(tmp_path, {"train": train, "validation": validation, "test": test}))
     assert rows_of(corpus, "test") == test
-    assert rows_of(corpus, "validation") == validation[:-1]
+    assert rows_of(corpus, "validation") == validation
     assert rows_of(corpus, "train") == [row for row in train if row[0] not in ("t2", "t3")]
-    assert {name: counts["in_another_split"] for name, counts in corpus.facts["dropped"].items()} == {
-        "train": 2,
-        "validation": 1,
-    }
-    assert corpus.splits["train"]["id"][:2] == ["train-1", "train-2"]
-    assert corpus.splits["validation"]["id"][-1] == "validation-11"
+    assert corpus.facts["dropped"] == {"train": {"duplicates": 0, "conflicting_labels": 0, "in_another_split": 2}}
+    assert corpus.splits["train"]["id"] == [f"train-{i + 1}" for i in range(40) if i not in (2, 3)]
+    for name, rows in (("validation", validation), ("test", test)):
+        assert corpus.splits[name]["id"] == [f"{name}-{i + 1}" for i in range(len(rows))]
 
 
 @given(
@@ -190,8 +191,8 @@ def test_splits_are_disjoint_complete_stratified_and_seeded(
 ) -> None:
     rows = [(f"{label} {i}", str(label)) for label, count in enumerate(counts) for i in range(count)]
     with tempfile.TemporaryDirectory() as folder:
-        task = task_on(Path(folder), {"train": rows}, split={"validation": validation, "test": test, "seed": seed})
-        corpus, again = data.read(task), data.read(task)
+        made = settings_on(Path(folder), {"train": rows}, split={"validation": validation, "test": test, "seed": seed})
+        corpus, again = data.read(made), data.read(made)
     assert corpus.facts == again.facts
     texts = [text for name in SPLITS for text, _ in rows_of(corpus, name)]
     assert sorted(texts) == sorted(text for text, _ in rows)
@@ -205,8 +206,118 @@ def test_splits_are_disjoint_complete_stratified_and_seeded(
 def test_another_seed_gives_another_split(tmp_path: Path) -> None:
     rows = [(f"t{i}", "ab"[i % 2]) for i in range(60)]
     splits = [{"validation": 0.2, "test": 0.2, "seed": seed} for seed in (0, 1)]
-    tests = [rows_of(data.read(task_on(tmp_path, {"train": rows}, split=split)), "test") for split in splits]
+    tests = [rows_of(data.read(settings_on(tmp_path, {"train": rows}, split=split)), "test") for split in splits]
     assert tests[0] != tests[1]
+
+
+GROUPED = {"columns": {"text": "text", "label": "label", "group": "group"}}
+
+
+@given(
+    sizes=st.lists(st.integers(2, 12), min_size=10, max_size=40),
+    validation=st.sampled_from([0.1, 0.2, 0.3]),
+    test=st.sampled_from([0.1, 0.25]),
+    seed=st.integers(0, 1000),
+)
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_groups_are_never_divided_and_shares_are_met_as_they_allow(
+    sizes: list[int], validation: float, test: float, seed: int
+) -> None:
+    rows = [(f"{group} {i}", "ab"[i % 2], group) for group, size in enumerate(sizes) for i in range(size)]
+    with tempfile.TemporaryDirectory() as folder:
+        shares = {"validation": validation, "test": test, "seed": seed}
+        made = settings_on(Path(folder), {"train": rows}, split=shares, **GROUPED)
+        corpus, again = data.read(made), data.read(made)
+    assert corpus.facts == again.facts
+    assert sorted(text for name in SPLITS for text, _ in rows_of(corpus, name)) == sorted(text for text, *_ in rows)
+    found = {name: {text.split()[0] for text, _ in rows_of(corpus, name)} for name in SPLITS}
+    assert not found["train"] & found["validation"]
+    assert not found["train"] & found["test"]
+    assert not found["validation"] & found["test"]
+    assert corpus.facts["groups"] == {name: len(found[name]) for name in SPLITS}
+    pool = len(rows)
+    for name, share in (("test", test), ("validation", validation)):
+        wanted = share * len(rows)
+        fold = pool / max(2, round(pool / round(wanted)))  # the share of so many folds is the nearest to what is wanted
+        assert abs(len(corpus.splits[name]) - wanted) <= abs(fold - wanted) + max(sizes)
+        pool -= len(corpus.splits[name])
+
+
+def test_groups_are_split_with_the_classes_in_proportion(tmp_path: Path) -> None:
+    rows = [(f"{group} {i}", "b" if group % 4 == 0 else "a", f"g{group}") for group in range(80) for i in range(3)]
+    corpus = data.read(settings_on(tmp_path, {"train": rows}, **GROUPED))
+    assert corpus.facts["classes"] == {
+        "train": {"a": 144, "b": 48},
+        "validation": {"a": 18, "b": 6},
+        "test": {"a": 18, "b": 6},
+    }
+    assert corpus.facts["groups"] == {"train": 64, "validation": 8, "test": 8}
+
+
+def test_groups_are_no_part_of_what_is_stored_and_none_are_counted_without_a_column(tmp_path: Path) -> None:
+    rows = [(f"{group} {i}", "ab"[i % 2], group) for group in range(20) for i in range(4)]
+    grouped, plain = (
+        data.read(settings_on(tmp_path, {"train": rows}, **GROUPED)),
+        data.read(settings_on(tmp_path, {"train": rows})),
+    )
+    assert grouped.splits["train"].column_names == plain.splits["train"].column_names == ["id", "text", "label"]
+    assert plain.facts["groups"] == {"train": 0, "validation": 0, "test": 0}
+    assert plain.facts["digests"] != grouped.facts["digests"]
+
+
+def test_what_given_splits_share_is_reported_and_stays_in_them(tmp_path: Path) -> None:
+    train = [(f"t{i}", "ab"[i % 2], f"g{i // 4}") for i in range(40)]
+    validation = [("v0", "a", "h"), ("v1", "b", "h"), ("t5", "b", "g9"), ("t5", "b", "new")]
+    test = [("x0", "a", "i"), ("x1", "b", "g0"), ("v0", "b", "h"), ("t0", "a", "i")]
+    splits = {"train": train, "validation": validation, "test": test}
+    corpus = data.read(settings_on(tmp_path, splits, **GROUPED))
+    assert corpus.facts["overlap"] == {
+        "train and validation": {"rows": 2, "rows_of_shared_groups": 1},
+        "train and test": {"rows": 1, "rows_of_shared_groups": 1},
+        "validation and test": {"rows": 1, "rows_of_shared_groups": 1},
+    }
+    assert rows_of(corpus, "validation") == [row[:2] for row in validation]
+    assert rows_of(corpus, "test") == [row[:2] for row in test]
+    assert rows_of(corpus, "train") == [row[:2] for row in train if row[0] not in ("t0", "t5")]
+    assert data.read(settings_on(tmp_path, splits)).facts["overlap"]["validation and test"] == {
+        "rows": 1,
+        "rows_of_shared_groups": 0,
+    }
+    apart = {"train": train[:20], "test": [("x0", "a", "i"), ("x1", "b", "i")]}
+    assert data.read(settings_on(tmp_path, apart, **GROUPED)).facts["overlap"] == {}
+
+
+def test_a_validation_split_is_taken_off_train_beside_a_given_test_split(tmp_path: Path) -> None:
+    train = [(f"t{i}", "ab"[i % 2], f"g{i // 4}") for i in range(80)]
+    test = [("t1", "a", "g0"), ("x", "b", "g19")]
+    corpus = data.read(settings_on(tmp_path, {"train": train, "test": test}, **GROUPED))
+    assert corpus.facts["dropped"]["train"]["in_another_split"] == 1
+    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "source"}
+    assert all(row_id.startswith("train-") for name in ("train", "validation") for row_id in corpus.splits[name]["id"])
+    assert corpus.splits["test"]["id"] == ["test-1", "test-2"]
+    of_group = {f"train-{i + 1}": f"g{i // 4}" for i in range(80)}
+    sides = [{of_group[row_id] for row_id in corpus.splits[name]["id"]} for name in ("train", "validation")]
+    assert not sides[0] & sides[1]
+    assert len(corpus.splits["validation"]) == 8
+
+
+def test_ids_and_digests_are_the_same_at_each_reading_and_tell_the_rows(tmp_path: Path) -> None:
+    rows = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
+    corpus = data.read(settings_on(tmp_path, {"train": rows}))
+    again = data.read(settings_on(tmp_path, {"train": rows}))
+    for name in SPLITS:
+        part = corpus.splits[name]
+        assert again.splits[name].to_dict() == part.to_dict()
+        for row_id, text in zip(part["id"], part["text"], strict=True):
+            assert rows[int(row_id.removeprefix("train-")) - 1][0] == text
+    assert again.facts["digests"] == corpus.facts["digests"]
+    given = {"train": rows, "validation": [("v0", "a"), ("v1", "b")], "test": [("x0", "a"), ("x1", "b")]}
+    # Pinned: a study goes on only where its data are found unchanged.
+    assert data.read(settings_on(tmp_path, given)).facts["digests"] == {
+        "train": "0e0a51c77ebf104f",
+        "validation": "785251daf1048b8b",
+        "test": "c5096a162a6d6dec",
+    }
 
 
 def test_facts_are_json_and_reading_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +336,7 @@ BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list
     "role unknown": (
         {"train": AB},
         {"columns": {"text": "text", "lable": "label"}},
-        ["task.columns.lable", "text_classification", "text and label", "did you mean 'label'?"],
+        ["task.columns.lable", "text_classification", "text and label", "may have group", "did you mean 'label'?"],
     ),
     "label not in labels": (
         {"train": [*AB, ("x", "c"), ("y", "c")]},
@@ -260,6 +371,27 @@ BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list
         {"split": {"validation": 0.5, "test": 0.5, "seed": 0}},
         ["task.split.validation=0.5", "task.split.test=0.5", "less than 1"],
     ),
+    "one group": (
+        {"train": [(text, label, "g") for text, label in AB]},
+        GROUPED,
+        ["task.columns.group=group", "all 40 rows", "one group, 'g'", "never divided"],
+    ),
+    "one group left for validation": (
+        {"train": [(text, label, i // 20) for i, (text, label) in enumerate(AB)]},
+        GROUPED,
+        ["task.columns.group=group", "one group", "never divided"],
+    ),
+    "no group in a row": (
+        {"train": [(text, label, None if i == 3 else 1) for i, (text, label) in enumerate(AB)]},
+        GROUPED,
+        ["train.jsonl, line 4: there is no group", "task.columns.group=group"],
+    ),
+    "no column of groups": ({"train": AB}, GROUPED, ["train.jsonl, line 1", "task.columns.group=group"]),
+    "a class in one group only": (
+        {"train": [(f"{g} {i}", "b" if g == 3 else "a", g) for g in range(10) for i in range(4)]},
+        GROUPED,
+        ["train.jsonl, lines 13, 14, 15 and 16", "4 have the label 'b', too few for"],
+    ),
     "train is test": ({"train": AB, "test": AB}, {}, ["train.jsonl: of the 0 rows that stay"]),
 }
 
@@ -267,9 +399,9 @@ BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list
 @pytest.mark.parametrize("case", BAD_DATA)
 def test_bad_data_gets_one_clear_message_and_leaves_nothing(tmp_path: Path, case: str) -> None:
     splits, changes, parts = BAD_DATA[case]
-    task = task_on(tmp_path, splits, **changes)
+    made = settings_on(tmp_path, splits, **changes)
     with pytest.raises(RequestError) as caught:
-        data.read(task)
+        data.read(made)
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -352,7 +484,9 @@ def test_two_that_prepare_at_once_do_it_once(tmp_path: Path, monkeypatch: pytest
 def test_the_digest_tells_other_texts_labels_and_names_of_labels(tmp_path: Path) -> None:
     other_texts, renamed = [(f"{text}!", label) for text, label in AB], [(text, label * 2) for text, label in AB]
     digests = [
-        data.prepare(data.read(task_on(tmp_path, {"train": rows}, **changes)), BASE, tmp_path / "home").digests["train"]
+        data.prepare(data.read(settings_on(tmp_path, {"train": rows}, **changes)), BASE, tmp_path / "home").digests[
+            "train"
+        ]
         for rows, changes in ((AB, {}), (other_texts, {}), (renamed, {}), (AB, {"labels": ("b", "a")}), (AB, {}))
     ]
     assert len(set(digests)) == 4
@@ -391,12 +525,14 @@ def tokenizer(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path])
 def test_truncation_keeps_special_tokens_and_the_right_part(
     tokenizer: Any, texts: list[str], max_length: int, truncation: str
 ) -> None:
-    encoded, whole_lengths = encode_texts(texts, tokenizer, max_length, truncation)
-    for text, ids, whole_length in zip(texts, encoded, whole_lengths, strict=True):
+    encoded = encode_texts(texts, tokenizer, max_length, truncation, 0)
+    assert encoded.owners == list(range(len(texts)))
+    truncated = 0
+    for text, ids in zip(texts, encoded.pieces, strict=True):
         whole = tokenizer(text)["input_ids"] or [tokenizer.eos_token_id]
-        assert len(whole) == whole_length
         assert 1 <= len(ids) <= max_length
-        if whole_length <= max_length:
+        truncated += len(whole) > max_length
+        if len(whole) <= max_length:
             assert ids.tolist() == whole
             continue
         assert len(ids) == max_length
@@ -409,6 +545,54 @@ def test_truncation_keeps_special_tokens_and_the_right_part(
             "head_tail": inner[: room // 4] + inner[-(room - room // 4) :],
         }[truncation]
         assert ids.tolist() == before + kept + after
+    assert encoded.truncated == truncated
+
+
+@given(
+    texts=st.lists(
+        st.one_of(st.lists(st.sampled_from(tiny.GOOD + tiny.OTHER), max_size=90).map(" ".join), st.text(max_size=20)),
+        min_size=1,
+        max_size=5,
+    ),
+    max_length=st.integers(8, 32),
+    share=st.floats(0, 0.25),
+)
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_windows_hold_every_token_and_overlap_by_the_stride(
+    tokenizer: Any, texts: list[str], max_length: int, share: float
+) -> None:
+    stride = int(share * max_length)
+    encoded = encode_texts(texts, tokenizer, max_length, "windows", stride)
+    assert encoded.truncated == 0
+    assert sorted(set(encoded.owners)) == list(range(len(texts)))
+    assert encoded.owners == sorted(encoded.owners)
+    for i, text in enumerate(texts):
+        pieces = [piece.tolist() for piece, owner in zip(encoded.pieces, encoded.owners, strict=True) if owner == i]
+        whole = tokenizer(text)["input_ids"] or [tokenizer.eos_token_id]
+        if len(whole) <= max_length:
+            assert pieces == [whole]
+            continue
+        before, after = ([], []) if tokenizer.cls_token_id is None else (whole[:1], whole[-1:])
+        inner = [piece[len(before) : len(piece) - len(after)] for piece in pieces]
+        assert [before + piece + after for piece in inner] == pieces
+        assert all(len(piece) == max_length for piece in pieces[:-1])
+        assert stride + len(before) + len(after) < len(pieces[-1]) <= max_length  # else it would add nothing
+        assert all(one[len(one) - stride :] == other[:stride] for one, other in pairwise(inner))
+        assert before + inner[0] + [token for piece in inner[1:] for token in piece[stride:]] + after == whole
+
+
+def test_windows_by_hand(tiny_model: Callable[[str], Path]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("bert"))
+    words = [*tiny.GOOD, *tiny.BAD[:3]]
+    encoded = encode_texts(["good", " ".join(words), " ".join(words[:6])], tokenizer, 8, "windows", 2)
+    pieces = [tokenizer.decode(piece) for piece in encoded.pieces]
+    assert pieces == [
+        "[CLS] good [SEP]",
+        "[CLS] good great superb lovely moving funny [SEP]",
+        "[CLS] moving funny bad awful dull [SEP]",
+        "[CLS] good great superb lovely moving funny [SEP]",
+    ]
+    assert encoded.owners == [0, 1, 1, 2]
 
 
 def test_tokens_are_those_of_the_prepared_rows(tmp_path: Path, tokenizer: Any) -> None:
@@ -434,8 +618,7 @@ def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(
     corpus, made = toy(tmp_path)
     ref = data.prepare(corpus, made, tmp_path / "home")
     calls = []
-    encode = encode_texts
-    monkeypatch.setattr(data, "encode", lambda *given: calls.append(given[2:]) or encode(*given))
+    monkeypatch.setattr(classification, "encode", lambda *given: calls.append(given[2:]) or encode_texts(*given))
 
     def tokenise(folder: Path, split: str = "test", **task: Any) -> None:
         data.tokenised(ref, changed(task), AutoTokenizer.from_pretrained(folder), split)
@@ -448,8 +631,10 @@ def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(
     tokenise(tiny_model("gpt2"))
     tokenise(bert, max_length=9)
     tokenise(bert, truncation="tail")
+    tokenise(bert, truncation="windows", stride=4)
+    tokenise(bert, truncation="windows", stride=8)
     tokenise(bert, "train")
-    assert len(calls) == 5
+    assert len(calls) == 7
 
 
 def test_truncation_and_padding_baked_into_a_tokenizer_file_are_turned_off(
@@ -464,7 +649,7 @@ def test_truncation_and_padding_baked_into_a_tokenizer_file_are_turned_off(
     baked.save_pretrained(tmp_path / "baked")
     baked = AutoTokenizer.from_pretrained(tmp_path / "baked")
     texts = list(data.load(ref, "test")["text"])
-    assert [ids.tolist() for ids in encode_texts(texts, baked, 128, "head")[0]] == [
+    assert [ids.tolist() for ids in encode_texts(texts, baked, 128, "head", 0).pieces] == [
         plain[i]["input_ids"].tolist() for i in range(len(plain))
     ]
     fresh = AutoTokenizer.from_pretrained(tmp_path / "baked")
@@ -483,29 +668,49 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
         data.tokenised(ref, made, Slow(), "test")
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_collate_pads_to_the_longest_and_draws_nothing(side: str) -> None:
+@pytest.mark.parametrize("types", [True, False])
+def test_collate_pads_on_the_right_and_draws_nothing(types: bool) -> None:
     state = torch.get_rng_state()
-    batch = data.collate(
-        [{"input_ids": np.array([5, 6, 7]), "labels": 1}, {"input_ids": np.array([8]), "labels": 0}], 9, side
-    )
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9] if side == "right" else [9, 9, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0] if side == "right" else [0, 0, 1]]
+    long, short = np.array([5, 6, 7]), np.array([8])
+    batch = collate([{"input_ids": long, "labels": np.int64(1)}, {"input_ids": short, "labels": np.int64(0)}], 9, types)
+    assert batch.keys() == {"input_ids", "attention_mask", "labels"}
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_collate_pads_token_types_and_candidates_with_nothing() -> None:
+    items = [
+        {
+            "input_ids": np.arange(5, 5 + n),
+            "token_type_ids": np.ones(n, dtype=np.int64),
+            "candidates": np.ones(n, dtype=bool),
+            "labels": np.array([0, n - 1]),
+        }
+        for n in (1, 3)
+    ]
+    batch = collate(items, 0, types=True)
+    assert batch["token_type_ids"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert batch["candidates"].tolist() == [[True, False, False], [True, True, True]]
+    assert batch["labels"].tolist() == [[0, 0], [0, 2]]
+    assert batch["candidates"].dtype == torch.bool
+    assert collate(items, 0, types=False).keys() == batch.keys() - {"token_type_ids"}
+
+
 def test_every_task_kind_is_declared_whole() -> None:
     import transformers
 
-    assert list(KINDS) == ["text_classification"]
+    assert list(KINDS) == ["text_classification", "multilabel_classification", "question_answering"]
     for name, kind in KINDS.items():
         assert kind.name == name
         assert hasattr(transformers, kind.head)
-        logits, labels = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
-        assert kind.metrics(logits, labels)["accuracy"] == 1.0
-        assert kind.confusion(logits, labels) == ((1, 0), (0, 1))
+        assert set(kind.inputs) < set(kind.roles)
+        assert "id" in kind.features
+        assert set(kind.headings) <= set(DIRECTIONS)
+        assert not set(kind.headings) & set(kind.details)
+    assert {metric for kind in KINDS.values() for metric in kind.headings} == set(DIRECTIONS)
 
 
 @pytest.mark.slow
@@ -514,7 +719,7 @@ def test_every_task_kind_is_declared_whole() -> None:
 )
 def test_the_shipped_packaged_tasks_read(name: str, sizes: tuple[int, ...], duplicates: int) -> None:
     task = OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{name}.yaml"))
-    corpus = data.read(TaskSettings.model_validate(task))
+    corpus = data.read(changed(tuples(task)))
     assert tuple(len(corpus.splits[split]) for split in SPLITS) == sizes
     assert corpus.facts["dropped"]["train"] == {
         "duplicates": duplicates,

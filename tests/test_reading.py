@@ -17,16 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import make
 import tiny
 from hpsearch import data, reading
 from hpsearch.errors import RequestError
-from hpsearch.settings import TaskSettings
+from hpsearch.settings import Settings, TaskSettings
+from hpsearch.tasks import KINDS
 
+REAL = Path(__file__).parents[2] / "shared" / "data" / "squad-v2.0-half-dev.json"
 GOOD_ROWS = [(f"text {i}", "pos" if i % 2 else "neg") for i in range(20)]
 
 
 def task(**changes: Any) -> TaskSettings:
-    files = {"train": None, "validation": None, "test": None, "encoding": "utf-8"} | changes.pop("files", {})
+    files = changes.pop("files", {})
+    if files is not None:
+        files = {"train": None, "validation": None, "test": None, "encoding": "utf-8"} | files
     return TaskSettings.model_validate(
         {
             "name": "t",
@@ -37,14 +42,37 @@ def task(**changes: Any) -> TaskSettings:
             "files": files,
             "columns": {"text": "text", "label": "label"},
             "labels": None,
+            "label_separator": ",",
             "clean": "none",
             "split": {"validation": 0.2, "test": 0.2, "seed": 0},
             "metric": "accuracy",
             "max_length": 16,
             "truncation": "head",
+            "stride": 0,
+            "longest_answer": None,
         }
         | changes
     )
+
+
+BASE = make.compose_settings("task=csv", "task.name=t", "task.files.train=none.csv")
+
+
+def settings(**changes: Any) -> Settings:
+    return BASE.model_copy(update={"task": task(**changes)})
+
+
+def questions(**changes: Any) -> dict[str, Any]:
+    """Changes that make it a task of questions."""
+    return {
+        "kind": "question_answering",
+        "columns": {"question": "question", "context": "context", "answers": "answers"},
+        "metric": "f1",
+        "max_length": 48,
+        "truncation": "windows",
+        "stride": 8,
+        "longest_answer": 30,
+    } | changes
 
 
 def hub(path: Path | str, **changes: Any) -> dict[str, Any]:
@@ -88,7 +116,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
 
 def test_imdb_reviews_file_works_as_it_is(tmp_path: Path) -> None:
     path = tiny.write_csv(tmp_path / "IMDb_reviews.csv", 40, columns=("review", "sentiment"))
-    corpus = data.read(task(files={"train": str(path)}, columns={"text": "review", "label": "sentiment"}))
+    corpus = data.read(settings(files={"train": str(path)}, columns={"text": "review", "label": "sentiment"}))
     assert corpus.facts["labels"] == {"negative": 0, "positive": 1}
     assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 24, "validation": 8, "test": 8}
 
@@ -157,7 +185,7 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "quote not doubled": ("a.csv", b'text,label\nx,a\n"y" z,b\n', ["a.csv, line 3", "written twice"]),
     "wrong encoding": ("a.csv", b"text,label\nx,a\ncaf\xe9,b\n", ["line 3", "byte 19 (0xe9)", "task.files.encoding"]),
     "utf-16": ("a.csv", "text,label\nx,a\n".encode("utf-16"), ["a.csv, line 1", "utf-16"]),
-    "unknown suffix": ("a.xlsx", b"PK", ["a.xlsx", ".csv, .tsv, .jsonl", ".parquet"]),
+    "unknown suffix": ("a.xlsx", b"PK", ["a.xlsx", ".csv, .tsv, .jsonl", ".parquet", ".json for questions"]),
     "no suffix": ("reviews", b"text", ["(none)", ".csv"]),
     "missing column": ("a.csv", b"Text ,label\nx,a\n", ["task.columns.text=text", "'Text '", "did you mean 'Text '?"]),
     "semicolons": ("a.csv", b"text;label\nx;a\n", ["'text;label'", "separated by ','"]),
@@ -202,7 +230,7 @@ def test_a_bad_file_gets_one_clear_message_and_leaves_nothing(
     (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError) as caught:
-        data.read(task(files={"train": name}))
+        data.read(settings(files={"train": name}))
     assert caught.value.exit_code == 2
     for part in parts:
         assert part in str(caught.value)
@@ -219,6 +247,168 @@ def test_a_missing_file_a_folder_and_an_unknown_encoding_are_named(tmp_path: Pat
         reading.read(task(files={"train": str(tmp_path / "a.csv"), "encoding": "utf-9"}))
     with pytest.raises(RequestError, match=r"task\.files\.train: is required"):
         reading.read(task())
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+def squad_json(version: str, articles: int = 5) -> dict[str, Any]:
+    """A file in a published layout: two paragraphs an article, two questions a paragraph, in v2.0 one impossible."""
+    data: list[dict[str, Any]] = []
+    for a in range(articles):
+        paragraphs = []
+        for p in range(2):
+            context = f"The film {a}-{p} was good; its plot was dull, näively so."
+            begin = context.index("dull")
+            known = {
+                "id": f"{a}{p}k",
+                "question": f"How was the plot of {a}-{p}?",
+                "answers": [{"text": "dull", "answer_start": begin}, {"text": "dull", "answer_start": begin}],
+            }
+            other = {
+                "id": f"{a}{p}o",
+                "question": f"Who acted in {a}-{p}?",
+                "answers": [{"text": f"{a}-{p}", "answer_start": 9}],
+            }
+            if version == "v2.0":
+                known["is_impossible"] = False
+                other |= {"is_impossible": True, "answers": [], "plausible_answers": other["answers"]}
+            paragraphs.append({"context": context, "qas": [known, other]})
+        data.append({"title": f"Film {a}", "paragraphs": paragraphs})
+    return {"version": version, "data": data}
+
+
+@pytest.mark.parametrize("version", ["1.1", "v2.0"])
+def test_the_published_layouts_of_squad_are_read(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "train.JSON"
+    path.write_text("\ufeff" + json.dumps(squad_json(version), ensure_ascii=False), encoding="utf-8")
+    rows = reading.read(task(**questions(), files={"train": str(path)}))["train"]
+    assert rows.where([1, 20]) == "train.JSON, questions 1 and 20"
+    assert list(rows.numbers) == list(range(1, 21))
+    assert rows.columns["title"] == [f"Film {i // 4}" for i in range(20)]
+    assert rows.columns["id"][:5] == ["00k", "00o", "01k", "01o", "10k"]
+    assert rows.columns["context"][2] == "The film 0-1 was good; its plot was dull, näively so."
+    assert rows.columns["question"][3] == "Who acted in 0-1?"
+    assert rows.columns["answers"][2] == [{"text": "dull", "answer_start": 36}] * 2
+    assert rows.columns["answers"][3] == ([] if version == "v2.0" else [{"text": "0-1", "answer_start": 9}])
+
+
+def test_answers_that_are_only_plausible_are_none(tmp_path: Path) -> None:
+    content = squad_json("v2.0")
+    content["data"][0]["paragraphs"][0]["qas"][1]["answers"] = [{"text": "film", "answer_start": 4}]
+    content["data"][0]["paragraphs"][1]["qas"][1].pop("answers")
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    rows = reading.read(task(**questions(), files={"train": str(path)}))["train"]
+    assert rows.columns["answers"][1] == rows.columns["answers"][3] == []
+
+
+def damaged(change: Any) -> bytes:
+    content = squad_json("v2.0")
+    change(content)
+    return json.dumps(content).encode()
+
+
+LAYOUT = ["not in the layout of SQuAD", "data: [{title, paragraphs: [{context", "JSONL or Parquet"]
+BAD_SQUAD: dict[str, tuple[bytes, list[str]]] = {
+    "no JSON": (b'{"data": [', ["a.json: not JSON"]),
+    "JSON too deep": (b"[" * 100_000, ["a.json: not JSON"]),
+    "no data": (b'{"version": "v2.0"}', ["a.json, data: ", "KeyError: 'data'", *LAYOUT]),
+    "a list": (b"[]", ["a.json, data: ", *LAYOUT]),
+    "data is null": (b'{"data": null}', ["a.json, data: ", *LAYOUT]),
+    "data is no list of articles": (b'{"data": {"title": "x"}}', ["a.json, data[0]: ", *LAYOUT]),
+    "no question at all": (b'{"data": []}', ["a.json: there is not a single row"]),
+    "no paragraphs": (damaged(lambda c: c["data"][1].pop("paragraphs")), ["a.json, data[1]: ", "'paragraphs'"]),
+    "no title": (damaged(lambda c: c["data"][2].pop("title")), ["a.json, data[2].paragraphs[0]: ", "'title'"]),
+    "no context": (
+        damaged(lambda c: c["data"][3]["paragraphs"][1].pop("context")),
+        ["a.json, data[3].paragraphs[1]: ", "'context'", *LAYOUT],
+    ),
+    "no questions": (
+        damaged(lambda c: c["data"][3]["paragraphs"][0].update(qas=None)),
+        ["a.json, data[3].paragraphs[0]: ", *LAYOUT],
+    ),
+    "a question is a string": (
+        damaged(lambda c: c["data"][0]["paragraphs"][1].update(qas=["Who?"])),
+        ["a.json, data[0].paragraphs[1]: ", *LAYOUT],
+    ),
+    "no answers, but not impossible": (
+        damaged(lambda c: c["data"][4]["paragraphs"][1]["qas"][0].pop("answers")),
+        ["a.json, data[4].paragraphs[1]: ", "'answers'", *LAYOUT],
+    ),
+    # checked question by question
+    "answers are no list": (
+        damaged(lambda c: c["data"][0]["paragraphs"][1]["qas"][0].update(answers=3)),
+        ["a.json, question 3: there is neither a list of answers nor", "task.columns.answers=answers"],
+    ),
+    "counted in bytes": (
+        damaged(lambda c: c["data"][0]["paragraphs"][1]["qas"][0].update(answers=[{"text": "so", "answer_start": 51}])),
+        ["a.json, question 3: there is an answer that does not stand at its answer_start"],
+    ),
+    "blank question": (
+        damaged(lambda c: c["data"][1]["paragraphs"][0]["qas"][1].update(question=" ")),
+        ["a.json, question 6: there is no text", "task.columns.question=question"],
+    ),
+    "context is a number": (
+        damaged(lambda c: c["data"][1]["paragraphs"][0].update(context=7)),
+        ["a.json, questions 5 and 6: there is no string", "task.columns.context=context"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SQUAD)
+def test_a_broken_layout_names_the_place(tmp_path: Path, case: str) -> None:
+    content, parts = BAD_SQUAD[case]
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        data.read(settings(**questions(), files={"train": str(tmp_path / "a.json")}))
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_is_for_questions_only(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(squad_json("1.1")))
+    with pytest.raises(
+        RequestError, match=r"task\.columns\.text=text: a\.json has no such column; it has 'id', 'title'"
+    ):
+        reading.read(task(files={"train": str(tmp_path / "a.json")}))
+
+
+def test_real_questions_are_read_whole() -> None:
+    if not REAL.exists():
+        pytest.skip(f"{REAL.name} is not there")
+    made = task(**questions(), files={"train": str(REAL)})
+    rows = reading.read(made)["train"]
+    assert len(rows.numbers) == len(set(rows.columns["id"])) == 6078
+    assert len(set(rows.columns["title"])) == 16
+    assert len(set(rows.columns["context"])) == 646
+    examples = KINDS["question_answering"].examples(rows, made)
+    assert sum(not example.values["answers"] for example in examples) == 3168
+    for example in examples:
+        for answer in example.values["answers"]:
+            assert example.values["context"].startswith(answer["text"], answer["begin"])
+
+
+QUESTIONS = [
+    {"question": "What?", "context": "The film was good.", "answers": [{"text": "good", "answer_start": 13}]},
+    {"question": "Who?", "context": "The film was good.", "answers": []},
+]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_rows_with_answers_are_read_from_files_of_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    columns = {name: [row[name] for row in QUESTIONS] for name in QUESTIONS[0]}
+    path.write_bytes(jsonl(QUESTIONS) if suffix == "jsonl" else parquet(columns))
+    made = task(**questions(), files={"train": str(path)})
+    rows = reading.read(made)["train"]
+    assert rows.columns == columns
+    examples = KINDS["question_answering"].examples(rows, made)
+    assert [example.values["answers"] for example in examples] == [[{"text": "good", "begin": 13}], []]
+
+
+# --- packages and hub -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +432,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_packaged_rows_are_found_without_importing_the_package(package: dict[str, Any]) -> None:
-    corpus = data.read(task(source="packaged", packaged=package))
+    corpus = data.read(settings(source="packaged", packaged=package))
     assert "toy_reviews" not in sys.modules
     assert corpus.facts["source"] == "packaged: toy_reviews/data/all.csv (source=imdb)"
     assert corpus.facts["note"] == "toy"
@@ -288,11 +478,50 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hub_labels_take_their_names_and_the_official_test_split_stays(hub_folder: Path) -> None:
-    corpus = data.read(task(**hub(hub_folder, test_split="test")))
+    corpus = data.read(settings(**hub(hub_folder, test_split="test")))
     assert corpus.labels == ("neg", "pos")
     assert corpus.splits["test"]["text"] == [f"test {i}" for i in range(20)]
     assert corpus.splits["test"]["label"] == [i % 2 for i in range(20)]
     assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "source"}
+
+
+def test_hub_lists_of_labels_take_their_names(hub_folder: Path) -> None:
+    import datasets
+
+    names = datasets.List(datasets.ClassLabel(names=["neg", "pos"]))
+    features = datasets.Features({"text": datasets.Value("string"), "labels": names})
+    columns = {"text": ["a", "b", "c"], "labels": [[0, 1], [], [1]]}
+    written = datasets.Dataset.from_dict(columns, features).data.table
+    (hub_folder.parent / "lists" / "train").mkdir(parents=True)
+    pyarrow.parquet.write_table(written, hub_folder.parent / "lists" / "train" / "0.parquet")
+    made = task(kind="multilabel_classification", columns={"text": "text", "labels": "labels"}, metric="f1")
+    made = made.model_copy(update={"source": "hub", "hub": task(**hub(hub_folder.parent / "lists")).hub})
+    assert reading.read(made)["train"].columns["labels"] == [["neg", "pos"], [], ["pos"]]
+
+
+def test_hub_answers_come_as_the_hub_has_them(hub_folder: Path) -> None:
+    import datasets
+
+    answers = {"text": datasets.List(datasets.Value("string")), "answer_start": datasets.List(datasets.Value("int32"))}
+    text = {name: datasets.Value("string") for name in ("id", "title", "context", "question")}
+    columns = {
+        "id": ["1", "2"],
+        "title": ["T", "T"],
+        "context": ["The film was good.", "It was dull."],
+        "question": ["What?", "Who?"],
+        "answers": [{"text": ["good", "film"], "answer_start": [13, 4]}, {"text": [], "answer_start": []}],
+    }
+    written = datasets.Dataset.from_dict(columns, datasets.Features(text | {"answers": answers})).data.table
+    (hub_folder.parent / "squad" / "train").mkdir(parents=True)
+    pyarrow.parquet.write_table(written, hub_folder.parent / "squad" / "train" / "0.parquet")
+    made = settings(**questions(), **hub(hub_folder.parent / "squad"))
+    rows = reading.read(made.task)["train"]
+    assert rows.columns == {name: columns[name] for name in ("question", "context", "answers")}
+    examples = KINDS["question_answering"].examples(rows, made.task)
+    assert [example.values["answers"] for example in examples] == [
+        [{"text": "good", "begin": 13}, {"text": "film", "begin": 4}],
+        [],
+    ]
 
 
 def test_a_hub_split_that_does_not_exist_is_named(hub_folder: Path) -> None:
@@ -305,12 +534,16 @@ def test_a_hub_split_that_does_not_exist_is_named(hub_folder: Path) -> None:
 def test_an_unlabelled_hub_split_is_named(hub_folder: Path) -> None:
     (hub_folder / "unlabelled").rename(hub_folder / "validation")
     with pytest.raises(RequestError, match=r"split validation, rows 1, 2, 3, 4, 5 and 15 more: there is no label"):
-        data.read(task(**hub(hub_folder, validation_split="validation")))
+        data.read(settings(**hub(hub_folder, validation_split="validation")))
 
 
 @pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [(None, ["of your own", "TASK=csv"]), ({}, ["in the published layout", "task.source=files", "TASK=qa_demo"])],
+)
 def test_a_hub_out_of_reach_is_told_at_once_with_what_to_do(
-    package: dict[str, Any], monkeypatch: pytest.MonkeyPatch, offline: bool
+    package: dict[str, Any], monkeypatch: pytest.MonkeyPatch, offline: bool, files: Any, remedy: list[str]
 ) -> None:
     import huggingface_hub
 
@@ -322,9 +555,9 @@ def test_a_hub_out_of_reach_is_told_at_once_with_what_to_do(
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     begin = time.monotonic()
     with pytest.raises(RequestError) as caught:
-        reading.read(task(**hub("nobody/nothing"), packaged=package))
+        reading.read(task(**hub("nobody/nothing"), packaged=package, files=files))
     assert time.monotonic() - begin < 5
-    for part in ("task.hub.path=nobody/nothing", "task.source=packaged", "TASK=csv", "HF_HUB_OFFLINE=1"):
+    for part in ("task.hub.path=nobody/nothing", "task.source=packaged", *remedy, "HF_HUB_OFFLINE=1"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -1,28 +1,53 @@
 """Real models and data, as small as they come, built without a network."""
 
 import csv
+import json
 import random
 from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 GOOD = ["good", "great", "superb", "lovely", "moving", "funny"]
 BAD = ["bad", "awful", "dull", "poor", "boring", "weak"]
 OTHER = ["the", "film", "was", "a", "story", "of", "its", "actor", "scene", "and", "plot", "very", "this", "it"]
 
-FAMILIES = ("bert", "roberta", "distilbert", "gpt2")
+METALS = ["gold", "silver", "copper", "iron"]
+COLOURS = ["red", "blue", "green", "black"]
+ASKED = {"which metal is it": METALS, "which colour is it": COLOURS}
+WORDS = [*GOOD, *BAD, *OTHER, *METALS, *COLOURS, *" ".join(ASKED).split()]
+
+_WIDE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {**_WIDE, "max_position_embeddings": 64},
+    "roberta": {**_WIDE, "max_position_embeddings": 66, "type_vocab_size": 1},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64},
+    "electra": {**_WIDE, "embedding_size": 16, "max_position_embeddings": 64},
+    # One layer sees everything, the other 8 tokens to the left and to the right.
+    "modernbert": {
+        **_WIDE,
+        "max_position_embeddings": 64,
+        "global_attn_every_n_layers": 2,
+        "local_attention": 16,
+    },
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+}
+FAMILIES = tuple(_CONFIGS)
+_SPECIAL = {
+    "roberta": {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+    },
+    "modernbert": {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
+    "gpt2": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+}
 
 
 def sentences(n: int, seed: int, shortest: int = 4, longest: int = 20) -> list[tuple[str, str]]:
@@ -46,70 +71,91 @@ def write_csv(path: Path, n: int = 200, seed: int = 0, columns: tuple[str, str] 
     return path
 
 
+def labelled(n: int, seed: int) -> list[dict[str, Any]]:
+    """Separable toy texts with their labels: praise, blame and metal, each of them in every other text."""
+    rng = random.Random(seed)
+    rows: dict[str, dict[str, Any]] = {}
+    while len(rows) < n:
+        text, labels = [rng.choice(OTHER) for _ in range(rng.randint(4, 16))], []
+        for label, words in (("praise", GOOD), ("blame", BAD), ("metal", METALS)):
+            if rng.random() < 0.5:
+                labels.append(label)
+                for _ in range(2):
+                    text.insert(rng.randrange(len(text)), rng.choice(words))
+        rows.setdefault(" ".join(text), {"text": " ".join(text), "labels": labels})
+    return list(rows.values())
+
+
+def questions(n: int, seed: int, longest: int = 30) -> list[dict[str, Any]]:
+    """Toy questions on contexts of up to `longest` words, in the columns of SQuAD.
+
+    A context names a metal and a colour; a fifth of the questions ask for the one that their context leaves out.
+    """
+    rng = random.Random(seed)
+    rows: dict[str, dict[str, Any]] = {}
+    while len(rows) < n:
+        question, other = rng.sample(sorted(ASKED), 2)
+        answer = rng.choice(ASKED[question]) if len(rows) % 5 else None
+        words = [rng.choice(OTHER) for _ in range(rng.randint(6, longest - 2))]
+        for word in filter(None, (answer, rng.choice(ASKED[other]))):
+            words.insert(rng.randrange(len(words) + 1), word)
+        context = " ".join(words)
+        answers = [{"text": answer, "answer_start": f" {context} ".index(f" {answer} ")}] if answer else []
+        rows.setdefault(context, {"question": question, "context": context, "answers": answers})
+    return list(rows.values())
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def write_model(family: str, folder: Path) -> Path:
     """A 2-layer, width-16 model of the family with random weights and a tokenizer that knows the toy words."""
     tokenizer = _tokenizer(family)
     tokenizer.save_pretrained(folder)
+    special = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")
+    }
+    # Models this narrow learn slowly from the small weights that wide ones start with.
+    options = _CONFIGS[family] | special | {"vocab_size": len(tokenizer), "initializer_range": 0.2}
+    config = AutoConfig.for_model(family, **options)
     torch.manual_seed(0)
-    size = len(tokenizer)
-    if family == "bert":
-        wide = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        model = BertForSequenceClassification(BertConfig(vocab_size=size, max_position_embeddings=64, **wide))
-    elif family == "roberta":
-        wide = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-        model = RobertaForSequenceClassification(
-            RobertaConfig(vocab_size=size, max_position_embeddings=66, type_vocab_size=1, **wide, **ids)
-        )
-    elif family == "distilbert":
-        model = DistilBertForSequenceClassification(
-            DistilBertConfig(vocab_size=size, max_position_embeddings=64, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
-        )
-    else:
-        model = GPT2ForSequenceClassification(
-            GPT2Config(
-                vocab_size=size,
-                n_positions=64,
-                n_embd=16,
-                n_layer=2,
-                n_head=2,
-                bos_token_id=0,
-                eos_token_id=0,
-            )
-        )
+    model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     return folder
 
 
 def _tokenizer(family: str) -> PreTrainedTokenizerFast:
-    corpus = [" ".join(GOOD + BAD + OTHER)] * 9  # frequent enough to become whole tokens
-    if family in ("bert", "distilbert"):
+    names = ["input_ids", "attention_mask"]
+    if family in ("bert", "distilbert", "electra"):
         special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        pieces = [*special.values(), *ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase), *WORDS]
+        # Not trained: the trainer numbers its pieces anew each time.
+        vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(special.values()), show_progress=False)
-        tokenizer.train_from_iterator(corpus, trainer)
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))],
-        )
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special)
-    if family == "roberta":
-        special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-        extra = {"cls_token": "<s>", "sep_token": "</s>"}
+        _add_template(tokenizer, "[CLS] $A [SEP] $B:1 [SEP]:1")
+        extra: dict[str, Any] = {"model_input_names": names if family == "distilbert" else [*names, "token_type_ids"]}
     else:
-        special, extra = {"bos_token": "<|endoftext|>"}, {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=list(special.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    if family == "roberta":
-        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+        special, extra = _SPECIAL[family], {"model_input_names": names}
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=list(dict.fromkeys(special.values())),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator([" ".join(WORDS)] * 9, trainer)  # often enough to become whole tokens
+        if family == "roberta":
+            tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+        elif family == "modernbert":
+            _add_template(tokenizer, "[CLS] $A [SEP] $B [SEP]")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special, **extra)
+
+
+def _add_template(tokenizer: Tokenizer, pair: str) -> None:
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", pair, special)

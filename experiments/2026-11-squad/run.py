@@ -131,7 +131,8 @@ def trivial(name: str, reader: Reader, overrides: tuple[str, ...]) -> str:
 
 def result(name: str, summary: dict[str, Any]) -> str:
     test = summary["test"]
-    return f"| {name} | {test['value']:.3f} | {test['all']['exact_match']:.3f} | {test['low']:.3f} to {test['high']:.3f} |\n"
+    interval = f"{test['low']:.3f} to {test['high']:.3f}"
+    return f"| {name} | {test['value']:.3f} | {test['all']['exact_match']:.3f} | {interval} |\n"
 
 
 def sizes(summary: dict[str, Any]) -> str:

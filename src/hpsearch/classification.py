@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hpsearch import metrics
 from hpsearch.errors import RequestError, nearest
-from hpsearch.examples import Example, groups, missing, refuse, text_fault
+from hpsearch.examples import SPLITS, Example, groups, missing, refuse, text_fault
 from hpsearch.kinds import Fitted, Kind, Scores
 from hpsearch.reading import Rows, listed
 from hpsearch.settings import TaskSettings
@@ -140,27 +140,31 @@ class MultilabelClassification(Kind):
     }
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels."""
+        """Cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels.
+
+        Strata that cannot have a row in every split are one with the largest: a label whose rows nearly all have a
+        rarer one, too, may have plenty of rows and next to none in its stratum.
+        """
         texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
         refuse(rows, f"task.columns.labels={task.columns['labels']}", [_labels_fault(cell) for cell in cells])
         of_rows = [_labels_of(cell, task.label_separator) for cell in cells]
         counts = Counter(label for labels in of_rows for label in labels)
-        # A handful of rows without a label is no stratum of its own: it need not be in every split.
-        none = (
-            NO_LABEL
-            if sum(not labels for labels in of_rows) >= FEW
-            else max(counts, key=counts.__getitem__, default=NO_LABEL)
-        )
+        strata = [min(labels, key=lambda label: (counts[label], label), default=NO_LABEL) for labels in of_rows]
+        sizes = Counter(strata)
+        (largest, _), *_ = sizes.most_common(1)
+        least = {NO_LABEL: FEW}  # a handful of rows without a label need not be in every split
         return [
             Example(
                 number,
                 text,
                 group,
                 labels,
-                min(labels, key=lambda label: (counts[label], label), default=none),
+                stratum if sizes[stratum] >= least.get(stratum, len(SPLITS)) else largest,
                 {"text": text, "labels": labels},
             )
-            for number, text, group, labels in zip(rows.numbers, texts, groups(rows, task), of_rows, strict=True)
+            for number, text, group, labels, stratum in zip(
+                rows.numbers, texts, groups(rows, task), of_rows, strata, strict=True
+            )
         ]
 
     def labels(

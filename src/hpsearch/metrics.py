@@ -67,7 +67,9 @@ def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_])
             thresholds.append(0.5)
             continue
         f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + true.sum())  # if this one and all before it get the label
-        between = np.append((ranked[:-1] + ranked[1:]) / 2, ranked[-1] / 2)
+        # The middle of two neighbouring floats may be rounded down to the lower one, which is to stay below.
+        middles = np.maximum((ranked[:-1] + ranked[1:]) / 2, np.nextafter(ranked[1:], np.inf))
+        between = np.append(middles, ranked[-1] / 2)
         f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal probabilities can't be told apart
         best = np.flatnonzero(f1 == f1.max())
         thresholds.append(float(between[best[np.argmin(np.abs(between[best] - 0.5))]]))

@@ -28,6 +28,11 @@ from hpsearch.tasks import KINDS
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+OWN_FILES = {  # task kind: the choice of TASK that reads the user's files
+    "text_classification": "csv",
+    "multilabel_classification": "multilabel",
+    "question_answering": "qa_files",
+}
 LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
 TABLE_ROWS = 5  # of the console's table
@@ -166,9 +171,13 @@ def make(verb: str, settings: Settings, *overrides: str) -> str:
     words = [f"TASK={task.name}"]
     if task.source == "files" and task.files is not None:
         files = {"train": task.files.train, "validation": task.files.validation, "test": task.files.test}
-        given = {"task.name": task.name} | {f"task.files.{split}": path for split, path in files.items() if path}
-        given |= {f"task.columns.{role}": column for role, column in task.columns.items() if role != column}
-        words, arguments = ["TASK=csv"], [f"{key}={text}" for key, text in given.items()] + arguments
+        given = {f"task.files.{split}": path for split, path in files.items() if path}
+        if task.hub is None:
+            columns = {f"task.columns.{role}": column for role, column in task.columns.items() if role != column}
+            given, words = {"task.name": task.name} | given | columns, [f"TASK={OWN_FILES[task.kind]}"]
+        else:
+            given = {"task.source": "files"} | given
+        arguments = [f"{key}={text}" for key, text in given.items()] + arguments
     elif task.source == "hub":
         arguments.insert(0, "task.source=hub")
     if verb in ("sweep", "train", "promote"):
@@ -325,7 +334,7 @@ def _split_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of the data as a whole: (name, text)."""
     for name, fact in data.items():
-        if name not in (*SPLITS, "note") and fact is not None and not _by_split(fact):
+        if name not in (*SPLITS, "note") and fact not in (None, {}) and not _by_split(fact):
             yield name.replace("_", " "), formats.value(fact)
 
 

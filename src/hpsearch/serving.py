@@ -148,7 +148,8 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
             shutil.copy(PACKAGE / name, package)
         readme = Path(scratch) / "README.md"
         readme.write_text(card, encoding="utf-8")
-        product, inputs = PRODUCTS[described["kind"]], list(examples.values())
+        product = PRODUCTS[described["kind"]]
+        records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
@@ -160,7 +161,7 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
             code_paths=[str(package)],
             pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
             signature=product.signature,
-            input_example=pd.DataFrame(examples) if len(inputs) > 1 else inputs[0],
+            input_example=records if len(examples) > 1 else examples["text"],
         )
     return f"models:/{model.model_id}"
 

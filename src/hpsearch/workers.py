@@ -12,6 +12,10 @@ from pathlib import Path
 from hpsearch.hardware import Hardware
 from hpsearch.records import Decision, Progress, RungReport, Scored, ScoreSpec, TrialResult, TrialSpec
 
+# How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps are
+# several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
+SPINS = "3000"
+
 Message = Progress | RungReport | TrialResult | Scored
 
 
@@ -31,7 +35,8 @@ class Worker:
         self.trial: int | None = None
         self.pausing = False
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"OMP_NUM_THREADS": str(hardware.threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment = {"GOMP_SPINCOUNT": SPINS} | os.environ
+        environment |= {"OMP_NUM_THREADS": str(hardware.threads), "TOKENIZERS_PARALLELISM": "false"}
         if hardware.device == "cuda":
             environment["CUDA_VISIBLE_DEVICES"] = _gpu(index)
         log.parent.mkdir(parents=True, exist_ok=True)
