@@ -62,10 +62,17 @@ def load(text: str) -> Settings:
 
 # --- wrong requests --------------------------------------------------------------------------------------------------
 
+TASKS = "csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"
 WRONG = [
-    (["task=imbd"], "no such task; did you mean imdb? valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
-    (["task=poems"], "task=poems: no such task; valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
-    (["task="], "valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"),
+    (
+        ["task=imbd"],
+        f"no such task; did you mean imdb? valid: {TASKS}",
+    ),
+    (
+        ["task=poems"],
+        f"task=poems: no such task; valid: {TASKS}",
+    ),
+    (["task="], f"valid: {TASKS}"),
     (["task=null"], "task=null: no such task"),
     (["task=[imdb,csv]"], "no such task"),
     (["model=roberta"], "did you mean roberta-base?"),
@@ -248,7 +255,12 @@ def test_a_group_of_ones_own_is_added(own: Callable[[str, str], Path], capsys: p
 @pytest.mark.parametrize(
     ("name", "text", "override", "message"),
     [
-        ("task/tickets.yaml", MINE, "task=tickts", "did you mean tickets? valid: csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2, tickets"),
+        (
+            "task/tickets.yaml",
+            MINE,
+            "task=tickts",
+            f"did you mean tickets? valid: {TASKS}, tickets",
+        ),
         ("task/imdb.yaml", MINE, "seed=1", "task/imdb.yaml has the name of a shipped one"),
         ("task/broken.yaml", "name: [\n", "task=broken", "broken.yaml"),
         ("task/twice.yaml", "name: a\nname: b\n", "task=twice", "twice.yaml"),
@@ -432,3 +444,15 @@ def test_make_help_explains_every_target_and_variable() -> None:
     assert {"TASK", "MODEL", "SEARCH", "BUDGET", "STUDY", "ARGS", "PYTHON"} == set(variables)
     explained = re.findall(r"^  ([A-Za-z-]+) +\S", make("help"), re.MULTILINE)
     assert explained == targets + variables
+
+
+def test_squad_without_files_or_network_says_how_to_supply_data(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    said = refusal(capsys, "sweep", "task=squad", "hardware.device=cpu")
+    for way in ("task.hub.path=rajpurkar/squad", "task.files.train=<path>", "TASK=qa_demo", "HF_HOME"):
+        assert way in said
+    assert not list(here.iterdir())

@@ -7,7 +7,6 @@ import io
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -540,7 +539,7 @@ def test_an_unlabelled_hub_split_is_named(hub_folder: Path) -> None:
 @pytest.mark.parametrize("offline", [True, False])
 @pytest.mark.parametrize(
     ("files", "remedy"),
-    [(None, ["of your own", "TASK=csv"]), ({}, ["in the published layout", "task.source=files", "TASK=qa_demo"])],
+    [(None, ["your own files", "TASK=csv"]), ({}, ["published files", "task.source=files"])],
 )
 def test_a_hub_out_of_reach_is_told_at_once_with_what_to_do(
     package: dict[str, Any], monkeypatch: pytest.MonkeyPatch, offline: bool, files: Any, remedy: list[str]
@@ -553,10 +552,11 @@ def test_a_hub_out_of_reach_is_told_at_once_with_what_to_do(
         api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9")
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    begin = time.monotonic()
+        # It retries a name that does not resolve for a long time, so it must not be asked.
+        monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("the hub is known to be away"))
     with pytest.raises(RequestError) as caught:
         reading.read(task(**hub("nobody/nothing"), packaged=package, files=files))
-    assert time.monotonic() - begin < 5
+    assert "qa_demo" not in str(caught.value)
     for part in ("task.hub.path=nobody/nothing", "task.source=packaged", *remedy, "HF_HUB_OFFLINE=1"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)

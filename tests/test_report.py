@@ -53,7 +53,9 @@ def made_up_records(settings: Settings, n: int = 12, seed: int = 3) -> list[Tria
             reason = f"the training loss is nan at step 4 {HOSTILE}"
             records.append(TrialRecord(**common, status=Status.FAILED, reason=reason, seconds=seconds))
         elif number in (2, 5, 7):
-            metrics = {f"validation_{name}": worth for name in ("accuracy", "precision", "recall", "f1", "f1_weighted", "loss")}
+            metrics = {
+                f"validation_{name}": worth for name in ("accuracy", "precision", "recall", "f1", "f1_weighted", "loss")
+            }
             done = {"status": Status.COMPLETE, "step": total, "rungs": {0: early}, "score": worth, "metrics": metrics}
             records.append(TrialRecord(**common, **done, seconds=seconds))
         else:
@@ -82,7 +84,14 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
     n = sum(map(sum, confusion))
     hits = sum(confusion[i][i] for i in range(k))
     low, high = wilson(hits, n)
-    everything = {"accuracy": hits / n, "precision": 0.861, "recall": 0.859, "f1": 0.858, "f1_weighted": 0.857, "loss": 0.345}
+    everything = {
+        "accuracy": hits / n,
+        "precision": 0.861,
+        "recall": 0.859,
+        "f1": 0.858,
+        "f1_weighted": 0.857,
+        "loss": 0.345,
+    }
     return {
         "study": settings.study,
         "task": settings.task.name,

@@ -132,3 +132,19 @@ def test_time_stops_new_trials_while_promotions_still_fit() -> None:
     assert schedule.may_start(plan, trials, hours_spent=0.8, max_hours=None)
     action = schedule.next_action(plan, trials, may_start=False)
     assert action == schedule.Resume(0)
+
+
+def test_time_is_left_for_the_best_trial_where_it_is_a_long_one() -> None:
+    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, maximize=True)
+    minutes = (3, 3, 3, 15)  # of 0.2 of each: a whole one of mean length takes 30 minutes, the last one 75
+    trials = [
+        TrialRecord(
+            i, {}, Status.PAUSED, step=20, total_steps=100, rungs={0: i / 10}, seconds={"training": 60.0 * took}
+        )
+        for i, took in enumerate(minutes)
+    ]
+    # 5 trials of 0.2 and 0.8 of one make 1.8 of mean length, 0.9 hours; the best takes 0.8 * 45 minutes more.
+    assert schedule.may_start(plan, trials, hours_spent=0.4, max_hours=1.5 + 1e-9)
+    assert not schedule.may_start(plan, trials, hours_spent=0.4, max_hours=1.49)
+    short = [change(trial, rungs={0: 1 - trial.rungs[0]}) for trial in trials]  # the best is one of the short ones
+    assert schedule.may_start(plan, short, hours_spent=0.4, max_hours=0.9 + 1e-9)

@@ -13,12 +13,13 @@ from typing import Any
 
 import mlflow
 import optuna
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 
 import make
 import tiny
-from hpsearch import coordinator, sweep
+from hpsearch import coordinator, squad, sweep
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Settings
@@ -72,6 +73,32 @@ def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -
 def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Swept:
     settings, home = request_of(tmp_path_factory.mktemp("sweep"), tiny_model)
     return Swept(settings, home, sweep.run_sweep(settings, home))
+
+
+def test_questions_are_swept_as_texts_are(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(300, 0))
+    longer = ("search.space.train.epochs.choices=[12]", "budget.max_trials=3", "search.keep=0.34")
+    windows = ("task.max_length=32", "task.stride=8")
+    settings = make.toy_settings(rows, tiny_model("bert"), "bert", *OVERRIDES, *longer, *windows, task="qa_files")
+    done = Swept(settings, tmp_path / "home", sweep.run_sweep(settings, tmp_path / "home"))
+    test = done.summary["test"]
+    assert done.summary["trials"]["complete"] == 1
+    assert done.summary["metric"] == test["metric"] == "f1"
+    assert test["value"] > 0.7
+    assert test["low"] < test["value"] <= test["high"]
+    assert {"exact_match", "has_answer_f1", "no_answer_accuracy"} <= test["all"].keys()
+    assert done.summary["labels"] == []
+    assert test["confusion"] is None
+    best = done.records()[done.summary["best"]["trial"]]
+    assert best.fitted == done.summary["winner"]["fitted"]
+    assert isinstance(best.fitted["no_answer_threshold"], float)
+    assert "exact match" in (done.folder / "report.html").read_text()
+    mlflow.set_tracking_uri(f"sqlite:///{done.home / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model(done.client().get_run(best.run_id).data.tags["hpsearch.model"])
+    asked = tiny.questions(60, 1)
+    out = model.predict(pd.DataFrame(asked)[["question", "context"]])
+    golds = [[answer["text"] for answer in row["answers"]] for row in asked]
+    assert squad.scores(out["answer"].tolist(), golds)[1].mean() > 0.7
 
 
 def test_summary_keeps_its_contract(swept: Swept) -> None:

@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, get_scheduler, set_seed
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    get_scheduler,
+    set_seed,
+)
+from transformers.utils import ModelOutput
 
 import make
 import tiny
@@ -57,13 +63,39 @@ class Recorder:
         return {p.step: p.metrics["train_loss"] for p in self.points if "train_loss" in p.metrics}
 
 
-def reference_losses(settings: Settings, spec: TrialSpec, warm: Warm) -> dict[int, float]:
+def toy_questions(tmp_path: Path, tiny_model: Model, family: str, *overrides: str) -> tuple[TrialSpec, Warm]:
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(190, 0))
+    windows = ("task.max_length=32", "task.stride=8")
+    settings = make.toy_settings(rows, tiny_model(family), family, *windows, *overrides, task="qa_files")
+    ref = make.prepared(settings, tmp_path)
+    return TrialSpec(0, settings, ref, tmp_path / "trial"), Warm(hardware.resolve(settings.hardware))
+
+
+def class_loss(outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return functional.cross_entropy(outputs["logits"], batch["labels"])
+
+
+def span_loss(outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The mean over questions, first and last token, of the cross-entropy among the tokens that may be answers."""
+    losses = []
+    for row, allowed in enumerate(batch["candidates"]):
+        for end, name in enumerate(("start_logits", "end_logits")):
+            gold = batch["labels"][row, end]
+            losses.append(outputs[name][row][allowed].logsumexp(0) - outputs[name][row][gold])
+    return torch.stack(losses).mean()
+
+
+def reference_losses(
+    settings: Settings,
+    spec: TrialSpec,
+    warm: Warm,
+    head: type = AutoModelForSequenceClassification,
+    loss_of: Callable[[ModelOutput, dict[str, torch.Tensor]], torch.Tensor] = class_loss,
+) -> dict[int, float]:
     """A plain fine-tuning loop: no Trainer, no accumulation, the order of batches that the trial says it uses."""
     tokens = warm.tokens(spec.data, settings, "train")
     set_seed(settings.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        settings.model.path, num_labels=2, attn_implementation="eager", dtype=torch.float32
-    )
+    model = head.from_pretrained(settings.model.path, num_labels=2, attn_implementation="eager", dtype=torch.float32)
     model.config.pad_token_id = warm.tokenizer(settings.model).pad_token_id
     model.train()
     for module in model.modules():
@@ -78,14 +110,15 @@ def reference_losses(settings: Settings, spec: TrialSpec, warm: Warm) -> dict[in
     schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
     order = training.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
     pad = warm.tokenizer(settings.model).pad_token_id
+    types = models.FAMILIES[settings.model.family].types
     losses, step = {}, 0
     for epoch in range(int(settings.train.epochs)):
         order.set_epoch(epoch)
         indices = list(order)
         for start in range(0, len(indices), settings.train.batch_size):
-            batch = collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad, types=False)
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            loss = functional.cross_entropy(logits, batch["labels"])
+            batch = collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad, types)
+            inputs = {name: batch[name] for name in batch.keys() - {"labels", "candidates"}}
+            loss = loss_of(model(**inputs), batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.train.max_grad_norm)
             optimizer.step()
@@ -108,6 +141,21 @@ def test_losses_are_those_of_a_plain_loop(tmp_path: Path, tiny_model: Model, fam
     expected = reference_losses(spec.settings, spec, warm)
     assert recorder.losses().keys() == expected.keys()
     assert len(expected) == result.total_steps > 10
+    assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
+
+
+@pytest.mark.parametrize("micro", ["null", "4"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_losses_of_questions_are_those_of_a_plain_loop(
+    tmp_path: Path, tiny_model: Model, family: str, micro: str
+) -> None:
+    how = ("model.dropout=0.0", "train.log_every=1", f"train.micro_batch_size={micro}")
+    spec, warm = toy_questions(tmp_path, tiny_model, family, *how)
+    recorder = Recorder()
+    assert run_trial(spec, warm, recorder.line()).status is Status.COMPLETE
+    expected = reference_losses(spec.settings, spec, warm, AutoModelForQuestionAnswering, span_loss)
+    assert recorder.losses().keys() == expected.keys()
+    assert len(expected) > 10
     assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
 
 

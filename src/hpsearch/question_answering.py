@@ -47,8 +47,9 @@ class QuestionAnswering(Kind):
         """A context longer than the model takes is read in windows, and is taken as it is: answers are spans of it."""
         super().check(settings)
         task, shortest = settings.task, min(possible(settings, "task.max_length"))
+        truncations = possible(settings, "task.truncation")
         for wrong, setting, value, rule in (
-            (possible(settings, "task.truncation") != ("windows",), "truncation", task.truncation, "must be windows"),
+            (truncations != ("windows",), "truncation", " or ".join(truncations), "must be windows, and not searched"),
             (task.clean != "none", "clean", task.clean, "must be none: answers are given by their place"),
             (task.labels is not None, "labels", task.labels, "must be null: there are no classes"),
             (task.longest_answer is None, "longest_answer", "null", "must be given: the most tokens of an answer"),

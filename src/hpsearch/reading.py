@@ -95,7 +95,9 @@ def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
         raise RequestError(f"task.packaged.where={described.where}: no row of {path.name} matches")
     columns = {column: [values[i] for i in keep] for column, values in rows.columns.items()}
     if described.classes is not None:
-        label = task.columns["label"]
+        label = task.columns.get("label")
+        if label is None:
+            raise RequestError(f"task.packaged.classes: task.kind={task.kind} has no column label; set it to null")
         if unknown := sorted(set(columns[label]) - described.classes.keys()):
             raise RequestError(f"task.packaged.classes={described.classes}: no name for label {unknown[0]!r}; add it")
         columns[label] = [described.classes[value] for value in columns[label]]
@@ -349,15 +351,17 @@ def _load_hub(described: HubData, instead: str) -> Any:
 
 def _instead(task: TaskSettings) -> str:
     """What a user can do where the hub gives no data."""
-    packaged = "choose task.source=packaged, which needs no network; or " if task.packaged is not None else ""
-    layout = " in the published layout" if task.files is not None else " of your own"
-    files = (
-        "task.source=files task.files.train=<path>" if task.files is not None else "TASK=csv task.files.train=<path>"
-    )
+    ways = []
+    if task.packaged is not None:
+        ways.append("choose task.source=packaged, which needs no network")
     if task.files is not None:
-        files += " (and task.files.test=<path>), or see how it works with TASK=qa_demo"
-    return (
-        f"check task.hub.path, config and revision; {packaged}give files{layout} with "
-        f"{files}; or load the data set once where there is a network, copy the Hugging Face cache "
-        "here, and set HF_HOME to it and HF_HUB_OFFLINE=1"
+        ways.append("give the published files with task.source=files task.files.train=<path> task.files.test=<path>")
+    else:
+        ways.append("give your own files with TASK=csv task.files.train=<path>")
+    if task.kind == "question_answering":
+        ways.append("see how it works with TASK=qa_demo, which needs neither")
+    ways.append(
+        "load the data set once where there is a network, copy the Hugging Face cache here, and set HF_HOME to it and "
+        "HF_HUB_OFFLINE=1"
     )
+    return "check task.hub.path, config and revision; " + "; or ".join(ways)

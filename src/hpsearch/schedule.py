@@ -91,7 +91,8 @@ def share_to_train(plan: Plan, trials: int) -> float:
 def may_start(plan: Plan, trials: Sequence[TrialRecord], hours_spent: float, max_hours: float | None) -> bool:
     """Whether the time left holds one more trial and the promotions that are then due.
 
-    The time a trial takes is estimated from the schedules trained so far, in whole trials.
+    The time a trial takes is estimated from the schedules trained so far, in whole trials; for trials that are about to
+    go on, from their own: a trial with more epochs or smaller batches than most may well be the best.
     """
     if max_hours is None:
         return True
@@ -99,7 +100,20 @@ def may_start(plan: Plan, trials: Sequence[TrialRecord], hours_spent: float, max
     if trained == 0:
         return hours_spent < max_hours
     hours_each = hours_spent / trained
-    return share_to_train(plan, len(trials) + 1) * hours_each <= max_hours
+    return (share_to_train(plan, len(trials) + 1) + _excess(plan, trials)) * hours_each <= max_hours
+
+
+def _excess(plan: Plan, trials: Sequence[TrialRecord]) -> float:
+    """What the trials that are about to go on will take beyond as many of mean length, in whole trials."""
+    begun = [t for t in trials if t.step and t.total_steps]
+    mean = sum(sum(t.seconds.values()) for t in begun) / sum(t.step / t.total_steps for t in begun)
+    if not plan.rungs or not mean:
+        return 0.0
+    excess = 0.0
+    for trial in _ranked(plan, trials, 0)[: quota(plan, 0, len(trials) + 1)]:
+        share = trial.step / trial.total_steps
+        excess += (1 - share) * max(0.0, sum(trial.seconds.values()) / share / mean - 1)
+    return excess
 
 
 def _promotable(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[TrialRecord]:
