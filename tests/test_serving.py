@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
 import tracked
@@ -33,42 +34,96 @@ from tracked import LABELS, data_ref
 # isort: split
 import mlflow
 
-from hpsearch import served_model
+from hpsearch import served_classifier, served_reader
 
 TEXTS = [text for text, _ in tiny.sentences(5, seed=1)] + ["a good<br />film &amp; plot", "", "the " * 60 + "bad"]
+ASKED = pd.DataFrame(tiny.questions(24, seed=3, longest=14))[["question", "context"]]  # each is one window
+LONG = pd.DataFrame(tiny.questions(12, seed=4, longest=90))[["question", "context"]]
+TOPICS = ("blame", "metal", "praise")
+THRESHOLDS = [0.3, 0.9, 0.5]
+MARGIN = 1.0  # of "no answer" over the best answer, from which nothing is answered
+CARD = "# hpsearch-toy\n\nA card.\n"
+KIND_OF = {"text": "text_classification", "topics": "multilabel_classification", "reader": "question_answering"}
+TEXT = ("text_classification", {"text": "text"})  # of predict_file
 Models = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def settings() -> Settings:
-    return compose_settings("task.max_length=24")
+def reading(*overrides: str) -> Settings:
+    files = ("task=qa_files", "task.name=toy", "task.files.train=none.json")
+    return compose_settings(*files, "task.max_length=32", "task.stride=8", "task.longest_answer=3", *overrides)
+
+
+SETTINGS = {
+    "text": compose_settings("task.max_length=24"),
+    "topics": compose_settings("task=multilabel", "task.name=toy", "task.files.train=none.csv", "task.max_length=24"),
+    "reader": reading(),
+}
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A winner in the store."""
+
+    home: Path
+    tracking: Tracking
+    run_id: str
+    uri: str
+    folder: Path
+    """That the model was made from."""
+
+    def load(self) -> Any:
+        mlflow.set_tracking_uri(self.tracking.uri)
+        return mlflow.pyfunc.load_model(self.uri)
 
 
 @pytest.fixture(scope="module")
-def logged(settings: Settings, tiny_model: Models, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A home with a study whose winner is logged, the model's address, and the folder that it was made from."""
+def winners(tiny_model: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
+    """A home with a winner of each task kind."""
     home = tracked.new_home(tmp_path_factory.mktemp("home"))
-    folder = sharpened("bert", tiny_model, tmp_path_factory.mktemp("winner"))
-    tracking = Tracking(settings, home)
-    ref = data_ref(home)
-    parent = tracking.open_study(settings.study, settings, ref, {})
-    trial = tracked.run_trial(tracking, parent, 0, settings)
-    assert trial.run_id is not None
-    uri = tracking.log_winner(trial.run_id, folder, settings, ref, TEXTS[:2])
-    return SimpleNamespace(home=home, uri=uri, folder=folder, tracking=tracking, run_id=trial.run_id)
+    fitted = {"text": {}, "topics": {"thresholds": THRESHOLDS}, "reader": {"no_answer_threshold": MARGIN}}
+    examples = {"text": {"text": TEXTS[:2]}, "topics": {"text": TEXTS[:2]}, "reader": ASKED[:2].to_dict("list")}
+    found = {}
+    for number, (name, settings) in enumerate(SETTINGS.items()):
+        labels = {"text": LABELS, "topics": TOPICS, "reader": ()}[name]
+        folder = sharpened("bert", tiny_model, tmp_path_factory.mktemp(name), KIND_OF[name], len(labels))
+        tracking = Tracking(settings, home)
+        ref = replace(data_ref(home), labels=labels)
+        trial = tracked.run_trial(tracking, tracking.open_study(name, settings, ref, {}), number, settings)
+        assert trial.run_id is not None
+        winner = replace(trial, fitted=fitted[name])
+        uri = tracking.log_winner(winner, folder, settings, ref, examples[name], CARD)
+        found[name] = Logged(home, tracking, trial.run_id, uri, folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def logged(winners: dict[str, Logged]) -> Logged:
+    return winners["text"]
 
 
 @pytest.fixture
-def model(logged: Any) -> Any:
-    mlflow.set_tracking_uri(logged.tracking.uri)
-    return mlflow.pyfunc.load_model(logged.uri)
+def model(logged: Logged) -> Any:
+    return logged.load()
 
 
-def sharpened(family: str, tiny_model: Models, folder: Path) -> Path:
-    """A saved model as training leaves it, with weights large enough that texts differ in their scores."""
+@pytest.fixture
+def topics(winners: dict[str, Logged]) -> Any:
+    return winners["topics"].load()
+
+
+@pytest.fixture
+def reader(winners: dict[str, Logged]) -> Any:
+    return winners["reader"].load()
+
+
+def sharpened(
+    family: str, tiny_model: Models, folder: Path, kind: str = "text_classification", classes: int = 2
+) -> Path:
+    """A saved model as training leaves it, with weights large enough that inputs differ in their scores."""
     source = tiny_model(family)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    net = AutoModelForSequenceClassification.from_pretrained(source)
+    head = AutoModelForQuestionAnswering if kind == "question_answering" else AutoModelForSequenceClassification
+    net = head.from_pretrained(source, num_labels=classes or 2, ignore_mismatched_sizes=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     net.config.pad_token_id = tokenizer.pad_token_id
@@ -80,9 +135,11 @@ def sharpened(family: str, tiny_model: Models, folder: Path) -> Path:
     return folder
 
 
-def served(folder: Path, settings: Settings) -> served_model.TextClassifier:
-    model = served_model.TextClassifier()
-    config = serving.describe(settings, LABELS)
+def served(folder: Path, settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]) -> Any:
+    """The model that MLflow would load, without MLflow."""
+    reads = settings.task.kind == "question_answering"
+    model = served_reader.Reader() if reads else served_classifier.TextClassifier()
+    config = serving.describe(settings, labels, fitted)
     model.load_context(SimpleNamespace(artifacts={"model": str(folder)}, model_config=config))
     return model
 
@@ -104,12 +161,151 @@ def test_predictions_are_those_of_the_model_alone(family: str, tiny_model: Model
     settings = compose_settings("task.max_length=24", "task.truncation=head", f"model.family={family}")
     folder = sharpened(family, tiny_model, tmp_path)
     texts = [text for text, _ in tiny.sentences(40, seed=2, longest=40)]
-    found = served(folder, settings).predict(None, pd.DataFrame({"text": [f" {text}<br />" for text in texts]}))
+    found = served(folder, settings, LABELS, {}).predict(
+        None, pd.DataFrame({"text": [f" {text}<br />" for text in texts]})
+    )
     expected = one_by_one(folder, texts, 24)
     assert expected.std(axis=0).min() > 1e-3, "the model gives all texts the same score, so this test sees nothing"
     np.testing.assert_allclose([list(row.values()) for row in found["probabilities"]], expected, atol=1e-5)
     assert found["label"].tolist() == [LABELS[index] for index in expected.argmax(axis=1)]
     np.testing.assert_allclose(found["score"], expected.max(axis=1), atol=1e-5)
+
+
+def test_labels_are_those_whose_threshold_is_reached(winners: dict[str, Logged], topics: Any) -> None:
+    texts = [text["text"] for text in tiny.labelled(40, seed=2)]
+    found = topics.predict(texts)
+    tokenizer = AutoTokenizer.from_pretrained(winners["topics"].folder)
+    net = AutoModelForSequenceClassification.from_pretrained(winners["topics"].folder).eval()
+    rows = zip(texts, found["labels"], found["scores"], found["probabilities"], strict=True)
+    for text, labels, scores, probabilities in rows:
+        with torch.no_grad():
+            logits = net(**tokenizer(text, return_tensors="pt")).logits[0].double()
+        assert probabilities == pytest.approx(dict(zip(TOPICS, torch.sigmoid(logits).tolist(), strict=True)), abs=1e-5)
+        least = dict(zip(TOPICS, THRESHOLDS, strict=True))
+        assert labels == [topic for topic in TOPICS if probabilities[topic] >= least[topic]]
+        assert scores == [probabilities[topic] for topic in labels]
+    assert {len(labels) for labels in found["labels"]} > {0, 1}, "rows without a label and with several are seen"
+    assert sum("metal" not in labels and p["metal"] > 0.5 for labels, p in zip(*map(found.get, SEEN), strict=True))
+
+
+SEEN = ("labels", "probabilities")
+
+
+def spans_by_hand(folder: Path, question: str, context: str, longest: int) -> tuple[float, float, str]:
+    """Score of "no answer", score and text of the best answer, by looking at every span of a context that fits."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    net = AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    pair = tokenizer(question, context, return_offsets_mapping=True, return_tensors="pt")
+    offsets, part = pair.pop("offset_mapping")[0].tolist(), pair.sequence_ids(0)
+    null = 0
+    if all(which is not None for which in part):  # GPT-2: an end-of-text token stands between and at the end
+        end = tokenizer.eos_token_id
+        asked = [i for i, which in zip(pair["input_ids"][0].tolist(), part, strict=True) if which == 0]
+        read = [i for i, which in zip(pair["input_ids"][0].tolist(), part, strict=True) if which == 1]
+        ids = [*asked, end, *read, end]
+        pair = {"input_ids": torch.tensor([ids])}
+        offsets = [*offsets[: len(asked)], (0, 0), *offsets[len(asked) :], (0, 0)]
+        part, null = [*[0] * len(asked), None, *[1] * len(read), None], len(ids) - 1
+    with torch.no_grad():
+        output = net(**pair)
+    start, end_logits = output.start_logits[0].double().tolist(), output.end_logits[0].double().tolist()
+    spans = [
+        (start[i] + end_logits[j], context[offsets[i][0] : offsets[j][1]].strip())
+        for i in range(len(part))
+        for j in range(i, min(len(part), i + longest))
+        if part[i] == part[j] == 1
+    ]
+    return start[null] + end_logits[null], *max(spans)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_answers_are_those_of_the_model_alone(family: str, tiny_model: Models, tmp_path: Path) -> None:
+    folder = sharpened(family, tiny_model, tmp_path, "question_answering")
+    expected = [
+        spans_by_hand(folder, question, context, 3)
+        for question, context in zip(ASKED["question"], ASKED["context"], strict=True)
+    ]
+    margins = [null - score for null, score, _ in expected]
+    threshold = float(np.mean(sorted(margins)[11:13]))  # leaves half of the questions unanswered
+    reader = served(folder, reading(f"model.family={family}"), (), {"no_answer_threshold": threshold})
+    found = reader.predict(None, ASKED)
+    assert found["best_answer"].tolist() == [answer for _, _, answer in expected]
+    assert found["no_answer"].tolist() == [margin > threshold for margin in margins]
+    assert found["no_answer"].sum() == 12
+    assert len(set(found["answer"])) > 3, "the model says the same of all contexts, so this test sees nothing"
+
+
+@pytest.mark.parametrize(("threshold", "silent"), [(None, 0), (1e6, 0), (-1e6, len(ASKED))])
+def test_the_threshold_decides_what_is_not_answered(
+    threshold: float | None, silent: int, winners: dict[str, Logged]
+) -> None:
+    found = served(winners["reader"].folder, reading(), (), {"no_answer_threshold": threshold}).predict(None, ASKED)
+    assert found["no_answer"].sum() == silent
+    assert (found["answer"] == "").sum() == silent
+    assert all(found["best_answer"] != "")
+
+
+def check_places(found: pd.DataFrame, contexts: list[str]) -> None:
+    assert found.dtypes[["score", "begin", "end", "no_answer"]].astype(str).tolist() == [
+        "float64",
+        "int64",
+        "int64",
+        "bool",
+    ]
+    for row, context in zip(found.to_dict("records"), contexts, strict=True):
+        assert 0 < row["score"] <= 1
+        if row["no_answer"]:
+            assert (row["answer"], row["begin"], row["end"]) == ("", -1, -1)
+            assert row["best_answer"] in context
+        else:
+            assert row["answer"] == row["best_answer"] == context[row["begin"] : row["end"]]
+            assert row["answer"].strip() == row["answer"] != ""
+
+
+def test_answers_stand_at_their_places_in_long_contexts_too(reader: Any) -> None:
+    for given_input in (ASKED, LONG):
+        found = reader.predict(given_input)
+        check_places(found, given_input["context"].tolist())
+        assert set(found["no_answer"]) == {True, False}, "both are seen"
+    tokens = reader.unwrap_python_model().inference.tokenizer(LONG["context"].tolist())["input_ids"]
+    assert max(map(len, tokens)) > 64
+    assert found["begin"].max() > 200, "an answer stands where the first window does not reach"
+
+
+@hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(tiny.ASKED)), (st.text(max_size=200) | st.sampled_from(LONG["context"].tolist()))
+        ).filter(lambda pair: pair[1].strip()),
+        min_size=1,
+        max_size=20,
+    ),
+    st.randoms(),
+)
+def test_a_question_is_answered_alike_in_any_company(reader: Any, pairs: list[tuple[str, str]], rng: Any) -> None:
+    asked = pd.DataFrame(pairs, columns=["question", "context"])
+    places = list(range(len(pairs)))
+    rng.shuffle(places)
+    together, shuffled = reader.predict(asked), reader.predict(asked.iloc[places])
+    assert shuffled.index.tolist() == places
+    check_places(together, asked["context"].tolist())
+    np.testing.assert_allclose(shuffled["score"], together["score"].iloc[places], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given_input", "message"),
+    [
+        (pd.DataFrame({"question": ["which?"]}), "missing inputs \\['context'\\]"),
+        (pd.DataFrame({"query": ["which?"], "context": ["a film"]}), "missing inputs \\['question'\\]"),
+        (pd.DataFrame({"question": ["which?", " "], "context": ["a film"] * 2}), "row 1 of question is ' '"),
+        (pd.DataFrame({"question": ["which?"], "context": [None]}, dtype=object), "row 0 of context is None"),
+        (pd.DataFrame({"question": ["which?"], "context": [3]}), "string"),
+    ],
+)
+def test_a_wrong_question_is_named(given_input: pd.DataFrame, message: str, reader: Any) -> None:
+    with pytest.raises(mlflow.MlflowException, match=message):
+        reader.predict(given_input)
 
 
 @hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -145,16 +341,27 @@ def test_a_wrong_input_is_named(given_input: pd.DataFrame, message: str, model: 
         model.predict(given_input)
 
 
-def test_the_logged_model_is_code_and_safetensors(logged: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("text", ["label", "score", "probabilities"]),
+        ("topics", ["labels", "scores", "probabilities"]),
+        ("reader", ["answer", "score", "begin", "end", "no_answer", "best_answer"]),
+    ],
+)
+def test_the_logged_model_is_code_and_safetensors(name: str, columns: list[str], winners: dict[str, Logged]) -> None:
+    logged = winners[name]
     folder = Path(mlflow.artifacts.download_artifacts(logged.uri, tracking_uri=logged.tracking.uri))
     assert logged.home in folder.parents, "the model lies outside the state folder"
     suffixes = {path.suffix for path in folder.rglob("*")}
     assert not suffixes & {".pkl", ".pickle", ".bin", ".pt", ".pth"}
     assert ".safetensors" in suffixes
+    assert (folder / "artifacts" / "README.md").read_text(encoding="utf-8") == CARD
     info = mlflow.models.get_model_info(str(folder))
     assert info.signature is not None
-    assert [column.name for column in info.signature.outputs] == ["label", "score", "probabilities"]
-    assert json.loads((folder / "input_example.json").read_text()) == TEXTS[:2]
+    assert [column.name for column in info.signature.outputs] == columns
+    example = json.loads((folder / "input_example.json").read_text())
+    assert example == (ASKED[:2].to_dict("records") if name == "reader" else TEXTS[:2])
     requirements = (folder / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", line) for line in requirements), requirements
     model = logged.tracking.client.get_logged_model(logged.uri.removeprefix("models:/"))
@@ -163,7 +370,10 @@ def test_the_logged_model_is_code_and_safetensors(logged: Any) -> None:
     assert logged.tracking.model_of(logged.run_id) == model.model_id
 
 
-def test_it_loads_where_hpsearch_is_not_installed(logged: Any, model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["text", "reader"])
+def test_it_loads_where_hpsearch_is_not_installed(name: str, winners: dict[str, Logged], tmp_path: Path) -> None:
+    logged = winners[name]
+    given_input = ASKED if name == "reader" else pd.DataFrame({"text": TEXTS})
     code = f"""
 import importlib.util, json, os, sys
 sys.path = [entry for entry in sys.path if not os.path.isdir(os.path.join(entry, "hpsearch"))]  # of `pip install -e`
@@ -172,9 +382,10 @@ import mlflow
 model = mlflow.pyfunc.load_model({logged.uri!r})
 import hpsearch
 assert hpsearch.__file__.startswith({str(logged.home)!r}), hpsearch.__file__
-for module in ("optuna", "hydra"):
+for module in ("optuna", "hydra", "datasets"):
     assert module not in sys.modules, module
-print(json.dumps(model.predict({TEXTS!r})["score"].tolist()))
+import pandas
+print(json.dumps(model.predict(pandas.DataFrame({given_input.to_dict("list")!r}))["score"].tolist()))
 """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {
@@ -186,14 +397,14 @@ print(json.dumps(model.predict({TEXTS!r})["score"].tolist()))
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), model.predict(TEXTS)["score"], atol=1e-6)
+    np.testing.assert_allclose(json.loads(done.stdout), logged.load().predict(given_input)["score"], atol=1e-6)
 
 
-def test_it_is_served_over_http(logged: Any, model: Any, tmp_path: Path) -> None:
+def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> None:
     port = tracked.free_port()
     code = (
         "from hpsearch import serving; import mlflow; "
-        f"mlflow.set_tracking_uri({logged.tracking.uri!r}); serving.serve({logged.uri!r}, {port})"
+        f"mlflow.set_tracking_uri({logged.tracking.uri!r}); serving.serve({logged.uri!r}, {port}, {TEXT[0]!r})"
     )
     address = f"http://127.0.0.1:{port}"
     log = tmp_path / "log"
@@ -213,6 +424,40 @@ def test_it_is_served_over_http(logged: Any, model: Any, tmp_path: Path) -> None
     assert wrong.status_code == 400
     assert "'review'" in wrong.text
     assert f"curl {address}/invocations" in log.read_text()
+
+
+def test_a_reader_is_served_over_http(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:
+    logged, port = winners["reader"], tracked.free_port()
+    code = (
+        "from hpsearch import serving; import mlflow; "
+        f"mlflow.set_tracking_uri({logged.tracking.uri!r}); "
+        f"serving.serve({logged.uri!r}, {port}, 'question_answering')"
+    )
+    address, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    folder = Path(mlflow.artifacts.download_artifacts(logged.uri, tracking_uri=logged.tracking.uri))
+    bodies = {
+        "records": {"dataframe_records": LONG.to_dict("records")},
+        "inputs": {"inputs": LONG.to_dict("list")},
+        "the example shown": serving.PRODUCTS["question_answering"].example,
+        "the example logged": json.loads((folder / "serving_input_example.json").read_text()),
+        "no context": {"dataframe_records": [{"question": "which?"}]},
+    }
+    with tracked.process(code, f"{address}/ping", log):
+        answers = {
+            name: requests.post(f"{address}/invocations", json=body, timeout=30) for name, body in bodies.items()
+        }
+    wrong = answers.pop("no context")
+    assert wrong.status_code == 400
+    assert "'context'" in wrong.text
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 200)
+    expected = reader.predict(LONG).to_dict("records")
+    for name in ("records", "inputs"):
+        for row, there in zip(answers[name].json()["predictions"], expected, strict=True):
+            assert row.pop("score") == pytest.approx(there["score"], abs=1e-6)
+            assert row == {key: value for key, value in there.items() if key != "score"}
+    logged_example = [row["answer"] for row in answers["the example logged"].json()["predictions"]]
+    assert logged_example == reader.predict(ASKED[:2])["answer"].tolist()
+    assert json.dumps(bodies["the example shown"]) in log.read_text()
 
 
 ROWS = [{"id": str(number), "text": text} for number, text in enumerate([*TEXTS, "NA", "null", 'a,\n"good" film\t!'])]
@@ -243,11 +488,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("suffix", serving.FORMATS)
 def test_a_file_is_labelled_row_for_row(
-    suffix: str, logged: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "ROWS", 4)  # so that the file takes several chunks
     source, destination = write(tmp_path / f"in{suffix}", ROWS), tmp_path / f"out{suffix}"
-    assert serving.predict_file(logged.uri, source, destination, "text") == len(ROWS)
+    assert serving.predict_file(logged.uri, source, destination, *TEXT) == len(ROWS)
     expected = model.predict([row["text"] for row in ROWS])
     found = read(destination)
     assert [{"id": row["id"], "text": row["text"]} for row in found] == ROWS
@@ -257,26 +502,102 @@ def test_a_file_is_labelled_row_for_row(
 
 
 @pytest.mark.parametrize("suffix", serving.FORMATS)
-def test_labels_that_a_file_has_are_not_covered_up(suffix: str, logged: Any, model: Any, tmp_path: Path) -> None:
+def test_questions_of_a_file_are_answered_row_for_row(
+    suffix: str, winners: dict[str, Logged], reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = pd.concat([ASKED, LONG], ignore_index=True)
+    rows = [{"q": row["question"], "id": str(i), "passage": row["context"]} for i, row in both.iterrows()]
+    source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
+    columns = {"question": "q", "context": "passage"}
+    uri, kind = winners["reader"].uri, "question_answering"
+    assert serving.predict_file(uri, source, destination, kind, columns) == len(rows)
+    at_once = read(destination)
+    monkeypatch.setattr(serving, "ROWS", 5)
+    serving.predict_file(uri, source, destination, kind, columns)
+    expected = reader.predict(both)
+    for found in (at_once, read(destination)):
+        assert list(found[0]) == ["q", "id", "passage", "answer", "score", "begin", "end", "no_answer"]
+        assert [{name: row[name] for name in rows[0]} for row in found] == rows
+        for name in ("answer", "begin", "end", "no_answer"):
+            values = expected[name].tolist()
+            assert [row[name] for row in found] == (values if suffix in TYPED else [str(value) for value in values])
+        np.testing.assert_allclose([float(row["score"]) for row in found], expected["score"], atol=1e-5)
+
+
+TYPED = (".jsonl", ".parquet")
+
+
+@pytest.mark.parametrize("suffix", serving.FORMATS)
+def test_a_row_of_a_file_may_get_several_labels(
+    suffix: str, winners: dict[str, Logged], topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ROWS", 3)
+    rows = [{"text": row["text"]} for row in tiny.labelled(20, seed=2)]
+    source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
+    serving.predict_file(winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"})
+    found, expected = read(destination), topics.predict([row["text"] for row in rows])
+    if suffix not in TYPED:
+        found = [row | {name: json.loads(row[name]) for name in ("labels", "scores")} for row in found]
+    assert [list(row) for row in found] == [["text", "labels", "scores"]] * len(rows)
+    assert [row["labels"] for row in found] == expected["labels"].tolist()
+    assert [] in [row["labels"] for row in found]
+    for row, scores in zip(found, expected["scores"], strict=True):
+        np.testing.assert_allclose(row["scores"], scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        (
+            "q,c\nwhich?,a film\n",
+            {"question": "q"},
+            r"no column context; it has q, c; name it with task.columns.context",
+        ),
+        ("q,c\nwhich?,a film\n", {"context": "c"}, r"no column question; .* task.columns.question"),
+        ("question,context\nwhich?,\n", {}, r"row 0 of context is ''"),
+    ],
+)
+def test_a_file_without_questions_is_named_and_nothing_is_left(
+    content: str, columns: dict[str, str], message: str, winners: dict[str, Logged], reader: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text(content)
+    named = {"question": "question", "context": "context"} | columns
+    with pytest.raises(RequestError, match=message):
+        serving.predict_file(
+            winners["reader"].uri, tmp_path / "in.csv", tmp_path / "out.csv", "question_answering", named
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_model_of_another_kind_is_named(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", ROWS)
+    with pytest.raises(RequestError, match="the model can't predict these rows"):
+        serving.predict_file(winners["topics"].uri, source, tmp_path / "out.csv", *TEXT)
+    with pytest.raises(RequestError, match="the model can't predict these rows"):
+        serving.predict_file(winners["reader"].uri, source, tmp_path / "out.csv", *TEXT)
+
+
+@pytest.mark.parametrize("suffix", serving.FORMATS)
+def test_labels_that_a_file_has_are_not_covered_up(suffix: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / f"in{suffix}", [{"review": "a good film", "label": "mine"}])
-    serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", "review")
+    serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
     (row,) = read(tmp_path / f"out{suffix}")
     assert row["label"] == "mine"
     assert row["predicted_label"] in LABELS
     assert "score" not in row
     write(source, [row])
     with pytest.raises(RequestError, match="has a column predicted_"):
-        serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", "review")
+        serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Any, model: Any, tmp_path: Path) -> None:
+def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / f"in{suffix}", ROWS[:1])
     if suffix == ".csv":
         source.write_text("id,text\n")
     else:
         pq.write_table(pq.read_table(source)[:0], source)
-    assert serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", "text") == 0
+    assert serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", *TEXT) == 0
     if suffix == ".csv":
         assert (tmp_path / "out.csv").read_text().strip() == "id,text,label,score"
     else:
@@ -300,28 +621,28 @@ def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Any, model: A
     ],
 )
 def test_a_file_that_cannot_be_labelled_is_named_and_nothing_is_left(
-    name: str, content: bytes, message: str, logged: Any, model: Any, tmp_path: Path
+    name: str, content: bytes, message: str, logged: Logged, model: Any, tmp_path: Path
 ) -> None:
     source = tmp_path / name
     source.write_bytes(content)
     destination = tmp_path / f"out{source.suffix}"
     destination.write_text("what was there before")
     with pytest.raises(RequestError, match=message):
-        serving.predict_file(logged.uri, source, destination, "text")
+        serving.predict_file(logged.uri, source, destination, *TEXT)
     assert destination.read_text() == "what was there before"
     assert {path.name for path in tmp_path.iterdir()} == {name, destination.name}
 
 
-def test_places_that_cannot_be_are_named(logged: Any, model: Any, tmp_path: Path) -> None:
+def test_places_that_cannot_be_are_named(logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", ROWS)
     with pytest.raises(RequestError, match="no such file"):
-        serving.predict_file(logged.uri, tmp_path / "absent.csv", tmp_path / "out.csv", "text")
+        serving.predict_file(logged.uri, tmp_path / "absent.csv", tmp_path / "out.csv", *TEXT)
     with pytest.raises(RequestError, match="is the file to label"):
-        serving.predict_file(logged.uri, source, source, "text")
+        serving.predict_file(logged.uri, source, source, *TEXT)
     with pytest.raises(RequestError, match="there is no folder"):
-        serving.predict_file(logged.uri, source, tmp_path / "absent" / "out.csv", "text")
+        serving.predict_file(logged.uri, source, tmp_path / "absent" / "out.csv", *TEXT)
     with pytest.raises(RequestError, match=r"let its name end in \.csv"):
-        serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", "text")
+        serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
     with pytest.raises(RequestError, match=r"models:/nothing/1: no model can be loaded"):
-        serving.predict_file("models:/nothing/1", source, tmp_path / "out.csv", "text")
+        serving.predict_file("models:/nothing/1", source, tmp_path / "out.csv", *TEXT)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

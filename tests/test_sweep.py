@@ -76,8 +76,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
 
 
 def test_questions_are_swept_as_texts_are(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
-    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(300, 0))
-    longer = ("search.space.train.epochs.choices=[12]", "budget.max_trials=3", "search.keep=0.34")
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(400, 0))
+    longer = (
+        "search.space.train.epochs.choices=[16]",
+        "budget.max_trials=3",
+        "search.space.train.learning_rate.low=0.008",
+    )
     windows = ("task.max_length=32", "task.stride=8")
     settings = make.toy_settings(rows, tiny_model("bert"), "bert", *OVERRIDES, *longer, *windows, task="qa_files")
     done = Swept(settings, tmp_path / "home", sweep.run_sweep(settings, tmp_path / "home"))

@@ -24,7 +24,7 @@ from hpsearch.text import TOKENISE_AT_ONCE
 from hpsearch.windows import Decoded, Span, Window, decode, probabilities, target, windows
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "squad-v2.0-half-dev.json"
-WORDPIECE = ("bert", "distilbert", "minilm")
+WORDPIECE = ("bert", "distilbert", "electra", "minilm")
 BYTES = ("roberta", "gpt2", "modernbert", "xlnet")
 assert {*tiny.FAMILIES} < {*WORDPIECE, *BYTES}
 

@@ -110,15 +110,18 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def write_model(family: str, folder: Path) -> Path:
-    """A 2-layer, width-16 model of the family with random weights and a tokenizer that knows the toy words."""
+def write_model(family: str, folder: Path, spread: float = 0.02) -> Path:
+    """A 2-layer, width-16 model of the family and a tokenizer that knows the toy words.
+
+    `spread` is the standard deviation of its random weights; 0.02, as wide models have it, lets one so narrow learn
+    texts with one label; to learn questions it needs about 0.14.
+    """
     tokenizer = _tokenizer(family)
     tokenizer.save_pretrained(folder)
     special = {
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")
     }
-    # Models this narrow learn slowly from the small weights that wide ones start with.
-    options = _CONFIGS[family] | special | {"vocab_size": len(tokenizer), "initializer_range": 0.2}
+    options = _CONFIGS[family] | special | {"vocab_size": len(tokenizer), "initializer_range": spread}
     config = AutoConfig.for_model(family, **options)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)

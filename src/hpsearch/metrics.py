@@ -110,4 +110,5 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # It holds the share, whatever rounding says at 0 and 1.
+    return min(share, max(0.0, float(centre - half))), max(share, min(1.0, float(centre + half)))
