@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 import hpsearch
+from hpsearch import serving
 
 PACKAGE = Path(hpsearch.__file__).parent
 ROOT = PACKAGE.parents[1]
-WORKER_HALF = ("tasks", "models", "data", "reading", "checkpoints", "training", "trial", "worker")
+WORKER_HALF = (
+    *("tasks", "kinds", "classification", "question_answering", "squad", "windows", "tokens", "text", "examples"),
+    *("models", "data", "reading", "checkpoints", "training", "trial", "worker", "inference"),
+)
 COORDINATORS_ONLY = {"optuna", "mlflow", "hydra"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
@@ -49,22 +53,27 @@ def imported(module: str, top_level: bool = True) -> set[str]:
     return names
 
 
-def closure(module: str) -> dict[str, str]:
-    """Every top-level package that importing `module` brings in, and the module of ours that imports it."""
-    found: dict[str, str] = {}
-    todo, seen = [module], set()
+def walk(module: str) -> dict[str, set[str]]:
+    """Every module of ours that importing `module` runs, and what each imports."""
+    found: dict[str, set[str]] = {}
+    todo = [module]
     while todo:
         here = todo.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        for name in imported(here):
-            package, _, inside = name.partition(".")
-            if package == "hpsearch":
-                todo += [inside.partition(".")[0]] if inside.partition(".")[0] in MODULES else []
-            else:
-                found[package] = here
+        if here not in found:
+            found[here] = imported(here)
+            inside = {name.split(".")[1] for name in found[here] if name.startswith("hpsearch.")}
+            todo += sorted(inside & set(MODULES))
     return found
+
+
+def closure(module: str) -> dict[str, str]:
+    """Every top-level package that importing `module` brings in, and the module of ours that imports it."""
+    return {
+        name.partition(".")[0]: here
+        for here, names in walk(module).items()
+        for name in names
+        if not name.startswith("hpsearch")
+    }
 
 
 def test_modules_are_found() -> None:
@@ -94,6 +103,20 @@ def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
         "sklearn",
         "matplotlib",
     }
+
+
+@pytest.mark.parametrize("script", sorted({product.script.stem for product in serving.PRODUCTS.values()}))
+def test_a_served_model_imports_only_what_is_sent_along(script: str) -> None:
+    ours = walk(script).keys() - {script}
+    assert {"inference", "errors"} <= ours
+    assert {f"{module}.py" for module in ours} <= set(serving.CODE)
+    foreign = {normal(package) for package in closure(script)} - set(sys.stdlib_module_names)
+    assert foreign <= set(serving.REQUIREMENTS)
+
+
+def test_nothing_is_sent_along_in_vain() -> None:
+    needed = {module for product in serving.PRODUCTS.values() for module in walk(product.script.stem)}
+    assert set(serving.CODE) - {"__init__.py"} <= {f"{module}.py" for module in needed}
 
 
 def test_every_imported_package_is_declared() -> None:

@@ -40,8 +40,7 @@ TEXTS = [text for text, _ in tiny.sentences(5, seed=1)] + ["a good<br />film &am
 ASKED = pd.DataFrame(tiny.questions(24, seed=3, longest=14))[["question", "context"]]  # each is one window
 LONG = pd.DataFrame(tiny.questions(12, seed=4, longest=90))[["question", "context"]]
 TOPICS = ("blame", "metal", "praise")
-THRESHOLDS = [0.3, 0.9, 0.5]
-MARGIN = 1.0  # of "no answer" over the best answer, from which nothing is answered
+LABELLED = [row["text"] for row in tiny.labelled(40, seed=2)]
 CARD = "# hpsearch-toy\n\nA card.\n"
 KIND_OF = {"text": "text_classification", "topics": "multilabel_classification", "reader": "question_answering"}
 TEXT = ("text_classification", {"text": "text"})  # of predict_file
@@ -76,21 +75,42 @@ class Logged:
         return mlflow.pyfunc.load_model(self.uri)
 
 
+def halving_thresholds(folder: Path) -> dict[str, Any]:
+    """Thresholds that give each label to half of the toy texts."""
+    found = served(folder, SETTINGS["topics"], TOPICS, {"thresholds": [0.5] * 3}).predict(None, texts_of(LABELLED))
+    return {"thresholds": [float(np.median([row[topic] for row in found["probabilities"]])) for topic in TOPICS]}
+
+
+def halving_threshold(folder: Path) -> dict[str, Any]:
+    """The threshold that leaves half of the short questions unanswered."""
+    return {"no_answer_threshold": float(np.median([null - best for null, best, _ in by_hand(folder, ASKED)]))}
+
+
+FITTED: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "text": lambda _: {},
+    "topics": halving_thresholds,
+    "reader": halving_threshold,
+}
+
+
+def texts_of(texts: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"text": texts})
+
+
 @pytest.fixture(scope="module")
 def winners(tiny_model: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
     """A home with a winner of each task kind."""
     home = tracked.new_home(tmp_path_factory.mktemp("home"))
-    fitted = {"text": {}, "topics": {"thresholds": THRESHOLDS}, "reader": {"no_answer_threshold": MARGIN}}
     examples = {"text": {"text": TEXTS[:2]}, "topics": {"text": TEXTS[:2]}, "reader": ASKED[:2].to_dict("list")}
     found = {}
     for number, (name, settings) in enumerate(SETTINGS.items()):
-        labels = {"text": LABELS, "topics": TOPICS, "reader": ()}[name]
+        labels: tuple[str, ...] = {"text": LABELS, "topics": TOPICS, "reader": ()}[name]
         folder = sharpened("bert", tiny_model, tmp_path_factory.mktemp(name), KIND_OF[name], len(labels))
         tracking = Tracking(settings, home)
         ref = replace(data_ref(home), labels=labels)
         trial = tracked.run_trial(tracking, tracking.open_study(name, settings, ref, {}), number, settings)
         assert trial.run_id is not None
-        winner = replace(trial, fitted=fitted[name])
+        winner = replace(trial, fitted=FITTED[name](folder))
         uri = tracking.log_winner(winner, folder, settings, ref, examples[name], CARD)
         found[name] = Logged(home, tracking, trial.run_id, uri, folder)
     return found
@@ -172,23 +192,21 @@ def test_predictions_are_those_of_the_model_alone(family: str, tiny_model: Model
 
 
 def test_labels_are_those_whose_threshold_is_reached(winners: dict[str, Logged], topics: Any) -> None:
-    texts = [text["text"] for text in tiny.labelled(40, seed=2)]
-    found = topics.predict(texts)
-    tokenizer = AutoTokenizer.from_pretrained(winners["topics"].folder)
-    net = AutoModelForSequenceClassification.from_pretrained(winners["topics"].folder).eval()
-    rows = zip(texts, found["labels"], found["scores"], found["probabilities"], strict=True)
-    for text, labels, scores, probabilities in rows:
+    folder = winners["topics"].folder
+    thresholds = dict(zip(TOPICS, halving_thresholds(folder)["thresholds"], strict=True))
+    found = topics.predict(LABELLED)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    net = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for text, row in zip(LABELLED, found.to_dict("records"), strict=True):
         with torch.no_grad():
-            logits = net(**tokenizer(text, return_tensors="pt")).logits[0].double()
-        assert probabilities == pytest.approx(dict(zip(TOPICS, torch.sigmoid(logits).tolist(), strict=True)), abs=1e-5)
-        least = dict(zip(TOPICS, THRESHOLDS, strict=True))
-        assert labels == [topic for topic in TOPICS if probabilities[topic] >= least[topic]]
-        assert scores == [probabilities[topic] for topic in labels]
-    assert {len(labels) for labels in found["labels"]} > {0, 1}, "rows without a label and with several are seen"
-    assert sum("metal" not in labels and p["metal"] > 0.5 for labels, p in zip(*map(found.get, SEEN), strict=True))
-
-
-SEEN = ("labels", "probabilities")
+            logits = net(**tokenizer(text, truncation=True, max_length=24, return_tensors="pt")).logits[0].double()
+        expected = dict(zip(TOPICS, torch.sigmoid(logits).tolist(), strict=True))
+        assert row["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert row["labels"] == [topic for topic in TOPICS if row["probabilities"][topic] >= thresholds[topic]]
+        assert row["scores"] == [row["probabilities"][topic] for topic in row["labels"]]
+    for topic in TOPICS:
+        assert sum(topic in labels for labels in found["labels"]) == len(LABELLED) / 2
+    assert [] in found["labels"].tolist()
 
 
 def spans_by_hand(folder: Path, question: str, context: str, longest: int) -> tuple[float, float, str]:
@@ -218,19 +236,20 @@ def spans_by_hand(folder: Path, question: str, context: str, longest: int) -> tu
     return start[null] + end_logits[null], *max(spans)
 
 
+def by_hand(folder: Path, asked: pd.DataFrame, longest: int = 3) -> list[tuple[float, float, str]]:
+    pairs = zip(asked["question"], asked["context"], strict=True)
+    return [spans_by_hand(folder, question, context, longest) for question, context in pairs]
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_answers_are_those_of_the_model_alone(family: str, tiny_model: Models, tmp_path: Path) -> None:
     folder = sharpened(family, tiny_model, tmp_path, "question_answering")
-    expected = [
-        spans_by_hand(folder, question, context, 3)
-        for question, context in zip(ASKED["question"], ASKED["context"], strict=True)
-    ]
+    expected = by_hand(folder, ASKED)
     margins = [null - score for null, score, _ in expected]
-    threshold = float(np.mean(sorted(margins)[11:13]))  # leaves half of the questions unanswered
-    reader = served(folder, reading(f"model.family={family}"), (), {"no_answer_threshold": threshold})
-    found = reader.predict(None, ASKED)
+    fitted = halving_threshold(folder)
+    found = served(folder, reading(f"model.family={family}"), (), fitted).predict(None, ASKED)
     assert found["best_answer"].tolist() == [answer for _, _, answer in expected]
-    assert found["no_answer"].tolist() == [margin > threshold for margin in margins]
+    assert found["no_answer"].tolist() == [margin > fitted["no_answer_threshold"] for margin in margins]
     assert found["no_answer"].sum() == 12
     assert len(set(found["answer"])) > 3, "the model says the same of all contexts, so this test sees nothing"
 
@@ -263,21 +282,22 @@ def check_places(found: pd.DataFrame, contexts: list[str]) -> None:
 
 
 def test_answers_stand_at_their_places_in_long_contexts_too(reader: Any) -> None:
-    for given_input in (ASKED, LONG):
-        found = reader.predict(given_input)
-        check_places(found, given_input["context"].tolist())
-        assert set(found["no_answer"]) == {True, False}, "both are seen"
+    check_places(reader.predict(ASKED), ASKED["context"].tolist())
+    assert set(reader.predict(ASKED)["no_answer"]) == {True, False}, "both are seen"
+    found = reader.predict(LONG)
+    check_places(found, LONG["context"].tolist())
     tokens = reader.unwrap_python_model().inference.tokenizer(LONG["context"].tolist())["input_ids"]
     assert max(map(len, tokens)) > 64
     assert found["begin"].max() > 200, "an answer stands where the first window does not reach"
 
 
+CONTEXTS = (st.text(max_size=200) | st.sampled_from(LONG["context"].tolist())).filter(str.strip)
+
+
 @hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from(sorted(tiny.ASKED)), (st.text(max_size=200) | st.sampled_from(LONG["context"].tolist()))
-        ).filter(lambda pair: pair[1].strip()),
+        st.tuples(st.sampled_from(sorted(tiny.ASKED)), CONTEXTS),
         min_size=1,
         max_size=20,
     ),
@@ -532,10 +552,10 @@ def test_a_row_of_a_file_may_get_several_labels(
     suffix: str, winners: dict[str, Logged], topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "ROWS", 3)
-    rows = [{"text": row["text"]} for row in tiny.labelled(20, seed=2)]
+    rows = [{"text": text} for text in LABELLED]
     source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
     serving.predict_file(winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"})
-    found, expected = read(destination), topics.predict([row["text"] for row in rows])
+    found, expected = read(destination), topics.predict(LABELLED)
     if suffix not in TYPED:
         found = [row | {name: json.loads(row[name]) for name in ("labels", "scores")} for row in found]
     assert [list(row) for row in found] == [["text", "labels", "scores"]] * len(rows)
@@ -551,7 +571,7 @@ def test_a_row_of_a_file_may_get_several_labels(
         (
             "q,c\nwhich?,a film\n",
             {"question": "q"},
-            r"no column context; it has q, c; name it with task.columns.context",
+            r"no column context; it has q, c; name it with task.co",
         ),
         ("q,c\nwhich?,a film\n", {"context": "c"}, r"no column question; .* task.columns.question"),
         ("question,context\nwhich?,\n", {}, r"row 0 of context is ''"),

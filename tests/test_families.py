@@ -1,0 +1,285 @@
+"""What every model family owes every task kind, on the project's own path from rows to a served model."""
+
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import Dropout
+from transformers import PreTrainedModel
+
+import make
+import tiny
+import tracked
+from hpsearch import data, hardware, models, serving, training
+from hpsearch.kinds import Kind
+from hpsearch.models import FAMILIES
+from hpsearch.records import Decision, Status, TrialResult, TrialSpec
+from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
+from hpsearch.tokens import Tokens, collate
+from hpsearch.trial import MODEL, Line, Warm, run_trial
+
+# isort: split
+import mlflow
+
+CASES = list(itertools.product(FAMILIES, KINDS))
+assert FAMILIES.keys() == set(tiny.FAMILIES)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A problem that a tiny model learns."""
+
+    task: str
+    overrides: tuple[str, ...]
+    write: Callable[[Path], Path]
+    """Into a folder."""
+    enough: float
+    """Score of a model that has learnt. Guessed classes are right in half of the texts; all labels given to all texts
+    have an F1 of 0.67; who finds metals and colours but does not read the question answers half of the questions."""
+
+
+TOYS = {
+    "text_classification": Toy(
+        "csv", ("train.epochs=8",), lambda folder: tiny.write_csv(folder / "reviews.csv", 400), 0.9
+    ),
+    "multilabel_classification": Toy(
+        "multilabel",
+        ("train.epochs=16",),
+        lambda folder: tiny.write_jsonl(folder / "labelled.jsonl", tiny.labelled(400, 0)),
+        0.85,
+    ),
+    "question_answering": Toy(
+        "qa_files",
+        ("train.epochs=20", "task.max_length=32", "task.stride=8"),  # so that some contexts need two windows
+        lambda folder: tiny.write_jsonl(folder / "questions.jsonl", tiny.questions(400, 0)),
+        0.8,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A complete trial."""
+
+    spec: TrialSpec
+    warm: Warm
+    result: TrialResult
+
+    @property
+    def settings(self) -> Settings:
+        return self.spec.settings
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.settings.task.kind]
+
+    @property
+    def types(self) -> bool:
+        return FAMILIES[self.settings.model.family].types
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.warm.tokens(self.spec.data, self.settings, "validation")
+
+    def model(self, attention: str = "sdpa", **changes: float) -> PreTrainedModel:
+        """The saved model, loaded anew, with these of the model's settings changed."""
+        saved = self.settings.model.model_copy(update={"path": str(self.spec.folder / MODEL), **changes})
+        return models.build(saved, self.kind, self.spec.data.labels, attention)
+
+    def outputs(self, model: PreTrainedModel, batch_size: int, precision: str = "float32") -> list[np.ndarray]:
+        where = replace(self.warm.hardware, precision=precision)
+        return training.predict(model, self.kind, self.tokens, len(self.tokens), batch_size, where, self.types)
+
+    def rows(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = data.load(self.spec.data, "validation").to_dict()
+        return found
+
+    def predictions(self) -> list[Any]:
+        """The trial's own of its validation examples, as a user reads them."""
+        outputs = self.outputs(self.model(), self.settings.train.evaluation_batch_size)
+        made = self.kind.score(outputs, self.tokens, self.rows(), self.settings.task, self.result.fitted).predictions
+        labels = self.spec.data.labels
+        if self.kind.name == "text_classification":
+            return [labels[i] for i in made]
+        return list(made) if self.kind.name == "question_answering" else [[labels[i] for i in one] for one in made]
+
+
+def line(pause_after: int | None = None) -> Line:
+    steps = itertools.count(1)
+    return Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: next(steps) == pause_after)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_left_alone() -> Iterator[None]:
+    """Each trial collects garbage, which takes long after all these imports."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Not those of other tests: these can learn all toy problems."""
+    folder = tmp_path_factory.mktemp("models")
+    return {family: tiny.write_model(family, folder / family, spread=0.14) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    return {kind: toy.write(folder) for kind, toy in TOYS.items()}
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def trained(
+    request: pytest.FixtureRequest,
+    files: dict[str, Path],
+    tiny_models: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    family, kind = request.param
+    toy, home = TOYS[kind], tmp_path_factory.mktemp(f"{family}-{kind}")
+    settings = make.toy_settings(
+        files[kind], tiny_models[family], family, "model.dropout=0.0", *toy.overrides, task=toy.task
+    )
+    spec = TrialSpec(0, settings, make.prepared(settings, home), home / "trial")
+    models.check(settings.model, settings.task)
+    warm = Warm(hardware.resolve(settings.hardware))
+    return Trained(spec, warm, run_trial(spec, warm, line()))
+
+
+def test_it_learns(trained: Trained) -> None:
+    assert trained.result.status is Status.COMPLETE, trained.result.reason
+    assert trained.result.score is not None
+    assert trained.result.score > TOYS[trained.kind.name].enough
+
+
+def test_what_is_saved_is_what_was_scored(trained: Trained) -> None:
+    outputs = trained.outputs(trained.model(), trained.settings.train.evaluation_batch_size)
+    scores = trained.kind.score(outputs, trained.tokens, trained.rows(), trained.settings.task, None)
+    assert {f"validation_{name}": value for name, value in scores.metrics.items()} == trained.result.metrics
+    assert scores.fitted == trained.result.fitted  # thresholds lie between outputs, to the last bit
+
+
+def test_paused_and_resumed_it_ends_with_the_same_weights(trained: Trained, tmp_path: Path) -> None:
+    settings = trained.settings.model_copy(
+        update={
+            "train": trained.settings.train.model_copy(update={"epochs": 0.3}),
+            "model": trained.settings.model.model_copy(update={"dropout": 0.1, "attention_dropout": 0.1}),
+        }
+    )
+    specs = [replace(trained.spec, settings=settings, folder=tmp_path / name) for name in ("whole", "parts")]
+    whole = run_trial(specs[0], trained.warm, line())
+    paused = run_trial(specs[1], trained.warm, line(pause_after=1))
+    assert paused.status is Status.PAUSED
+    assert 0 < paused.step < whole.total_steps
+    resumed = run_trial(specs[1], Warm(trained.warm.hardware), line())
+    assert resumed.metrics == whole.metrics
+    assert resumed.fitted == whole.fitted
+    expected, found = (load_file(spec.folder / MODEL / "model.safetensors") for spec in specs)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_padding_changes_nothing(trained: Trained) -> None:
+    lengths = trained.tokens.lengths
+    assert lengths.max() - lengths.min() > 10, "some padding has only padding around it, where attention is local"
+    model = trained.model()
+    alone, together = trained.outputs(model, 1), trained.outputs(model, len(trained.tokens))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_attention_paths_agree(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = hardware.sdpa_attention_forward
+    monkeypatch.setattr(
+        hardware, "sdpa_attention_forward", lambda *args, **more: calls.append(1) or real(*args, **more)
+    )
+    plain = np.concatenate(trained.outputs(trained.model("sdpa"), 64))
+    assert not calls
+    own = np.concatenate(trained.outputs(trained.model("sdpa_float32"), len(trained.tokens)))
+    assert len(calls) == 2, "both layers take our path"
+    np.testing.assert_allclose(own, plain, atol=2e-5)
+    by_hand = np.concatenate(trained.outputs(trained.model("eager"), 64))
+    np.testing.assert_allclose(plain, by_hand, atol=2e-5)
+    half = np.concatenate(trained.outputs(trained.model("sdpa_float32"), 64, precision="bfloat16"))
+    assert np.abs(half - plain).mean() < 0.02 * plain.std()
+
+
+def test_token_types_go_to_those_who_take_them(trained: Trained, tmp_path: Path) -> None:
+    given: list[dict[str, torch.Tensor]] = []
+    model = trained.model()
+    model.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs), with_kwargs=True)
+    trained.outputs(model, len(trained.tokens))
+    trainer = training.make_trainer(
+        trained.settings, trained.kind, model, trained.tokens, trained.warm.hardware, tmp_path
+    )
+    batch = trainer.data_collator([trained.tokens[0], trained.tokens[1]])
+    trainer.compute_loss(model, batch, num_items_in_batch=4)
+    takes = {"input_ids", "attention_mask"}
+    if trained.kind.name == "question_answering" and getattr(model.config, "type_vocab_size", 0) > 1:
+        takes.add("token_type_ids")
+    assert [inputs.keys() for inputs in given] == [takes, takes]
+    if "token_type_ids" in takes:
+        for i, types in enumerate(given[1]["token_type_ids"]):
+            of_context = np.flatnonzero(trained.tokens.of_piece("characters", i)[:, 0] >= 0)
+            expected = np.zeros(len(types))
+            expected[of_context[0] : of_context[-1] + 2] = 1  # and the separator behind it
+            assert types.tolist() == expected.tolist()
+
+
+def test_dropout_is_what_the_settings_say(trained: Trained) -> None:
+    family, tokens = FAMILIES[trained.settings.model.family], trained.tokens
+    config = type(trained.model().config)()
+    for name in (*family.dropout, *family.attention_dropout, family.positions):
+        assert hasattr(config, name)  # another name would be kept, and nobody would read it
+    pad = trained.warm.tokenizer(trained.settings.model).pad_token_id
+    batch = collate([tokens[i] for i in range(8)], pad, trained.types)
+    inputs = {name: batch[name] for name in batch.keys() - {"labels", "candidates"}}
+
+    def noise(**rates: float) -> float:
+        """How far training-mode outputs are from those of prediction."""
+        model = trained.model(**rates)
+        with torch.no_grad():
+            quiet = trained.kind.outputs(model.eval()(**inputs))
+            return float((trained.kind.outputs(model.train()(**inputs)) - quiet).abs().max())
+
+    rates = {
+        part.p for part in trained.model(dropout=0.3, attention_dropout=0.2).modules() if isinstance(part, Dropout)
+    }
+    assert rates <= {0.3, 0.2}, "some part keeps a rate of its own"
+    assert noise(dropout=0.0, attention_dropout=0.0) < 1e-6
+    assert noise(dropout=0.3, attention_dropout=0.0) > 1e-4
+    assert noise(dropout=0.0, attention_dropout=0.3) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An experiment of a temporary store, which is MLflow's while this module runs."""
+    home = tracked.new_home(tmp_path_factory.mktemp("home"))
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    yield mlflow.MlflowClient().create_experiment("toy", artifact_location=(home / "artifacts").as_uri())
+    mlflow.set_tracking_uri(before)
+
+
+def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -> None:
+    described = serving.describe(trained.settings, trained.spec.data.labels, trained.result.fitted)
+    raw = pd.DataFrame({role: trained.rows()[role] for role in trained.kind.inputs})
+    run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
+    examples = {role: raw[role].tolist()[:2] for role in trained.kind.inputs}
+    uri = serving.log_model(run_id, trained.spec.folder / MODEL, described, examples, "# a card")
+    predicted = mlflow.pyfunc.load_model(uri).predict(raw)
+    assert predicted.iloc[:, 0].tolist() == trained.predictions()  # label, labels or answer
