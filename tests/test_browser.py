@@ -47,8 +47,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     parent = tracking.open_study(settings.study, settings, ref, {})
     trials = [tracked.run_trial(tracking, parent, number, settings) for number in range(3)]
     model = tiny.write_model("bert", home / "model")
-    assert trials[2].run_id is not None
-    tracking.log_winner(trials[2].run_id, model, settings, ref, ["a good film"])
+    tracking.log_winner(trials[2], model, settings, ref, {"text": ["a good film"]}, "# a card\n")
     result = tracked.summary(settings, parent, trials[2], 0.85)
     tracking.finish_study(parent, result, tracked.save_study(home, settings, trials, result))
     promote(settings, home)

@@ -202,7 +202,8 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
             model, added = _load(model_uri), PRODUCTS[kind].added
             with write(beside, source, found, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
-                    write_rows(_predicted(chunk, model, source, columns, added))
+                    where = f"{source}, rows {rows_read + 1} to {rows_read + len(chunk)}"
+                    write_rows(_predicted(chunk, model, where, columns, added))
                     rows_read += len(chunk)
         os.replace(beside, destination)
     except FileNotFoundError as error:
@@ -239,7 +240,7 @@ def _load(model_uri: str) -> Any:
         raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
 
-def _check_columns(source: Path, columns: Mapping[str, str], found: Iterable[str]) -> None:
+def _check_columns(source: Path | str, columns: Mapping[str, str], found: Iterable[str]) -> None:
     for role, column in columns.items():
         if column not in found:
             raise RequestError(
@@ -248,19 +249,19 @@ def _check_columns(source: Path, columns: Mapping[str, str], found: Iterable[str
 
 
 def _predicted(
-    chunk: list[Row], model: Any, source: Path, columns: Mapping[str, str], added: dict[str, Any]
+    chunk: list[Row], model: Any, where: str, columns: Mapping[str, str], added: dict[str, Any]
 ) -> list[Row]:
     for row in chunk:
-        _check_columns(source, columns, row)
+        _check_columns(where, columns, row)
         for column in columns.values():
             if not isinstance(row[column], str):
-                raise RequestError(f"{source}: {row[column]!r} in column {column} is not a text; mend that row")
+                raise RequestError(f"{where}: {row[column]!r} in column {column} is not a text; mend that row")
     inputs = {role: [row[column] for row in chunk] for role, column in columns.items()}
     try:
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
         values = {name: predicted[name].tolist() for name in added}
     except (MlflowException, KeyError) as error:
-        raise RequestError(f"{source}: the model can't predict these rows: {error}") from None
+        raise RequestError(f"{where}: the model can't predict these rows: {error}") from None
     names = _added(chunk[0], added)
     return [
         row | {names[name]: value for name, value in zip(values, of_row, strict=True)}

@@ -83,7 +83,10 @@ def _cut(ids: list[int], room: int, truncation: str, stride: int) -> list[list[i
 
 
 def window_starts(length: int, room: int, stride: int) -> range:
-    """Where windows of `room` tokens begin that overlap by `stride` and reach the end of `length` tokens."""
+    """Where windows of `room` tokens begin that overlap by `stride` and reach the end of `length` tokens.
+
+    A window that began `stride` tokens before the end, or later, would lie in the one before it.
+    """
     return range(0, max(1, length - stride), room - stride)
 
 

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from hpsearch.errors import RequestError
-from hpsearch.text import TOKENISE_AT_ONCE
+from hpsearch.text import TOKENISE_AT_ONCE, window_starts
 
 N_BEST = 20  # spans of a question that are kept and share its probability, as in BERT's published evaluation
 
@@ -149,8 +149,7 @@ def _cut(
     body = _typed(context, template.context_type)
     room = max_length - len(head) - len(template.after)
     made = []
-    # A window that starts `stride` tokens before the end, or later, would lie in the one before it.
-    for start in range(0, max(len(body) - stride, 1), room - stride):
+    for start in window_starts(len(body), room, stride):
         tokens = np.concatenate([head, body[start : start + room], template.after])
         characters = np.full((len(tokens), 2), -1, dtype=np.int32)
         characters[len(head) : len(tokens) - len(template.after)] = ranges[start : start + room]
