@@ -51,7 +51,7 @@ config: $(RUNTIME)  ## print the settings as composed and run nothing
 	@$(HPSEARCH) config $(CHOSEN) $(ARGS)
 
 test: $(DEV)  ## all tests but the next two, a few minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 	$(BIN)/python -m pytest -m browser

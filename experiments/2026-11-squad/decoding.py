@@ -1,4 +1,4 @@
-"""What decoding answers costs beside the forward pass, on half of the questions of a file. Writes decoding.md beside this file.
+"""What decoding answers costs beside the forward pass, on half of a file. Writes decoding.md beside this script.
 
 python decoding.py <squad-v2.0-half-dev.json>
 """
