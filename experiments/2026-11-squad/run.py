@@ -26,6 +26,14 @@ SPLIT = (
     "budget.train_examples=null",
 )
 SWEEP = ("search=qa", "search.space.train.epochs.choices=[3,4]", "budget.max_trials=6", "budget.max_hours=0.25")
+# More questions, and harder ones: every trial reads all of them four times.
+LONGER = (
+    "search=qa",
+    "search.space.train.epochs.choices=[4]",
+    "search.space.train.batch_size.choices=[8]",
+    "budget.max_trials=2",
+    "budget.max_hours=1",
+)
 RECIPE = ("train.learning_rate=2e-4", "train.batch_size=16", "train.epochs=3")
 SIZES = (200, 400, 800, 1600)
 HEAD = "| what | F1 | exact match | 95 % interval of F1 |\n| --- | --- | --- | --- |\n"
