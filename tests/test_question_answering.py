@@ -211,7 +211,9 @@ def test_questions_on_one_article_are_never_divided(tmp_path: Path) -> None:
     assert sum(corpus.facts["groups"].values()) == 12
 
 
-@pytest.mark.parametrize("titles", [lambda a: "", lambda a: None, lambda a: "T" if a % 2 else None], ids=str)
+@pytest.mark.parametrize(
+    "titles", [lambda a: "", lambda a: None, lambda a: "T" if a % 2 else None], ids=["empty", "null", "every other"]
+)
 def test_without_titles_contexts_are_kept_apart(tmp_path: Path, titles: Callable[[int], Any]) -> None:
     corpus = data.read(on_files({"train": articles(tmp_path / "a.json", 12, titles)}))
     assert apart(contexts_of(corpus))
