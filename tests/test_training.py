@@ -149,7 +149,8 @@ def test_losses_are_those_of_a_plain_loop(tmp_path: Path, tiny_model: Model, fam
 def test_losses_of_questions_are_those_of_a_plain_loop(
     tmp_path: Path, tiny_model: Model, family: str, micro: str
 ) -> None:
-    how = ("model.dropout=0.0", "train.log_every=1", f"train.micro_batch_size={micro}")
+    # At the rate of the other tests Adam makes 1e-4 of the rounding errors of GPT-2's attention within 20 steps.
+    how = ("model.dropout=0.0", "train.log_every=1", "train.learning_rate=0.003", f"train.micro_batch_size={micro}")
     spec, warm = toy_questions(tmp_path, tiny_model, family, *how)
     recorder = Recorder()
     assert run_trial(spec, warm, recorder.line()).status is Status.COMPLETE
