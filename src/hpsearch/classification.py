@@ -24,13 +24,22 @@ NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more 
 FEW = 10
 
 
-class TextClassification(Kind):
+class _OfTexts(Kind):
+    """What both kinds share."""
+
+    inputs = ("text",)
+    head = "AutoModelForSequenceClassification"
+
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B, C)."""
+        return outputs["logits"]
+
+
+class TextClassification(_OfTexts):
     """One label for each text."""
 
     name = "text_classification"
     roles = ("text", "label")
-    inputs = ("text",)
-    head = "AutoModelForSequenceClassification"
     problem_type = "single_label_classification"
     weighs_classes = True
     features = datasets.Features(
@@ -91,10 +100,6 @@ class TextClassification(Kind):
         )
         return summed / num_items_in_batch
 
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits (B, C)."""
-        return outputs["logits"]
-
     def score(
         self,
         outputs: list[NDArray[np.float32]],
@@ -116,13 +121,11 @@ class TextClassification(Kind):
         )
 
 
-class MultilabelClassification(Kind):
+class MultilabelClassification(_OfTexts):
     """Any number of labels for each text. The labels of a row are a list, or a string with separators between them."""
 
     name = "multilabel_classification"
     roles = ("text", "labels")
-    inputs = ("text",)
-    head = "AutoModelForSequenceClassification"
     problem_type = "multi_label_classification"
     features = datasets.Features(
         {
@@ -198,10 +201,6 @@ class MultilabelClassification(Kind):
         targets = labels * (1 - label_smoothing) + label_smoothing / 2
         summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
         return summed / num_items_in_batch
-
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits (B, C)."""
-        return outputs["logits"]
 
     def score(
         self,

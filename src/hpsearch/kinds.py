@@ -46,6 +46,8 @@ class Kind(ABC):
     """Class of transformers that loads a pretrained model with the head."""
     problem_type: ClassVar[str | None] = None
     """Of a classification head's config."""
+    weighs_classes: ClassVar[bool] = False
+    """Whether `train.class_weights` has a meaning."""
     features: ClassVar[datasets.Features]
     """Of stored rows."""
     headings: ClassVar[dict[str, str]]
@@ -67,8 +69,6 @@ class Kind(ABC):
             raise RequestError(
                 f"task.stride={settings.task.stride}: must be at most a quarter of task.max_length={shortest}; lower it"
             )
-
-    weighs_classes: ClassVar[bool] = False
 
     def check_task(self, task: TaskSettings) -> None:
         """Raise RequestError unless columns and metric are those of this kind."""
