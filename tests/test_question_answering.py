@@ -117,6 +117,26 @@ def test_a_fault_of_answers_names_the_rows(tmp_path: Path, case: str) -> None:
     assert "task.columns.answers=answers" in str(caught.value)
 
 
+def test_a_row_for_each_annotator_becomes_one_question_with_all_answers(tmp_path: Path) -> None:
+    """Those who found an answer and those who found none contradict each other."""
+    given = [("q0?", ["film"]), ("q0?", ["plot"]), ("q0?", ["film"]), ("q1?", ["good"]), ("q1?", []), ("q2?", [])]
+    given += [("q2?", []), *((f"r{i}?", ["good"]) for i in range(40))]
+    rows = [{"question": question, "context": CONTEXT, "answers": answers} for question, answers in given]
+    rows += [{"question": f"other{i}?", "context": f"{CONTEXT} {i}", "answers": ["good"]} for i in range(40)]
+    corpus = data.read(
+        on_files({"train": jsonl(tmp_path / "a.jsonl", rows)}, split={"validation": 0.2, "test": 0.2, "seed": 0})
+    )
+    assert corpus.facts["dropped"]["train"] == {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}
+    read = {
+        question: [answer["text"] for answer in answers]
+        for name in SPLITS
+        for question, answers in zip(corpus.splits[name]["question"], corpus.splits[name]["answers"], strict=True)
+    }
+    assert read["q0?"] == ["film", "plot"]
+    assert "q1?" not in read
+    assert read["q2?"] == []
+
+
 @given(st.text("ab \n", min_size=1, max_size=12), st.integers(0, 11), st.integers(1, 12))
 def test_answers_are_spans_without_white_space_around(context: str, begin: int, length: int) -> None:
     text = context[begin : begin + length]

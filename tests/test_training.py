@@ -170,7 +170,7 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     assert sum(map(sum, result.confusion)) == spec.data.sizes["validation"]
     saved = spec.settings.model.model_copy(update={"path": str(spec.folder / MODEL)})
     kind = KINDS["text_classification"]
-    model = models.build(saved, kind, spec.data.labels, "sdpa")
+    model = models.build(saved, kind, spec.data.labels, warm.hardware)
     tokens = warm.tokens(spec.data, spec.settings, "validation")
     logits = np.stack(training.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]

@@ -29,6 +29,7 @@ class _OfTexts(Kind):
 
     inputs = ("text",)
     head = "AutoModelForSequenceClassification"
+    reads_first_token = True
 
     def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, C)."""

@@ -42,9 +42,9 @@ def read(settings: Settings) -> Corpus:
     """Read, check, clean, de-duplicate and split the data of a task. Writes nothing.
 
     Validation and test splits that the source gives are kept row for row, so that scores stay comparable; what stands
-    in them is dropped from train instead. Of an example that stands twice in train the first copy stays; of one that
-    stands there with two labels none does, because nothing tells which is right. A row's id is its split in the
-    source and its line or row there.
+    in them is dropped from train instead. Of an example that stands twice in train the first copy stays, with all that
+    the copies say together; of one that contradicts itself there none does, because nothing tells which is right. A
+    row's id is its split in the source and its line or row there.
 
     Raises:
         RequestError: the data or its description is wrong.
@@ -54,7 +54,7 @@ def read(settings: Settings) -> Corpus:
     rows = reading.read(task)
     given = {name: kind.examples(rows[name], task) for name in SPLITS if name in rows}
     labels = kind.labels(given, rows, task)
-    kept, dropped = deduplicate(given)
+    kept, dropped = deduplicate(given, kind.merge)
     complete = split(kept, labels, task, rows)
     columns = {
         name: {"id": [f"{name if name in given else 'train'}-{example.number}" for example in complete[name]]}

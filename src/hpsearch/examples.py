@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,32 +70,39 @@ def groups(rows: Rows, task: TaskSettings) -> list[str | None]:
     return [str(cell) for cell in cells]
 
 
-def deduplicate(given: Mapping[str, list[Example]]) -> tuple[dict[str, list[Example]], dict[str, int]]:
+def deduplicate(
+    given: Mapping[str, list[Example]], merge: Callable[[Example, Example], Example | None]
+) -> tuple[dict[str, list[Example]], dict[str, int]]:
     """Drop from the train split what stands in a given validation or test split, or twice, or contradicts itself.
 
     Given validation and test splits stay row for row, so that scores stay comparable.
+
+    Args:
+        given: the splits of the source.
+        merge: two examples with one key to what they say together; None where they contradict each other.
 
     Returns:
         What stays of each split, and counts of what was dropped from train.
     """
     elsewhere = {e.key for split in ("validation", "test") for e in given.get(split, ())}
-    first: dict[str, Example] = {}
-    contradicted = set()
+    merged: dict[str, Example | None] = {}
     for e in given["train"]:
-        if first.setdefault(e.key, e).values != e.values:
-            contradicted.add(e.key)
+        known = merged.setdefault(e.key, e)
+        if known is not None:
+            merged[e.key] = merge(known, e)
     counts = Counter(duplicates=0, conflicting_labels=0, in_another_split=0)
-    kept = []
+    kept: dict[str, Example] = {}
     for e in given["train"]:
+        together = merged[e.key]
         if e.key in elsewhere:
             counts["in_another_split"] += 1
-        elif e.key in contradicted:
+        elif together is None:
             counts["conflicting_labels"] += 1
-        elif first[e.key] is not e:
+        elif e.key in kept:
             counts["duplicates"] += 1
         else:
-            kept.append(e)
-    return {**given, "train": kept}, dict(counts)
+            kept[e.key] = together
+    return {**given, "train": list(kept.values())}, dict(counts)
 
 
 def overlap(given: Mapping[str, list[Example]]) -> dict[str, dict[str, int]]:

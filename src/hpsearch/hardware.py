@@ -6,15 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.utils import is_flash_attn_2_available
 
 from hpsearch.errors import RequestError
 from hpsearch.settings import HardwareSettings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# How attention is computed; "blocked" stands for all that `kernels` and `encoders` do. Measured in experiments/engine
+# for processors; for GPUs taken from the libraries' own documentation.
+ATTENTION = {
+    ("cpu", "float32"): "blocked",
+    ("cpu", "bfloat16"): "blocked",
+    ("cuda", "float32"): "sdpa",
+    ("cuda", "tf32"): "sdpa",
+    ("cuda", "bfloat16"): "flash_attention_2",
+    ("cuda", "float16"): "flash_attention_2",
+    ("mps", "float32"): "sdpa",
+    ("mps", "bfloat16"): "sdpa",
+    ("mps", "float16"): "sdpa",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Hardware:
 
     device: str
     precision: str
-    attention: str
+    attention: str  # a name of transformers.AttentionInterface
     workers: int
     threads: int  # of each worker
     name: str  # of the processor or GPU
@@ -47,9 +58,16 @@ def resolve(settings: HardwareSettings) -> Hardware:
             f"hardware.workers={workers}, but there are {_devices(device)} GPUs and a worker takes one; lower it"
         )
     threads = settings.threads if settings.threads != "auto" else max(1, len(os.sched_getaffinity(0)) // workers)
-    # bf16 flash attention is slow on a CPU in the backward pass; the same kernel in float32 is not.
-    attention = "sdpa_float32" if device == "cpu" and precision == "bfloat16" else "sdpa"
+    attention = ATTENTION[device, precision]
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        attention = "sdpa"
     return Hardware(device, precision, attention, workers, threads, _name(device))
+
+
+def apply(hardware: Hardware) -> None:
+    """Set what of the choice is the process's and not a model's."""
+    torch.set_num_threads(hardware.threads)
+    torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
 
 
 def _device(asked: str) -> str:
@@ -73,6 +91,8 @@ def _precision(asked: str, device: str) -> str:
     }[device]()
     if asked == "float16" and device == "cpu":
         raise RequestError("hardware.precision=float16 needs a GPU; use float32 or bfloat16")
+    if asked == "tf32" and device != "cuda":
+        raise RequestError("hardware.precision=tf32 needs an NVIDIA GPU; use float32 or bfloat16")
     if asked != "auto":
         return asked
     if fast_bf16:
@@ -93,16 +113,3 @@ def _name(device: str) -> str:
     except OSError:
         return device
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), device)
-
-
-def _sdpa_float32(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
-) -> tuple[torch.Tensor, None]:
-    """SDPA computed in float32 whatever autocast says; q, k, v and result are (B, heads, L, width)."""
-    with torch.autocast(query.device.type, enabled=False):
-        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
-    return output.to(value.dtype), None
-
-
-AttentionInterface.register("sdpa_float32", _sdpa_float32)
-AttentionMaskInterface.register("sdpa_float32", sdpa_mask)

@@ -44,6 +44,8 @@ class Kind(ABC):
     """The roles that a served model takes."""
     head: ClassVar[str]
     """Class of transformers that loads a pretrained model with the head."""
+    reads_first_token: ClassVar[bool] = False
+    """Whether the head of an encoder reads its first token alone."""
     problem_type: ClassVar[str | None] = None
     """Of a classification head's config."""
     weighs_classes: ClassVar[bool] = False
@@ -89,6 +91,10 @@ class Kind(ABC):
     @abstractmethod
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
         """Clean and check rows. Raises RequestError naming the rows that are wrong."""
+
+    def merge(self, one: Example, other: Example) -> Example | None:
+        """What two train rows with the same inputs say together; None where they contradict each other."""
+        return one if one.values == other.values else None
 
     @abstractmethod
     def labels(

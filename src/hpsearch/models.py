@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
+from hpsearch.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.errors import RequestError
+from hpsearch.hardware import DTYPES, Hardware
+from hpsearch.kernels import Dropout
 from hpsearch.kinds import Kind
 from hpsearch.settings import ModelSettings, TaskSettings
 
@@ -31,6 +34,7 @@ class Family:
     offset: int  # positions that padding takes from it
     pad: str | None  # token that serves as padding where the tokenizer has none
     types: bool  # takes token types: 0 for the question, 1 for the context
+    layout: Layout | None  # of its encoder, where `encoders` can compute it
 
 
 FAMILIES: dict[str, Family] = {
@@ -42,6 +46,7 @@ FAMILIES: dict[str, Family] = {
         offset=0,
         pad=None,
         types=True,
+        layout=BERT,
     ),
     "roberta": Family(
         model_types=("roberta", "xlm-roberta", "camembert"),
@@ -51,6 +56,7 @@ FAMILIES: dict[str, Family] = {
         offset=2,  # positions count from padding_idx + 1
         pad=None,
         types=False,  # it has one type only
+        layout=replace(BERT, positions_after_padding=True),
     ),
     "distilbert": Family(
         model_types=("distilbert",),
@@ -60,6 +66,7 @@ FAMILIES: dict[str, Family] = {
         offset=0,
         pad=None,
         types=False,
+        layout=DISTILBERT,
     ),
     "electra": Family(
         model_types=("electra",),
@@ -69,6 +76,7 @@ FAMILIES: dict[str, Family] = {
         offset=0,
         pad=None,
         types=True,
+        layout=BERT,
     ),
     "modernbert": Family(
         model_types=("modernbert",),
@@ -78,6 +86,7 @@ FAMILIES: dict[str, Family] = {
         offset=0,
         pad=None,
         types=False,
+        layout=None,
     ),
     "gpt2": Family(
         model_types=("gpt2",),
@@ -87,6 +96,7 @@ FAMILIES: dict[str, Family] = {
         offset=0,
         pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
         types=False,  # what it calls so are words
+        layout=None,
     ),
 }
 
@@ -146,14 +156,14 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], attention: str) -> PreTrainedModel:
+def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], hardware: Hardware) -> PreTrainedModel:
     """Pretrained body in float32 with a new head, drawn from the global torch generator.
 
     Args:
         model: what to load.
         kind: decides the head.
         labels: class names, in order; none for a kind without classes.
-        attention: a name of `transformers.AttentionInterface`.
+        hardware: decides how the model is computed, not what.
     """
     family = FAMILIES[model.family]
     overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
@@ -170,12 +180,24 @@ def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], attention: 
         model,
         dtype=torch.float32,  # "auto" would take a checkpoint's fp16
         use_safetensors=True,
-        attn_implementation=attention,
+        attn_implementation=hardware.attention,
         ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
         **overrides,
     )
     loaded.config.pad_token_id = load_tokenizer(model).pad_token_id
+    if hardware.attention == "blocked":
+        _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
     return loaded
+
+
+def _use_kernels(model: PreTrainedModel, family: Family, kind: Kind, dtype: torch.dtype) -> None:
+    """Have the model computed by `kernels` and, where the family has a layout, by `encoders`."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is torch.nn.Dropout:
+                setattr(parent, name, Dropout(child.p))
+    if family.layout is not None:
+        install(model, family.layout, dtype, first_token=kind.reads_first_token)
 
 
 def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:

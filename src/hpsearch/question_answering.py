@@ -88,6 +88,14 @@ class QuestionAnswering(Kind):
             )
         ]
 
+    def merge(self, one: Example, other: Example) -> Example | None:
+        """All answers of both: files with a row for each annotator are common. An answer and none contradict."""
+        answers = [one.values["answers"], other.values["answers"]]
+        if bool(answers[0]) != bool(answers[1]):
+            return None
+        union = answers[0] + [answer for answer in answers[1] if answer not in answers[0]]
+        return one._replace(values=one.values | {"answers": union})
+
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:

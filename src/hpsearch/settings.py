@@ -331,7 +331,7 @@ class HardwareSettings(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     """auto: a GPU where there is one."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
     """Of the forward and backward pass; weights and optimizer stay float32."""
     workers: Count | Literal["auto"]
     """Worker processes; auto: one for each GPU, one without."""

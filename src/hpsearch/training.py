@@ -115,7 +115,7 @@ def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
 
 def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
     """The precision of forward passes."""
-    if hardware.precision == "float32":
+    if DTYPES[hardware.precision] is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(hardware.device, dtype=DTYPES[hardware.precision])
 

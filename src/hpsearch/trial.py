@@ -101,7 +101,7 @@ class _Trial:
             self.tokenizer = warm.tokenizer(settings.model)
             self.resume = checkpoints.newest(spec.folder)
             set_seed(settings.seed)  # of the new head
-            self.model = models.build(settings.model, self.kind, spec.data.labels, warm.hardware.attention)
+            self.model = models.build(settings.model, self.kind, spec.data.labels, warm.hardware)
             self.trainer = training.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         self.total = training.total_steps(settings.train, len(train))
         self.rungs = {step: i for i, step in enumerate(training.rung_steps(settings.search.rungs, self.total))}
@@ -221,7 +221,7 @@ def score(spec: ScoreSpec, warm: Warm) -> Scored:
     settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
     tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
     saved = settings.model.model_copy(update={"path": str(spec.model)})
-    model = models.build(saved, kind, spec.data.labels, warm.hardware.attention)
+    model = models.build(saved, kind, spec.data.labels, warm.hardware)
     model.to(warm.hardware.device)
     outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware)
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)

@@ -7,9 +7,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
-import torch
-
-from hpsearch.hardware import Hardware
+from hpsearch.hardware import Hardware, apply
 from hpsearch.records import Decision, Progress, RungReport, ScoreSpec, Status, TrialResult, TrialSpec
 from hpsearch.trial import Line, Warm, run_trial, score
 
@@ -18,7 +16,7 @@ def main(fd: int) -> None:
     """Serve until the coordinator says None or is gone."""
     with Connection(fd) as connection:
         hardware: Hardware = connection.recv()
-        torch.set_num_threads(hardware.threads)
+        apply(hardware)
         warm, line = Warm(hardware), _line(connection)
         try:
             while (request := connection.recv()) is not None:

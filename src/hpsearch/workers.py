@@ -12,9 +12,17 @@ from pathlib import Path
 from hpsearch.hardware import Hardware
 from hpsearch.records import Decision, Progress, RungReport, Scored, ScoreSpec, TrialResult, TrialSpec
 
-# How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps are
-# several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
-SPINS = "3000"
+ENVIRONMENT = {
+    # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps are
+    # several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
+    "GOMP_SPINCOUNT": "3000",
+    # glibc gives large blocks back to the system at once and takes new ones for the next step, each page of which the
+    # system must first clear: up to a third of the time. It shall keep them; see experiments/engine.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 Message = Progress | RungReport | TrialResult | Scored
 
@@ -35,8 +43,7 @@ class Worker:
         self.trial: int | None = None
         self.pausing = False
         ours, theirs = socket.socketpair()
-        environment = {"GOMP_SPINCOUNT": SPINS} | os.environ
-        environment |= {"OMP_NUM_THREADS": str(hardware.threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(hardware.threads)}
         if hardware.device == "cuda":
             environment["CUDA_VISIBLE_DEVICES"] = _gpu(index)
         log.parent.mkdir(parents=True, exist_ok=True)
