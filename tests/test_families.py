@@ -94,7 +94,8 @@ class Trained:
         """The saved model, loaded anew, with these of the model's settings changed."""
         saved = self.settings.model.model_copy(update={"path": str(self.spec.folder / MODEL), **changes})
         where = replace(self.warm.hardware, attention=attention, precision=precision)
-        return models.build(saved, self.kind, self.spec.data.labels, where)
+        tokenizer = self.warm.tokenizer(self.settings.model)
+        return models.build(saved, self.kind, self.spec.data.labels, tokenizer, where)
 
     def outputs(self, model: PreTrainedModel, batch_size: int, precision: str = "float32") -> list[np.ndarray]:
         where = replace(self.warm.hardware, precision=precision)

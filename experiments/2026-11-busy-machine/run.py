@@ -19,7 +19,8 @@ with initialize_config_dir({conf!r}, version_base="1.3"):
     settings = loading.load(compose("config"))
 chosen = hardware.resolve(settings.hardware)
 torch.set_num_threads(chosen.threads)
-model = models.build(settings.model, KINDS["text_classification"], ("neg", "pos"), chosen).train()
+tokenizer = models.load_tokenizer(settings.model)
+model = models.build(settings.model, KINDS["text_classification"], ("neg", "pos"), tokenizer, chosen).train()
 ids = torch.randint(1000, 20000, (16, 128))
 dtype = hardware.DTYPES[chosen.precision]
 for _ in range(12):

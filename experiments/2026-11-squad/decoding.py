@@ -25,7 +25,7 @@ def main(source: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ref = data.prepare(data.read(settings), settings, Path(scratch))
         tokens, rows = warm.tokens(ref, settings, "test"), data.load(ref, "test").to_dict()
-        model = models.build(settings.model, kind, (), warm.hardware)
+        model = models.build(settings.model, kind, (), warm.tokenizer(settings.model), warm.hardware)
         size, types = settings.train.evaluation_batch_size, models.FAMILIES[settings.model.family].types
         start = time.perf_counter()
         outputs = training.predict(model, kind, tokens, len(tokens), size, warm.hardware, types)

@@ -1,13 +1,18 @@
 """Checkpoints of a trial: sealed with a manifest, verified before use, pruned."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 MANIFEST = "manifest.json"
+_SEALERS = ThreadPoolExecutor(max_workers=1)  # at most one checkpoint is under way; the process ends after it
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,36 @@ class Checkpoint:
     score: float | None  # on the rung examples, where the checkpoint was taken at a rung
 
 
-def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> Checkpoint:
+def seal(unsealed: Path, trial: Path, step: int, score: float | None, behind: bool) -> None:
     """Make files in `unsealed` a checkpoint of `trial`: hashed, fsynced, then renamed in place; older ones go.
 
-    A crash at any point leaves the former checkpoint or the new one whole.
+    The newest with a score stays too: its weights may turn out to be the trial's best. A crash at any point leaves the
+    former checkpoints or the new one whole.
+
+    Args:
+        unsealed: folder on the file system of `trial`.
+        trial: folder of the trial.
+        step: updates so far.
+        score: on the rung examples, at a rung.
+        behind: return at once and seal in a thread, after what is still being sealed. Whoever asks for the trial's
+            checkpoints waits for it, in whatever process.
     """
+    lock = _lock(trial)
+
+    def work() -> None:
+        with lock:
+            try:
+                _seal(unsealed, trial, step, score)
+            except OSError:  # the disk is full, say: the trial goes on, and has its former checkpoints
+                traceback.print_exc()
+                shutil.rmtree(unsealed, ignore_errors=True)
+
+    sealing = _SEALERS.submit(work)
+    if not behind:
+        sealing.result()
+
+
+def _seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
     files = {}
     for path in sorted(unsealed.iterdir()):
         with open(path, "rb") as file:
@@ -39,26 +69,41 @@ def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> Checkpo
         shutil.rmtree(target)
     os.replace(unsealed, target)
     _sync_folder(trial)
-    for folder in _folders(trial):
-        if folder != target:
+    others = [folder for folder in _folders(trial) if folder != target]
+    scored = next((folder for folder in others if score is None and _score(folder) is not None), None)
+    for folder in others:
+        if folder != scored:
             shutil.rmtree(folder)
-    return Checkpoint(target, step, score)
 
 
-def newest(trial: Path) -> Checkpoint | None:
-    """The checkpoint with the most steps whose files match its manifest; damaged ones are deleted."""
-    for folder in _folders(trial):
-        if checkpoint := _verified(folder):
-            return checkpoint
-        shutil.rmtree(folder)
+def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
+    """The checkpoint with the most steps whose files match its manifest; damaged ones are deleted.
+
+    With `scored`, of those that were taken at a rung.
+    """
+    with _lock(trial):
+        for folder in _folders(trial):
+            checkpoint = _verified(folder)
+            if checkpoint is None:
+                shutil.rmtree(folder)
+            elif not scored or checkpoint.score is not None:
+                return checkpoint
     return None
 
 
 def discard(trial: Path) -> None:
     """Delete what only a trial that goes on would need."""
-    for folder in _folders(trial):
-        shutil.rmtree(folder)
-    shutil.rmtree(trial / "unsealed", ignore_errors=True)
+    with _lock(trial):
+        for folder in _folders(trial):
+            shutil.rmtree(folder)
+        shutil.rmtree(trial / "unsealed", ignore_errors=True)
+
+
+def _lock(trial: Path) -> IO[bytes]:
+    """Wait for the trial's checkpoints to be nobody else's: they are ours until the file is closed."""
+    file = open(trial / "checkpoints.lock", "ab")  # noqa: SIM115  # the lock, until it is closed
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def _folders(trial: Path) -> list[Path]:
@@ -76,6 +121,14 @@ def _verified(folder: Path) -> Checkpoint | None:
     except (OSError, ValueError, KeyError):
         return None
     return Checkpoint(folder, manifest["step"], manifest["score"])
+
+
+def _score(folder: Path) -> float | None:
+    try:
+        score: float | None = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["score"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return score
 
 
 def _sync_folder(folder: Path) -> None:

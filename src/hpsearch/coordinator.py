@@ -12,11 +12,13 @@ from types import FrameType
 
 from hpsearch import checkpoints, metrics, schedule, space
 from hpsearch.display import Display
-from hpsearch.errors import Interrupted, NoResultError
+from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.hardware import Hardware
+from hpsearch.memory import MicroBatch
 from hpsearch.records import (
     DataRef,
     Decision,
+    OutOfMemory,
     Progress,
     RungReport,
     Scored,
@@ -39,9 +41,11 @@ class Coordinator:
     """One study's search, from the first trial or from wherever it was left."""
 
     def __init__(
-        self, settings: Settings, folder: Path, ref: DataRef, hardware: Hardware, study: Study, tracking: Tracking
+        self, settings: Settings, home: Path, ref: DataRef, hardware: Hardware, study: Study, tracking: Tracking
     ) -> None:
-        self.settings, self.folder, self.ref, self.hardware = settings, folder, ref, hardware
+        self.settings, self.ref, self.hardware = settings, ref, hardware
+        self.folder = home / "studies" / settings.study
+        self.micro = MicroBatch(settings, hardware, home)
         self.study, self.tracking = study, tracking
         self.plan = make_plan(settings)
         self.trials: dict[int, TrialRecord] = {}
@@ -104,7 +108,8 @@ class Coordinator:
         trial = replace(trial, run_id=self.tracking.open_trial(self.parent, trial, settings))
         self._keep(trial)
         self.display.trial_started(trial.number, trial.params, resumed=resumed)
-        worker.give(TrialSpec(trial.number, settings, self.ref, self.trial_folder(trial.number)))
+        fitting = self.micro.applied(settings)
+        worker.give(TrialSpec(trial.number, fitting, self.ref, self.trial_folder(trial.number)))
 
     def _handle(self, worker: Worker) -> None:
         message = worker.receive()
@@ -118,6 +123,8 @@ class Coordinator:
             self._ended(message)
         elif isinstance(message, Lost):
             self._lost(worker, message)
+        elif isinstance(message, OutOfMemory):
+            self._out_of_memory(worker, message)
         else:
             raise AssertionError(f"a worker sent {message} in the search")
 
@@ -164,7 +171,7 @@ class Coordinator:
 
     def _lost(self, worker: Worker, lost: Lost) -> None:
         """A worker died: its trial goes on in a fresh one, unless it has cost too many."""
-        self.workers[self.workers.index(worker)] = Worker(worker.index, self.hardware, worker.log)
+        self._renew(worker)
         if lost.number is None:
             return
         trial = self.trials[lost.number]
@@ -173,6 +180,44 @@ class Coordinator:
         self._keep(trial)
         if trial.attempts >= self.settings.hardware.max_attempts:
             self._keep(replace(trial, status=Status.FAILED, reason=lost.reason))
+
+    def settle_memory(self) -> None:
+        """Find the largest micro-batch that fits, before the first trial.
+
+        Raises:
+            RequestError: one example does not fit.
+        """
+        micro = self.micro
+        while not micro.known:
+            if self.workers[0].fits(micro.question(self.ref)):
+                micro.keep()
+                continue
+            self._renew(self.workers[0])
+            if not micro.halve(micro.largest):
+                raise RequestError(
+                    f"task.max_length={micro.length}: not one example of that length fits in memory with "
+                    f"model {self.settings.model.name} on {self.hardware.name}; lower task.max_length, or take a "
+                    "smaller model"
+                )
+        if micro.examples < micro.largest:
+            self.display.note(_in_parts(micro.examples))
+
+    def _out_of_memory(self, worker: Worker, message: OutOfMemory) -> None:
+        """Halve the micro-batch and have the trial go on from its checkpoint in a fresh worker."""
+        self._renew(worker)
+        trial = self.trials[message.number]
+        if self.micro.halve(space.apply(self.settings, trial.params).train.batch_size):
+            self.micro.keep()
+            self.display.note(_in_parts(self.micro.examples))
+            self._keep(replace(trial, status=Status.RUNNING))
+        else:
+            reason = f"one example does not fit in memory: {message.reason}"
+            self._keep(replace(trial, status=Status.FAILED, reason=reason))
+
+    def _renew(self, worker: Worker) -> None:
+        """A fresh process in the place of a worker."""
+        worker.end(timeout_seconds=0.0)
+        self.workers[self.workers.index(worker)] = Worker(worker.index, self.hardware, worker.log)
 
     def _pause_all(self) -> None:
         """Have every running trial saved; what does not answer in time keeps its last checkpoint."""
@@ -315,6 +360,10 @@ class Coordinator:
                     raise Interrupted("interrupted while test was scored; give the same command to go on")
             worker = self.workers[0] = Worker(worker.index, self.hardware, worker.log)
         raise NoResultError(f"the worker that scores {split} ended {self.settings.hardware.max_attempts} times")
+
+
+def _in_parts(examples: int) -> str:
+    return f"memory: batches are trained in parts of at most {examples} examples; the updates are the same"
 
 
 def make_plan(settings: Settings) -> schedule.Plan:

@@ -164,7 +164,8 @@ class _Layer:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if bias is not None:
             scores = scores + bias[:, :, :1]
-        return (self.attention_dropout(scores.softmax(-1)) @ value).reshape(size, -1)
+        share: torch.Tensor = self.attention_dropout(scores.softmax(-1))
+        return (share @ value).reshape(size, -1)
 
 
 def _encode(

@@ -70,6 +70,14 @@ def apply(hardware: Hardware) -> None:
     torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has a class for GPUs only."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "MPS backend out of memory" in said)
+    )
+
+
 def _device(asked: str) -> str:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":

@@ -156,13 +156,16 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], hardware: Hardware) -> PreTrainedModel:
+def build(
+    model: ModelSettings, kind: Kind, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, hardware: Hardware
+) -> PreTrainedModel:
     """Pretrained body in float32 with a new head, drawn from the global torch generator.
 
     Args:
         model: what to load.
         kind: decides the head.
         labels: class names, in order; none for a kind without classes.
+        tokenizer: the model's; says what padding is.
         hardware: decides how the model is computed, not what.
     """
     family = FAMILIES[model.family]
@@ -184,7 +187,7 @@ def build(model: ModelSettings, kind: Kind, labels: tuple[str, ...], hardware: H
         ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
         **overrides,
     )
-    loaded.config.pad_token_id = load_tokenizer(model).pad_token_id
+    loaded.config.pad_token_id = tokenizer.pad_token_id
     if hardware.attention == "blocked":
         _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
     return loaded

@@ -66,6 +66,30 @@ class ScoreSpec:
 
 
 @dataclass(frozen=True)
+class FitSpec:
+    """See whether one update of these settings fits in memory with micro-batches of this size."""
+
+    settings: Settings
+    data: DataRef
+    micro: int  # examples a forward pass
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Answer to a FitSpec."""
+
+    fits: bool
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """A trial does not fit in memory as it was given; its worker keeps nothing of it but the checkpoints."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """Points of a trial's curves at one step."""
 

@@ -192,7 +192,8 @@ class TrainSettings(Section):
     batch_size: Count
     """Examples an update."""
     micro_batch_size: Count | None
-    """Examples a forward pass, at most; null: the batch size. The update is the same."""
+    """Examples a forward pass, at most: the largest divisor of the batch size is taken. null: as many as fit in memory.
+    The update is the same."""
     epochs: Annotated[float, Field(gt=0, le=1000)]
     """Passes over the training examples; need not be whole."""
     scheduler: Literal["linear", "cosine", "constant", "polynomial"]
@@ -337,6 +338,8 @@ class HardwareSettings(Section):
     """Worker processes; auto: one for each GPU, one without."""
     threads: Count | Literal["auto"]
     """CPU threads of a worker; auto: the cores this process may use, shared out."""
+    checkpoint_seconds: Positive
+    """Time between two checkpoints of a trial, apart from those at rungs: the most work that a crash can cost."""
     max_attempts: Count
     """How often a trial is given to a worker before a worker that dies with it makes it a failure."""
 

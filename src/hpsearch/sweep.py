@@ -40,7 +40,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
     try:
         check_identity(folder, settings, ref)
         study, tracking = Study(settings, home), Tracking(settings, home)
-        coordinator = Coordinator(settings, folder, ref, chosen, study, tracking)
+        coordinator = Coordinator(settings, home, ref, chosen, study, tracking)
         coordinator.load()
         console = Console()
         if (summary := _finished(coordinator)) is not None:
@@ -95,10 +95,6 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     sampler(settings, 0)
     space.reference(settings)
     tasks.KINDS[settings.task.kind].check(settings)
-    micro = settings.train.micro_batch_size
-    for size in possible(settings, "train.batch_size"):
-        if micro is not None and size > micro and size % micro:
-            raise RequestError(f"train.micro_batch_size={micro} does not divide the batch size {size}; give a divisor")
     longest = max(possible(settings, "task.max_length"))
     models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
     return data.read(settings), chosen
@@ -149,8 +145,9 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
         clock.lap("setup")
         display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)
         display.start(coordinator.plan.max_trials, resumed)
-        display.phase("search")
         try:
+            coordinator.settle_memory()
+            display.phase("search")
             try:
                 coordinator.search()
             finally:
@@ -161,7 +158,7 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
             display.phase("test")
             test = _score_test(coordinator)
             clock.lap("test")
-        except (Interrupted, NoResultError):
+        except (Interrupted, NoResultError, RequestError):
             tracking.interrupt_study(coordinator.parent)
             raise
         display.phase("report")

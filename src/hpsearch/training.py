@@ -7,7 +7,6 @@ batch; evaluation draws no random numbers; checkpoints are sealed; a loss that i
 
 import contextlib
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,7 +29,7 @@ from transformers import (
 
 from hpsearch import checkpoints
 from hpsearch.errors import RequestError
-from hpsearch.hardware import DTYPES, Hardware
+from hpsearch.hardware import DTYPES, Hardware, out_of_memory
 from hpsearch.kinds import Kind
 from hpsearch.models import FAMILIES
 from hpsearch.settings import OptimizerSettings, Settings, TrainSettings
@@ -89,6 +88,13 @@ def total_steps(train: TrainSettings, examples: int) -> int:
     return max(1, round(train.epochs * steps_per_epoch(train, examples)))
 
 
+def micro_batch(batch_size: int, at_most: int | None) -> int:
+    """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
+    if at_most is None:
+        return batch_size
+    return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
+
+
 def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
     """The step of each rung; a schedule too short for a rung of its own reaches it after its first step."""
     return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
@@ -131,7 +137,7 @@ def predict(
 ) -> list[NDArray[np.float32]]:
     """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
 
-    Batches are sorted by length and no random number is drawn.
+    Batches are sorted by length and no random number is drawn. Where a batch does not fit in memory, all are halved.
 
     Raises:
         NotFiniteError: the model's outputs are not finite.
@@ -140,17 +146,44 @@ def predict(
     order = np.argsort(-tokens.lengths[:pieces], kind="stable")
     results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
     model.eval()
+    start = 0
     with torch.inference_mode(), autocast(hardware):
-        for start in range(0, len(order), batch_size):
+        while start < len(order):
             rows = order[start : start + batch_size]
             batch = collate([tokens[int(i)] for i in rows], pad, types)
             inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}
-            outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
+            try:
+                outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
+            except Exception as error:
+                if batch_size == 1 or not out_of_memory(error):
+                    raise
+                batch_size = -(-batch_size // 2)
+                continue
             if not np.isfinite(outputs).all():
                 raise NotFiniteError("the model's outputs are not finite")
             for i, output in zip(rows, outputs, strict=True):
                 results[i] = output[: tokens.lengths[i]] if output.ndim == 2 else output
+            start += len(rows)
     return results
+
+
+def try_update(
+    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, micro: int
+) -> None:
+    """One update on the `micro` longest pieces: as much memory as a trial with such micro-batches can need."""
+    longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
+    types = FAMILIES[settings.model.family].types
+    batch = collate([tokens[int(i)] for i in longest], int(model.config.pad_token_id), types)
+    batch = {name: tensor.to(hardware.device) for name, tensor in batch.items()}
+    model.to(hardware.device).train()
+    chosen: Any = optimizer_class(settings.optimizer)
+    optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
+    with autocast(hardware):
+        outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
+    items = batch["labels"].numel()
+    loss: Any = kind.loss(outputs, batch["labels"], batch.get("candidates"), items, 0.0, None)
+    loss.backward()
+    optimizer.step()
 
 
 class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -160,7 +193,8 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     order: LengthGroupedOrder
     trial_folder: Path
-    rung_score: float | None = None
+    rung_score: float | None = None  # of the checkpoint to be taken
+    behind: bool = True  # seal it while training goes on
     saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
@@ -184,9 +218,10 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote."""
         unsealed, step = Path(self.args.output_dir), self.state.global_step
         with self.saving():
-            shutil.rmtree(unsealed, ignore_errors=True)
             super()._save_checkpoint(model, trial)
-            checkpoints.seal(unsealed / f"checkpoint-{step}", self.trial_folder, step, self.rung_score)
+            checkpoints.seal(
+                unsealed / f"checkpoint-{step}", self.trial_folder, step, self.rung_score, behind=self.behind
+            )
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
@@ -227,11 +262,7 @@ def make_trainer(
     The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
     """
     train = settings.train
-    micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
-    if train.batch_size % micro:
-        raise RequestError(
-            f"train.micro_batch_size={micro} does not divide train.batch_size={train.batch_size}; give a divisor"
-        )
+    micro = micro_batch(train.batch_size, train.micro_batch_size)
     total = total_steps(train, len(tokens))
     balanced = train.class_weights == "balanced"
     weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None

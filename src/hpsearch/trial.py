@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hpsearch import checkpoints, data, metrics, models, tasks, training
-from hpsearch.hardware import Hardware
+from hpsearch.hardware import Hardware, out_of_memory
 from hpsearch.kinds import Kind, Scores
 from hpsearch.records import (
     DataRef,
     Decision,
+    FitSpec,
     Progress,
     RungReport,
     Scored,
@@ -101,13 +103,14 @@ class _Trial:
             self.tokenizer = warm.tokenizer(settings.model)
             self.resume = checkpoints.newest(spec.folder)
             set_seed(settings.seed)  # of the new head
-            self.model = models.build(settings.model, self.kind, spec.data.labels, warm.hardware)
+            self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
             self.trainer = training.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         self.total = training.total_steps(settings.train, len(train))
         self.rungs = {step: i for i, step in enumerate(training.rung_steps(settings.search.rungs, self.total))}
         self.rows = data.load(spec.data, "validation").to_dict()
         self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
+        self.last_save = time.perf_counter()
         self.trainer.add_callback(training.Watcher(self.on_step, self.on_point))
         self.trainer.saving = lambda: self.seconds("checkpoint")
 
@@ -115,9 +118,14 @@ class _Trial:
         """Called after each update; returns whether to save and whether to stop."""
         if step not in self.rungs:
             pause = self.line.asked_to_pause()
-            return pause, pause
+            due = time.perf_counter() - self.last_save > self.settings.hardware.checkpoint_seconds
+            self.trainer.rung_score, self.trainer.behind = None, not pause
+            if pause or due:
+                self.last_save = time.perf_counter()
+            return pause or due, pause
         scores = self.scores(self.outputs(self.on_rung), self.on_rung).metrics
         score = self.trainer.rung_score = scores[self.settings.task.metric]
+        self.trainer.behind, self.last_save = True, time.perf_counter()
         report = RungReport(self.spec.number, self.rungs[step], step, self.total, score, _validation(scores))
         decision = self.line.rung(report)
         return decision is not Decision.STOP, decision is not Decision.CONTINUE
@@ -155,7 +163,7 @@ class _Trial:
         outputs = self.outputs(everything)
         scores = self.scores(outputs, everything)
         same = self.scores(outputs, self.on_rung).metrics[metric]
-        earlier = checkpoints.newest(self.spec.folder)
+        earlier = checkpoints.newest(self.spec.folder, scored=True)
         if earlier is None or earlier.score is None or sign * earlier.score <= sign * same:
             return scores
         final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -221,7 +229,7 @@ def score(spec: ScoreSpec, warm: Warm) -> Scored:
     settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
     tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
     saved = settings.model.model_copy(update={"path": str(spec.model)})
-    model = models.build(saved, kind, spec.data.labels, warm.hardware)
+    model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
     model.to(warm.hardware.device)
     outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware)
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
@@ -234,6 +242,19 @@ def score(spec: ScoreSpec, warm: Warm) -> Scored:
         interval=metrics.interval(scores.per_example) if scores.per_example is not None else None,
         seconds=time.perf_counter() - start,
     )
+
+
+def fits(spec: FitSpec, warm: Warm) -> bool:
+    """Whether one update on the longest training examples fits in memory."""
+    settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
+    tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
+    try:
+        model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
+        training.try_update(settings, kind, model, tokens, warm.hardware, spec.micro)
+    except Exception as error:
+        traceback.print_exc()
+        return not out_of_memory(error)  # of anything else the first trial will tell
+    return True
 
 
 def _predict(

@@ -7,9 +7,20 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
-from hpsearch.hardware import Hardware, apply
-from hpsearch.records import Decision, Progress, RungReport, ScoreSpec, Status, TrialResult, TrialSpec
-from hpsearch.trial import Line, Warm, run_trial, score
+from hpsearch.hardware import Hardware, apply, out_of_memory
+from hpsearch.records import (
+    Decision,
+    Fits,
+    FitSpec,
+    OutOfMemory,
+    Progress,
+    RungReport,
+    ScoreSpec,
+    Status,
+    TrialResult,
+    TrialSpec,
+)
+from hpsearch.trial import Line, Warm, fits, run_trial, score
 
 
 def main(fd: int) -> None:
@@ -26,15 +37,19 @@ def main(fd: int) -> None:
             return  # nobody is left to work for; the last checkpoint stands
 
 
-def _answer(request: TrialSpec | ScoreSpec, warm: Warm, line: Line) -> object:
+def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) -> object:
     if isinstance(request, ScoreSpec):
         return score(request, warm)
+    if isinstance(request, FitSpec):
+        return Fits(fits(request, warm))
     try:
         return run_trial(request, warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
         traceback.print_exc()
+        if out_of_memory(error):
+            return OutOfMemory(request.number, str(error).splitlines()[0])
         reason = f"{type(error).__name__}: {error}"
         return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, reason, {})
 

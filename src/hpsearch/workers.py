@@ -10,11 +10,22 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from hpsearch.hardware import Hardware
-from hpsearch.records import Decision, Progress, RungReport, Scored, ScoreSpec, TrialResult, TrialSpec
+from hpsearch.records import (
+    Decision,
+    Fits,
+    FitSpec,
+    OutOfMemory,
+    Progress,
+    RungReport,
+    Scored,
+    ScoreSpec,
+    TrialResult,
+    TrialSpec,
+)
 
 ENVIRONMENT = {
-    # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps are
-    # several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
+    # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps
+    # are several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
     "GOMP_SPINCOUNT": "3000",
     # glibc gives large blocks back to the system at once and takes new ones for the next step, each page of which the
     # system must first clear: up to a third of the time. It shall keep them; see experiments/engine.
@@ -24,7 +35,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-Message = Progress | RungReport | TrialResult | Scored
+Message = Progress | RungReport | TrialResult | Scored | OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,15 @@ class Worker:
         self.trial, self.pausing = spec.number, False
         self._send(spec)
 
+    def fits(self, spec: FitSpec) -> bool:
+        """Ask an idle worker and wait. False also if it ends over it: the system may kill it for memory."""
+        self._send(spec)
+        try:
+            answer: Fits = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return False
+        return answer.fits
+
     def answer(self, decision: Decision) -> None:
         """Reply to a RungReport."""
         if not self.pausing:  # PAUSE is under way already and serves as the reply
@@ -84,7 +104,7 @@ class Worker:
         except (EOFError, ConnectionResetError):
             number, self.trial = self.trial, None
             return Lost(number, f"the worker ended with status {self.process.wait()}; see {self.log}")
-        if isinstance(message, TrialResult | Scored):
+        if isinstance(message, TrialResult | Scored | OutOfMemory):
             self.trial = None
         return message
 

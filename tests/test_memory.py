@@ -1,0 +1,131 @@
+"""Memory runs out: the micro-batch is settled before the search and halved within it; nothing else changes.
+
+Workers are real processes; a module that Python imports at their start has torch raise its own error for batches of
+more examples than a file allows.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import make
+import tiny
+from hpsearch import sweep
+from hpsearch.errors import RequestError
+from hpsearch.records import TrialRecord
+from hpsearch.settings import Settings
+from hpsearch.training import micro_batch
+
+LIMITED = """
+import os
+import torch
+
+embedding = torch.nn.functional.embedding
+
+def limited(input, *args, **kwargs):
+    most = int(open(os.environ["MOST_EXAMPLES"]).read())
+    if input.ndim == 2 and len(input) > most:
+        raise torch.OutOfMemoryError("no room (simulated)")
+    return embedding(input, *args, **kwargs)
+
+torch.nn.functional.embedding = limited
+"""
+
+
+@pytest.fixture
+def most_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Says how many examples fit in a forward pass of the workers."""
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(LIMITED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
+    monkeypatch.setenv("MOST_EXAMPLES", str(tmp_path / "most"))
+    return lambda most: (tmp_path / "most").write_text(str(most))  # type: ignore[return-value]
+
+
+def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -> Settings:
+    csv = tiny.write_csv(root / "toy.csv", n=190)
+    space = ("search.space.train.batch_size.choices=[8,12]", "search.space.train.epochs.choices=[4]")
+    space += ("search.space.train.learning_rate.low=0.005", "search.space.train.learning_rate.high=0.02")
+    budget = ("budget.max_trials=2", "search.keep=0.5", "train.batch_size=12", "train.epochs=4")
+    space += ("model.dropout=0.0",)  # masks are drawn for each micro-batch
+    return make.toy_settings(csv, tiny_model("bert"), "bert", *space, *budget, *overrides)
+
+
+def outcome(home: Path, settings: Settings) -> dict[int, tuple[object, ...]]:
+    folder = home / "studies" / settings.study
+    records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
+    return {t.number: (t.params, t.status, t.step, t.rungs, t.score) for t in records}
+
+
+def found(home: Path) -> list[int]:
+    return [json.loads(path.read_text()) for path in home.glob("cache/micro_batch/*.json")]
+
+
+def test_the_micro_batch_is_found_before_the_search(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    most_examples: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    most_examples(5)
+    settings = request_of(tmp_path, tiny_model)
+    sweep.run_sweep(settings, tmp_path / "home")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "memory: batches are trained in parts of at most 3 examples" in said  # 12, 6, 3
+    assert found(tmp_path / "home") == [3]
+    assert not list((tmp_path / "home").glob("studies/*/trials/*/checkpoint-*"))
+    # The same sweep, told so: batches of 8 in parts of 2, the largest divisor that is at most 3.
+    most_examples(99)
+    told = request_of(tmp_path, tiny_model, "train.micro_batch_size=3")
+    sweep.run_sweep(told, tmp_path / "told")
+    assert outcome(tmp_path / "home", settings) == outcome(tmp_path / "told", told)
+
+
+def test_memory_that_runs_out_in_the_search_costs_no_trial(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    most_examples: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    most_examples(99)
+    sweep.run_sweep(settings.model_copy(update={"study": "before"}), home)
+    assert found(home) == [12]
+    most_examples(6)
+    summary = sweep.run_sweep(settings, home)  # finds 12 remembered, and it is no longer true
+    assert summary["trials"] == {"complete": 1, "pruned": 1, "failed": 0}
+    assert found(home) == [6]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("memory: batches are trained in parts of at most 6 examples") == 1
+    # An update is the same up to the order of a sum.
+    before, after = outcome(home, settings.model_copy(update={"study": "before"})), outcome(home, settings)
+    assert {number: values[:3] for number, values in before.items()} == {n: v[:3] for n, v in after.items()}
+
+
+def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
+    tmp_path: Path, tiny_model: Callable[[str], Path], most_examples: Callable[[int], None]
+) -> None:
+    most_examples(0)
+    settings = request_of(tmp_path, tiny_model)
+    with pytest.raises(RequestError) as caught:
+        sweep.run_sweep(settings, tmp_path / "home")
+    assert caught.value.exit_code == 2
+    for part in ("task.max_length=48", "not one example", "model tiny", "lower task.max_length"):
+        assert part in str(caught.value)
+    assert outcome(tmp_path / "home", settings) == {}
+    assert found(tmp_path / "home") == []
+    most_examples(99)
+    assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["complete"] == 1
+
+
+@given(st.integers(1, 500), st.integers(1, 600))
+def test_micro_batches_make_up_the_batch(batch_size: int, at_most: int) -> None:
+    micro = micro_batch(batch_size, at_most)
+    assert batch_size % micro == 0
+    assert micro <= at_most
+    assert not [n for n in range(micro + 1, min(at_most, batch_size) + 1) if batch_size % n == 0]
+    assert micro_batch(batch_size, None) == batch_size
