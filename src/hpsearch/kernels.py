@@ -25,7 +25,8 @@ def dropped_share(p: float) -> float:
 def _kept(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
     """1 where an element is kept and 0 where it is dropped, from torch's global generator."""
     count = math.prod(shape)
-    drawn = torch.empty((count + 7) // 8, dtype=torch.int64).random_()
+    # Of all 64 bits: without bounds, `random_` leaves the sign bit of each word at 0.
+    drawn = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     mask = torch.empty(shape, dtype=dtype)
     # Into a tensor of floats at once: what torch does with a mask of booleans takes several times as long.
     return torch.ge(drawn.view(torch.uint8)[:count].view(shape), round(256 * p), out=mask)
