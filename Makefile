@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback predict serve ui config test test-browser test-slow check help
+.PHONY: setup sweep train report promote rollback predict serve ui config test test-browser test-slow bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -58,6 +58,9 @@ test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 
 test-slow: $(DEV)  ## real data and many trials
 	$(BIN)/python -m pytest -m slow
+
+bench: $(DEV)  ## training beside Hugging Face's Trainer as it comes: make bench ARGS="--rounds 1", about 15 minutes
+	$(BIN)/python experiments/engine/run.py $(ARGS)
 
 check: $(DEV)  ## lint, format, types, and docs that agree with the settings
 	$(BIN)/ruff check .

@@ -1,21 +1,24 @@
-"""Memory runs out: the micro-batch is settled before the search and halved within it; nothing else changes.
+"""Memory or disk runs out. The micro-batch is settled before the search and halved within it; nothing else changes.
 
 Workers are real processes; a module that Python imports at their start has torch raise its own error for batches of
 more examples than a file allows.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import make
 import tiny
 from hpsearch import sweep
 from hpsearch.errors import RequestError
+from hpsearch.hardware import resolve
 from hpsearch.records import TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.training import micro_batch
@@ -120,6 +123,27 @@ def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
     assert found(tmp_path / "home") == []
     most_examples(99)
     assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["complete"] == 1
+
+
+def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=4"), tmp_path / "deep" / "home"
+    folder = tiny_model("bert")
+    weights = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values()) * 4
+    bound = sweep.disk_bound(settings, resolve(settings.hardware))
+    assert bound == pytest.approx((2 + 3) * 3 * weights + 3 * weights, rel=0.1)  # the pooler and a head more or less
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound - 1))
+    with pytest.raises(RequestError) as caught:
+        sweep.run_sweep(settings, home)
+    for part in ("checkpoints and models take up to", f"the disk of {tmp_path} has", "HPSEARCH_HOME"):
+        assert part in str(caught.value)
+    assert not home.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound))
+    assert sweep.run_sweep(settings, home)["trials"]["complete"] == 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    sweep.run_sweep(settings, home)  # is finished and needs nothing
 
 
 @given(st.integers(1, 500), st.integers(1, 600))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
 from hpsearch.encoders import BERT, DISTILBERT, Layout, install
@@ -124,6 +124,13 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
     if folder := local_folder(model):
         _check_weights(model, folder)
     load_tokenizer(model)
+
+
+def parameters(model: ModelSettings) -> int:
+    """Number of the body's parameters, told from its config without loading weights."""
+    config = _from_pretrained(AutoConfig, model)
+    with torch.device("meta"):
+        return int(AutoModel.from_config(config).num_parameters())
 
 
 def local_folder(model: ModelSettings) -> Path | None:

@@ -51,6 +51,14 @@ def quota(plan: Plan, rung: int, trials: int) -> int:
     return max(1, int(trials * plan.keep ** (rung + 1) + 1e-9))
 
 
+def most_checkpoints(plan: Plan, workers: int) -> int:
+    """How many there can be at once: one of each trial that may go on, and of each running one up to three.
+
+    These are the rung's, a newer one, and the one that is being written.
+    """
+    return (quota(plan, 0, plan.max_trials) if plan.rungs else 0) + 3 * workers
+
+
 def next_action(plan: Plan, trials: Sequence[TrialRecord], may_start: bool) -> Action:
     """What a free worker should do.
 

@@ -1,6 +1,7 @@
 """A sweep from settings to summary: check, prepare, search, score test, report, log the winner."""
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +35,10 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
     """
     started = time.monotonic()
     corpus, chosen = check(settings)
-    ref = data.prepare(corpus, settings, home)
     folder = home / "studies" / settings.study
+    if read_summary(folder) is None:  # a finished study needs no more
+        check_disk(settings, chosen, home)
+    ref = data.prepare(corpus, settings, home)
     lock = Lock(folder)
     try:
         check_identity(folder, settings, ref)
@@ -98,6 +101,30 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     longest = max(possible(settings, "task.max_length"))
     models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
     return data.read(settings), chosen
+
+
+def disk_bound(settings: Settings, chosen: Hardware) -> int:
+    """Bytes that a study's checkpoints and models take at the most.
+
+    A checkpoint holds weights and two moments of each in float32; models are the best so far, one that each worker has
+    just completed, and the one that is logged.
+    """
+    weights = 4 * models.parameters(settings.model)
+    return schedule.most_checkpoints(make_plan(settings), chosen.workers) * 3 * weights + (2 + chosen.workers) * weights
+
+
+def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
+    """See that what a study can come to need is free. Raises RequestError."""
+    needed, there = disk_bound(settings, chosen), home.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise RequestError(
+            f"the study's checkpoints and models take up to {needed / 1e9:.1f} GB, and the disk of {there} has "
+            f"{free / 1e9:.1f} GB free; free some, set HPSEARCH_HOME to a folder on another disk, or lower "
+            "search.keep, budget.max_trials or hardware.workers"
+        )
 
 
 def check_identity(folder: Path, settings: Settings, ref: DataRef) -> None:
@@ -184,6 +211,7 @@ def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
         f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, "
         f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
     )
+    yield f"disk: checkpoints and models take {disk_bound(settings, chosen) / 1e9:.1f} GB at the most"
     for split, size in ref.sizes.items():
         whole = len(corpus.splits[split])
         part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""

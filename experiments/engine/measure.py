@@ -1,0 +1,179 @@
+"""One measurement in a process of its own: python measure.py <side> <work> <steps>; prints a line of JSON.
+
+side: ours, or trainer: Hugging Face's Trainer as it comes. work: train-256, train-512, evaluate-256, questions-384.
+questions needs SQUAD, the path of a file in SQuAD's layout.
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from hydra import compose, initialize_config_dir
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from hpsearch import data, hardware, loading, models, training
+from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
+from hpsearch.trial import Warm
+
+CONF = Path(__file__).parents[2] / "conf"
+EVALUATED = 512  # examples
+FIRST = 2  # steps that are not timed
+
+
+class Stopwatch(TrainerCallback):
+    """Times the steps after the first ones, and stops after `steps`."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.began, self.ended, self.counting = steps, 0.0, 0.0, False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.ended = time.perf_counter()
+        if state.global_step == FIRST:
+            self.began, self.counting = self.ended, True
+        if state.global_step == FIRST + self.steps:
+            self.counting, control.should_training_stop = False, True
+        return control
+
+
+class Counter:
+    """A collator that counts what is timed: the loader makes a batch when the step before has begun, or later."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator, self.batches = collator, []
+
+    def __call__(self, items: Any) -> Any:
+        batch = self.collator(items)
+        lengths = batch["attention_mask"].sum(1)
+        self.batches.append(
+            (len(lengths), int(lengths.sum()), batch["attention_mask"].numel(), int((lengths**2).sum()))
+        )
+        return batch
+
+
+class Rows(torch.utils.data.Dataset):
+    """Tokens as Hugging Face's collators take them."""
+
+    def __init__(self, tokens: Any, questions: bool, count: int) -> None:
+        self.tokens, self.questions, self.count = tokens, questions, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        ids = self.tokens.of_piece("ids", i).tolist()
+        row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        if self.questions:
+            row["token_type_ids"] = self.tokens.of_piece("types", i).tolist()
+            row["start_positions"], row["end_positions"] = (int(place) for place in self.tokens.labels[i])
+        else:
+            row["labels"] = int(self.tokens.labels[i])
+        return row
+
+
+def composed(work: str, side: str) -> Settings:
+    name, length = work.split("-")
+    overrides = [f"task.max_length={length}", "budget.train_examples=1600", "train.batch_size=16", "train.epochs=3"]
+    if name == "questions":
+        overrides += ["task=squad_v2", "task.source=files", f"task.files.train={os.environ['SQUAD']}", "task.stride=96"]
+    if side == "trainer":  # what transformers does by itself
+        overrides += ["model.attention_dropout=0.1", "hardware.precision=float32"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return loading.load(compose("config", overrides=overrides))
+
+
+def of_trainer(settings: Settings, model: Any, tokens: Any, tokenizer: Any, folder: Path, questions: bool) -> Trainer:
+    """Defaults of TrainingArguments but for batch size, rate, and what is written where."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.train.batch_size,
+        learning_rate=settings.train.learning_rate,
+        num_train_epochs=settings.train.epochs,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=settings.seed,
+    )
+    # Question answering as its example script has it: every window padded to the longest there can be.
+    pad = {"padding": "max_length", "max_length": settings.task.max_length} if questions else {}
+    collator = transformers.DataCollatorWithPadding(tokenizer, **pad)
+    return Trainer(model, arguments, train_dataset=Rows(tokens, questions, len(tokens)), data_collator=collator)
+
+
+def plain_model(settings: Settings, questions: bool) -> Any:
+    head = transformers.AutoModelForQuestionAnswering if questions else transformers.AutoModelForSequenceClassification
+    return head.from_pretrained(models.local_folder(settings.model), dtype=torch.float32, num_labels=2)
+
+
+def main(side: str, work: str, steps: int) -> None:
+    settings, questions, evaluating = composed(work, side), "questions" in work, "evaluate" in work
+    kind, chosen = KINDS[settings.task.kind], hardware.resolve(settings.hardware)
+    hardware.apply(chosen)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(os.environ.get("BENCH_CACHE", scratch))
+        ref, warm = data.prepare(data.read(settings), settings, home), Warm(chosen)
+        tokens, tokenizer = warm.tokens(ref, settings, "train"), warm.tokenizer(settings.model)
+        transformers.set_seed(settings.seed)
+        if side == "ours":
+            model = models.build(settings.model, kind, ref.labels, tokenizer, chosen)
+            trainer: Trainer = training.make_trainer(settings, kind, model, tokens, chosen, Path(scratch))
+        else:
+            model = plain_model(settings, questions)
+            trainer = of_trainer(settings, model, tokens, tokenizer, Path(scratch), questions)
+        if evaluating:
+            seconds, batches = evaluate(side, settings, kind, model, tokens, chosen, trainer)
+        else:
+            watch, counter = Stopwatch(steps), Counter(trainer.data_collator)
+            trainer.data_collator = counter
+            trainer.add_callback(watch)
+            trainer.train()
+            seconds, batches = watch.ended - watch.began, counter.batches[FIRST : FIRST + steps]
+    counts = np.array(batches).sum(0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    names = ("examples", "tokens", "padded", "squares")
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, **dict(zip(names, counts.tolist(), strict=True))}))
+
+
+def evaluate(
+    side: str, settings: Settings, kind: Any, model: Any, tokens: Any, chosen: Any, trainer: Trainer
+) -> tuple[float, list[Any]]:
+    lengths = tokens.lengths[:EVALUATED]
+    began = time.perf_counter()
+    if side == "ours":
+        types = models.FAMILIES[settings.model.family].types
+        training.predict(model, kind, tokens, EVALUATED, settings.train.evaluation_batch_size, chosen, types)
+    else:
+        trainer.predict(Rows(tokens, False, EVALUATED))
+    counts = (EVALUATED, int(lengths.sum()), int(lengths.sum()), int((lengths**2).sum()))
+    return time.perf_counter() - began, [counts]
+
+
+def matmul_limit() -> None:
+    """Billions of operations a second that a product of large matrices reaches, by precision."""
+    hardware.apply(hardware.resolve(composed("train-256", "ours").hardware))
+    reached = {}
+    for name in ("float32", "bfloat16"):
+        a, b = (torch.randn(2048, 2048).to(hardware.DTYPES[name]) for _ in range(2))
+        a @ b
+        best = 1e9
+        for _ in range(6):
+            began = time.perf_counter()
+            a @ b
+            best = min(best, time.perf_counter() - began)
+        reached[name] = 2 * 2048**3 / best / 1e9
+    print(json.dumps(reached))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "limit":
+        matmul_limit()
+    else:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
