@@ -1,4 +1,4 @@
-"""Is a model of ours as good as one of Hugging Face's Trainer as it comes? Same reviews, recipe and seeds. Writes quality.md.
+"""Is a model of ours as good as one of Trainer's as it comes? Same reviews, recipe and seeds. Writes quality.md.
 
 python quality.py [--train 2000] [--test 2000] [--seeds 3]; about an hour on two cores.
 """

@@ -1,7 +1,8 @@
 """`Trainer.hyperparameter_search` and our sweep: same reviews, space, number of trials, seeds. Writes table.md.
 
-python run.py [--repeats 3] [--trials 4] [--train 600]; about 20 minutes a repeat on two cores. Each side's time is that of
-its command, from nothing to a model; Trainer's search leaves no model, so its winner is trained once more, as its users do.
+python run.py [--repeats 3] [--trials 4] [--train 600]; about 20 minutes a repeat on two cores. Each side's time is that
+of its command, from nothing to a model; Trainer's search leaves no model, so its winner is trained once more, as its
+users do.
 """
 
 import argparse
