@@ -119,6 +119,9 @@ def test_attention_and_its_gradient_are_the_textbook_s(
     try:
         out = kernels.attention(qkv, bias, 0.7, 0.0)
         (own,) = torch.autograd.grad((out * weight).sum(), qkv)
+        with torch.no_grad():
+            assert torch.equal(kernels.attention(qkv, bias, 0.7, 0.0), out)
+            assert torch.equal(kernels.attention(qkv.detach(), bias, 0.7, 0.0), out)
     finally:
         kernels.BLOCK_BYTES = before
     expected = plain_attention(qkv, bias, 0.7)

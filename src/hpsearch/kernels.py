@@ -65,21 +65,25 @@ class _Attention(torch.autograd.Function):
         _, size, heads, length, width = qkv.shape
         query, key, value = qkv.view(3, size * heads, length, width).unbind(0)
         query = query * scale
-        share = torch.empty(size * heads, length, length, dtype=qkv.dtype)
-        kept = _kept(share.shape, p, qkv.dtype) if round(256 * p) else None
+        kept = _kept(torch.Size((size * heads, length, length)), p, qkv.dtype) if round(256 * p) else None
         result = torch.empty_like(query)
         ctx.block = max(1, BLOCK_BYTES // (heads * length**2 * qkv.element_size()))
         scores = torch.empty(min(ctx.block, size) * heads, length, length, dtype=qkv.dtype)
+        # Without a backward pass to come, a block's softmax is used once.
+        to_keep = ctx.needs_input_grad[0]
+        share = torch.empty(size * heads, length, length, dtype=qkv.dtype) if to_keep else torch.empty_like(scores)
         for first in range(0, size, ctx.block):
             some = slice(first * heads, min(first + ctx.block, size) * heads)
             block = torch.bmm(query[some], key[some].transpose(1, 2), out=scores[: some.stop - some.start])
             if bias is not None:
                 of_block = bias[first : first + ctx.block] if bias.shape[0] > 1 else bias
                 block.view(-1, heads, length, length).add_(of_block)
-            torch._softmax(block, -1, False, out=share[some])
-            used = share[some] if kept is None else torch.mul(share[some], kept[some], out=block)
+            used = torch._softmax(block, -1, False, out=share[some] if to_keep else share[: len(block)])
+            if kept is not None:
+                used = torch.mul(used, kept[some], out=block)
             torch.bmm(used, value[some], out=result[some])
-        ctx.save_for_backward(query, key, value, share, kept)
+        if to_keep:
+            ctx.save_for_backward(query, key, value, share, kept)
         ctx.scale, ctx.undropped, ctx.heads = scale, 1 / (1 - dropped_share(p)), heads
         return (result if kept is None else result.mul_(ctx.undropped)).view(size, heads, length, width)
 
