@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROUNDS = 3
-SPINS = ("300000", "20000", "3000", "300")
+SPINS = ("300000", "30000", "3000")
 STEPS = """
 import time, torch
 from hpsearch import hardware, models

@@ -1,0 +1,139 @@
+"""Checkpoints: sealed behind training, waited for by whoever needs them, the rung's kept beside the newest."""
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch import checkpoints
+from hpsearch.records import Decision, Status
+from hpsearch.trial import run_trial
+from test_training import Recorder, assert_same, toy
+
+
+def unsealed(trial: Path, step: int) -> Path:
+    folder = trial / "unsealed" / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(os.urandom(64) + bytes([step]))
+    return folder
+
+
+def seal(trial: Path, step: int, score: float | None = None, behind: bool = False) -> None:
+    checkpoints.seal(unsealed(trial, step), trial, step, score, behind)
+
+
+def steps(trial: Path) -> list[int]:
+    return sorted(int(folder.name.split("-")[1]) for folder in trial.glob("checkpoint-*"))
+
+
+def test_the_newest_and_the_newest_of_a_rung_are_kept(tmp_path: Path) -> None:
+    seal(tmp_path, 1)
+    assert steps(tmp_path) == [1]
+    seal(tmp_path, 2, score=0.7)
+    assert steps(tmp_path) == [2]
+    seal(tmp_path, 3)
+    seal(tmp_path, 4)
+    assert steps(tmp_path) == [2, 4]
+    newest, scored = checkpoints.newest(tmp_path), checkpoints.newest(tmp_path, scored=True)
+    assert newest == checkpoints.Checkpoint(tmp_path / "checkpoint-4", 4, None)
+    assert scored == checkpoints.Checkpoint(tmp_path / "checkpoint-2", 2, 0.7)
+    seal(tmp_path, 5, score=0.8)
+    assert steps(tmp_path) == [5]
+    checkpoints.discard(tmp_path)
+    assert steps(tmp_path) == []
+    assert checkpoints.newest(tmp_path) is None
+
+
+def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    seal(tmp_path, 2, score=0.7)
+    seal(tmp_path, 4)
+    weights = tmp_path / "checkpoint-4" / "weights"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = checkpoints.newest(tmp_path)
+    assert found is not None
+    assert found.step == 2
+    assert steps(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("need", [checkpoints.newest, checkpoints.discard])
+def test_whoever_needs_a_checkpoint_waits_for_its_sealing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Callable[[Path], object]
+) -> None:
+    go, real = threading.Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (go.wait(60), real(handle)))
+    seal(tmp_path, 3, behind=True)  # returns, though nothing is sealed
+    assert steps(tmp_path) == []
+    seen: list[object] = []
+    waiting = threading.Thread(target=lambda: seen.append(need(tmp_path)))
+    waiting.start()
+    waiting.join(0.2)
+    assert seen == []
+    go.set()
+    waiting.join(60)
+    assert seen == [checkpoints.newest(tmp_path)]
+    assert steps(tmp_path) == ([3] if need is checkpoints.newest else [])
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seal(tmp_path, 2)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        seal(tmp_path, 4)
+    assert "No space left on device" in capsys.readouterr().err
+    assert steps(tmp_path) == [2]
+    assert not list((tmp_path / "unsealed").iterdir())
+    seal(tmp_path, 5)
+    assert steps(tmp_path) == [5]
+
+
+def test_checkpoints_between_rungs_change_nothing_and_cost_at_most_a_step(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", "hardware.checkpoint_seconds=1.0e-9")
+    rarely = spec.settings.model_copy(
+        update={"hardware": spec.settings.hardware.model_copy(update={"checkpoint_seconds": 1e9})}
+    )
+    whole = replace(spec, folder=tmp_path / "whole", settings=rarely)
+    expected = run_trial(whole, warm, Recorder().line())
+
+    class Crash(Exception):
+        pass
+
+    class Crashing(Recorder):
+        def _asked(self) -> bool:
+            if sum(1 for _ in self.points) >= 5:
+                raise Crash
+            return False
+
+    with pytest.raises(Crash):
+        run_trial(spec, warm, Crashing().line())
+    found = checkpoints.newest(spec.folder)
+    assert found is not None
+    last = json.loads((found.folder / "trainer_state.json").read_text())["global_step"]
+    again = Recorder()
+    result = run_trial(spec, warm, again.line())
+    assert found.step == last >= 9  # points come every second step; the fifth came at the tenth
+    assert_same((spec, result), (whole, expected))
+
+
+def test_the_rung_s_weights_outlive_a_pause_after_it(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    paused = run_trial(spec, warm, Recorder(pause_after=10).line())
+    assert paused.status is Status.PAUSED
+    rung = checkpoints.newest(spec.folder, scored=True)
+    newest = checkpoints.newest(spec.folder)
+    assert rung is not None
+    assert newest is not None
+    assert rung.step == paused.total_steps // 2 < newest.step == paused.step
+    assert run_trial(spec, warm, Recorder(Decision.CONTINUE).line()).status is Status.COMPLETE
+    assert steps(spec.folder) == []
