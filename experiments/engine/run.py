@@ -35,13 +35,13 @@ def main(rounds: int, squad: str | None) -> None:
     limits = []
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(rounds):
-            limits.append(process("limit", cache=cache, squad=squad))
             for work in works:
+                limits.append(process("limit", cache=cache, squad=squad))
                 for side in ("trainer", "ours"):
                     found = process(side, work, str(STEPS[side]), cache=cache, squad=squad)
                     measured.setdefault((work, side), []).append(found)
                     print(work, side, found, flush=True)
-    limit = {name: statistics.median(one[name] for one in limits) for name in limits[0]}
+    limit = {name: max(one[name] for one in limits) for name in limits[0]}  # a limit: what else ran only lowers it
     chosen = hardware.resolve(
         HardwareSettings(
             device="auto", precision="auto", workers=1, threads="auto", checkpoint_seconds=600.0, max_attempts=1
@@ -50,7 +50,7 @@ def main(rounds: int, squad: str | None) -> None:
     lines = [
         f"{chosen.name}, {chosen.threads} threads, {chosen.precision}; large matrix products reach "
         f"{limit['float32']:.0f} GFLOP/s in float32 and {limit['bfloat16']:.0f} in bfloat16. MiniLM, batches of 16, "
-        f"medians of {rounds} rounds.",
+        + (f"medians of {rounds} rounds." if rounds > 1 else "one round."),
         "",
         "| work | side | examples/s | times as many | in each round | real tokens/s | padding "
         "| share of the matmul limit | peak memory, MiB |",
