@@ -242,3 +242,15 @@ def test_tf32_is_the_gpu_s_alone_and_is_set_for_the_process() -> None:
             assert torch.get_float32_matmul_precision() == expected
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_the_compiler_is_for_nvidia_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match=r"hardware\.compile=true needs an NVIDIA GPU, and trials run on cpu"):
+        hardware.resolve(make.compose_settings("hardware.device=cpu", "hardware.compile=true").hardware)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
+    chosen = hardware.resolve(make.compose_settings("hardware.compile=true").hardware)
+    assert chosen.compile
+    assert chosen.describe()["compile"]

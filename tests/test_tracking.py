@@ -364,5 +364,5 @@ def test_pictures_hold_the_figures() -> None:
     assert [label.get_text() for label in matrix.axes[0].get_yticklabels()] == ["no", "yes"]
     curves = pictures.learning_curves(curve(0))
     assert curves is not None
-    assert [panel.get_title() for panel in curves.axes] == ["train_loss", "validation_accuracy"]
+    assert [panel.get_title() for panel in curves.axes] == ["loss", "scores"]
     assert pictures.learning_curves([]) is None

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +158,33 @@ def test_losses_of_questions_are_those_of_a_plain_loop(
     expected = reference_losses(spec.settings, spec, warm, AutoModelForQuestionAnswering, span_loss)
     assert recorder.losses().keys() == expected.keys()
     assert len(expected) > 10
+    assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_compiled_model_has_few_shapes_and_the_same_losses(
+    tmp_path: Path, tiny_model: Model, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, but that torch.compile's last step, which writes the GPU's code, is left out."""
+    spec, warm = toy(tmp_path, tiny_model, family, "model.dropout=0.0", "train.log_every=1")
+    warm = Warm(replace(warm.hardware, attention="sdpa", compile=True))
+    lengths: list[int] = []
+
+    def translate(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        lengths.append(next(t.shape[1] for t in inputs if t.dtype == torch.int64 and t.ndim == 2))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=translate))
+    monkeypatch.setattr(training, "COMPILED_LENGTH", 8)
+    torch.compiler.reset()
+    recorder = Recorder()
+    assert run_trial(spec, warm, recorder.line()).status is Status.COMPLETE
+    longest = {int(warm.tokens(spec.data, spec.settings, split).lengths.max()) for split in ("train", "validation")}
+    assert lengths, "nothing was compiled"
+    assert {length for length in lengths if length % 8} <= longest
+    assert max(lengths) == max(longest)
+    expected = reference_losses(spec.settings, spec, warm)
+    assert recorder.losses().keys() == expected.keys()
     assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
 
 

@@ -27,6 +27,9 @@ ATTENTION = {
     ("mps", "float16"): "sdpa",
 }
 
+COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of so many tokens
+COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch size, and training or not is one
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -38,6 +41,7 @@ class Hardware:
     workers: int
     threads: int  # of each worker
     name: str  # of the processor or GPU
+    compile: bool = False  # the model, by torch.compile
 
     def describe(self) -> dict[str, Any]:
         """For runs and reports."""
@@ -48,9 +52,11 @@ def resolve(settings: HardwareSettings) -> Hardware:
     """What the machine has, within what the settings ask for.
 
     Raises:
-        RequestError: the settings name a device or precision that is not there.
+        RequestError: the settings name a device, precision or compiler that is not there.
     """
     device = _device(settings.device)
+    if settings.compile and device != "cuda":
+        raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
     precision = _precision(settings.precision, device)
     workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
     if device == "cuda" and workers > _devices(device):
@@ -61,13 +67,15 @@ def resolve(settings: HardwareSettings) -> Hardware:
     attention = ATTENTION[device, precision]
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         attention = "sdpa"
-    return Hardware(device, precision, attention, workers, threads, _name(device))
+    return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile)
 
 
 def apply(hardware: Hardware) -> None:
     """Set what of the choice is the process's and not a model's."""
     torch.set_num_threads(hardware.threads)
     torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
+    if hardware.compile:
+        torch._dynamo.config.recompile_limit = COMPILED_SHAPES
 
 
 def out_of_memory(error: BaseException) -> bool:

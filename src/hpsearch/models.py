@@ -197,6 +197,8 @@ def build(
     loaded.config.pad_token_id = tokenizer.pad_token_id
     if hardware.attention == "blocked":
         _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
+    if hardware.compile:
+        loaded.compile(dynamic=False)
     return loaded
 
 

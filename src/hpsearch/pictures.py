@@ -30,22 +30,25 @@ def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
 
 
 def learning_curves(points: Iterable[Progress]) -> Figure | None:
-    """A panel for each metric over the steps; None where there is no point."""
+    """Training loss over the steps, and beside it the scores; None where there is no point.
+
+    Every trial gets one while others train: places are fixed, as finding them takes most of the time of a picture.
+    """
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for point in points:
         for name, value in point.metrics.items():
             curves[name][point.step] = value
+    scores = sorted(name for name in curves if name.startswith("validation_"))
     if not curves:
         return None
-    columns = min(len(curves), 3)
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (name, curve) in zip(panels, sorted(curves.items()), strict=False):
-        steps = sorted(curve)
-        panel.plot(steps, [curve[step] for step in steps], marker="." if len(steps) < 30 else "")
-        panel.set(title=name, xlabel="step")
+    figure = Figure(figsize=(9, 3.2))
+    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.15, top=0.9)
+    panels = {"loss": ["train_loss"], "scores": scores}
+    for panel, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
+        for name in names:
+            steps = sorted(curves[name])
+            panel.plot(steps, [curves[name][step] for step in steps], marker=".", label=name)
+        panel.set(title=title, xlabel="step")
         panel.grid(alpha=0.3)
-    for panel in panels:
-        panel.set_visible(False)
+        panel.legend(loc="best")
     return figure

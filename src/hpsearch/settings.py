@@ -334,6 +334,9 @@ class HardwareSettings(Section):
     """auto: a GPU where there is one."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
     """Of the forward and backward pass; weights and optimizer stay float32."""
+    compile: bool
+    """Have torch.compile translate the model for an NVIDIA GPU, once for each of a few lengths that batches are padded
+    to. It takes minutes at first, so it pays where trials are long."""
     workers: Count | Literal["auto"]
     """Worker processes; auto: one for each GPU, one without."""
     threads: Count | Literal["auto"]

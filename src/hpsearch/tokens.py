@@ -1,5 +1,6 @@
 """Tokenised examples as models take them: memory-mapped arrays, and batches made of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +73,32 @@ def save(arrays: Arrays, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def collate(items: list[dict[str, Any]], pad_token_id: int, types: bool) -> dict[str, torch.Tensor]:
+def collate(
+    items: list[dict[str, Any]], pad_token_id: int, types: bool, lengths: Sequence[int] = ()
+) -> dict[str, torch.Tensor]:
     """Pad on the right to the longest. Draws no randomness.
 
     Args:
         items: of Tokens.
         pad_token_id: fills `input_ids`; everything else is filled with 0.
         types: whether the model takes token types.
+        lengths: ascending; pad to the first of these that holds the longest instead.
 
     Returns:
         input_ids (B, L), attention_mask (B, L) and labels (B, ...); where the items have them, candidates (B, L) and,
         if the model takes them, token_type_ids (B, L).
     """
-    lengths = [len(item["input_ids"]) for item in items]
-    shape = (len(items), max(lengths))
+    found = [len(item["input_ids"]) for item in items]
+    longest = max(found)
+    shape = (len(items), next((length for length in lengths if length >= longest), longest))
     dropped = {"labels"} if types else {"labels", "token_type_ids"}
     batch = {
         name: np.full(shape, pad_token_id if name == "input_ids" else 0, dtype=items[0][name].dtype)
         for name in items[0].keys() - dropped
     }
-    batch["attention_mask"] = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
+    batch["attention_mask"] = (np.arange(shape[1]) < np.array(found)[:, None]).astype(np.int64)
     for row, item in enumerate(items):
         for name in items[0].keys() - dropped:
-            batch[name][row, : lengths[row]] = item[name]
+            batch[name][row, : found[row]] = item[name]
     batch["labels"] = np.stack([item["labels"] for item in items])
     return {name: torch.from_numpy(array) for name, array in sorted(batch.items())}

@@ -29,7 +29,7 @@ from transformers import (
 
 from hpsearch import checkpoints
 from hpsearch.errors import RequestError
-from hpsearch.hardware import DTYPES, Hardware, out_of_memory
+from hpsearch.hardware import COMPILED_LENGTH, DTYPES, Hardware, out_of_memory
 from hpsearch.kinds import Kind
 from hpsearch.models import FAMILIES
 from hpsearch.settings import OptimizerSettings, Settings, TrainSettings
@@ -95,6 +95,14 @@ def micro_batch(batch_size: int, at_most: int | None) -> int:
     return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
 
 
+def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
+    """The lengths that batches are padded to where each costs a compilation; none where it does not."""
+    if not hardware.compile:
+        return []
+    longest = int(tokens.lengths.max())
+    return [*range(COMPILED_LENGTH, longest, COMPILED_LENGTH), longest]
+
+
 def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
     """The step of each rung; a schedule too short for a rung of its own reaches it after its first step."""
     return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
@@ -143,6 +151,7 @@ def predict(
         NotFiniteError: the model's outputs are not finite.
     """
     pad = int(model.config.pad_token_id)
+    lengths = padded_lengths(tokens, hardware)
     order = np.argsort(-tokens.lengths[:pieces], kind="stable")
     results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
     model.eval()
@@ -150,7 +159,7 @@ def predict(
     with torch.inference_mode(), autocast(hardware):
         while start < len(order):
             rows = order[start : start + batch_size]
-            batch = collate([tokens[int(i)] for i in rows], pad, types)
+            batch = collate([tokens[int(i)] for i in rows], pad, types, lengths)
             inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}
             try:
                 outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
@@ -294,7 +303,10 @@ def make_trainer(
         args=arguments,
         train_dataset=tokens,
         data_collator=partial(
-            collate, pad_token_id=int(model.config.pad_token_id), types=FAMILIES[settings.model.family].types
+            collate,
+            pad_token_id=int(model.config.pad_token_id),
+            types=FAMILIES[settings.model.family].types,
+            lengths=padded_lengths(tokens, hardware),
         ),
         optimizer_cls_and_kwargs=(
             optimizer_class(settings.optimizer),
