@@ -1,5 +1,6 @@
 """The space and the samplers: every value fits the settings, draws repeat, paused trials teach."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import make
 from hpsearch import space, study
-from hpsearch.errors import RequestError
+from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Choice, Dimension, Interval, Settings, replace
 
@@ -116,10 +117,9 @@ def run_study(settings: Settings, home: Path, count: int, reopen: bool = False) 
             opened = study.Study(settings, home)
         trial = opened.ask(trials)
         score = -abs(trial.params["train.learning_rate"] - 0.2)
-        opened.report(trial.number, 0, score)
-        trials.append(
-            TrialRecord(trial.number, trial.params, Status.PAUSED, rungs={0: score}, score=score, step=1, total_steps=5)
-        )
+        paused = {"status": Status.PAUSED, "rungs": {0: score}, "score": score, "step": 1, "total_steps": 5}
+        trials.append(dataclasses.replace(trial, **paused))
+        opened.tell(trials[-1])
     assert [trial.number for trial in trials] == list(range(count))
     return [trial.params for trial in trials]
 
@@ -180,7 +180,7 @@ def test_what_is_told_stays_told(tmp_path: Path) -> None:
     settings = make.compose_settings()
     opened = study.Study(settings, tmp_path)
     trial = opened.ask([])
-    opened.report(trial.number, 0, 0.8)
+    opened.tell(TrialRecord(0, trial.params, Status.PAUSED, score=0.8, rungs={0: 0.8}))
     complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9, rungs={0: 0.8})
     opened.tell(complete)
     opened.tell(complete)
@@ -188,6 +188,89 @@ def test_what_is_told_stays_told(tmp_path: Path) -> None:
     assert frozen.state is optuna.trial.TrialState.COMPLETE
     assert frozen.value == 0.9
     assert frozen.intermediate_values == {0: 0.8}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+@pytest.mark.parametrize("where", ["enqueue_trial", "ask", "suggest"])
+def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
+    where: str, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written of the trial by then, the next start takes the same trial up, once."""
+    overrides = (f"sampler={sampler}", "budget.startup_trials=2", "train.learning_rate=0.2")
+    settings = with_space(toy_space(0.1 if sampler == "grid" else None), *overrides)
+    homes = [tmp_path / "whole", tmp_path / "crashed"]
+    for home in homes:
+        home.mkdir()
+    expected = run_study(settings, homes[0], 6)
+
+    owner: Any = space if where == "suggest" else optuna.Study
+    whole, crashed = getattr(owner, where), homes[1]
+    trials: list[TrialRecord] = []
+    for number in range(6):
+        opened = study.Study(settings, crashed)
+        if number in (0, 3):
+            for after in (False, True):
+
+                def crash(given: Any, *args: Any, done: bool = after, **kwargs: Any) -> Any:
+                    real = not isinstance(getattr(given, "_storage", None), optuna.storages.InMemoryStorage)
+                    in_memory = isinstance(given, optuna.Trial) and isinstance(
+                        given.study._storage, optuna.storages.InMemoryStorage
+                    )
+                    if not real or in_memory:  # the copy that the sampler sees
+                        return whole(given, *args, **kwargs)
+                    if done:
+                        whole(given, *args, **kwargs)
+                    raise KeyboardInterrupt
+
+                monkeypatch.setattr(owner, where, crash)
+                with pytest.raises(KeyboardInterrupt):
+                    opened.ask(trials)
+                monkeypatch.setattr(owner, where, whole)
+                opened = study.Study(settings, crashed)
+                if len(opened.known()) > number:
+                    break
+        known = opened.known()
+        trial = known[number] if len(known) > number else opened.ask(trials)
+        score = -abs(trial.params["train.learning_rate"] - 0.2)
+        paused = {"status": Status.PAUSED, "rungs": {0: score}, "score": score, "step": 1, "total_steps": 5}
+        trials.append(dataclasses.replace(trial, **paused))
+        opened.tell(trials[-1])
+    assert [trial.params for trial in trials] == expected
+    assert [trial.number for trial in trials] == list(range(6))
+    assert len(study.Study(settings, crashed).optuna.trials) == 6
+
+
+def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "RETRY_SECONDS", 0.01)
+    settings = make.compose_settings()
+    opened = study.Study(settings, tmp_path)
+    failing, tell = 3, optuna.Study.tell
+
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failing
+        failing -= 1
+        if failing >= 0:
+            raise optuna.exceptions.StorageInternalError("database is locked")
+        return tell(*args, **kwargs)
+
+    monkeypatch.setattr(optuna.Study, "tell", locked)
+    trial = opened.ask([])
+    complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9)
+    opened.tell(complete)
+    assert opened.optuna.trials[0].value == 0.9
+
+    failing = 10**9
+    second = TrialRecord(1, opened.ask([complete]).params, Status.COMPLETE, score=0.9)
+    monkeypatch.setattr(study, "PATIENCE_SECONDS", 0.1)
+    with pytest.raises(OutOfReachError, match=r"does not answer \(database is locked\); nothing is lost"):
+        opened.tell(second)
+    assert opened.away
+    monkeypatch.setattr(study, "PATIENCE_SECONDS", 600)
+    opened.hurry = True  # a signal has come
+    with pytest.raises(OutOfReachError):
+        opened.tell(second)
 
 
 def test_one_coordinator_a_study(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from mlflow.entities import Run
 
 import make
 import tiny
-from hpsearch import coordinator, squad, sweep
-from hpsearch.errors import NoResultError, RequestError
+from hpsearch import coordinator, records, squad, sweep
+from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Settings
+from hpsearch.tracking import Tracking
 from hpsearch.workers import Worker
 
 OVERRIDES = (
@@ -149,7 +150,7 @@ def test_study_state_folder_and_tracking_agree(swept: Swept) -> None:
 
 def test_curves_have_each_point_once(swept: Swept) -> None:
     for trial in swept.records():
-        points = coordinator.read_points(swept.folder / "trials" / str(trial.number))
+        points = records.read_points(swept.folder / "trials" / str(trial.number))
         named = [(step, name) for step, values in points for name in values]
         assert len(named) == len(set(named)) > 3
         history = swept.client().get_metric_history(trial.run_id, "train_loss")
@@ -237,6 +238,62 @@ def test_a_killed_worker_costs_no_trial(
     swept = Swept(settings, home, summary)
     assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
     test_curves_have_each_point_once(swept)
+
+
+def test_a_search_without_mlflow_loses_nothing(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """MLflow goes away once the study is open, for the whole search; the next command tells it all of it."""
+    settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
+
+    def away(*_: Any) -> None:
+        raise OutOfReachError("it does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracking, "open_trial", away)
+        patched.setattr(coordinator, "TELL_SECONDS", 1.0)
+        patched.setattr(sweep, "LAST_SECONDS", 1.0)
+        with pytest.raises(OutOfReachError, match="it does not answer"):
+            sweep.run_sweep(settings, home)
+    assert "MLflow will be told later, training goes on" in capsys.readouterr().out
+    studies = home / "studies" / settings.study
+    before = {path: path.read_bytes() for path in studies.glob("trials/*/points.jsonl")}
+    assert len(before) == 3
+    assert not (studies / "summary.json").exists()
+    done = Swept(settings, home, sweep.run_sweep(settings, home))
+    assert before == {path: path.read_bytes() for path in studies.glob("trials/*/points.jsonl")}, "it trained again"
+    assert done.summary["test"]["readings"] == 1
+    assert {run.info.status for run in done.children()} == {"FINISHED"}
+    assert len(done.children()) == 3
+    test_curves_have_each_point_once(done)
+
+
+def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
+    tmp_path: Path, tiny_model: Callable[[str], Path], swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    tell, calls = optuna.Study.tell, 0
+
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls >= 2:
+            raise optuna.exceptions.StorageInternalError("database is locked")
+        return tell(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "tell", locked)
+        patched.setattr("hpsearch.study.PATIENCE_SECONDS", 0.2)
+        patched.setattr("hpsearch.study.RETRY_SECONDS", 0.05)
+        with pytest.raises(OutOfReachError, match=r"storage\.uri: the study database does not answer"):
+            sweep.run_sweep(settings, home)
+    done = Swept(settings, home, sweep.run_sweep(settings, home))
+    test_study_state_folder_and_tracking_agree(done)
+    test_curves_have_each_point_once(done)
+    assert done.summary["best"] == swept.summary["best"]
 
 
 def test_diverging_trials_end_with_exit_code_3(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:

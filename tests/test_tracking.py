@@ -127,7 +127,7 @@ def test_a_trial_goes_on_in_its_run(tracking: Tracking, settings: Settings, pare
     assert tracking.open_trial(parent, replace(opened, run_id=run_id), elsewhere) == run_id
     assert tracking.client.get_run(run_id).info.status == "RUNNING"
     assert tracking.client.get_run(run_id).data.params["train.evaluation_batch_size"] == "64"
-    assert tracking.last_step(run_id) == 2
+    assert tracking.last_steps(run_id) == {"train_loss": 2}
     tracking.points(run_id, [point for point in curve(3) if point.step > 2])
     assert history(tracking, run_id, "train_loss") == [(step, 1 / step) for step in range(1, 6)]
 
@@ -148,7 +148,7 @@ def test_a_trial_whose_run_is_gone_gets_a_new_one(
     tracking.client.delete_run(gone)
     run_id = tracking.open_trial(parent, record(1, run_id="0" * 32 if unknown else gone), settings)
     assert run_id != gone
-    assert tracking.last_step(run_id) == -1
+    assert tracking.last_steps(run_id) == {}
 
 
 def test_a_study_goes_on_in_its_run_with_a_larger_budget(
@@ -206,7 +206,7 @@ def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, sett
 def test_more_points_than_one_call_takes(tracking: Tracking, settings: Settings, parent: str) -> None:
     run_id = tracking.open_trial(parent, record(0), settings)
     tracking.points(run_id, [Progress(0, step, 1500, {"train_loss": float(step)}) for step in range(1500)])
-    assert tracking.last_step(run_id) == 1499
+    assert tracking.last_steps(run_id) == {"train_loss": 1499}
     assert len(history(tracking, run_id, "train_loss")) == 1500
 
 
@@ -315,7 +315,7 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
         parent = tracking.open_study(remote.study, remote, data_ref(home), {})
         trial = tracked.run_trial(tracking, parent, 0, remote)
         assert trial.run_id is not None
-        assert tracking.last_step(trial.run_id) == 5
+        assert tracking.last_steps(trial.run_id)["train_loss"] == 5
         result = tracked.summary(remote, parent, trial, 0.9)
         tracking.finish_study(parent, result, tracked.save_study(home / "client", remote, [trial], result))
         assert list((home / "served").glob("**/confusion_matrix.png"))

@@ -1,6 +1,5 @@
 """The coordinator: everything that remembers. Feeds workers, decides at rungs, scores test once, reports."""
 
-import json
 import shutil
 import signal
 import time
@@ -11,8 +10,9 @@ from pathlib import Path
 from types import FrameType
 
 from hpsearch import checkpoints, metrics, schedule, space
+from hpsearch.delivery import Delivery
 from hpsearch.display import Display
-from hpsearch.errors import Interrupted, NoResultError, RequestError
+from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.hardware import Hardware
 from hpsearch.memory import MicroBatch
 from hpsearch.records import (
@@ -27,33 +27,34 @@ from hpsearch.records import (
     TrialRecord,
     TrialResult,
     TrialSpec,
+    add_points,
+    read_points,
 )
 from hpsearch.settings import Settings
 from hpsearch.study import Study
-from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
 from hpsearch.workers import Lost, Worker, wait_for
 
-INTERRUPT_SECONDS = 25.0  # to save checkpoints after a signal
+INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
+TELL_SECONDS = 60.0  # for MLflow to be told the last of the search
 
 
 class Coordinator:
     """One study's search, from the first trial or from wherever it was left."""
 
-    def __init__(
-        self, settings: Settings, home: Path, ref: DataRef, hardware: Hardware, study: Study, tracking: Tracking
-    ) -> None:
+    def __init__(self, settings: Settings, home: Path, ref: DataRef, hardware: Hardware, study: Study) -> None:
         self.settings, self.ref, self.hardware = settings, ref, hardware
         self.folder = home / "studies" / settings.study
         self.micro = MicroBatch(settings, hardware, home)
-        self.study, self.tracking = study, tracking
+        self.study = study
         self.plan = make_plan(settings)
         self.trials: dict[int, TrialRecord] = {}
         self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) in its points file
-        self.parent = ""
         self.display: Display
+        self.delivery: Delivery
         self.workers: list[Worker] = []
         self.interrupted = False
+        self.complaint: str | None = None  # of MLflow's silence, as last shown
 
     # ---- the search
 
@@ -62,7 +63,15 @@ class Coordinator:
 
         Raises:
             Interrupted: a signal came; trials are saved and go on when the command is given again.
+            OutOfReachError: the study's database does not answer; the same.
         """
+        try:
+            self._search()
+        except OutOfReachError:
+            self._pause_all()
+            raise
+
+    def _search(self) -> None:
         started = time.monotonic()
         hours_before = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.hardware.workers
         while True:
@@ -80,10 +89,10 @@ class Coordinator:
             for worker in [w for w in self.workers if w.trial is None]:
                 self._feed(worker, hours)
             busy = [worker for worker in self.workers if worker.trial is not None]
-            self._tell_next()
+            self._hear_of_deliveries()
             if not busy:
                 return
-            for worker in wait_for(busy, timeout_seconds=0.0 if self._untold() else 0.5):
+            for worker in wait_for(busy, timeout_seconds=0.5):
                 self._handle(worker)
 
     def _feed(self, worker: Worker, hours: float) -> None:
@@ -105,7 +114,6 @@ class Coordinator:
     def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
         settings = space.apply(self.settings, trial.params)
         trial = replace(trial, status=Status.RUNNING)
-        trial = replace(trial, run_id=self.tracking.open_trial(self.parent, trial, settings))
         self._keep(trial)
         self.display.trial_started(trial.number, trial.params, resumed=resumed)
         fitting = self.micro.applied(settings)
@@ -140,8 +148,6 @@ class Coordinator:
             score=report.score,
             metrics=before.metrics | report.metrics,
         )
-        if report.rung not in before.rungs:
-            self.study.report(report.number, report.rung, report.score)
         self._keep(trial)
         self._points([Progress(report.number, report.step, report.total_steps, report.metrics)])
         trials = list(self.trials.values())
@@ -243,6 +249,7 @@ class Coordinator:
             trial = TrialRecord.load(folder) if (folder / "trial.json").exists() else known
             self.trials[trial.number] = trial
             self.logged[trial.number] = {(step, name) for step, values in read_points(folder) for name in values}
+            self.study.tell(trial)
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its record, points, checkpoints and model."""
@@ -261,34 +268,54 @@ class Coordinator:
             if not trial.status.final:
                 self._keep(replace(trial, status=Status.PRUNED))
         self._free_disk()
-        self.tell_all()
 
     def _keep(self, trial: TrialRecord) -> None:
+        """Write a trial's record; then, and only then, study and tracking are told."""
+        before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
         trial.save(self.trial_folder(trial.number))
+        self.delivery.put(trial)
+        ended = trial.status.final and (before is None or not before.status.final)
+        if ended or (before is not None and trial.rungs != before.rungs):
+            self._tell_study(trial)
+        if ended:
+            self.display.trial_ended(trial)
+
+    def _tell_study(self, trial: TrialRecord) -> None:
+        """Once it does not answer, the next start tells it."""
+        if self.study.away:
+            return
+        try:
+            self.study.tell(trial)
+        except OutOfReachError:
+            if not self.interrupted:
+                raise
 
     def tell_all(self) -> None:
-        """Tell study and tracking every final status that they do not know."""
-        while self._untold():
-            self._tell_next()
+        """Tell MLflow all that it does not know.
 
-    def _untold(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials.values() if trial.status.final and not trial.told]
-
-    def _tell_next(self) -> None:
-        """Tell study and tracking one final status, which the state folder has by now.
-
-        Called when the workers are busy: they need not wait for tracking. The sampler reads the records.
+        Raises:
+            OutOfReachError: it does not answer; what it was not told waits in the state folder.
         """
-        for trial in self._untold()[:1]:
-            self.study.tell(trial)
-            curves = [
-                Progress(trial.number, step, trial.total_steps, values)
-                for step, values in read_points(self.trial_folder(trial.number))
-            ]
-            self.tracking.finish_trial(trial, self.settings, self.ref.labels, curves)
-            self._keep(replace(trial, told=True))
-            self.display.trial_ended(trial)
+        for trial in self.trials.values():
+            if trial.status.final and not trial.told:
+                self.delivery.put(trial)
+        self.delivery.flush(TELL_SECONDS)
+        self._hear_of_deliveries()
+
+    def _hear_of_deliveries(self) -> None:
+        """Note what MLflow has been told."""
+        for done in self.delivery.delivered():
+            trial = self.trials[done.number]
+            told = replace(trial, run_id=done.run_id, told=done.final)
+            if told != trial:
+                self.trials[trial.number] = told
+                told.save(self.trial_folder(trial.number))
+        if (complaint := self.delivery.complaint) != self.complaint:
+            self.complaint = complaint
+            self.display.note(
+                f"MLflow will be told later, training goes on: {complaint}" if complaint else "MLflow answers again"
+            )
 
     def _free_disk(self) -> None:
         """Keep checkpoints of trials that can go on, and the weights of the best complete one."""
@@ -307,11 +334,8 @@ class Coordinator:
             if not new:
                 continue
             logged |= {(point.step, name) for name in new}
-            with open(self.trial_folder(point.number) / "points.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": point.step, "metrics": new}) + "\n")
-            run_id = self.trials[point.number].run_id
-            assert run_id is not None, "a trial has its run before it trains"
-            self.tracking.points(run_id, [replace(point, metrics=new)])
+            add_points(self.trial_folder(point.number), point.step, new)
+            self.delivery.put(self.trials[point.number])
 
     def _remaining_steps(self) -> int | None:
         """Steps still planned, in the mean length of the trials so far."""
@@ -342,7 +366,7 @@ class Coordinator:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
             raise Interrupted("interrupted a second time; running trials keep their last checkpoint")
-        self.interrupted = True
+        self.interrupted = self.study.hurry = True
 
     def score(self, trial: TrialRecord, split: str) -> Scored:
         """Have a complete trial's model scored on a split."""
@@ -376,17 +400,3 @@ def make_plan(settings: Settings) -> schedule.Plan:
         trials = min(trials, points)
     maximize = metrics.DIRECTIONS[settings.task.metric] == "maximize"
     return schedule.Plan(trials, settings.search.rungs, settings.search.keep, maximize)
-
-
-def read_points(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """A trial's curves as (step, metrics); a last line that a crash cut off is left out."""
-    points = []
-    path = folder / "points.jsonl"
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                point = json.loads(line)
-            except ValueError:
-                continue
-            points.append((point["step"], point["metrics"]))
-    return points

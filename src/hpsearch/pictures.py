@@ -43,12 +43,13 @@ def learning_curves(points: Iterable[Progress]) -> Figure | None:
         return None
     figure = Figure(figsize=(9, 3.2))
     figure.subplots_adjust(left=0.07, right=0.99, bottom=0.15, top=0.9)
-    panels = {"loss": ["train_loss"], "scores": scores}
+    panels = {"loss": [name for name in curves if name == "train_loss"], "scores": scores}
     for panel, (title, names) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
         for name in names:
             steps = sorted(curves[name])
             panel.plot(steps, [curves[name][step] for step in steps], marker=".", label=name)
         panel.set(title=title, xlabel="step")
         panel.grid(alpha=0.3)
-        panel.legend(loc="best")
+        if names:
+            panel.legend(loc="best")
     return figure

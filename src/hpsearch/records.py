@@ -191,6 +191,32 @@ class TrialRecord:
         )
 
 
+def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
+    """Add a step's metrics to a trial's curves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"step": step, "metrics": values}) + "\n"
+    with open(folder / "points.jsonl", "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a crash cut the last line off
+                line = "\n" + line
+        file.write(line.encode())
+
+
+def read_points(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """A trial's curves as (step, metrics); a line that a crash cut off is left out."""
+    points = []
+    path = folder / "points.jsonl"
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                point = json.loads(line)
+            except ValueError:
+                continue
+            points.append((point["step"], point["metrics"]))
+    return points
+
+
 def write_durably(path: Path, text: str) -> None:
     """Write `text` so that a crash leaves the old file or the new one, never a part of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

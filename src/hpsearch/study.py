@@ -1,12 +1,14 @@
 """Optuna: open or continue a study, sample, report, tell."""
 
 import fcntl
+import functools
 import logging
 import os
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -14,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch import metrics, space
-from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.errors import OutOfReachError, RequestError, redact
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import SamplerSettings, Settings
 
@@ -27,6 +29,29 @@ ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
 # User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
 SAMPLER_STATE = "sampler"
+PATIENCE_SECONDS = 90.0  # with a database that does not answer: it may be restarting
+RETRY_SECONDS = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatenate[Study, P], T]":
+    """A database that does not answer is asked again for a while, then ends in OutOfReachError."""
+
+    @functools.wraps(method)
+    def call(study: "Study", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return method(study, *args, **kwargs)
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                if study.hurry or time.monotonic() > deadline:
+                    study.away = True
+                    raise _away(error) from None
+                time.sleep(RETRY_SECONDS)
+
+    return call
 
 
 class Lock:
@@ -65,6 +90,8 @@ class Study:
             RequestError: the sampler refuses its options, or the study has another direction.
         """
         self.settings = settings
+        self.hurry = False  # to be told at once if the database does not answer
+        self.away = False  # it did not answer
         direction = metrics.DIRECTIONS[settings.task.metric]
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
@@ -73,46 +100,57 @@ class Study:
                 storage=url, study_name=settings.study, direction=wanted, load_if_exists=True
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            what = str(error).splitlines()[0]
-            raise OutOfReachError(f"storage.uri: the study database does not answer: {what}") from None
+            raise _away(error) from None
         if self.optuna.direction is not wanted:
             raise RequestError(
                 f"task.metric={settings.task.metric} is to {direction}, but study {settings.study} was opened to "
                 f"{self.optuna.direction.name.lower()}; give STUDY=<another name>"
             )
 
+    @patient
     def known(self) -> list[TrialRecord]:
         """The trials that the study has, as far as it knows them."""
         return [
-            TrialRecord(number=trial.number, params=trial.params, status=Status.RUNNING)
+            TrialRecord(number=trial.number, params=self._params(trial), status=Status.RUNNING)
             for trial in self.optuna.get_trials(deepcopy=False)
             if trial.state is not TrialState.WAITING
         ]
 
+    @patient
     def ask(self, trials: Sequence[TrialRecord]) -> TrialRecord:
         """A new trial: the reference recipe first, then what the sampler says, given the trials so far.
 
         The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
-        a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone.
+        a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
+        was drawn before, when the study could not be told all of it, is the new one.
         """
-        params, state = self._draw(trials)
-        self.optuna.enqueue_trial(params)
-        trial = self.optuna.ask()
-        params = space.suggest(trial, self.settings.search.space)
-        trial.set_user_attr(SAMPLER_STATE, state)
-        return TrialRecord(number=trial.number, params=params, status=Status.RUNNING)
-
-    def report(self, number: int, rung: int, score: float) -> None:
-        """A trial's score at a rung."""
+        number = len(trials)
+        if number == len(self.optuna.get_trials(deepcopy=False)):
+            params, state = self._draw(trials)
+            self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
         frozen = self.optuna.get_trials(deepcopy=False)[number]
-        optuna.Trial(self.optuna, frozen._trial_id).report(score, step=rung)
+        if frozen.state is TrialState.WAITING:
+            self.optuna.ask()
+        return TrialRecord(number=number, params=self._params(frozen), status=Status.RUNNING)
 
+    @patient
     def tell(self, trial: TrialRecord) -> None:
-        """A trial's final status, once; telling it again changes nothing."""
+        """A trial's scores at rungs and its final status, as far as the study does not know them."""
         frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
-        if not frozen.state.is_finished():
+        if frozen.state.is_finished():
+            return
+        for rung, score in sorted(trial.rungs.items()):
+            if rung not in frozen.intermediate_values:
+                optuna.Trial(self.optuna, frozen._trial_id).report(score, step=rung)
+        if trial.status.final:
             value = trial.score if trial.status is Status.COMPLETE else None
             self.optuna.tell(trial.number, value, STATES[trial.status])
+
+    def _params(self, frozen: FrozenTrial) -> dict[str, Any]:
+        """A trial's parameters; those that it was drawn with and has not shown the study yet are shown."""
+        if frozen.state.is_finished():
+            return frozen.params
+        return space.suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
 
     def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         number = len(trials)
@@ -131,6 +169,14 @@ class Study:
         drawn: FrozenTrial = seen.get_trials(deepcopy=False)[asked.number]
         study_state = seen._storage.get_study_system_attrs(seen._study_id)
         return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
+
+
+def _away(error: Exception) -> OutOfReachError:
+    reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+    return OutOfReachError(
+        f"storage.uri: the study database does not answer ({reason}); nothing is lost: start or mend it, "
+        "and give the same command to go on"
+    )
 
 
 def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:

@@ -1,5 +1,6 @@
 """A sweep from settings to summary: check, prepare, search, score test, report, log the winner."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -13,18 +14,21 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from hpsearch import cards, data, hardware, metrics, models, report, schedule, space, tasks, training
-from hpsearch.coordinator import Coordinator, make_plan, read_points
+from hpsearch.coordinator import Coordinator, make_plan
+from hpsearch.delivery import Delivery
 from hpsearch.display import Display
-from hpsearch.errors import Interrupted, NoResultError, RequestError, redact
+from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError, redact
 from hpsearch.hardware import Hardware
-from hpsearch.records import DataRef, TrialRecord, write_durably
+from hpsearch.records import DataRef, TrialRecord, read_points, write_durably
 from hpsearch.settings import Settings, digest, identity, possible
 from hpsearch.study import Lock, Study, sampler
 from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
 
 Summary = dict[str, Any]
+PUBLISHED = "published.json"  # file of a study whose result MLflow has
 EXAMPLES = 3  # rows that the logged model shows as its input
+LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
 
 def run_sweep(settings: Settings, home: Path) -> Summary:
@@ -43,7 +47,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
     try:
         check_identity(folder, settings, ref)
         study, tracking = Study(settings, home), Tracking(settings, home)
-        coordinator = Coordinator(settings, home, ref, chosen, study, tracking)
+        coordinator = Coordinator(settings, home, ref, chosen, study)
         coordinator.load()
         console = Console()
         if (summary := _finished(coordinator)) is not None:
@@ -52,7 +56,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
                 f"trials; a larger budget (budget.max_trials=<total>) continues it"
             )
         else:
-            summary = _run(coordinator, corpus, console, started)
+            summary = _run(coordinator, corpus, console, started, tracking)
         console.print(report.final_table(summary, list(coordinator.trials.values()), settings, folder), soft_wrap=True)
         return summary
     finally:
@@ -158,8 +162,10 @@ class Clock:
         write_durably(self.path, json.dumps(self.seconds))
 
 
-def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, started: float) -> Summary:
-    settings, tracking, metric = coordinator.settings, coordinator.tracking, coordinator.settings.task.metric
+def _run(
+    coordinator: Coordinator, corpus: data.Corpus, console: Console, started: float, tracking: Tracking
+) -> Summary:
+    settings, metric = coordinator.settings, coordinator.settings.task.metric
     clock = Clock(coordinator.folder / "seconds.json", started)
     resumed = len(coordinator.trials)
     with Display(console, metric, metrics.DIRECTIONS[metric]) as display, coordinator.staffed():
@@ -168,7 +174,8 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
         for note in _notes(coordinator, corpus):
             display.note(note)
         write_settings(coordinator.folder, settings)
-        coordinator.parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
+        parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
+        coordinator.delivery = Delivery(tracking, settings, coordinator.ref.labels, parent, coordinator.folder)
         clock.lap("setup")
         display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)
         display.start(coordinator.plan.max_trials, resumed)
@@ -185,20 +192,35 @@ def _run(coordinator: Coordinator, corpus: data.Corpus, console: Console, starte
             display.phase("test")
             test = _score_test(coordinator)
             clock.lap("test")
-        except (Interrupted, NoResultError, RequestError):
-            tracking.interrupt_study(coordinator.parent)
+            display.phase("report")
+            coordinator.tell_all()
+        except (Interrupted, NoResultError, RequestError, OutOfReachError):
+            _interrupt(tracking, coordinator.delivery, parent)
             raise
-        display.phase("report")
-        summary = _summary(coordinator, corpus, test, clock)
-        _publish(coordinator, corpus, summary)
+        coordinator.delivery.close(LAST_SECONDS)
+        (coordinator.folder / PUBLISHED).unlink(missing_ok=True)
+        summary = _summary(coordinator, corpus, test, clock, tracking.experiment_id, parent)
+        _publish(coordinator, corpus, summary, tracking)
         clock.lap("report")
     return summary
+
+
+def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
+    """Show in MLflow as KILLED what is open, if it answers at once; else the next start opens or ends it."""
+    with contextlib.suppress(OutOfReachError):
+        delivery.flush(LAST_SECONDS)
+    with contextlib.suppress(OutOfReachError):
+        if delivery.close(LAST_SECONDS) and delivery.complaint is None:
+            tracking.reach()
+            tracking.interrupt_study(parent)
 
 
 def _finished(coordinator: Coordinator) -> Summary | None:
     """The study's result if nothing is left to do for it."""
     trials = list(coordinator.trials.values())
     action = schedule.next_action(coordinator.plan, trials, may_start=True)
+    if not (coordinator.folder / PUBLISHED).exists():
+        return None
     if isinstance(action, schedule.Done) and all(trial.status.final for trial in trials):
         return read_summary(coordinator.folder)
     return None
@@ -253,7 +275,14 @@ def _score_test(coordinator: Coordinator) -> dict[str, Any]:
     return reading
 
 
-def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any], clock: Clock) -> Summary:
+def _summary(
+    coordinator: Coordinator,
+    corpus: data.Corpus,
+    test: dict[str, Any],
+    clock: Clock,
+    experiment: str | None,
+    parent: str,
+) -> Summary:
     settings, ref, trials = coordinator.settings, coordinator.ref, list(coordinator.trials.values())
     best, metric = coordinator.complete()[0], settings.task.metric
     counts = Counter(trial.status.value for trial in trials)
@@ -294,11 +323,11 @@ def _summary(coordinator: Coordinator, corpus: data.Corpus, test: dict[str, Any]
         },
         "labels": list(ref.labels),
         "hardware": coordinator.hardware.describe(),
-        "mlflow": {"experiment_id": coordinator.tracking.experiment_id, "run_id": coordinator.parent},
+        "mlflow": {"experiment_id": experiment, "run_id": parent},
     }
 
 
-def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary) -> None:
+def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary, tracking: Tracking) -> None:
     """Write summary and report, log them and the winner's model, and close the parent run."""
     settings, folder, best = coordinator.settings, coordinator.folder, coordinator.complete()[0]
     write_durably(folder / "summary.json", json.dumps(summary, indent=1))
@@ -310,8 +339,9 @@ def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary) ->
     inputs = tasks.KINDS[settings.task.kind].inputs
     examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
-    coordinator.tracking.log_winner(best, model, winner, coordinator.ref, examples, card)
-    coordinator.tracking.finish_study(coordinator.parent, summary, folder)
+    tracking.log_winner(best, model, winner, coordinator.ref, examples, card)
+    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
+    write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))
 
 
 def _write_report(folder: Path, settings: Settings, records: list[TrialRecord], summary: Summary) -> Path:

@@ -75,14 +75,23 @@ class Tracking:
         home = home.resolve()
         self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
         self.experiment_name = name_of(settings)
-        if urlsplit(self.uri).scheme in ("http", "https"):
+        if self._served:
             self.artifacts = None  # the server decides
-            knock(self.uri)
+            self.reach()
         else:
             self.artifacts = (home / "artifacts").as_uri()
             self.uri = open_database(self.uri)
         mlflow.set_tracking_uri(self.uri)
         self.client = mlflow.MlflowClient(self.uri)
+
+    @property
+    def _served(self) -> bool:
+        return urlsplit(self.uri).scheme in ("http", "https")
+
+    def reach(self) -> None:
+        """See within seconds that a server answers. Raises OutOfReachError."""
+        if self._served:
+            knock(self.uri)
 
     @property
     @answered
@@ -142,17 +151,17 @@ class Tracking:
 
     @answered
     def points(self, run_id: str, points: Sequence[Progress]) -> None:
-        """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_step`."""
+        """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_steps`."""
         now = time.time_ns() // 1_000_000
         self._metrics(
             run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
         )
 
     @answered
-    def last_step(self, run_id: str) -> int:
-        """The highest step that any metric of the run has, -1 without one."""
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        """The highest step of each metric that the run has."""
         keys = self.client.get_run(run_id).data.metrics
-        return max((m.step for key in keys for m in self.client.get_metric_history(run_id, key)), default=-1)
+        return {key: max(m.step for m in self.client.get_metric_history(run_id, key)) for key in keys}
 
     @answered
     def pause_trial(self, run_id: str) -> None:
