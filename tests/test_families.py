@@ -117,7 +117,7 @@ class Trained:
 
 def line(pause_after: int | None = None) -> Line:
     steps = itertools.count(1)
-    return Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: next(steps) == pause_after)
+    return Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: next(steps) == pause_after, lambda: None)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,7 +24,7 @@ from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
-from hpsearch.workers import Worker
+from hpsearch.workers import Lost, Worker
 
 OVERRIDES = (
     "budget.max_trials=6",
@@ -235,6 +235,36 @@ def test_a_killed_worker_costs_no_trial(
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
     summary = sweep.run_sweep(settings, home)
     assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
+    swept = Swept(settings, home, summary)
+    assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
+    test_curves_have_each_point_once(swept)
+
+
+def test_a_worker_that_hangs_costs_no_trial(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped the first time that the second trial reports its progress."""
+    settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
+    stopped: list[int] = []
+    handle, lost = coordinator.Coordinator._handle, coordinator.Coordinator._lost
+
+    def stopping(self: coordinator.Coordinator, worker: Worker) -> None:
+        handle(self, worker)
+        if not stopped and self.logged.get(1) and worker.trial == 1:
+            stopped.append(worker.process.pid)
+            worker.process.send_signal(signal.SIGSTOP)
+            patience = self.settings.hardware.model_copy(update={"hang_seconds": 2.0})
+            self.settings = self.settings.model_copy(update={"hardware": patience})
+
+    def as_before(self: coordinator.Coordinator, worker: Worker, message: Lost) -> None:
+        self.settings = settings  # a fresh worker takes longer to start
+        lost(self, worker, message)
+
+    monkeypatch.setattr(coordinator.Coordinator, "_handle", stopping)
+    monkeypatch.setattr(coordinator.Coordinator, "_lost", as_before)
+    summary = sweep.run_sweep(settings, home)
+    assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
+    assert not Path(f"/proc/{stopped[0]}").exists()
     swept = Swept(settings, home, summary)
     assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
     test_curves_have_each_point_once(swept)

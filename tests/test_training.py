@@ -48,7 +48,7 @@ class Recorder:
         self.decision, self.left = decision, pause_after
 
     def line(self) -> Line:
-        return Line(point=self.points.append, rung=self._rung, asked_to_pause=self._asked)
+        return Line(point=self.points.append, rung=self._rung, asked_to_pause=self._asked, alive=lambda: None)
 
     def _rung(self, report: RungReport) -> Decision:
         self.rungs.append(report)

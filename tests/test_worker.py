@@ -10,7 +10,18 @@ import pytest
 import make
 import tiny
 from hpsearch import hardware, workers
-from hpsearch.records import DataRef, Decision, Progress, RungReport, Scored, ScoreSpec, Status, TrialResult, TrialSpec
+from hpsearch.records import (
+    Alive,
+    DataRef,
+    Decision,
+    Progress,
+    RungReport,
+    Scored,
+    ScoreSpec,
+    Status,
+    TrialResult,
+    TrialSpec,
+)
 from hpsearch.settings import Settings
 from hpsearch.trial import MODEL, Line, Warm, run_trial
 
@@ -34,7 +45,7 @@ def next_of(worker: workers.Worker, kind: type) -> object:
             message = ready.receive()
             if isinstance(message, kind):
                 return message
-            assert isinstance(message, Progress), message
+            assert isinstance(message, Progress | Alive), message
     raise AssertionError(f"no {kind.__name__} came")
 
 
@@ -103,7 +114,9 @@ def test_a_worker_ends_when_its_coordinator_is_gone(tmp_path: Path, request_of_o
 def test_memory_does_not_grow_over_100_trials(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
     settings, ref = request_of_one
     warm = Warm(hardware.resolve(settings.hardware))
-    line = Line(point=lambda _: None, rung=lambda _: Decision.CONTINUE, asked_to_pause=lambda: False)
+    line = Line(
+        point=lambda _: None, rung=lambda _: Decision.CONTINUE, asked_to_pause=lambda: False, alive=lambda: None
+    )
     resident = []
     for number in range(100):
         run_trial(TrialSpec(number, settings, ref, tmp_path / str(number)), warm, line)

@@ -16,6 +16,7 @@ from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, Request
 from hpsearch.hardware import Hardware
 from hpsearch.memory import MicroBatch
 from hpsearch.records import (
+    Alive,
     DataRef,
     Decision,
     OutOfMemory,
@@ -94,6 +95,15 @@ class Coordinator:
                 return
             for worker in wait_for(busy, timeout_seconds=0.5):
                 self._handle(worker)
+            for worker in busy:
+                if self._hangs(worker):
+                    self._lost(worker, Lost(worker.trial, self._silence()))
+
+    def _hangs(self, worker: Worker) -> bool:
+        return worker.trial is not None and worker.silent_seconds > self.settings.hardware.hang_seconds
+
+    def _silence(self) -> str:
+        return f"the worker gave no sign of life for hardware.hang_seconds={self.settings.hardware.hang_seconds:g}"
 
     def _feed(self, worker: Worker, hours: float) -> None:
         """Give an idle worker what the schedule says: first of all a trial that lost its worker."""
@@ -133,6 +143,8 @@ class Coordinator:
             self._lost(worker, message)
         elif isinstance(message, OutOfMemory):
             self._out_of_memory(worker, message)
+        elif isinstance(message, Alive):
+            pass
         else:
             raise AssertionError(f"a worker sent {message} in the search")
 
@@ -382,7 +394,11 @@ class Coordinator:
                         return message
                 if self.interrupted:
                     raise Interrupted("interrupted while test was scored; give the same command to go on")
-            worker = self.workers[0] = Worker(worker.index, self.hardware, worker.log)
+                if self._hangs(worker):
+                    self.display.note(self._silence())
+                    break
+            self._renew(worker)
+            worker = self.workers[0]
         raise NoResultError(f"the worker that scores {split} ended {self.settings.hardware.max_attempts} times")
 
 

@@ -90,6 +90,11 @@ class OutOfMemory:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A worker is at work."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Points of a trial's curves at one step."""
 

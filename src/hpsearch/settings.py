@@ -343,6 +343,8 @@ class HardwareSettings(Section):
     """CPU threads of a worker; auto: the cores this process may use, shared out."""
     checkpoint_seconds: Positive
     """Time between two checkpoints of a trial, apart from those at rungs: the most work that a crash can cost."""
+    hang_seconds: Positive
+    """A worker that trains no step and evaluates no batch for so long is ended; its trial goes on in a fresh one."""
     max_attempts: Count
     """How often a trial is given to a worker before a worker that dies with it makes it a failure."""
 

@@ -142,8 +142,9 @@ def predict(
     batch_size: int,
     hardware: Hardware,
     types: bool,
+    alive: Callable[[], None] = lambda: None,
 ) -> list[NDArray[np.float32]]:
-    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
+    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C); `alive` is called with every batch.
 
     Batches are sorted by length and no random number is drawn. Where a batch does not fit in memory, all are halved.
 
@@ -158,6 +159,7 @@ def predict(
     start = 0
     with torch.inference_mode(), autocast(hardware):
         while start < len(order):
+            alive()
             rows = order[start : start + batch_size]
             batch = collate([tokens[int(i)] for i in rows], pad, types, lengths)
             inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}

@@ -66,6 +66,7 @@ class Line:
     point: Callable[[Progress], None]
     rung: Callable[[RungReport], Decision]
     asked_to_pause: Callable[[], bool]  # looked at after every step
+    alive: Callable[[], None]  # called with every step and every batch of an evaluation
 
 
 def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
@@ -116,6 +117,7 @@ class _Trial:
 
     def on_step(self, step: int) -> tuple[bool, bool]:
         """Called after each update; returns whether to save and whether to stop."""
+        self.line.alive()
         if step not in self.rungs:
             pause = self.line.asked_to_pause()
             due = time.perf_counter() - self.last_save > self.settings.hardware.checkpoint_seconds
@@ -143,7 +145,9 @@ class _Trial:
         """The model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
             pieces = self.validation.pieces(examples)
-            return _predict(self.model, self.kind, self.validation, pieces, self.settings, self.hardware)
+            return _predict(
+                self.model, self.kind, self.validation, pieces, self.settings, self.hardware, self.line.alive
+            )
 
     def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
         """Scores of the first `examples` validation examples; `outputs` may go on after them."""
@@ -223,7 +227,7 @@ class _Trial:
         gc.collect()
 
 
-def score(spec: ScoreSpec, warm: Warm) -> Scored:
+def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
     start = time.perf_counter()
     settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
@@ -231,7 +235,7 @@ def score(spec: ScoreSpec, warm: Warm) -> Scored:
     saved = settings.model.model_copy(update={"path": str(spec.model)})
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
     model.to(warm.hardware.device)
-    outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware)
+    outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware, line.alive)
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
     return Scored(
         number=spec.number,
@@ -258,10 +262,16 @@ def fits(spec: FitSpec, warm: Warm) -> bool:
 
 
 def _predict(
-    model: PreTrainedModel, kind: Kind, tokens: Tokens, pieces: int, settings: Settings, hardware: Hardware
+    model: PreTrainedModel,
+    kind: Kind,
+    tokens: Tokens,
+    pieces: int,
+    settings: Settings,
+    hardware: Hardware,
+    alive: Callable[[], None],
 ) -> list[NDArray[np.float32]]:
     types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
-    return training.predict(model, kind, tokens, pieces, size, hardware, types)
+    return training.predict(model, kind, tokens, pieces, size, hardware, types, alive)
 
 
 def _validation(scores: dict[str, float]) -> dict[str, float]:

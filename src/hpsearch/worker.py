@@ -4,11 +4,13 @@ It knows no Optuna, MLflow or Hydra. Started by `workers` as `python -m hpsearch
 """
 
 import sys
+import time
 import traceback
 from multiprocessing.connection import Connection
 
 from hpsearch.hardware import Hardware, apply, out_of_memory
 from hpsearch.records import (
+    Alive,
     Decision,
     Fits,
     FitSpec,
@@ -21,6 +23,8 @@ from hpsearch.records import (
     TrialSpec,
 )
 from hpsearch.trial import Line, Warm, fits, run_trial, score
+
+ALIVE_SECONDS = 1.0  # between two signs of life
 
 
 def main(fd: int) -> None:
@@ -39,7 +43,7 @@ def main(fd: int) -> None:
 
 def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) -> object:
     if isinstance(request, ScoreSpec):
-        return score(request, warm)
+        return score(request, warm, line)
     if isinstance(request, FitSpec):
         return Fits(fits(request, warm))
     try:
@@ -66,7 +70,15 @@ def _line(connection: Connection) -> Line:
     def point(progress: Progress) -> None:
         connection.send(progress)
 
-    return Line(point=point, rung=rung, asked_to_pause=asked_to_pause)
+    said = 0.0
+
+    def alive() -> None:
+        nonlocal said
+        if time.monotonic() - said > ALIVE_SECONDS:
+            said = time.monotonic()
+            connection.send(Alive())
+
+    return Line(point=point, rung=rung, asked_to_pause=asked_to_pause, alive=alive)
 
 
 if __name__ == "__main__":

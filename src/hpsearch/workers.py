@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from hpsearch.hardware import Hardware
 from hpsearch.records import (
+    Alive,
     Decision,
     Fits,
     FitSpec,
@@ -35,7 +37,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-Message = Progress | RungReport | TrialResult | Scored | OutOfMemory
+Message = Alive | Progress | RungReport | TrialResult | Scored | OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Worker:
         self.index, self.hardware, self.log = index, hardware, log
         self.trial: int | None = None
         self.pausing = False
+        self.silent_seconds = 0.0  # since its last message, as far as somebody was there to listen
         ours, theirs = socket.socketpair()
         environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(hardware.threads)}
         if hardware.device == "cuda":
@@ -74,7 +77,7 @@ class Worker:
 
     def give(self, spec: TrialSpec | ScoreSpec) -> None:
         """Hand over work; the answer comes through `messages`."""
-        self.trial, self.pausing = spec.number, False
+        self.trial, self.pausing, self.silent_seconds = spec.number, False, 0.0
         self._send(spec)
 
     def fits(self, spec: FitSpec) -> bool:
@@ -101,6 +104,7 @@ class Worker:
         """The next message; call it when `wait_for` names this worker."""
         try:
             message: Message = self.connection.recv()
+            self.silent_seconds = 0.0
         except (EOFError, ConnectionResetError):
             number, self.trial = self.trial, None
             return Lost(number, f"the worker ended with status {self.process.wait()}; see {self.log}")
@@ -125,7 +129,12 @@ class Worker:
 
 def wait_for(workers: list[Worker], timeout_seconds: float) -> list[Worker]:
     """The workers that have something to say, within the timeout."""
+    began = time.monotonic()
     ready = wait([worker.connection for worker in workers], timeout_seconds)
+    # If this process was stopped or the machine slept, more time has passed, and the workers may have slept too.
+    passed = min(time.monotonic() - began, timeout_seconds)
+    for worker in workers:
+        worker.silent_seconds += passed
     return [worker for worker in workers if worker.connection in ready]
 
 
