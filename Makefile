@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback predict serve ui config test test-browser test-slow bench check help
+.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -37,6 +37,9 @@ promote: $(RUNTIME)  ## register the study's winner and make it champion
 
 rollback: $(RUNTIME)  ## make the previous champion champion again
 	$(HPSEARCH) rollback $(CHOSEN) $(ARGS)
+
+fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair mends
+	$(HPSEARCH) fsck $(CHOSEN) $(ARGS)
 
 predict: $(RUNTIME)  ## label or answer a file: make predict ARGS="--input new.csv --output labelled.csv"
 	$(HPSEARCH) predict $(CHOSEN) $(ARGS)

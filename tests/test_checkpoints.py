@@ -11,7 +11,7 @@ import pytest
 
 from hpsearch import checkpoints
 from hpsearch.records import Decision, Status
-from hpsearch.trial import run_trial
+from hpsearch.trial import MODEL, run_trial
 from test_training import Recorder, assert_same, toy
 
 
@@ -135,5 +135,11 @@ def test_the_rung_s_weights_outlive_a_pause_after_it(tmp_path: Path, tiny_model:
     assert rung is not None
     assert newest is not None
     assert rung.step == paused.total_steps // 2 < newest.step == paused.step
-    assert run_trial(spec, warm, Recorder(Decision.CONTINUE).line()).status is Status.COMPLETE
-    assert steps(spec.folder) == []
+    done = run_trial(spec, warm, Recorder(Decision.CONTINUE).line())
+    assert done.status is Status.COMPLETE
+    # A crash before the coordinator has the result costs what came after the checkpoint, and no more.
+    assert sorted(steps(spec.folder)) == [rung.step, newest.step]
+    weights = (spec.folder / MODEL / "model.safetensors").read_bytes()
+    again = run_trial(spec, warm, Recorder(Decision.CONTINUE).line())
+    assert (again.status, again.score) == (Status.COMPLETE, done.score)
+    assert (spec.folder / MODEL / "model.safetensors").read_bytes() == weights

@@ -91,6 +91,11 @@ def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
     return None
 
 
+def whole(folder: Path) -> bool:
+    """Whether a checkpoint's files match its manifest."""
+    return _verified(folder) is not None
+
+
 def discard(trial: Path) -> None:
     """Delete what only a trial that goes on would need."""
     with _lock(trial):

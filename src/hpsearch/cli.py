@@ -30,6 +30,7 @@ from hpsearch.settings import Settings
 EXIT_CODES = """\
 exit codes:
   0    done; also: nothing left to do
+  1    fsck found what it did not mend
   2    the request is wrong (settings, data, model, memory); nothing was started
   3    the budget ended before any trial was complete
   4    promotion refused by its gate
@@ -95,6 +96,12 @@ def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(rollback(checked, home))
 
 
+def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch.fsck import fsck
+
+    print(fsck(checked, home, args.repair))
+
+
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.promotion import champion_uri
     from hpsearch.serving import predict_file
@@ -128,6 +135,7 @@ RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "report": _report,
     "promote": _promote,
     "rollback": _rollback,
+    "fsck": _fsck,
     "predict": _predict,
     "serve": _serve,
     "ui": _ui,
@@ -139,6 +147,7 @@ HELP = {
     "report": "write the study's report.html anew and print its path",
     "promote": "register the study's winner and make it champion, if it passes the gate",
     "rollback": "make the previous champion champion again",
+    "fsck": "see whether state folder, study database and MLflow agree; --repair mends what can be mended",
     "predict": "label the texts of a file with the champion",
     "serve": "answer requests on this machine with the champion",
     "ui": "show runs and models in MLflow's pages on this machine",
@@ -181,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in ("serve", "ui"):
             sub.add_argument("--port", type=_port, default=5001 if verb == "serve" else 5000, help="%(default)s")
+        if verb == "fsck":
+            sub.add_argument("--repair", action="store_true", help="mend what can be mended")
         if verb == "predict":
             sub.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
             sub.add_argument("--output", type=Path, required=True, metavar="FILE", help="its rows, label and score")

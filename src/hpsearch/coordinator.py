@@ -269,10 +269,7 @@ class Coordinator:
 
     def complete(self) -> list[TrialRecord]:
         """Complete trials, best first."""
-        return sorted(
-            (t for t in self.trials.values() if t.status is Status.COMPLETE),
-            key=lambda t: ((-1 if self.plan.maximize else 1) * (t.score or 0.0), t.number),
-        )
+        return schedule.complete(self.trials.values(), self.plan.maximize)
 
     def prune_paused(self) -> None:
         """The search is over: what is paused stays where it is."""

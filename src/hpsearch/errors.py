@@ -35,6 +35,10 @@ class OutOfReachError(HpsearchError):
     exit_code = 5
 
 
+class FaultsFound(HpsearchError):
+    """`fsck` has found what it did not mend."""
+
+
 class Interrupted(HpsearchError):
     """Stopped by a signal; the same command goes on from here."""
 

@@ -36,13 +36,17 @@ def rollback(settings: Settings, home: Path) -> str:
 
 def champion_uri(settings: Settings, home: Path) -> str:
     """The address of the task's champion. Raises RequestError if there is none."""
-    tracking = Tracking(settings, home)
-    if answered(_version)(tracking, name_of(settings), CHAMPION) is None:
+    if champion_version(Tracking(settings, home), settings) is None:
         raise RequestError(
             f"task {settings.task.name} has no champion; promote a finished study with "
             f"`make promote TASK={settings.task.name}`"
         )
     return f"models:/{name_of(settings)}@{CHAMPION}"
+
+
+def champion_version(tracking: Tracking, settings: Settings) -> Any:
+    """The version of the task's registered model that is the champion, or None."""
+    return answered(_version)(tracking, name_of(settings), CHAMPION)
 
 
 def _summary(settings: Settings, home: Path) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def _promote(tracking: Tracking, summary: dict[str, Any], settings: Settings) ->
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
     client.set_registered_model_alias(name, CHAMPION, version)
-    interval = f" [{test['low']:.4f}, {test['high']:.4f}]"
+    interval = f" [{test['low']:.4f}, {test['high']:.4f}]" if test["low"] is not None else ""
     return f"{name} version {version} is the champion now, {beside}: {_shown(evidence)}{interval}"
 
 

@@ -5,7 +5,7 @@ best share of all that were planned goes on from its checkpoints. With the numbe
 preferred to a promotion, so that the best of all are promoted and not the best of the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hpsearch.records import Status, TrialRecord
@@ -83,6 +83,13 @@ def losers(plan: Plan, trials: Sequence[TrialRecord]) -> list[int]:
         beyond = ranked[quota(plan, rung, plan.max_trials) :]
         lost += [t.number for t in beyond if t.status is Status.PAUSED and _rung(t) == rung]
     return sorted(lost)
+
+
+def complete(trials: Iterable[TrialRecord], maximize: bool) -> list[TrialRecord]:
+    """Complete trials, best first; of equal ones the first."""
+    sign = -1 if maximize else 1
+    found = (trial for trial in trials if trial.status is Status.COMPLETE)
+    return sorted(found, key=lambda trial: (sign * (trial.score or 0.0), trial.number))
 
 
 def share_to_train(plan: Plan, trials: int) -> float:

@@ -1,6 +1,7 @@
 """All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -32,6 +33,7 @@ from hpsearch.stores import knock, open_database, out_of_reach
 
 STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
 PARENT = "mlflow.parentRunId"
+SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
 PACKAGES = ("hpsearch", "torch", "transformers", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
 BATCH = 100  # params or tags that MLflow takes in one call
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
@@ -114,7 +116,7 @@ class Tracking:
         experiment = self.experiment_id
         if experiment is None:
             experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
-        run = self._find(experiment, f"tags.`{STUDY}` = '{study}'")
+        run = self.find_study(study)
         if run is None:
             run = self.client.create_run(experiment, run_name=study, tags={STUDY: study})
         run_id: str = run.info.run_id
@@ -212,7 +214,9 @@ class Tracking:
         assert trial.run_id is not None, "a complete trial has its run"
         described = serving.describe(settings, ref.labels, trial.fitted)
         uri = serving.log_model(trial.run_id, model_folder, described, examples, card)
-        self._set_tags(trial.run_id, {"hpsearch.model": uri})
+        with open(model_folder / "model.safetensors", "rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+        self._set_tags(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
         return uri
 
     @answered
@@ -233,16 +237,32 @@ class Tracking:
     @answered
     def interrupt_study(self, run_id: str) -> None:
         """End what is open as KILLED: the study's run and those of its trials. Continuing opens them again."""
-        experiment = self.client.get_run(run_id).info.experiment_id
-        children, token = [], None
-        while token != "":
-            page = self.client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
-            children += page
-            token = page.token or ""
-        for run in children:
+        for run in self.children(run_id):
             if run.info.status in ("RUNNING", "SCHEDULED"):
                 self.client.set_terminated(run.info.run_id, "KILLED")
         self.client.set_terminated(run_id, "KILLED")
+
+    @answered
+    def find_study(self, study: str) -> Any:
+        """The study's parent run; None if it has none."""
+        experiment = self.experiment_id
+        return self._find(experiment, f"tags.`{STUDY}` = '{study}'") if experiment is not None else None
+
+    @answered
+    def children(self, run_id: str) -> list[Any]:
+        """The runs of a study's trials."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        found, token = [], None
+        while token != "":
+            page = self.client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    @answered
+    def end(self, run_id: str, status: str) -> None:
+        """End a run with one of MLflow's statuses."""
+        self.client.set_terminated(run_id, status)
 
     @answered
     def digests(self, run_id: str) -> dict[str, str]:

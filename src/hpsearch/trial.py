@@ -179,7 +179,10 @@ class _Trial:
         return scores
 
     def save_model(self) -> None:
-        """Write weights, config and tokenizer; the folder is whole or not there. Checkpoints are of no more use."""
+        """Write weights, config and tokenizer; the folder is whole or not there.
+
+        Checkpoints stay until the coordinator has the result on disk: a crash before costs what came after them.
+        """
         with self.seconds("checkpoint"):
             target, beside = self.spec.folder / MODEL, self.spec.folder / f"{MODEL}.tmp"
             for old in (target, beside):
@@ -187,7 +190,6 @@ class _Trial:
             self.model.save_pretrained(beside)
             self.tokenizer.save_pretrained(beside)
             os.replace(beside, target)
-            checkpoints.discard(self.spec.folder)
 
     def result(
         self,

@@ -1,0 +1,285 @@
+"""Does what study, tracking and state folder say of each other agree? Checks, and mends what can be mended."""
+
+import hashlib
+import math
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from omegaconf import DictConfig
+
+from hpsearch import checkpoints, loading, metrics, schedule, sweep
+from hpsearch.delivery import Delivery
+from hpsearch.errors import FaultsFound, HpsearchError, RequestError
+from hpsearch.promotion import CHAMPION, champion_version
+from hpsearch.records import Status, TrialRecord, read_points
+from hpsearch.settings import Settings
+from hpsearch.study import STATES, Lock, Study
+from hpsearch.tracking import ENDED, SHA256, TRIAL, Tracking, name_of
+from hpsearch.trial import MODEL
+
+TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that does not agree."""
+
+    text: str
+    mend: Callable[[], object] | None = None  # None: nothing here can put it right
+
+
+def fsck(settings: Settings, home: Path, repair: bool) -> str:
+    """Check every study of the state folder; returns what was found, for the user.
+
+    Args:
+        settings: say where Optuna and MLflow are; each study has its own for the rest.
+        home: the state folder.
+        repair: mend what can be mended.
+
+    Raises:
+        FaultsFound: something is wrong still.
+        OutOfReachError: the study database or MLflow does not answer.
+    """
+    lines, left = [], 0
+    for folder in sorted(path for path in (home / "studies").glob("*") if path.is_dir()):
+        try:
+            lock = Lock(folder)
+        except RequestError as held:
+            lines.append(f"{folder.name}: not checked: {held}")
+            continue
+        try:
+            found = list(_faults(settings, home, folder))
+            for fault in found:
+                mended = repair and fault.mend is not None
+                if mended and fault.mend is not None:
+                    fault.mend()
+                left += not mended
+                fate = "mended" if mended else "--repair mends it" if fault.mend else "can't be mended here"
+                lines.append(f"{folder.name}: {fault.text}: {fate}")
+            if not found:
+                lines.append(f"{folder.name}: clean")
+        finally:
+            lock.close()
+    text = "\n".join(lines) or f"there is no study in {home}"
+    if left:
+        raise FaultsFound(f"{text}\n{left} fault(s) left")
+    return text
+
+
+def _faults(settings: Settings, home: Path, folder: Path) -> Iterator[Fault]:
+    try:
+        own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
+    except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
+        if list(folder.glob("trials/*")):
+            yield Fault(f"settings.yaml can't be read ({str(error).splitlines()[0]})")
+        return
+    own = own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
+    yield from _leftovers(folder)
+    records = {}
+    for path in sorted(folder.glob("trials/*/trial.json")):
+        try:
+            record = TrialRecord.load(path.parent)
+        except (ValueError, KeyError, TypeError) as error:
+            yield Fault(f"trial {path.parent.name}: trial.json can't be read ({error})")
+            continue
+        records[record.number] = record
+    yield from _of_records(records, own)
+    yield from _of_files(folder, records, own)
+    yield from _of_study(records, Study(own, home))
+    yield from _of_tracking(folder, records, own, Tracking(own, home))
+    yield from _of_summary(folder, records, own)
+
+
+def _leftovers(folder: Path) -> Iterator[Fault]:
+    """What a crash left of files and folders that were being written."""
+    for path in sorted([*folder.rglob("*.tmp"), *folder.glob("trials/*/unsealed")]):
+        yield Fault(f"{path.relative_to(folder)} is left of a crash", partial(_delete, path))
+
+
+def _of_records(records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
+    for number, record in records.items():
+        scored = record.score is not None and math.isfinite(record.score)
+        if record.status is Status.COMPLETE and not (scored and record.step == record.total_steps):
+            yield Fault(f"trial {number} is complete, but has no score or has not trained to its end")
+        if record.status is Status.FAILED and not record.reason:
+            yield Fault(f"trial {number} failed without a reason")
+    if len(records) > settings.budget.max_trials:
+        yield Fault(f"there are {len(records)} trials, and budget.max_trials is {settings.budget.max_trials}")
+
+
+def _of_files(folder: Path, records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
+    """Checkpoints that are damaged or that nobody needs; models of trials that are not the best."""
+    best = _best(records, settings)
+    for path in sorted(folder.glob("trials/*"), key=lambda path: path.name):
+        record = records.get(int(path.name)) if path.name.isdecimal() else None
+        if record is None:
+            continue
+        sealed = sorted(path.glob("checkpoint-*"))
+        if record.status.final and sealed:
+            yield Fault(
+                f"trial {record.number} is {record.status} and keeps checkpoints",
+                partial(checkpoints.discard, path),
+            )
+        elif damaged := [checkpoint.name for checkpoint in sealed if not checkpoints.whole(checkpoint)]:
+            yield Fault(
+                f"trial {record.number}: {', '.join(damaged)} is damaged",
+                partial(_delete, *(path / name for name in damaged)),
+            )
+        model = path / MODEL
+        if model.exists() and record.status.final and record != best:
+            yield Fault(f"trial {record.number} keeps a model and is not the best", partial(_delete, model))
+    if best is not None and not (folder / "trials" / str(best.number) / MODEL / "model.safetensors").exists():
+        yield Fault(f"the model of the best trial, {best.number}, is missing")
+
+
+def _of_study(records: dict[int, TrialRecord], study: Study) -> Iterator[Fault]:
+    known = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
+    for number, told in known.items():
+        if told.state.is_finished() and number not in records:
+            yield Fault(f"trial {number} is {told.state.name} in Optuna, and the state folder has no record of it")
+    for number, record in records.items():
+        frozen = known.get(number)
+        if frozen is None:
+            yield Fault(f"trial {number} is unknown to Optuna")
+            continue
+        if frozen.params != record.params:
+            yield Fault(f"trial {number} has other parameters in Optuna: {frozen.params} for {record.params}")
+        wanted = STATES[record.status] if record.status.final else None
+        if frozen.state.is_finished():
+            if frozen.state is not wanted:
+                yield Fault(f"trial {number} is {frozen.state.name} in Optuna and {record.status} in the state folder")
+            elif record.status is Status.COMPLETE and frozen.value != record.score:
+                yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
+        elif wanted is not None or frozen.intermediate_values != record.rungs:
+            yield Fault(
+                f"Optuna has not been told that trial {number} is {record.status}",
+                partial(study.tell, record),
+            )
+
+
+def _of_tracking(
+    folder: Path, records: dict[int, TrialRecord], settings: Settings, tracking: Tracking
+) -> Iterator[Fault]:
+    parent = tracking.find_study(settings.study)
+    if parent is None:
+        if records:
+            yield Fault("MLflow has no run of the study; the sweep's command tells it")
+        return
+    runs: dict[int, Any] = {}
+    for run in tracking.children(parent.info.run_id):
+        number = int(run.data.tags[TRIAL])
+        if number in runs:
+            yield Fault(f"trial {number} has two runs in MLflow: {runs[number].info.run_id} and {run.info.run_id}")
+        runs[number] = run
+    for number, record in records.items():
+        run = runs.get(number)
+        tell = partial(_deliver, folder, record, settings, tracking, parent.info.run_id)
+        if run is None:
+            if record.status.final:
+                yield Fault(f"trial {number} has no run in MLflow", tell)
+            continue
+        twice, missing = _points(folder, number, run, tracking)
+        if twice:
+            yield Fault(f"trial {number} has points twice in MLflow: {', '.join(twice)}")
+        status = run.info.status
+        if record.status.final:
+            if status != ENDED[record.status] or missing:
+                yield Fault(f"trial {number} is {record.status}; MLflow says {status}, {missing} points missing", tell)
+        elif status in ("RUNNING", "SCHEDULED"):
+            yield Fault(
+                f"trial {number} is {status} in MLflow, and nobody runs it",
+                partial(tracking.end, run.info.run_id, "KILLED"),
+            )
+    if parent.info.status == "RUNNING":
+        yield Fault(
+            "the study is RUNNING in MLflow, and nobody runs it",
+            partial(tracking.end, parent.info.run_id, "KILLED"),
+        )
+    elif (folder / sweep.PUBLISHED).exists() and parent.info.status not in ("FINISHED", "KILLED"):
+        yield Fault(
+            f"the study is finished; MLflow says {parent.info.status}",
+            partial(tracking.end, parent.info.run_id, "FINISHED"),
+        )
+    yield from _of_champion(settings, tracking, {run.info.run_id for run in runs.values()})
+
+
+def _points(folder: Path, number: int, run: Any, tracking: Tracking) -> tuple[list[str], int]:
+    """Metrics with a step twice in MLflow, and how many finite points of the trial's file it lacks."""
+    there: dict[str, list[int]] = {}
+    for name in run.data.metrics:
+        there[name] = [metric.step for metric in tracking.client.get_metric_history(run.info.run_id, name)]
+    twice = sorted(name for name, steps in there.items() if len(steps) != len(set(steps)))
+    wanted = {
+        (name, step)
+        for step, values in read_points(folder / "trials" / str(number))
+        for name, value in values.items()
+        if math.isfinite(value)
+    }
+    return twice, len(wanted - {(name, step) for name, steps in there.items() for step in steps})
+
+
+def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
+    """Whether the champion's weights, where it is of this study, are those that were logged."""
+    name = name_of(settings)
+    version = champion_version(tracking, settings)
+    if version is None or version.run_id not in runs:
+        return
+    logged = tracking.client.get_run(version.run_id).data.tags.get(SHA256)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            where = mlflow.artifacts.download_artifacts(f"models:/{name}@{CHAMPION}", dst_path=scratch)
+            [weights] = Path(where).glob("artifacts/model/model.safetensors")
+        except (mlflow.exceptions.MlflowException, OSError, ValueError):
+            yield Fault(f"the weights of {name} version {version.version}, the champion, are missing")
+            return
+        with open(weights, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != logged:
+        yield Fault(f"the weights of {name} version {version.version}, the champion, are not those that were logged")
+
+
+def _of_summary(folder: Path, records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
+    summary = sweep.read_summary(folder)
+    if summary is None or not all(record.status.final for record in records.values()):
+        return  # a study that goes on has the summary of its smaller budget
+    if sum(summary["trials"].values()) != len(records):
+        return  # it was continued and has not come to its end
+    counts = Counter(str(record.status) for record in records.values())
+    if any(summary["trials"][status] != counts[status] for status in summary["trials"]):
+        yield Fault(f"summary.json counts {summary['trials']}, and there are {dict(counts)}")
+    best = _best(records, settings)
+    if best is not None and best.number != summary["best"]["trial"]:
+        yield Fault(f"summary.json has trial {summary['best']['trial']} as the best, and it is {best.number}")
+
+
+def _best(records: dict[int, TrialRecord], settings: Settings) -> TrialRecord | None:
+    maximize = metrics.DIRECTIONS[settings.task.metric] == "maximize"
+    return next(iter(schedule.complete(records.values(), maximize)), None)
+
+
+def _deliver(folder: Path, record: TrialRecord, settings: Settings, tracking: Tracking, parent: str) -> None:
+    summary = sweep.read_summary(folder)
+    if summary is None:  # the picture of its errors needs the names of the classes
+        record = replace(record, confusion=None)
+    delivery = Delivery(tracking, settings, tuple(summary["labels"]) if summary else (), parent, folder)
+    try:
+        delivery.put(record)
+        delivery.flush(TELL_SECONDS)
+    finally:
+        delivery.close(TELL_SECONDS)
+
+
+def _delete(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
