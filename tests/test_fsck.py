@@ -15,9 +15,9 @@ import tiny
 from hpsearch import promotion, sweep
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
+from hpsearch.locks import Lock
 from hpsearch.records import TrialRecord
 from hpsearch.settings import Settings
-from hpsearch.study import Lock
 from hpsearch.tracking import Tracking
 
 

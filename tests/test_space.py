@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import make
-from hpsearch import space, study
+from hpsearch import locks, space, study
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Choice, Dimension, Interval, Settings, replace
@@ -274,8 +274,8 @@ def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
 
 
 def test_one_coordinator_a_study(tmp_path: Path) -> None:
-    lock = study.Lock(tmp_path / "s")
+    lock = locks.Lock(tmp_path / "s")
     with pytest.raises(RequestError, match="is being run by process"):
-        study.Lock(tmp_path / "s")
+        locks.Lock(tmp_path / "s")
     lock.close()
-    study.Lock(tmp_path / "s").close()
+    locks.Lock(tmp_path / "s").close()

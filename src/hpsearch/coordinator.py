@@ -255,10 +255,27 @@ class Coordinator:
     # ---- what is remembered
 
     def load(self) -> None:
-        """Take up what the state folder and the study remember; tell what was not told."""
-        for known in self.study.known():
-            folder = self.trial_folder(known.number)
-            trial = TrialRecord.load(folder) if (folder / "trial.json").exists() else known
+        """Take up what the state folder and the study remember; tell what was not told.
+
+        Raises:
+            RequestError: they are not of one study: one has trials that the other has never heard of.
+        """
+        known = {trial.number: trial for trial in self.study.known()}
+        recorded = {int(path.parent.name) for path in self.folder.glob("trials/*/trial.json")}
+        ended = {number for number, trial in known.items() if trial.status.final}
+        for numbers, place in (
+            (ended - recorded, "the study database"),
+            (recorded - known.keys(), f"the state folder {self.folder}"),
+        ):
+            if numbers:
+                raise RequestError(
+                    f"study {self.settings.study}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
+                    "and storage.uri that belong together, or STUDY=<another name>"
+                )
+        for number, trial in known.items():
+            folder = self.trial_folder(number)
+            if number in recorded:
+                trial = TrialRecord.load(folder)
             self.trials[trial.number] = trial
             self.logged[trial.number] = {(step, name) for step, values in read_points(folder) for name in values}
             self.study.tell(trial)

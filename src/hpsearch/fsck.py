@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from omegaconf import DictConfig
 from hpsearch import checkpoints, loading, metrics, schedule, sweep
 from hpsearch.delivery import Delivery
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError
+from hpsearch.locks import Lock
 from hpsearch.promotion import CHAMPION, champion_version
 from hpsearch.records import Status, TrialRecord, read_points
 from hpsearch.settings import Settings
-from hpsearch.study import STATES, Lock, Study
+from hpsearch.study import STATES, Study
 from hpsearch.tracking import ENDED, SHA256, TRIAL, Tracking, name_of
 from hpsearch.trial import MODEL
 
@@ -51,37 +53,42 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
     lines, left = [], 0
     for folder in sorted(path for path in (home / "studies").glob("*") if path.is_dir()):
         try:
-            lock = Lock(folder)
+            with closing(Lock(folder)):
+                found = _check(settings, home, folder, repair)
         except RequestError as held:
             lines.append(f"{folder.name}: not checked: {held}")
             continue
-        try:
-            found = list(_faults(settings, home, folder))
-            for fault in found:
-                mended = repair and fault.mend is not None
-                if mended and fault.mend is not None:
-                    fault.mend()
-                left += not mended
-                fate = "mended" if mended else "--repair mends it" if fault.mend else "can't be mended here"
-                lines.append(f"{folder.name}: {fault.text}: {fate}")
-            if not found:
-                lines.append(f"{folder.name}: clean")
-        finally:
-            lock.close()
+        for fault, mended in found:
+            fate = "mended" if mended else "--repair mends it" if fault.mend else "can't be mended here"
+            lines.append(f"{folder.name}: {fault.text}: {fate}")
+            left += not mended
+        if not found:
+            lines.append(f"{folder.name}: clean")
     text = "\n".join(lines) or f"there is no study in {home}"
     if left:
         raise FaultsFound(f"{text}\n{left} fault(s) left")
     return text
 
 
-def _faults(settings: Settings, home: Path, folder: Path) -> Iterator[Fault]:
+def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[tuple[Fault, bool]]:
+    """A study's faults, each with whether it has been mended. Raises RequestError if the study is being run."""
     try:
         own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
-        if list(folder.glob("trials/*")):
-            yield Fault(f"settings.yaml can't be read ({str(error).splitlines()[0]})")
-        return
+        if not list(folder.glob("trials/*")):
+            return []  # it ended before it began
+        return [(Fault(f"settings.yaml can't be read ({str(error).splitlines()[0]})"), False)]
     own = own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
+    with closing(Study(own, home)) as study:
+        found = list(_faults(own, folder, study, Tracking(own, home)))
+        mended = [repair and fault.mend is not None for fault in found]
+        for fault in found:
+            if repair and fault.mend is not None:
+                fault.mend()
+    return list(zip(found, mended, strict=True))
+
+
+def _faults(settings: Settings, folder: Path, study: Study, tracking: Tracking) -> Iterator[Fault]:
     yield from _leftovers(folder)
     records = {}
     for path in sorted(folder.glob("trials/*/trial.json")):
@@ -91,11 +98,11 @@ def _faults(settings: Settings, home: Path, folder: Path) -> Iterator[Fault]:
             yield Fault(f"trial {path.parent.name}: trial.json can't be read ({error})")
             continue
         records[record.number] = record
-    yield from _of_records(records, own)
-    yield from _of_files(folder, records, own)
-    yield from _of_study(records, Study(own, home))
-    yield from _of_tracking(folder, records, own, Tracking(own, home))
-    yield from _of_summary(folder, records, own)
+    yield from _of_records(records, settings)
+    yield from _of_files(folder, records, settings)
+    yield from _of_study(records, study)
+    yield from _of_tracking(folder, records, settings, tracking)
+    yield from _of_summary(folder, records, settings)
 
 
 def _leftovers(folder: Path) -> Iterator[Fault]:

@@ -1,22 +1,22 @@
 """Optuna: open or continue a study, sample, report, tell."""
 
-import fcntl
 import functools
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TextIO, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
+import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch import metrics, space
 from hpsearch.errors import OutOfReachError, RequestError, redact
+from hpsearch.locks import DatabaseLock
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import SamplerSettings, Settings
 
@@ -44,7 +44,12 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
+                if study.lock is not None:
+                    study.lock.check()
                 return method(study, *args, **kwargs)
+            except OutOfReachError:  # another coordinator has the study
+                study.away = True
+                raise
             except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
                 if study.hurry or time.monotonic() > deadline:
                     study.away = True
@@ -54,40 +59,15 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
     return call
 
 
-class Lock:
-    """One coordinator a study: held by the operating system, so it is gone when the process is."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises RequestError if another process has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip()
-            self._file.close()
-            raise RequestError(
-                f"study {folder.name} is being run by process {holder}; wait for it, or give STUDY=<another name>"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Let the next one have it."""
-        self._file.close()
-
-
 class Study:
     """The Optuna study. The coordinator is its only writer."""
 
     def __init__(self, settings: Settings, home: Path) -> None:
-        """Open or create.
+        """Open or create, and take the database's lock where there is one.
 
         Raises:
             OutOfReachError: the database does not answer.
-            RequestError: the sampler refuses its options, or the study has another direction.
+            RequestError: the sampler refuses its options, the study has another direction, or it is being run.
         """
         self.settings = settings
         self.hurry = False  # to be told at once if the database does not answer
@@ -96,8 +76,11 @@ class Study:
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
         try:
+            shared = sqlalchemy.make_url(url).get_backend_name() == "postgresql"
+            self.lock = DatabaseLock(url, settings.study) if shared else None
+            self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
             self.optuna = optuna.create_study(
-                storage=url, study_name=settings.study, direction=wanted, load_if_exists=True
+                storage=self._storage, study_name=settings.study, direction=wanted, load_if_exists=True
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
             raise _away(error) from None
@@ -107,14 +90,22 @@ class Study:
                 f"{self.optuna.direction.name.lower()}; give STUDY=<another name>"
             )
 
+    def close(self) -> None:
+        """Let another coordinator have the study."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+        if self.lock is not None:
+            self.lock.close()
+
     @patient
     def known(self) -> list[TrialRecord]:
-        """The trials that the study has, as far as it knows them."""
-        return [
-            TrialRecord(number=trial.number, params=self._params(trial), status=Status.RUNNING)
-            for trial in self.optuna.get_trials(deepcopy=False)
-            if trial.state is not TrialState.WAITING
-        ]
+        """The trials that the study has, with what it knows of their status."""
+        known = []
+        for trial in self.optuna.get_trials(deepcopy=False):
+            if trial.state is not TrialState.WAITING:  # that one is taken up by `ask`
+                status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
+                known.append(TrialRecord(number=trial.number, params=self._params(trial), status=status))
+        return known
 
     @patient
     def ask(self, trials: Sequence[TrialRecord]) -> TrialRecord:

@@ -19,9 +19,10 @@ from hpsearch.delivery import Delivery
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError, redact
 from hpsearch.hardware import Hardware
+from hpsearch.locks import Lock
 from hpsearch.records import DataRef, TrialRecord, read_points, write_durably
 from hpsearch.settings import Settings, digest, identity, possible
-from hpsearch.study import Lock, Study, sampler
+from hpsearch.study import Study, sampler
 from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
 
@@ -43,24 +44,23 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
     if read_summary(folder) is None:  # a finished study needs no more
         check_disk(settings, chosen, home)
     ref = data.prepare(corpus, settings, home)
-    lock = Lock(folder)
-    try:
+    with contextlib.closing(Lock(folder)):
         check_identity(folder, settings, ref)
-        study, tracking = Study(settings, home), Tracking(settings, home)
-        coordinator = Coordinator(settings, home, ref, chosen, study)
-        coordinator.load()
-        console = Console()
-        if (summary := _finished(coordinator)) is not None:
-            console.print(
-                f"study {settings.study} is finished: {len(coordinator.trials)} of {coordinator.plan.max_trials} "
-                f"trials; a larger budget (budget.max_trials=<total>) continues it"
-            )
-        else:
-            summary = _run(coordinator, corpus, console, started, tracking)
-        console.print(report.final_table(summary, list(coordinator.trials.values()), settings, folder), soft_wrap=True)
-        return summary
-    finally:
-        lock.close()
+        with contextlib.closing(Study(settings, home)) as study:
+            tracking = Tracking(settings, home)
+            coordinator = Coordinator(settings, home, ref, chosen, study)
+            coordinator.load()
+            console = Console()
+            if (summary := _finished(coordinator)) is not None:
+                console.print(
+                    f"study {settings.study} is finished: {len(coordinator.trials)} of {coordinator.plan.max_trials} "
+                    f"trials; a larger budget (budget.max_trials=<total>) continues it"
+                )
+            else:
+                summary = _run(coordinator, corpus, console, started, tracking)
+            trials = list(coordinator.trials.values())
+            console.print(report.final_table(summary, trials, settings, folder), soft_wrap=True)
+            return summary
 
 
 def run_train(settings: Settings, home: Path) -> Summary:

@@ -1,0 +1,105 @@
+"""One coordinator a study: a lock of the operating system and, on a shared PostgreSQL, one of the database's."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from typing import TextIO
+
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpsearch.errors import OutOfReachError, RequestError
+
+# The server ends the session of a machine that is gone after about a minute; that of a dead process ends at once.
+KEEPALIVE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
+CONNECT_SECONDS = 5
+
+
+class Lock:
+    """Of the study's folder: held by the operating system, so it is gone when the process is."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RequestError if another process has it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise RequestError(
+                f"study {folder.name} is being run by process {holder}; wait for it, or give STUDY=<another name>"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let the next one have it."""
+        self._file.close()
+
+
+class DatabaseLock:
+    """Of the study in PostgreSQL: held by a session, so it is gone when the process is, on whatever machine."""
+
+    def __init__(self, url: str, study: str) -> None:
+        """Take it.
+
+        Raises:
+            RequestError: another session has it.
+            SQLAlchemyError: the database does not answer.
+        """
+        self._study = study
+        self._key = int.from_bytes(hashlib.sha256(study.encode()).digest()[:8], "big", signed=True)
+        self._engine = sqlalchemy.create_engine(
+            url,
+            poolclass=sqlalchemy.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
+        self._session: sqlalchemy.Connection | None = None
+        if not self._take():
+            raise RequestError(
+                f"study {study} is being run by another coordinator on the same database; wait for it, "
+                "or give STUDY=<another name>"
+            )
+
+    def check(self) -> None:
+        """See that it is still ours, and take it again if the database has dropped the session.
+
+        Raises:
+            OutOfReachError: another coordinator has it by now.
+            SQLAlchemyError: the database does not answer.
+        """
+        if self._session is not None:
+            try:
+                self._session.execute(sqlalchemy.text("SELECT 1"))
+                return
+            except SQLAlchemyError:
+                self.close()
+        if not self._take():
+            raise OutOfReachError(
+                f"storage.uri: the database has dropped the session of this coordinator, and another one runs study "
+                f"{self._study} now; this one stops"
+            )
+
+    def close(self) -> None:
+        """Let the next one have it."""
+        if self._session is not None:
+            with contextlib.suppress(SQLAlchemyError):  # it is broken, so the lock is gone
+                self._session.close()
+            self._session = None
+
+    def _take(self) -> bool:
+        session = self._engine.connect()
+        for name, value in KEEPALIVE.items():
+            session.execute(sqlalchemy.text(f"SET {name} = {value}"))
+        taken = session.execute(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar()
+        if taken:
+            self._session = session
+        else:
+            session.close()
+        return bool(taken)
