@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,6 +325,19 @@ def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
     test_study_state_folder_and_tracking_agree(done)
     test_curves_have_each_point_once(done)
     assert done.summary["best"] == swept.summary["best"]
+
+
+def test_a_database_of_another_folder_is_refused(swept: Swept, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(swept.home / "optuna.db", other)  # it knows trials that the new folder does not
+    with pytest.raises(RequestError, match="the study database alone knows of trials"):
+        sweep.run_sweep(swept.settings, other)
+    assert not list(other.glob("studies/*/trials"))
+    (other / "optuna.db").unlink()
+    shutil.copytree(swept.folder, other / "studies" / swept.settings.study, dirs_exist_ok=True)
+    with pytest.raises(RequestError, match=r"the state folder .* alone knows of trials"):
+        sweep.run_sweep(swept.settings, other)
 
 
 def test_diverging_trials_end_with_exit_code_3(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:

@@ -202,7 +202,6 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     tokens = warm.tokens(spec.data, spec.settings, "validation")
     logits = np.stack(training.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
-    assert not list(spec.folder.glob("checkpoint-*"))
 
 
 def weights(spec: TrialSpec) -> dict[str, torch.Tensor]:

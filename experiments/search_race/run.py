@@ -151,18 +151,18 @@ def main(given: argparse.Namespace) -> None:
     for seed in range(given.repeats):
         settings, compared = composed(given, seed, SCORED), composed(given, seed, COMPARED)
         with tempfile.TemporaryDirectory() as scratch:
-            home = Path(scratch)
-            environment = os.environ | {"HPSEARCH_HOME": scratch, "HF_HUB_OFFLINE": "1"}
+            their_home, home = Path(scratch) / "theirs", Path(scratch) / "ours"
+            environment = os.environ | {"HPSEARCH_HOME": str(home), "HF_HUB_OFFLINE": "1"}
             options = ["--trials", str(given.trials), "--train", str(given.train)]
             their_seconds = timed(
-                [sys.executable, __file__, "--theirs", scratch, "--seed", str(seed), *options], environment
+                [sys.executable, __file__, "--theirs", str(their_home), "--seed", str(seed), *options], environment
             )
             our_seconds = timed(
                 [sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)], environment
             )
             summary = json.loads((home / "studies" / settings.study / "summary.json").read_text())
             best = home / "studies" / settings.study / "trials" / str(summary["best"]["trial"]) / MODEL
-            hits["trainer"].append(right(home / "model", compared, home))
+            hits["trainer"].append(right(their_home / "model", compared, home))
             hits["ours"].append(right(best, compared, home))
         times.append(their_seconds / our_seconds)
         accuracy = {side: float(found[-1].mean()) for side, found in hits.items()}
