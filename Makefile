@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow bench check help
+.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow test-gpu bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -61,6 +61,9 @@ test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 
 test-slow: $(DEV)  ## real data and many trials
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
+	$(BIN)/python -m pytest -m gpu
 
 bench: $(DEV)  ## training beside Hugging Face's Trainer as it comes: make bench ARGS="--rounds 1", about 15 minutes
 	$(BIN)/python experiments/engine/run.py $(ARGS)

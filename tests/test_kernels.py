@@ -15,6 +15,7 @@ from scipy import stats
 import make
 import tiny
 from hpsearch import hardware, kernels, models, training
+from hpsearch import workers as workers_module
 from hpsearch.errors import RequestError
 from hpsearch.hardware import ATTENTION, Hardware
 from hpsearch.tasks import KINDS
@@ -225,6 +226,36 @@ def test_paths_are_chosen_by_device_and_precision(case: tuple[str, str, bool], m
     assert (chosen.device, chosen.precision, chosen.attention) == (device, precision, CHOICES[case])
     assert chosen.describe()["attention"] == CHOICES[case]
     assert chosen.workers == (2 if device == "cuda" else 1)
+
+
+@pytest.mark.parametrize(
+    ("visible", "workers", "on_a_gpu", "gpus"),
+    [(None, 2, 1, ["0", "1"]), (None, 4, 2, ["0", "1", "0", "1"]), ("3,5", 3, 2, ["3", "5", "3"])],
+)
+def test_workers_take_gpus_in_turn_and_share_their_memory(
+    visible: str | None, workers: int, on_a_gpu: int, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
+    parts: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", parts.append)
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    chosen = hardware.resolve(
+        make.compose_settings(f"hardware.workers={workers}", f"hardware.threads={threads}").hardware
+    )
+    try:
+        hardware.apply(chosen)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert chosen.on_a_gpu == on_a_gpu
+    assert parts == ([0.5] if on_a_gpu == 2 else [])
+    assert [workers_module._gpu(index) for index in range(workers)] == gpus
 
 
 def test_every_precision_of_every_device_has_a_path() -> None:

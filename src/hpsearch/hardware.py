@@ -42,6 +42,7 @@ class Hardware:
     threads: int  # of each worker
     name: str  # of the processor or GPU
     compile: bool = False  # the model, by torch.compile
+    on_a_gpu: int = 1  # workers that share one, each with its part of the memory
 
     def describe(self) -> dict[str, Any]:
         """For runs and reports."""
@@ -59,21 +60,20 @@ def resolve(settings: HardwareSettings) -> Hardware:
         raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
     precision = _precision(settings.precision, device)
     workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
-    if device == "cuda" and workers > _devices(device):
-        raise RequestError(
-            f"hardware.workers={workers}, but there are {_devices(device)} GPUs and a worker takes one; lower it"
-        )
     threads = settings.threads if settings.threads != "auto" else max(1, len(os.sched_getaffinity(0)) // workers)
     attention = ATTENTION[device, precision]
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         attention = "sdpa"
-    return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile)
+    on_a_gpu = -(-workers // _devices(device)) if device == "cuda" else 1
+    return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile, on_a_gpu)
 
 
 def apply(hardware: Hardware) -> None:
     """Set what of the choice is the process's and not a model's."""
     torch.set_num_threads(hardware.threads)
     torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
+    if hardware.on_a_gpu > 1:  # so that what one finds to fit stays true, whatever the others do
+        torch.cuda.set_per_process_memory_fraction(1 / hardware.on_a_gpu)
     if hardware.compile:
         torch._dynamo.config.recompile_limit = COMPILED_SHAPES
 

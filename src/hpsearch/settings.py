@@ -338,7 +338,7 @@ class HardwareSettings(Section):
     """Have torch.compile translate the model for an NVIDIA GPU, once for each of a few lengths that batches are padded
     to. It takes minutes at first, so it pays where trials are long."""
     workers: Count | Literal["auto"]
-    """Worker processes; auto: one for each GPU, one without."""
+    """Worker processes; auto: one for each GPU, one without. More than there are GPUs share them and their memory."""
     threads: Count | Literal["auto"]
     """CPU threads of a worker; auto: the cores this process may use, shared out."""
     checkpoint_seconds: Positive

@@ -181,7 +181,10 @@ def predict(
 def try_update(
     settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, micro: int
 ) -> None:
-    """One update on the `micro` longest pieces: as much memory as a trial with such micro-batches can need."""
+    """Two updates on the `micro` longest pieces: as much memory as a trial with such micro-batches can need.
+
+    The second, because only then are the optimizer's moments there beside all that a forward pass keeps.
+    """
     longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
     types = FAMILIES[settings.model.family].types
     batch = collate([tokens[int(i)] for i in longest], int(model.config.pad_token_id), types)
@@ -189,12 +192,14 @@ def try_update(
     model.to(hardware.device).train()
     chosen: Any = optimizer_class(settings.optimizer)
     optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
-    with autocast(hardware):
-        outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
-    items = batch["labels"].numel()
-    loss: Any = kind.loss(outputs, batch["labels"], batch.get("candidates"), items, 0.0, None)
-    loss.backward()
-    optimizer.step()
+    for _ in range(2):
+        optimizer.zero_grad()
+        with autocast(hardware):
+            outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
+        items = batch["labels"].numel()
+        loss: Any = kind.loss(outputs, batch["labels"], batch.get("candidates"), items, 0.0, None)
+        loss.backward()
+        optimizer.step()
 
 
 class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped

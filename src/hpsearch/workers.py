@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import torch
+
 from hpsearch.hardware import Hardware
 from hpsearch.records import (
     Alive,
@@ -139,6 +141,7 @@ def wait_for(workers: list[Worker], timeout_seconds: float) -> list[Worker]:
 
 
 def _gpu(index: int) -> str:
-    """The index-th of the GPUs that this process may use."""
+    """One of the GPUs that this process may use; workers take them in turn."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[index] if visible else str(index)
+    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return gpus[index % len(gpus)]
