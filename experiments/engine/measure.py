@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: python measure.py <side> <work> <steps>; prints a line of JSON.
+"""One measurement in a process of its own: python measure.py <side> <work> <steps> [setting=value ...]; prints JSON.
 
 side: ours, or trainer: Hugging Face's Trainer as it comes. work: train-256, train-512, evaluate-256, questions-384.
 questions needs SQUAD, the path of a file in SQuAD's layout.
@@ -26,7 +26,15 @@ from hpsearch.trial import Warm
 
 CONF = Path(__file__).parents[2] / "conf"
 EVALUATED = 512  # examples
-FIRST = 2  # steps that are not timed
+GPU = torch.cuda.is_available()
+FIRST = 30 if GPU else 2  # steps that are not timed
+
+
+def now() -> float:
+    """Seconds, when all that was asked of a GPU is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class Stopwatch(TrainerCallback):
@@ -36,10 +44,10 @@ class Stopwatch(TrainerCallback):
         self.steps, self.began, self.ended, self.counting = steps, 0.0, 0.0, False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        self.ended = time.perf_counter()
         if state.global_step == FIRST:
-            self.began, self.counting = self.ended, True
+            self.began, self.counting = now(), True
         if state.global_step == FIRST + self.steps:
+            self.ended = now()
             self.counting, control.should_training_stop = False, True
         return control
 
@@ -79,7 +87,7 @@ class Rows(torch.utils.data.Dataset):
         return row
 
 
-def composed(work: str, side: str) -> Settings:
+def composed(work: str, side: str, given: list[str]) -> Settings:
     name, length = work.split("-")
     overrides = [f"task.max_length={length}", "budget.train_examples=1600", "train.batch_size=16", "train.epochs=3"]
     if name == "questions":
@@ -87,7 +95,7 @@ def composed(work: str, side: str) -> Settings:
     if side == "trainer":  # what transformers does by itself
         overrides += ["model.attention_dropout=0.1", "hardware.precision=float32"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return loading.load(compose("config", overrides=overrides))
+        return loading.load(compose("config", overrides=overrides + given))
 
 
 def of_trainer(settings: Settings, model: Any, tokens: Any, tokenizer: Any, folder: Path, questions: bool) -> Trainer:
@@ -113,8 +121,8 @@ def plain_model(settings: Settings, questions: bool) -> Any:
     return head.from_pretrained(models.local_folder(settings.model), dtype=torch.float32, num_labels=2)
 
 
-def main(side: str, work: str, steps: int) -> None:
-    settings, questions, evaluating = composed(work, side), "questions" in work, "evaluate" in work
+def main(side: str, work: str, steps: int, given: list[str]) -> None:
+    settings, questions, evaluating = composed(work, side, given), "questions" in work, "evaluate" in work
     kind, chosen = KINDS[settings.task.kind], hardware.resolve(settings.hardware)
     hardware.apply(chosen)
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,43 +145,50 @@ def main(side: str, work: str, steps: int) -> None:
             trainer.train()
             seconds, batches = watch.ended - watch.began, counter.batches[FIRST : FIRST + steps]
     counts = np.array(batches).sum(0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (
+        torch.cuda.max_memory_reserved() / 2**20 if GPU else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
     names = ("examples", "tokens", "padded", "squares")
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, **dict(zip(names, counts.tolist(), strict=True))}))
+    size = {"layers": model.config.num_hidden_layers, "width": model.config.hidden_size}
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, **size, **dict(zip(names, counts.tolist(), strict=True))}))
 
 
 def evaluate(
     side: str, settings: Settings, kind: Any, model: Any, tokens: Any, chosen: Any, trainer: Trainer
 ) -> tuple[float, list[Any]]:
     lengths = tokens.lengths[:EVALUATED]
-    began = time.perf_counter()
+    if GPU:  # its libraries are loaded by the first batch
+        trainer.model.to(chosen.device)
+        trainer.predict(Rows(tokens, False, 32))
+    began = now()
     if side == "ours":
         types = models.FAMILIES[settings.model.family].types
         training.predict(model, kind, tokens, EVALUATED, settings.train.evaluation_batch_size, chosen, types)
     else:
         trainer.predict(Rows(tokens, False, EVALUATED))
     counts = (EVALUATED, int(lengths.sum()), int(lengths.sum()), int((lengths**2).sum()))
-    return time.perf_counter() - began, [counts]
+    return now() - began, [counts]
 
 
-def matmul_limit() -> None:
+def matmul_limit(given: list[str]) -> None:
     """Billions of operations a second that a product of large matrices reaches, by precision."""
-    hardware.apply(hardware.resolve(composed("train-256", "ours").hardware))
-    reached = {}
+    chosen = hardware.resolve(composed("train-256", "ours", given).hardware)
+    hardware.apply(chosen)
+    side, reached = 8192 if GPU else 2048, {}
     for name in ("float32", "bfloat16"):
-        a, b = (torch.randn(2048, 2048).to(hardware.DTYPES[name]) for _ in range(2))
+        a, b = (torch.randn(side, side, device=chosen.device).to(hardware.DTYPES[name]) for _ in range(2))
         a @ b
         best = 1e9
         for _ in range(6):
-            began = time.perf_counter()
+            began = now()
             a @ b
-            best = min(best, time.perf_counter() - began)
-        reached[name] = 2 * 2048**3 / best / 1e9
+            best = min(best, now() - began)
+        reached[name] = 2 * side**3 / best / 1e9
     print(json.dumps(reached))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "limit":
-        matmul_limit()
+        matmul_limit(sys.argv[2:])
     else:
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

@@ -1,6 +1,8 @@
 """A trial of ours beside Hugging Face's Trainer as it comes, in turns. Writes table.md beside this file.
 
-python run.py [--rounds 3] [--squad <file in SQuAD's layout>]; 10 to 20 minutes on two cores.
+python run.py [--rounds 3] [--squad <file in SQuAD's layout>] [--works <some> --] [--table <file>] [setting=value ...]
+takes 10 to 20 minutes on two cores. The settings are for both sides, as for `hpsearch`:
+model=bert-base train.batch_size=32.
 """
 
 import argparse
@@ -13,14 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from measure import composed
+
 from hpsearch import hardware
-from hpsearch.settings import HardwareSettings
 from hpsearch.workers import ENVIRONMENT
 
 HERE = Path(__file__).parent
-STEPS = {"ours": 12, "trainer": 4}
-LAYERS, WIDTH = 6, 384  # MiniLM
-PARAMETERS = LAYERS * 12 * WIDTH**2  # of the linear layers
+STEPS = {"ours": 100, "trainer": 50} if torch.cuda.is_available() else {"ours": 12, "trainer": 4}
 TITLES = {
     "train-256": "training, 256 tokens",
     "train-512": "training, 512 tokens",
@@ -29,28 +31,26 @@ TITLES = {
 }
 
 
-def main(rounds: int, squad: str | None) -> None:
-    works = [work for work in TITLES if squad or "questions" not in work]
+def main(rounds: int, squad: str | None, works: list[str], table: Path, settings: list[str]) -> None:
+    works = [work for work in works if squad or "questions" not in work]
     measured: dict[tuple[str, str], list[dict[str, float]]] = {}
     limits = []
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(rounds):
+            limits.append(process("limit", *settings, cache=cache, squad=squad))
             for work in works:
-                limits.append(process("limit", cache=cache, squad=squad))
                 for side in ("trainer", "ours"):
-                    found = process(side, work, str(STEPS[side]), cache=cache, squad=squad)
+                    found = process(side, work, str(STEPS[side]), *settings, cache=cache, squad=squad)
                     measured.setdefault((work, side), []).append(found)
                     print(work, side, found, flush=True)
     limit = {name: max(one[name] for one in limits) for name in limits[0]}  # a limit: what else ran only lowers it
-    chosen = hardware.resolve(
-        HardwareSettings(
-            device="auto", precision="auto", workers=1, threads="auto", checkpoint_seconds=600.0, max_attempts=1
-        )
-    )
+    asked = composed("train-256", "ours", settings)
+    chosen = hardware.resolve(asked.hardware)
+    where = f"{chosen.name}, " + ("" if chosen.device == "cuda" else f"{chosen.threads} threads, ")
     lines = [
-        f"{chosen.name}, {chosen.threads} threads, {chosen.precision}; large matrix products reach "
-        f"{limit['float32']:.0f} GFLOP/s in float32 and {limit['bfloat16']:.0f} in bfloat16. MiniLM, batches of 16, "
-        + (f"medians of {rounds} rounds." if rounds > 1 else "one round."),
+        f"{where}{chosen.precision}{', compiled' if chosen.compile else ''}; large matrix products reach "
+        f"{limit['float32']:,.0f} GFLOP/s in float32 and {limit['bfloat16']:,.0f} in bfloat16. {asked.model.name}, "
+        f"batches of {asked.train.batch_size}, " + (f"medians of {rounds} rounds." if rounds > 1 else "one round."),
         "",
         "| work | side | examples/s | times as many | in each round | real tokens/s | padding "
         "| share of the matmul limit | peak memory, MiB |",
@@ -67,7 +67,7 @@ def main(rounds: int, squad: str | None) -> None:
             )
             precision = chosen.precision if side == "ours" else "float32"
             lines.append(row(TITLES[work], side, measured[work, side], times, limit[precision], "evaluate" in work))
-    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    table.write_text("\n".join(lines) + "\n")
 
 
 def row(title: str, side: str, runs: list[dict[str, float]], times: str, limit: float, forward_only: bool) -> str:
@@ -75,7 +75,9 @@ def row(title: str, side: str, runs: list[dict[str, float]], times: str, limit: 
     passes = 1 if forward_only else 3
 
     def share(one: dict[str, float]) -> float:
-        operations = passes * (2 * PARAMETERS * one["tokens"] + 4 * LAYERS * WIDTH * one["squares"])
+        layers, width = one["layers"], one["width"]
+        of_linear = 12 * layers * width**2  # parameters
+        operations = passes * (2 * of_linear * one["tokens"] + 4 * layers * width * one["squares"])
         return operations / one["seconds"] / 1e9 / limit
 
     def median(of: Any) -> float:
@@ -109,5 +111,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--squad")
+    parser.add_argument("--works", nargs="+", choices=TITLES, default=list(TITLES))
+    parser.add_argument("--table", type=Path, default=HERE / "table.md")
+    parser.add_argument("settings", nargs="*")
     given = parser.parse_args()
-    main(given.rounds, given.squad)
+    main(given.rounds, given.squad, given.works, given.table, given.settings)
