@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch
-from hpsearch import serving
+from hpsearch import identity, serving
 
 PACKAGE = Path(hpsearch.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -86,6 +86,10 @@ def test_the_worker_half_knows_no_optuna_mlflow_or_hydra(module: str) -> None:
     brought_in = {package: by for package, by in closure(module).items() if package in COORDINATORS_ONLY}
     assert not brought_in
     assert not {name.partition(".")[0] for name in imported(module, top_level=False)} & COORDINATORS_ONLY
+
+
+def test_a_study_knows_all_the_code_of_its_trials() -> None:
+    assert set(identity.MODULES) == walk("worker").keys()
 
 
 def test_the_walk_finds_what_is_there() -> None:

@@ -6,6 +6,7 @@ override. A request that is wrong ends here or in `loading.load`, before anythin
 
 import argparse
 import difflib
+import errno
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpsearch import __version__, loading
-from hpsearch.errors import HpsearchError, RequestError, redact
+from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
 from hpsearch.settings import Settings
 
 EXIT_CODES = """\
@@ -34,7 +35,7 @@ exit codes:
   2    the request is wrong (settings, data, model, memory); nothing was started
   3    the budget ended before any trial was complete
   4    promotion refused by its gate
-  5    a component is out of reach (database, tracking server)
+  5    a component is out of reach (database, tracking server), or the disk is full
   130  interrupted; the same command goes on from there"""
 
 
@@ -51,6 +52,16 @@ def main(argv: list[str] | None = None) -> int:
     except HpsearchError as error:
         print(f"hpsearch: error: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"hpsearch: error: the disk is full{where}; free some of it and give the same command: it goes on from "
+            "what is saved",
+            file=sys.stderr,
+        )
+        return OutOfReachError.exit_code
     except KeyboardInterrupt:
         print("hpsearch: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -69,7 +80,7 @@ def home() -> Path:
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.sweep import run_sweep
 
-    run_sweep(checked, home)
+    run_sweep(checked, home, args.force)
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -190,6 +201,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in ("serve", "ui"):
             sub.add_argument("--port", type=_port, default=5001 if verb == "serve" else 5000, help="%(default)s")
+        if verb == "sweep":
+            sub.add_argument("--force", action="store_true", help="go on although code or libraries have changed")
         if verb == "fsck":
             sub.add_argument("--repair", action="store_true", help="mend what can be mended")
         if verb == "predict":

@@ -444,7 +444,7 @@ def possible(settings: Settings, path: str) -> tuple[Any, ...]:
     return dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
 
 
-def identity(settings: Settings) -> dict[str, Any]:
+def comparable(settings: Settings) -> dict[str, Any]:
     """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
 
     The budget's trials and hours, the hardware, and where things are kept are no part of it.

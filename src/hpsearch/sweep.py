@@ -13,15 +13,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from hpsearch import cards, data, hardware, metrics, models, report, schedule, space, tasks, training
+from hpsearch import cards, data, hardware, identity, metrics, models, report, schedule, space, tasks, training
 from hpsearch.coordinator import Coordinator, make_plan
 from hpsearch.delivery import Delivery
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError, redact
 from hpsearch.hardware import Hardware
 from hpsearch.locks import Lock
-from hpsearch.records import DataRef, TrialRecord, read_points, write_durably
-from hpsearch.settings import Settings, digest, identity, possible
+from hpsearch.records import TrialRecord, read_points, write_durably
+from hpsearch.settings import Settings, comparable, digest, possible
 from hpsearch.study import Study, sampler
 from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
@@ -32,8 +32,13 @@ EXAMPLES = 3  # rows that the logged model shows as its input
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
 
-def run_sweep(settings: Settings, home: Path) -> Summary:
+def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
     """Search, or go on searching, until the budget is spent; score the best on test; report.
+
+    Args:
+        settings: what to search.
+        home: the state folder.
+        force: go on with a study although code or libraries have changed.
 
     Raises:
         HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
@@ -45,7 +50,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
         check_disk(settings, chosen, home)
     ref = data.prepare(corpus, settings, home)
     with contextlib.closing(Lock(folder)):
-        check_identity(folder, settings, ref)
+        forced = identity.check(folder, settings, ref, force)
         with contextlib.closing(Study(settings, home)) as study:
             tracking = Tracking(settings, home)
             coordinator = Coordinator(settings, home, ref, chosen, study)
@@ -57,7 +62,7 @@ def run_sweep(settings: Settings, home: Path) -> Summary:
                     f"trials; a larger budget (budget.max_trials=<total>) continues it"
                 )
             else:
-                summary = _run(coordinator, corpus, console, started, tracking)
+                summary = _run(coordinator, corpus, console, started, tracking, forced)
             trials = list(coordinator.trials.values())
             console.print(report.final_table(summary, trials, settings, folder), soft_wrap=True)
             return summary
@@ -68,7 +73,7 @@ def run_train(settings: Settings, home: Path) -> Summary:
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
-    name = f"{settings.task.name}-{settings.model.name}-train-{digest(identity(fixed))[:8]}"
+    name = f"{settings.task.name}-{settings.model.name}-train-{digest(comparable(fixed))[:8]}"
     return run_sweep(fixed.model_copy(update={"study": name}), home)
 
 
@@ -131,22 +136,6 @@ def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
         )
 
 
-def check_identity(folder: Path, settings: Settings, ref: DataRef) -> None:
-    """See that a study goes on with the same question and the same data as before. Raises RequestError."""
-    now = {"settings": identity(settings), "data": ref.digests}
-    path = folder / "identity.json"
-    if not path.exists():
-        write_durably(path, json.dumps(now, indent=1))
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if changes := list(_changes(before, json.loads(json.dumps(now)), "")):
-        raise RequestError(
-            f"study {settings.study} was begun with other settings or data, so its trials can't be compared:\n"
-            + "\n".join(f"  - {change}" for change in changes)
-            + "\ngive STUDY=<another name>, or the former values"
-        )
-
-
 class Clock:
     """Seconds of each phase, summed over all runs of the command."""
 
@@ -163,7 +152,12 @@ class Clock:
 
 
 def _run(
-    coordinator: Coordinator, corpus: data.Corpus, console: Console, started: float, tracking: Tracking
+    coordinator: Coordinator,
+    corpus: data.Corpus,
+    console: Console,
+    started: float,
+    tracking: Tracking,
+    forced: list[str],
 ) -> Summary:
     settings, metric = coordinator.settings, coordinator.settings.task.metric
     clock = Clock(coordinator.folder / "seconds.json", started)
@@ -173,8 +167,10 @@ def _run(
         display.phase("data")
         for note in _notes(coordinator, corpus):
             display.note(note)
+        for change in forced:
+            display.note(f"the study goes on although this has changed: {change}")
         write_settings(coordinator.folder, settings)
-        parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts)
+        parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts, forced)
         coordinator.delivery = Delivery(tracking, settings, coordinator.ref.labels, parent, coordinator.folder)
         clock.lap("setup")
         display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)
@@ -358,12 +354,3 @@ def _no_result(coordinator: Coordinator) -> str:
         + (f" ({said})" if said else "")
         + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
     )
-
-
-def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
-    """Where two JSON values differ, as `path: before -> now`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() | now.keys():
-            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        yield f"{path.removeprefix('settings.')}: {before!r} -> {now!r}"

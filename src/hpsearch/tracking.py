@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from hpsearch import pictures, reading, serving
 from hpsearch.errors import RequestError, redact
 from hpsearch.records import DataRef, Progress, Status, TrialRecord
-from hpsearch.settings import Settings, identity
+from hpsearch.settings import Settings, comparable
 from hpsearch.stores import knock, open_database, out_of_reach
 
 STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
@@ -108,10 +108,13 @@ class Tracking:
         return found.experiment_id if found is not None else None
 
     @answered
-    def open_study(self, study: str, settings: Settings, ref: DataRef, facts: dict[str, Any]) -> str:
+    def open_study(
+        self, study: str, settings: Settings, ref: DataRef, facts: dict[str, Any], forced: Sequence[str] = ()
+    ) -> str:
         """The study's parent run, new or continued; returns its run id.
 
-        What may change when a study continues (budget, hardware, facts) is kept in tags: a parameter never changes.
+        What may change when a study continues (budget, hardware, facts, changes that were forced) is kept in tags: a
+        parameter never changes.
         """
         experiment = self.experiment_id
         if experiment is None:
@@ -124,7 +127,9 @@ class Tracking:
         dump = settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
         tags = dict(_flat(changing, "hpsearch.")) | dict(_flat(facts, "hpsearch.data.")) | lineage()
-        self._set(run, dict(_flat(identity(settings))), tags)
+        if forced:
+            tags["hpsearch.forced"] = "; ".join(forced)
+        self._set(run, dict(_flat(comparable(settings))), tags)
         inputs = [_dataset(settings, split, ref) for split in ref.digests]
         self.client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):

@@ -1,0 +1,99 @@
+"""Whether a study goes on with what it was begun with: question, data, and the code and libraries that make results."""
+
+import ast
+import functools
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hpsearch.errors import RequestError
+from hpsearch.records import DataRef, write_durably
+from hpsearch.settings import Settings, comparable, digest
+
+IDENTITY = "identity.json"  # file of a study
+# What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
+MODULES = (
+    *("checkpoints", "classification", "data", "encoders", "errors", "examples", "hardware"),
+    *("kernels", "kinds", "metrics", "models", "question_answering", "reading", "records", "settings", "squad"),
+    *("tasks", "text", "tokens", "training", "trial", "windows", "worker"),
+)
+LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
+
+
+def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[str]:
+    """See that a study goes on with the same question, data and code as before.
+
+    Args:
+        folder: the study's.
+        settings: of this run of the command.
+        ref: the data of this run.
+        force: go on although code or libraries have changed; what has is kept in the file.
+
+    Returns:
+        All changes that were ever forced, for people to read.
+
+    Raises:
+        RequestError: something has changed, and is not forced or can't be.
+    """
+    path = folder / IDENTITY
+    question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
+    made_by = {"code": _code(), "libraries": _libraries()}
+    if not path.exists():
+        write_durably(path, json.dumps({**question, **made_by, "forced": []}, indent=1))
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    forced: list[str] = before.pop("forced", [])
+    if changes := list(_changes({key: before.get(key) for key in question}, question, "")):
+        raise RequestError(
+            f"study {settings.study} was begun with other settings or data, so its trials can't be compared:\n"
+            + "\n".join(f"  - {change}" for change in changes)
+            + "\ngive STUDY=<another name>, or the former values"
+        )
+    changes = list(_changes({key: before.get(key) for key in made_by}, made_by, ""))
+    if changes and not force:
+        raise RequestError(
+            f"study {settings.study} was begun with other code or libraries, which can change a trial's result:\n"
+            + "\n".join(f"  - {change}" for change in changes)
+            + "\ngive STUDY=<another name>, go back to the former versions, or go on all the same with ARGS=--force"
+        )
+    if changes:
+        today = datetime.now(UTC).date().isoformat()
+        forced += [f"{today}: {change}" for change in changes]
+        write_durably(path, json.dumps({**question, **made_by, "forced": forced}, indent=1))
+    return forced
+
+
+@functools.cache
+def _code() -> dict[str, str]:
+    """A digest of each module without its comments, docstrings and layout."""
+    return {module: digest(_bare(Path(__file__).with_name(f"{module}.py"))) for module in MODULES}
+
+
+def _bare(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # A string that stands alone says something to people; an empty body would be no Python.
+            node.body = [one for one in node.body if not _is_text(one)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _libraries() -> dict[str, str]:
+    """Versions without their build: `2.13.0+cpu` is 2.13.0."""
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES}
+
+
+def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
+    """Where two JSON values differ, as `path: before -> now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path.removeprefix('settings.')}: {before!r} -> {now!r}"

@@ -1,0 +1,106 @@
+"""Model folders that cannot or must not be used are refused before anything is written, and nothing of them is run."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import make
+import tiny
+from hpsearch import sweep
+from hpsearch.errors import RequestError
+
+
+class Trap:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.trace,)
+
+
+def hostile(folder: Path) -> None:
+    """Pickles in all the names that transformers and torch give them, and no safetensors."""
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "model.bin", "model.pt", "training_args.bin"):
+        (folder / name).write_bytes(pickle.dumps(Trap(folder / "trace")))
+
+
+def hostile_code(folder: Path) -> None:
+    """Python that the config asks to be run."""
+    (folder / "evil.py").write_text(f"open({str(folder / 'trace')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def not_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Trap(folder / "trace")))
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+def other_family(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+CASES: dict[Callable[[Path], None], str] = {
+    hostile: "no model.safetensors there; other formats run code when they are loaded and are refused",
+    hostile_code: "not a usable model folder",
+    truncated: "model.safetensors is damaged or truncated",
+    not_weights: "model.safetensors is damaged or truncated",
+    no_config: "not a usable model folder",
+    no_json: "not a usable model folder",
+    no_tokenizer: "not a usable model folder",
+    other_family: "says model_type gpt2; give MODEL=",
+    empty: "not a usable model folder",
+}
+
+
+@pytest.mark.parametrize("spoil", CASES, ids=lambda spoil: spoil.__name__)
+def test_a_bad_folder_is_refused(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = tiny.write_model("bert", tmp_path / "model")
+    spoil(folder)
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "bert")
+    with pytest.raises(RequestError) as caught:
+        sweep.run_sweep(settings, tmp_path / "home")
+    assert CASES[spoil] in str(caught.value)
+    assert f"model.path={folder}" in str(caught.value) or f"config of {folder}" in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "home").exists()
+    assert not (folder / "trace").exists(), "something of the folder was run"
+
+
+def test_weights_of_another_checksum_are_refused(tmp_path: Path) -> None:
+    folder = tiny.write_model("bert", tmp_path / "model")
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "bert", f"model.sha256={'0' * 64}")
+    with pytest.raises(RequestError, match=r"model\.sha256: .* expected 0{64}"):
+        sweep.run_sweep(settings, tmp_path / "home")
+    assert not (tmp_path / "home").exists()
