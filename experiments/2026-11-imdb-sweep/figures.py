@@ -15,6 +15,8 @@ def main(folder: Path) -> None:
     records = sorted((TrialRecord.load(p.parent) for p in folder.glob("trials/*/trial.json")), key=lambda t: t.number)
     work = sum(t.seconds.get(k, 0.0) for t in records for k in ("training", "evaluation"))
     seconds, steps, test = summary["seconds"], summary["steps"], summary["test"]
+    phases = json.loads((folder / "seconds.json").read_text())  # summary.json was written before the report's end
+    kept = phases["report"] + sum(t.seconds.get("checkpoint", 0.0) for t in records)
     rows = [
         ("machine", f"{summary['hardware']['name']}, {os.cpu_count()} cores, {summary['hardware']['precision']}"),
         ("whole command, minutes", f"{seconds['total'] / 60:.1f}"),
@@ -43,6 +45,10 @@ def main(folder: Path) -> None:
         (
             "of them in the worker (load model and data, checkpoints)",
             f"{sum(t.seconds.get(k, 0.0) for t in records for k in BOOKKEEPING) / len(records):.1f}",
+        ),
+        (
+            "checkpoints, report and logging of the winner, of the whole time",
+            f"{kept:.1f} s of {sum(phases.values()):.0f} s ({kept / sum(phases.values()):.1%})",
         ),
     ]
     table = "| figure | value |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
