@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow test-gpu bench check help
+.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -61,6 +61,9 @@ test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 
 test-slow: $(DEV)  ## real data and many trials
 	$(BIN)/python -m pytest -m slow
+
+test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
+	$(BIN)/python -m pytest -m chaos -rA
 
 test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
 	$(BIN)/python -m pytest -m gpu

@@ -1,0 +1,378 @@
+"""Real processes are killed, stopped and starved at random and at chosen moments; nothing may be lost.
+
+The moments come from a seed that is printed; CHAOS_SEED=<that seed> repeats them, as far as a machine repeats anything.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import make
+import postgres
+import tiny
+from hpsearch.fsck import fsck
+from hpsearch.promotion import promote
+from hpsearch.records import TrialRecord, read_points
+from hpsearch.settings import Settings
+from hpsearch.sweep import read_summary
+from hpsearch.tracking import Tracking
+
+pytestmark = pytest.mark.chaos
+
+OVERRIDES = (
+    "budget.max_trials=6",
+    "budget.startup_trials=3",
+    "search.space.train.learning_rate.low=0.001",
+    "search.space.train.learning_rate.high=0.03",
+    "search.space.train.batch_size.choices=[8]",
+    "search.space.train.epochs.choices=[8,12]",
+    "search.keep=0.34",
+    "hardware.checkpoint_seconds=0.3",
+    "hardware.max_attempts=99",  # a trial that is killed so often is not to blame
+)
+KILLS = 12  # at random moments, with each of the two databases
+PASSWORD = "hunter2xyzzy"
+SECONDS = 240  # more than any start takes
+
+# Ends itself by SIGKILL, or finds the disk full, when a method is called for the n-th time: DIE_AT=module.Class.name:n,
+# with a minus before it: when that call has returned.
+RUN = """
+import errno, importlib, os, signal, sys
+from pathlib import Path
+from hpsearch import cli, errors, settings, sweep
+
+def at(place, act):
+    place, _, nth = place.partition(":")
+    after, (module, *owners, name) = place.startswith("-"), place.lstrip("-").split(".")
+    owner = importlib.import_module("hpsearch." + module)
+    for part in owners:
+        owner = getattr(owner, part)
+    method, calls = getattr(owner, name), []
+    def changed(*args, **kwargs):
+        calls.append(1)
+        if not after and len(calls) == int(nth): act()
+        result = method(*args, **kwargs)
+        if after and len(calls) == int(nth): act()
+        return result
+    for module in list(sys.modules.values()):
+        if getattr(module, name, None) is method:
+            setattr(module, name, changed)
+    setattr(owner, name, changed)
+
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+def full(): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
+
+if __name__ == "__main__":
+    cli.compose = lambda *_: None
+    cli.loading.load = lambda _: settings.from_json(Path(sys.argv[1]).read_text())
+    if "DIE_AT" in os.environ: at(os.environ["DIE_AT"], die)
+    if "FULL_AT" in os.environ: at(os.environ["FULL_AT"], full)
+    sys.exit(cli.main(["sweep"]))
+"""
+
+
+@dataclass
+class Chaos:
+    """A study that is begun again and again."""
+
+    settings: Settings
+    root: Path
+    home: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "studies" / self.settings.study
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        request, script = self.root / "settings.json", self.root / "run.py"
+        request.write_text(self.settings.model_dump_json())
+        script.write_text(RUN)
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(script), str(request)],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(self.home)} | environment,
+                stdout=log,
+                stderr=log,
+            )
+        self.running.append(process)
+        return process
+
+    def workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [
+                one for one in psutil.Process(process.pid).children() if "hpsearch.worker" in " ".join(one.cmdline())
+            ]
+        return []
+
+    def until(self, true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not true() and process.poll() is None:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def finish(self) -> None:
+        """The same command, to its end."""
+        assert self.start().wait(SECONDS) == 0, self.log.read_text()
+
+    def steps(self) -> dict[str, int]:
+        """Of each trial, the last step that it has told of."""
+        return {path.name: max((step for step, _ in read_points(path)), default=0) for path in self.trials()}
+
+    def trials(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("trials/*/trial.json"))
+
+    def outcome(self) -> dict[int, tuple[Any, ...]]:
+        records = [TrialRecord.load(path) for path in self.trials()]
+        return {t.number: (t.params, str(t.status), t.step, t.rungs, t.score, t.metrics) for t in records}
+
+    def check(self, expected: dict[int, tuple[Any, ...]]) -> None:
+        """It is as if nothing had happened."""
+        assert self.outcome() == expected
+        assert fsck(self.settings, self.home, repair=False) == f"{self.settings.study}: clean"
+        summary = read_summary(self.folder)
+        assert summary is not None
+        assert sum(summary["trials"].values()) == self.settings.budget.max_trials
+        assert summary["test"]["readings"] == 1
+
+    def end(self) -> None:
+        for process in self.running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres.server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
+    csv = tiny.write_csv(tmp_path_factory.mktemp("toy") / "toy.csv", n=190)
+    return lambda *overrides: make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides)
+
+
+@pytest.fixture(scope="module")
+def expected(toy: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Any, ...]]:
+    """Of a study that is left alone."""
+    root = tmp_path_factory.mktemp("alone")
+    alone = Chaos(toy(), root, root / "home")
+    alone.finish()
+    return alone.outcome()
+
+
+@pytest.fixture
+def study(toy: Callable[..., Settings], tmp_path: Path) -> Iterator[Chaos]:
+    chaos = Chaos(toy(), tmp_path, tmp_path / "home")
+    yield chaos
+    chaos.end()
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    seed = os.environ.get("CHAOS_SEED", str(time.time_ns()))
+    print(f"CHAOS_SEED={seed}")
+    return random.Random(seed + request.node.name)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_killed_at_random_moments(
+    backend: str, study: Chaos, expected: dict[int, tuple[Any, ...]], rng: random.Random, request: pytest.FixtureRequest
+) -> None:
+    if backend == "postgresql":
+        uri = re.sub(r"://([^:@/]*)[^@]*@", rf"://\1:{PASSWORD}@", request.getfixturevalue("database"))
+        assert PASSWORD in uri
+        storage = study.settings.storage.model_copy(update={"uri": uri})
+        study.settings = study.settings.model_copy(update={"storage": storage})
+    kills, rounds, first = 0, 0, study.settings.study
+    while kills < KILLS:
+        study.settings = study.settings.model_copy(update={"study": f"{first}-{rounds}"})
+        rounds += 1
+        while kills < KILLS:
+            process = study.start()
+            # A third of the kills come at any time after the start, the others while trials are trained.
+            if rng.random() < 0.67:
+                before = study.steps()
+                study.until(lambda before=before: study.steps() != before, process)  # type: ignore[misc]
+                time.sleep(rng.uniform(0, 3))
+            else:
+                time.sleep(rng.uniform(0, 12))
+            victim = rng.choice(["coordinator", "worker", "both"])
+            if process.poll() is None:
+                victims = study.workers(process) if victim != "coordinator" else []
+                for one in victims:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+                if victim != "worker" or not victims:
+                    process.kill()
+                kills += 1
+                print(f"killed {victim} of {study.settings.study} at {study.steps()}")
+                if victim == "worker" and victims:
+                    time.sleep(rng.uniform(0, 8))
+                    process.kill()
+            if process.wait() == 0:
+                break  # it was finished
+        study.finish()
+        study.check(expected)
+    # What is secret in an address is in no file and no line of the log.
+    assert PASSWORD not in study.log.read_text()
+    assert not [path for path in study.home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+
+
+POINTS = {
+    "a trial is drawn and nobody has been told": "-study.Study.ask:2",
+    "a trial is recorded and Optuna has not been told": "study.Study.tell:3",
+    "Optuna has been told": "-study.Study.tell:3",
+    "a trial's run is opened in MLflow": "-tracking.Tracking.open_trial:2",
+    "points are on the way to MLflow": "-tracking.Tracking.points:4",
+    "a trial's run is closed in MLflow": "-tracking.Tracking.finish_trial:1",
+    "a record is written": "records.write_durably:12",
+    "test is scored and not yet recorded": "-coordinator.Coordinator.score:1",
+    "the winner's model is about to be logged": "tracking.Tracking.log_winner:1",
+    "the winner's model is logged": "-tracking.Tracking.log_winner:1",
+    "the study's run is finished": "-tracking.Tracking.finish_study:1",
+}
+
+
+@pytest.mark.parametrize("moment", POINTS)
+def test_killed_when(moment: str, study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    assert study.start(DIE_AT=POINTS[moment]).wait(SECONDS) == -signal.SIGKILL, study.log.read_text()
+    study.finish()
+    if "test is scored" in moment:  # a reading that nobody has seen: it may be counted or not
+        summary = read_summary(study.folder)
+        assert summary is not None
+    study.check(expected)
+
+
+def test_killed_in_the_middle_of_a_checkpoint(study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    for _ in range(3):
+        process = study.start()
+        study.until(lambda: list(study.folder.glob("trials/*/unsealed/*/*")), process)
+        for one in study.workers(process):
+            one.kill()
+        process.kill()
+        process.wait()
+    study.finish()
+    study.check(expected)
+
+
+DAMAGES = ["cut", "flip", "remove"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_newest_checkpoint_is_damaged(damage: str, study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    process = study.start()
+    study.until(lambda: len(list(study.folder.glob("trials/*/checkpoint-*"))) > 1, process)
+    process.kill()
+    process.wait()
+    time.sleep(2)  # its worker ends when it finds nobody to speak to
+    for checkpoint in study.folder.glob("trials/*/checkpoint-*"):
+        file = checkpoint / "optimizer.pt"
+        content = bytearray(file.read_bytes())
+        if damage == "cut":
+            file.write_bytes(content[: len(content) // 2])
+        elif damage == "flip":
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        else:
+            file.unlink()
+    study.finish()
+    study.check(expected)
+
+
+def test_sigterm_then_the_same_command(study: Chaos, expected: dict[int, tuple[Any, ...]], rng: random.Random) -> None:
+    for _ in range(3):
+        process = study.start()
+        before = study.steps()
+        study.until(lambda before=before: study.steps() != before, process)  # type: ignore[misc]
+        time.sleep(rng.uniform(0, 1))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (130, 0), study.log.read_text()
+    study.finish()
+    study.check(expected)
+
+
+def test_stopped_and_continued(study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    process = study.start()
+    study.until(study.steps, process)
+    [worker] = study.workers(process)
+    worker.suspend()
+    time.sleep(5)
+    worker.resume()
+    process.send_signal(signal.SIGSTOP)
+    second = study.start()  # a coordinator that is stopped still has its study
+    assert second.wait(SECONDS) == 2
+    assert "is being run by process" in study.log.read_text()
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(SECONDS) == 0, study.log.read_text()
+    study.check(expected)
+
+
+def test_a_study_database_locked_for_20_and_60_seconds(study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    process = study.start()
+    study.until(study.steps, process)
+    for seconds in (20, 60):
+        with contextlib.closing(sqlite3.connect(study.home / "optuna.db", timeout=60)) as held:
+            held.execute("BEGIN EXCLUSIVE")
+            time.sleep(seconds)
+            held.rollback()
+    assert process.wait(SECONDS) == 0, study.log.read_text()
+    study.check(expected)
+
+
+@pytest.mark.parametrize("place", ["records.write_durably:14", "records.add_points:5", "records.TrialRecord.save:9"])
+def test_a_full_disk_while_results_are_written(place: str, study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
+    assert study.start(FULL_AT=place).wait(SECONDS) == 5, study.log.read_text()
+    said = study.log.read_text()
+    assert "the disk is full" in said
+    assert "Traceback" not in said
+    study.finish()
+    study.check(expected)
+
+
+def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) -> None:
+    study.finish()
+    command = (
+        "import sys; from pathlib import Path; from hpsearch import mlflow_process, promotion, settings\n"
+        "promotion.promote(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
+    )
+    words = [sys.executable, "-c", command, str(study.root / "settings.json"), str(study.home)]
+    for seconds in (3.0, 4.5, 6.0):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    both = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, said = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, said.decode()
+    promote(study.settings, study.home)
+    client = Tracking(study.settings, study.home).client
+    versions = client.search_model_versions("name='hpsearch-toy'")
+    champion = client.get_model_version_by_alias("hpsearch-toy", "champion")
+    summary = json.loads((study.folder / "summary.json").read_text())
+    assert champion.run_id == summary["winner"]["run_id"]
+    assert len({version.run_id for version in versions}) == len(versions) == 1, "one run, one version"
+    assert fsck(study.settings, study.home, repair=False).endswith("clean")
