@@ -63,7 +63,7 @@ test-slow: $(DEV)  ## real data and many trials
 	$(BIN)/python -m pytest -m slow
 
 test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
-	$(BIN)/python -m pytest -m chaos -rA
+	$(BIN)/python -m pytest -m chaos --numprocesses=2 -rA
 
 test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
 	$(BIN)/python -m pytest -m gpu

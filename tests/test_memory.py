@@ -88,6 +88,7 @@ def test_the_micro_batch_is_found_before_the_search(
     assert outcome(tmp_path / "home", settings) == outcome(tmp_path / "told", told)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_the_search_costs_no_trial(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],

@@ -350,6 +350,7 @@ def test_diverging_trials_end_with_exit_code_3(tmp_path: Path, tiny_model: Calla
     assert {run.info.status for run in runs} == {"FAILED", "KILLED"}
 
 
+@pytest.mark.slow
 def test_interrupted_sweep_goes_on_to_the_result_of_an_uninterrupted_one(
     tmp_path: Path, tiny_model: Callable[[str], Path], swept: Swept
 ) -> None:
