@@ -155,6 +155,12 @@ def local_folder(model: ModelSettings) -> Path | None:
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a pad token."""
     tokenizer = _from_pretrained(AutoTokenizer, model)
+    names = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    folder = local_folder(model)
+    if folder and not any((folder / name).is_file() for name in names):  # transformers makes one that knows no word
+        raise RequestError(
+            f"model.path={model.path}: not a usable model folder: it has no tokenizer; save one with the model"
+        )
     pad = FAMILIES[model.family].pad
     if tokenizer.pad_token is None and pad is not None:
         tokenizer.pad_token = getattr(tokenizer, pad)
