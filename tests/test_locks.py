@@ -31,8 +31,8 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    with postgres.server() as address:
-        yield address
+    with postgres.server() as server:
+        yield server.address
 
 
 @contextmanager

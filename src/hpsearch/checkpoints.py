@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 MANIFEST = "manifest.json"
+FULL_BYTES = 2**20  # a disk with less free is full
 _SEALERS = ThreadPoolExecutor(max_workers=1)  # at most one checkpoint is under way; the process ends after it
 
 
@@ -102,6 +103,11 @@ def discard(trial: Path) -> None:
         for folder in _folders(trial):
             shutil.rmtree(folder)
         shutil.rmtree(trial / "unsealed", ignore_errors=True)
+
+
+def disk_full(folder: Path) -> bool:
+    """Whether the disk of `folder` is full. A write that failed for that reason is told by each library in its way."""
+    return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def _lock(trial: Path) -> IO[bytes]:

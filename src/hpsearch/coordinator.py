@@ -1,5 +1,7 @@
 """The coordinator: everything that remembers. Feeds workers, decides at rungs, scores test once, reports."""
 
+import errno
+import os
 import shutil
 import signal
 import time
@@ -19,6 +21,7 @@ from hpsearch.records import (
     Alive,
     DataRef,
     Decision,
+    NoRoom,
     OutOfMemory,
     Progress,
     RungReport,
@@ -143,6 +146,8 @@ class Coordinator:
             self._lost(worker, message)
         elif isinstance(message, OutOfMemory):
             self._out_of_memory(worker, message)
+        elif isinstance(message, NoRoom):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.trial_folder(message.number)))
         elif isinstance(message, Alive):
             pass
         else:

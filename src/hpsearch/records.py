@@ -90,6 +90,13 @@ class OutOfMemory:
 
 
 @dataclass(frozen=True)
+class NoRoom:
+    """The disk was too full for what a trial had to write; it can go on from its checkpoints."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Alive:
     """A worker is at work."""
 

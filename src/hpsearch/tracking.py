@@ -74,6 +74,7 @@ class Tracking:
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
         home = home.resolve()
         self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
         self.experiment_name = name_of(settings)

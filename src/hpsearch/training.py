@@ -7,6 +7,8 @@ batch; evaluation draws no random numbers; checkpoints are sealed; a loss that i
 
 import contextlib
 import math
+import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -231,13 +233,22 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return (loss, outputs) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote."""
-        unsealed, step = Path(self.args.output_dir), self.state.global_step
+        """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote.
+
+        On a full disk the trial goes on, and has its former checkpoints.
+        """
+        step = self.state.global_step
+        unsealed = Path(self.args.output_dir) / f"checkpoint-{step}"
         with self.saving():
-            super()._save_checkpoint(model, trial)
-            checkpoints.seal(
-                unsealed / f"checkpoint-{step}", self.trial_folder, step, self.rung_score, behind=self.behind
-            )
+            try:
+                super()._save_checkpoint(model, trial)
+            except Exception:
+                if not checkpoints.disk_full(self.trial_folder):
+                    raise
+                traceback.print_exc()
+                shutil.rmtree(unsealed, ignore_errors=True)
+            else:
+                checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score, behind=self.behind)
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]

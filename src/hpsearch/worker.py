@@ -8,12 +8,14 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 
+from hpsearch import checkpoints
 from hpsearch.hardware import Hardware, apply, out_of_memory
 from hpsearch.records import (
     Alive,
     Decision,
     Fits,
     FitSpec,
+    NoRoom,
     OutOfMemory,
     Progress,
     RungReport,
@@ -54,6 +56,8 @@ def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) ->
         traceback.print_exc()
         if out_of_memory(error):
             return OutOfMemory(request.number, str(error).splitlines()[0])
+        if checkpoints.disk_full(request.folder):
+            return NoRoom(request.number)
         reason = f"{type(error).__name__}: {error}"
         return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, reason, {})
 

@@ -18,6 +18,7 @@ from hpsearch.records import (
     Decision,
     Fits,
     FitSpec,
+    NoRoom,
     OutOfMemory,
     Progress,
     RungReport,
@@ -39,7 +40,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-Message = Alive | Progress | RungReport | TrialResult | Scored | OutOfMemory
+Message = Alive | Progress | RungReport | TrialResult | Scored | OutOfMemory | NoRoom
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Worker:
         except (EOFError, ConnectionResetError):
             number, self.trial = self.trial, None
             return Lost(number, f"the worker ended with status {self.process.wait()}; see {self.log}")
-        if isinstance(message, TrialResult | Scored | OutOfMemory):
+        if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
             self.trial = None
         return message
 
