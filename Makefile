@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
+.PHONY: setup sweep train report promote rollback history fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -32,11 +32,14 @@ train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
 report: $(RUNTIME)  ## write the study's report.html anew
 	$(HPSEARCH) report $(CHOSEN) $(ARGS)
 
-promote: $(RUNTIME)  ## register the study's winner and make it champion
+promote: $(RUNTIME)  ## make the study's winner champion, if it passes the gate; ARGS=--dry-run only asks
 	$(HPSEARCH) promote $(CHOSEN) $(ARGS)
 
 rollback: $(RUNTIME)  ## make the previous champion champion again
 	$(HPSEARCH) rollback $(CHOSEN) $(ARGS)
+
+history: $(RUNTIME)  ## which version was champion when, and why
+	$(HPSEARCH) history $(CHOSEN) $(ARGS)
 
 fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair mends
 	$(HPSEARCH) fsck $(CHOSEN) $(ARGS)

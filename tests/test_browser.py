@@ -50,6 +50,9 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     tracking.log_winner(trials[2], model, settings, ref, {"text": ["a good film"]}, "# a card\n")
     result = tracked.summary(settings, parent, trials[2], 0.85)
     tracking.finish_study(parent, result, tracked.save_study(home, settings, trials, result))
+    rows = [[f"test-{i}", tracked.LABELS[i % 2], tracked.LABELS[i % 2 if i % 7 else 0]] for i in range(40)]
+    assert trials[2].run_id is not None
+    tracking.log_answers(trials[2].run_id, "test", {"columns": ["id", "truth", "answer"], "data": rows})
     promote(settings, home)
 
     port = tracked.free_port()

@@ -555,7 +555,7 @@ def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) 
     study.finish()
     command = (
         "import sys; from pathlib import Path; from hpsearch import mlflow_process, promotion, settings\n"
-        "promotion.promote(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
+        "promotion.promote(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), 'a toy')"
     )
     words = [sys.executable, "-c", command, str(study.root / "settings.json"), str(study.home)]
     for seconds in (3.0, 4.5, 6.0):
@@ -567,7 +567,7 @@ def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) 
     for process in both:
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said.decode()
-    promote(study.settings, study.home)
+    promote(study.settings, study.home)  # it is the champion already
     client = Tracking(study.settings, study.home).client
     versions = client.search_model_versions("name='hpsearch-toy'")
     champion = client.get_model_version_by_alias("hpsearch-toy", "champion")

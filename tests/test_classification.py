@@ -335,7 +335,6 @@ def test_scores_of_the_first_examples_are_of_their_pieces_alone(tmp_path: Path, 
         right = means[:n].argmax(1) == np.array(labels[:n])
         assert scores.predictions == tuple(means[:n].argmax(1).tolist())
         assert scores.metrics["accuracy"] == right.mean()
-        assert scores.per_example == tuple(right.astype(float))
         assert scores.confusion is not None
         assert sum(map(sum, scores.confusion)) == n
         assert scores.fitted == {}
@@ -512,12 +511,10 @@ def test_scores_of_many_labels_and_the_thresholds_that_are_passed_on(tmp_path: P
     assert fitting.predictions == ([0, 1], [0], [])
     assert fitting.metrics["f1"] == fitting.metrics["accuracy"] == 1.0
     assert fitting.confusion is None
-    assert fitting.per_example is None  # F1 is no mean over examples
     given = json.loads(json.dumps({"thresholds": [0.85, 0.3]}))
     scores = MANY.score(outputs, tokens, rows, replace(made.task, {"metric": "accuracy"}), given)
     assert scores.fitted == given
     assert scores.predictions == ([0, 1], [], [])
-    assert scores.per_example == (1.0, 0.0, 1.0)
     assert scores.metrics["accuracy"] == pytest.approx(2 / 3)
     json.dumps([scores.predictions, fitting.fitted])
 
@@ -532,22 +529,6 @@ def test_long_texts_are_scored_by_the_mean_of_their_pieces(tmp_path: Path, bert:
         first = {name: column[:n] for name, column in rows.items()}
         scores = MANY.score(outputs[: tokens.pieces(n)], tokens, first, made.task, {"thresholds": [0.5, 0.5]})
         assert scores.predictions == tuple(np.flatnonzero(row > 0).tolist() for row in means[:n])
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=50))
-def test_intervals_of_shares_are_those_of_wilson(right: list[bool]) -> None:
-    low, high = metrics.interval([float(one) for one in right])
-    assert (low, high) == metrics.wilson(sum(right), len(right))
-    assert 0 <= low <= sum(right) / len(right) <= high + 1e-12 <= 1 + 1e-12
-
-
-def test_intervals_of_other_means_are_seeded_and_as_wide_as_they_should_be() -> None:
-    values = np.random.default_rng(1).random(400)
-    low, high = metrics.interval(tuple(values))
-    assert (low, high) == metrics.interval(tuple(values))
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=half / 4)
-    assert high == pytest.approx(values.mean() + half, abs=half / 4)
 
 
 # --- what the kinds refuse --------------------------------------------------------------------------------------------

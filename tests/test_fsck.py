@@ -64,7 +64,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
     settings = make.toy_settings(csv, tiny_model("bert"), "bert", "budget.max_trials=3", "search.keep=0.34")
     home = Home(settings, root / "home")
     sweep.run_sweep(settings, home.path)
-    promotion.promote(settings, home.path)
+    promotion.promote(settings, home.path, force="a toy that learns nothing")
     return home
 
 

@@ -1,21 +1,31 @@
 import functools
+import io
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from rich.console import Console
 
 import tracked
 from hpsearch.errors import PromotionRefused, RequestError
-from hpsearch.promotion import champion_uri, promote, rollback
+from hpsearch.promotion import champion_uri, history, promote, rollback
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 from make import compose_settings
 
 NAME = "hpsearch-imdb"
 SETTINGS = functools.cache(compose_settings)
+
+
+N = 60
+TRUTHS = [tracked.LABELS[i % 2] for i in range(N)]
+OTHER = dict(zip(tracked.LABELS, reversed(tracked.LABELS), strict=True))
 
 
 class Shop:
@@ -25,8 +35,8 @@ class Shop:
         self.home = home
         self.client = Tracking(SETTINGS(), home).client
 
-    def finish(self, study: str, value: float, test: str = "c" * 16, examples: int = 20) -> Settings:
-        """A finished study whose winner scored `value`."""
+    def finish(self, study: str, wrong: Iterable[int], test: str = "c" * 16, **facts: Any) -> Settings:
+        """A finished study whose winner answers all test examples rightly but these."""
         settings = SETTINGS().model_copy(update={"study": study})
         tracking = Tracking(settings, self.home)
         parent = tracking.open_study(study, settings, tracked.data_ref(self.home, test), {})
@@ -34,15 +44,47 @@ class Shop:
         trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings))
         model = tracking.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
         tracking.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        result = tracked.summary(settings, parent, trial, value, examples)
-        tracked.save_study(self.home, settings, [trial], result)
+        answers = [OTHER[truth] if i in set(wrong) else truth for i, truth in enumerate(TRUTHS)]
+        rows = [[f"test-{i}", truth, answer] for i, (truth, answer) in enumerate(zip(TRUTHS, answers, strict=True))]
+        assert trial.run_id is not None
+        tracking.log_answers(trial.run_id, "test", {"columns": ["id", "truth", "answer"], "data": rows})
+        result = tracked.summary(settings, parent, trial, 1 - len(set(wrong)) / N, N, test)
+        result["test"] |= facts
+        folder = tracked.save_study(self.home, settings, [trial], result)
+        tracking.finish_study(parent, result, folder)
         return settings
 
-    def version(self, alias: str) -> Any:
+    def version(self, alias: str = "champion") -> Any:
         return self.client.get_model_version_by_alias(NAME, alias)
 
     def versions(self) -> int:
         return len(self.client.search_model_versions(f"name = '{NAME}'"))
+
+    def state(self) -> dict[str, Any]:
+        """All that the registry knows."""
+        try:
+            registered = self.client.get_registered_model(NAME)
+        except MlflowException:
+            return {}
+        versions = self.client.search_model_versions(f"name = '{NAME}'")
+        return {
+            "tags": registered.tags,
+            "aliases": registered.aliases,
+            "versions": {v.version: v.tags for v in versions},
+        }
+
+    def history(self) -> list[str]:
+        """What the command prints, line by line."""
+        console = Console(width=400, file=io.StringIO())
+        console.print(history(SETTINGS(), self.home))
+        file = console.file
+        assert isinstance(file, io.StringIO)
+        return [line.strip() for line in file.getvalue().splitlines() if line.strip()]
+
+
+def by(settings: Settings, **rule: Any) -> Settings:
+    """The same with another gate."""
+    return settings.model_copy(update={"promotion": settings.promotion.model_copy(update=rule)})
 
 
 @pytest.fixture
@@ -51,79 +93,162 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None:
-    settings = shop.finish("first", 0.85)
+    settings = shop.finish("first", range(9))
     message = promote(settings, shop.home)
-    assert message == (
-        f"{NAME} version 1 is the champion now, the task's first: test accuracy 0.8500 on 20 examples [0.7500, 0.9500]"
+    assert message.startswith(
+        f"{NAME} version 1 is the champion now, the task's first: test accuracy 0.850 on 60 examples [0.750, 0.950]\n"
+        "  passed: accuracy 0.850 against 0.500 of the one answer that is right most often ('negative') on the same 60 "
+        "test examples: +35.00 points"
     )
-    champion = shop.version("champion")
+    assert "these test examples have been scored once" in message
+    champion = shop.version()
     summary = json.loads((shop.home / "studies" / "first" / "summary.json").read_text())
     assert champion.run_id == summary["winner"]["run_id"]
+    decision = json.loads(champion.tags.pop("hpsearch.decision"))
     assert champion.tags == {
         "hpsearch.study": "first",
         "hpsearch.run_id": champion.run_id,
         "hpsearch.test.metric": "accuracy",
         "hpsearch.test.value": "0.85",
-        "hpsearch.test.examples": "20",
+        "hpsearch.test.low": "0.75",
+        "hpsearch.test.high": repr(0.85 + 0.1),
+        "hpsearch.test.examples": "60",
+        "hpsearch.model.megabytes": "91.0",
+        "hpsearch.seconds_per_example": "0.01",
+        "hpsearch.hardware": "a processor, 2 threads, float32",
         "hpsearch.digest.train": "a" * 16,
         "hpsearch.digest.validation": "b" * 16,
         "hpsearch.digest.test": "c" * 16,
+        "hpsearch.promotion.rule": "better",
+        "hpsearch.promotion.p": repr(decision["comparison"]["p"]),
+        "hpsearch.promotion.difference": repr(0.85 - 0.5),
     }
+    assert decision["passed"]
+    assert decision["comparison"]["challenger_alone"] == 26  # of 30 positives four are wrong
+    assert decision["comparison"]["champion_alone"] == 5  # and of 30 negatives five
+    assert decision["in_place_of"] is None
+    [stored] = shop.client.list_artifacts(champion.run_id, "promotion")
+    assert mlflow.artifacts.load_dict(f"runs:/{champion.run_id}/{stored.path}") == decision
     assert champion_uri(settings, shop.home) == f"models:/{NAME}@champion"
 
 
 def test_promoting_the_champion_again_changes_nothing(shop: Shop) -> None:
-    settings = shop.finish("first", 0.85)
+    settings = shop.finish("first", range(9))
     promote(settings, shop.home)
+    before = shop.state()
     assert "version 1 is the champion already" in promote(settings, shop.home)
-    assert shop.versions() == 1
+    assert shop.state() == before
 
 
-@pytest.mark.parametrize("value", [0.85, 0.90])
-def test_an_equal_or_better_challenger_takes_over(value: float, shop: Shop) -> None:
-    promote(shop.finish("first", 0.85), shop.home)
-    message = promote(shop.finish("second", value), shop.home)
-    assert "version 2 is the champion now, in place of version 1 with 0.8500 on the same test data" in message
-    assert (shop.version("champion").version, shop.version("previous").version) == (2, 1)
+def test_a_first_model_that_knows_nothing_is_refused(shop: Shop) -> None:
+    with pytest.raises(PromotionRefused, match="there is still no champion, by promotion=better:\n  failed: accuracy"):
+        promote(shop.finish("first", range(28)), shop.home)
+    assert shop.state() == {}
 
 
-def test_a_worse_challenger_is_refused_and_nothing_changes(shop: Shop) -> None:
-    promote(shop.finish("first", 0.85), shop.home)
-    with pytest.raises(PromotionRefused, match=r"version 1 stays champion: test accuracy 0\.8500 against 0\.8400"):
-        promote(shop.finish("second", 0.84), shop.home)
-    assert shop.version("champion").version == 1
-    assert shop.versions() == 1
+def test_a_significantly_better_challenger_takes_over(shop: Shop) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    message = promote(shop.finish("second", [0]), shop.home)
+    assert "version 2 is the champion now, in place of version 1: test accuracy 0.983" in message
+    assert "p = 0.004 (exact McNemar)" in message  # 8 of 8: 1/256
+    assert "have been scored 2 times" in message
+    assert (shop.version().version, shop.version("previous").version) == (2, 1)
 
 
-@pytest.mark.parametrize("other", [{"test": "d" * 16}, {"examples": 500}])
-def test_scores_on_other_test_data_are_not_compared(other: dict[str, Any], shop: Shop) -> None:
-    promote(shop.finish("first", 0.85), shop.home)
-    message = promote(shop.finish("second", 0.70, **other), shop.home)
-    assert "in place of version 1, which was scored on other test data and can't be compared" in message
-    assert shop.version("champion").version == 2
+@pytest.mark.parametrize("wrong", [range(9), range(5), range(20, 25), range(12)])
+def test_a_challenger_that_shows_no_gain_is_refused_and_nothing_changes(wrong: Iterable[int], shop: Shop) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    before = shop.state()
+    with pytest.raises(PromotionRefused, match=r"version 1 stays champion, by promotion=better:\n  failed: accuracy"):
+        promote(shop.finish("second", wrong), shop.home)
+    assert shop.state() == before
 
 
-def test_a_lower_loss_is_better(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(promote.__globals__["metrics"].DIRECTIONS, "accuracy", "minimize")
-    promote(shop.finish("first", 0.5), shop.home)
-    promote(shop.finish("second", 0.4), shop.home)
-    with pytest.raises(PromotionRefused):
-        promote(shop.finish("third", 0.45), shop.home)
+def test_a_dry_run_says_what_the_gate_says_and_changes_nothing(shop: Shop) -> None:
+    first = shop.finish("first", range(9))
+    assert "study first would become champion, the task's first" in promote(first, shop.home, dry_run=True)
+    assert shop.state() == {}
+    promote(first, shop.home)
+    before = shop.state()
+    with pytest.raises(PromotionRefused, match="stays champion"):
+        promote(shop.finish("second", range(5)), shop.home, dry_run=True)
+    assert shop.state() == before
 
 
-def test_rollback_swaps_champion_and_previous(shop: Shop) -> None:
-    promote(shop.finish("first", 0.85), shop.home)
-    second = shop.finish("second", 0.90)
+def test_force_promotes_and_says_why(shop: Shop) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    message = promote(shop.finish("second", range(12)), shop.home, force="the first one leaks")
+    assert "version 2 is the champion now" in message
+    assert "forced: the first one leaks" in message
+    champion = shop.version()
+    assert champion.tags["hpsearch.promotion.forced"] == "the first one leaks"
+    assert json.loads(champion.tags["hpsearch.decision"])["passed"] is False
+    assert shop.history()[-2].endswith("second  forced     the first one leaks")
+
+
+def test_a_cheaper_model_need_not_be_better(shop: Shop) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    same = shop.finish("second", range(9))
+    with pytest.raises(PromotionRefused, match=r"passed: accuracy.*\n  failed: 91 MB against 91; 0\.01 s an example"):
+        promote(by(same, margin=0.01, cost=0.8), shop.home)
+    small = shop.finish("third", range(9), megabytes=40.0)
+    assert "passed: 40 MB against 91" in promote(by(small, margin=0.01, cost=0.8), shop.home)
+    fast = shop.finish("fourth", [], seconds_per_example=0.005)
+    assert "passed: 91 MB against 40; 0.005 s an example" in promote(by(fast, margin=0.01, cost=0.8), shop.home)
+
+
+def test_no_class_may_lose(shop: Shop) -> None:
+    promote(shop.finish("first", range(0, 24, 2)), shop.home)  # a negative one each
+    better_but = shop.finish("second", [1, 3])
+    with pytest.raises(PromotionRefused, match=r"failed: recall of positive: 0\.933 against 1\.000"):
+        promote(by(better_but, class_margin=0.02), shop.home)
+    assert "passed: recall of positive" in promote(by(better_but, class_margin=0.07), shop.home)
+
+
+def test_scores_on_other_test_data_are_not_compared(shop: Shop) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    other = shop.finish("second", [0], test="d" * 16)
+    before = shop.state()
+    with pytest.raises(RequestError, match="version 1 was scored on other test data, and to run it on those of study"):
+        promote(other, shop.home)
+    assert shop.state() == before
+    assert "not compared: version 1 was scored on other" in promote(other, shop.home, force="new test data")
+
+
+def test_rollback_swaps_champion_and_previous_and_history_tells(shop: Shop) -> None:
+    assert shop.history() == ["task imdb has had no champion"]
+    promote(shop.finish("first", range(9)), shop.home)
+    second = shop.finish("second", [0])
     promote(second, shop.home)
     assert "version 1 is the champion again (study first); version 2 is `previous`" in rollback(second, shop.home)
-    assert (shop.version("champion").version, shop.version("previous").version) == (1, 2)
+    assert (shop.version().version, shop.version("previous").version) == (1, 2)
     promote(second, shop.home)  # the version that is there becomes champion again
-    assert (shop.version("champion").version, shop.version("previous").version) == (2, 1)
+    assert (shop.version().version, shop.version("previous").version) == (2, 1)
     assert shop.versions() == 2
+    title, heading, *lines = shop.history()
+    assert (title, heading.split()) == (NAME, ["since", "version", "study", "how", "why"])
+    found = [line.split(maxsplit=3)[1:] for line in lines]
+    assert [(version, study) for version, study, _ in found] == [
+        ("2", "second"),
+        ("1", "first"),
+        ("2", "second"),
+        ("1", "first"),
+    ]
+    assert [rest.split()[0] for *_, rest in found] == ["by", "rollback", "by", "by"]
+
+
+def test_a_history_that_a_crash_cut_off_is_completed(shop: Shop) -> None:
+    settings = shop.finish("first", range(9))
+    promote(settings, shop.home)
+    [event] = [key for key in shop.client.get_registered_model(NAME).tags if "history" in key]
+    shop.client.delete_registered_model_tag(NAME, event)
+    assert len(shop.history()) == 1
+    promote(settings, shop.home)
+    assert len(shop.history()) == 3
 
 
 def test_rollback_needs_a_previous_champion(shop: Shop) -> None:
-    settings = shop.finish("first", 0.85)
+    settings = shop.finish("first", range(9))
     with pytest.raises(RequestError, match="no previous champion"):
         rollback(settings, shop.home)
     promote(settings, shop.home)
@@ -141,7 +266,7 @@ def test_what_is_missing_is_named(shop: Shop) -> None:
 
 
 def test_a_winner_without_a_whole_model_is_refused(shop: Shop) -> None:
-    settings = shop.finish("first", 0.85)
+    settings = shop.finish("first", range(9))
     model = shop.client.search_logged_models([Tracking(settings, shop.home).experiment_id or ""])[0]
     shop.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
     with pytest.raises(RequestError, match="holds no model; give the sweep's command again"):

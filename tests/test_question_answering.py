@@ -531,7 +531,6 @@ def test_a_perfect_reader_scores_one_with_and_without_answers(tokens: Tokens, ro
     scores = QA.score(perfect(tokens, rows), tokens, rows, settings().task, None)
     assert scores.predictions == tuple(a[0]["text"] if a else "" for a in rows["answers"])
     assert scores.metrics == dict.fromkeys((*QA.headings, *QA.details), 1.0)
-    assert scores.per_example == (1.0,) * 6
     assert scores.confusion is None
     assert isinstance(scores.fitted["no_answer_threshold"], float)
     json.dumps([scores.predictions, scores.fitted])
@@ -598,23 +597,21 @@ def made_up(tokens: Tokens, seed: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_are_those_of_squad_on_what_is_said(tokens: Tokens, rows: dict[str, list[Any]], seed: int) -> None:
     golds = [[answer["text"] for answer in answers] for answers in rows["answers"]]
-    for metric in QA.headings:
-        scores = QA.score(made_up(tokens, seed), tokens, rows, settings(metric=metric).task, None)
-        exact, f1 = squad.scores(scores.predictions, golds)
-        has = np.array([bool(gold) for gold in golds])
-        assert scores.metrics == pytest.approx(
-            {
-                "exact_match": exact.mean(),
-                "f1": f1.mean(),
-                "has_answer_exact_match": exact[has].mean(),
-                "has_answer_f1": f1[has].mean(),
-                "no_answer_accuracy": f1[~has].mean(),
-            }
-        )
-        assert scores.per_example == tuple((f1 if metric == "f1" else exact).tolist())
-        for said, context in zip(scores.predictions, rows["context"], strict=True):
-            assert said in context
-            assert len(said.split()) <= 30
+    scores = QA.score(made_up(tokens, seed), tokens, rows, settings().task, None)
+    exact, f1 = squad.scores(scores.predictions, golds)
+    has = np.array([bool(gold) for gold in golds])
+    assert scores.metrics == pytest.approx(
+        {
+            "exact_match": exact.mean(),
+            "f1": f1.mean(),
+            "has_answer_exact_match": exact[has].mean(),
+            "has_answer_f1": f1[has].mean(),
+            "no_answer_accuracy": f1[~has].mean(),
+        }
+    )
+    for said, context in zip(scores.predictions, rows["context"], strict=True):
+        assert said in context
+        assert len(said.split()) <= 30
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -638,7 +635,6 @@ def test_scores_of_the_first_questions_are_of_all_their_windows(
     first = {name: column[:n] for name, column in rows.items()}
     some = QA.score(outputs[:pieces], tokens, first, settings().task, fitted)
     assert some.predictions == everything.predictions[:n]
-    assert some.per_example == everything.per_example[:n]  # type: ignore[index]
 
 
 def test_prepared_questions_are_tokenised_with_their_windows_together(

@@ -21,7 +21,8 @@ from mlflow.entities import Run
 import make
 import tiny
 from hpsearch import coordinator, records, squad, sweep
-from hpsearch.errors import NoResultError, OutOfReachError, RequestError
+from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
+from hpsearch.promotion import champion_version, promote
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
@@ -121,6 +122,42 @@ def test_summary_keeps_its_contract(swept: Swept) -> None:
     assert summary["seconds"]["total"] >= summary["seconds"]["search"] > 0
     trained, everything = summary["steps"]["trained"], summary["steps"]["all_to_the_end"]
     assert trained == sum(trial.step for trial in swept.records()) < everything
+
+
+def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) -> None:
+    run_id, test = swept.summary["winner"]["run_id"], swept.summary["test"]
+    table = Tracking(swept.settings, swept.home).answers(run_id, "test")
+    assert table is not None
+    assert table["columns"] == ["id", "truth", "answer"]
+    ids, truths, answers = zip(*table["data"], strict=True)
+    assert len(set(ids)) == test["n"]
+    assert set(truths) <= set(swept.summary["labels"])
+    assert sum(t == a for t, a in zip(truths, answers, strict=True)) / test["n"] == test["value"]
+    assert test["intervals"].keys() == {"accuracy", "precision", "recall", "f1", "f1_weighted"}
+    assert swept.client().get_run(run_id).data.tags["mlflow.loggedArtifacts"]
+
+
+def test_a_champion_that_was_scored_on_other_data_is_run_on_the_challengers(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    sweep.run_sweep(settings, home)
+    assert "the task's first" in promote(settings, home)
+    csv = tiny.write_csv(tmp_path / "other.csv", n=400, seed=7)
+    changed = make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, "study=other")
+    sweep.run_sweep(changed, home)
+    first = swept_version(settings, home)
+    with pytest.raises(PromotionRefused, match=r"version 1 was scored on other test data .* and was run on these"):
+        promote(changed, home, dry_run=True)
+    csv.write_text(csv.read_text().replace("superb", "grand"))
+    with pytest.raises(RequestError, match="the test data are no longer those that it was scored on"):
+        promote(changed, home)
+    assert swept_version(settings, home) == first
+
+
+def swept_version(settings: Settings, home: Path) -> str:
+    version = champion_version(Tracking(settings, home), settings)
+    return str(version.version)
 
 
 def test_best_is_the_best_complete_trial_and_only_its_weights_are_kept(swept: Swept) -> None:

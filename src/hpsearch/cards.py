@@ -31,8 +31,9 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for name, heading in report.headings(settings, summary).items():
         interval = ""
-        if name == summary["metric"] and test["low"] is not None:
-            interval = f" (95 % interval over examples {formats.score(test['low'])} to {formats.score(test['high'])})"
+        if name in test["intervals"]:
+            low, high = (formats.score(bound) for bound in test["intervals"][name])
+            interval = f" (95 % interval over examples {low} to {high})"
         yield f"- {heading}: {formats.score(test['all'][name])}{interval}"
     yield ""
     yield (

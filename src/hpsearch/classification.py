@@ -30,16 +30,24 @@ class _OfTexts(Kind):
     inputs = ("text",)
     head = "AutoModelForSequenceClassification"
     reads_first_token = True
+    has_classes = True
 
     def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, C)."""
         return outputs["logits"]
+
+    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+        """Of each class."""
+        found, _, missed = _parts(sums)
+        known = zip(labels, found, found + missed, strict=True)
+        return {label: float(hits / total) for label, hits, total in known if total}
 
 
 class TextClassification(_OfTexts):
     """One label for each text."""
 
     name = "text_classification"
+    answer = "label"
     roles = ("text", "label")
     problem_type = "single_label_classification"
     weighs_classes = True
@@ -117,15 +125,44 @@ class TextClassification(_OfTexts):
             metrics=metrics.classification(logits, truth),
             predictions=tuple(int(i) for i in predicted),
             fitted={},
-            per_example=tuple((predicted == truth).astype(float)) if task.metric == "accuracy" else None,
             confusion=metrics.confusion(predicted, truth, logits.shape[1]),
         )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Names of classes."""
+        return self.answers(rows["label"], labels)
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Names of classes."""
+        return [labels[i] for i in predictions]
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The most frequent class."""
+        return Counter(sorted(truths)).most_common(1)[0][0]
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """For each class: both say it, the answer alone does, the truth alone does."""
+        return _tallies(_among([[t] for t in truths], labels), _among([[a] for a in answers], labels))
+
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Each truth is one class, so they count the examples."""
+        found, _, missed = _parts(sums)
+        of_class = found + missed
+        precision, recall, f1 = _rates(sums)
+        return {
+            "accuracy": found.sum(-1) / of_class.sum(-1),
+            "precision": precision.mean(-1),
+            "recall": recall.mean(-1),
+            "f1": f1.mean(-1),
+            "f1_weighted": (f1 * of_class).sum(-1) / of_class.sum(-1),
+        }
 
 
 class MultilabelClassification(_OfTexts):
     """Any number of labels for each text. The labels of a row are a list, or a string with separators between them."""
 
     name = "multilabel_classification"
+    answer = "labels"
     roles = ("text", "labels")
     problem_type = "multi_label_classification"
     features = datasets.Features(
@@ -217,14 +254,76 @@ class MultilabelClassification(_OfTexts):
         if fitted is None:
             fitted = {"thresholds": metrics.f1_thresholds(probabilities, truth)}
         predicted = probabilities >= np.array(fitted["thresholds"])
-        right = (predicted == truth).all(axis=1)
         return Scores(
             metrics=metrics.multilabel(probabilities, predicted, truth),
             predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
             fitted=fitted,
-            per_example=tuple(right.astype(float)) if task.metric == "accuracy" else None,
             confusion=None,
         )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Lists of labels."""
+        return self.answers(rows["labels"], labels)
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Lists of labels, in the order of the classes."""
+        return [[labels[i] for i in sorted(row)] for row in predictions]
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The most frequent set of labels."""
+        return list(Counter(sorted(map(tuple, truths))).most_common(1)[0][0])
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """For each label: both say it, the answer alone does, the truth alone does; all are right; one example."""
+        right = [set(truth) == set(answer) for truth, answer in zip(truths, answers, strict=True)]
+        of_labels = _tallies(_among(truths, labels), _among(answers, labels))
+        return np.column_stack([of_labels, right, np.ones(len(right))])
+
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Macro averages over the labels, and F1 of all of them together."""
+        found, excess, missed = _parts(sums[..., :-2])
+        precision, recall, f1 = _rates(sums[..., :-2])
+        return {
+            "f1": f1.mean(-1),
+            "f1_micro": _ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
+            "precision": precision.mean(-1),
+            "recall": recall.mean(-1),
+            "accuracy": sums[..., -2] / sums[..., -1],
+        }
+
+    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+        """Of each label."""
+        return super().recalls(sums[:-2], labels)
+
+
+def _among(names: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """(examples, classes): which classes are named; a name that is no class is left out."""
+    place = {label: i for i, label in enumerate(labels)}
+    return _one_hot([[place[name] for name in row if name in place] for row in names], len(labels))
+
+
+def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(examples, 3 * classes): found, excess and missed of each class."""
+    return np.concatenate([truth & said, said & ~truth, truth & ~said], axis=1).astype(np.float64)
+
+
+def _parts(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Found, excess and missed, (..., classes) each."""
+    return tuple(np.split(sums, 3, axis=-1))
+
+
+def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Precision, recall and F1 of each class, (..., classes) each; 0 where there is nothing to divide by."""
+    found, excess, missed = _parts(sums)
+    return (
+        _ratio(found, found + excess),
+        _ratio(found, found + missed),
+        _ratio(2 * found, 2 * found + excess + missed),
+    )
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:

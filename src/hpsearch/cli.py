@@ -98,13 +98,21 @@ def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.promotion import promote
 
-    print(promote(checked, home))
+    print(promote(checked, home, args.force, args.dry_run))
 
 
 def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.promotion import rollback
 
     print(rollback(checked, home))
+
+
+def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from hpsearch.promotion import history
+
+    Console().print(history(checked, home))
 
 
 def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -146,6 +154,7 @@ RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "report": _report,
     "promote": _promote,
     "rollback": _rollback,
+    "history": _history,
     "fsck": _fsck,
     "predict": _predict,
     "serve": _serve,
@@ -158,6 +167,7 @@ HELP = {
     "report": "write the study's report.html anew and print its path",
     "promote": "register the study's winner and make it champion, if it passes the gate",
     "rollback": "make the previous champion champion again",
+    "history": "print which version was champion when, and why",
     "fsck": "see whether state folder, study database and MLflow agree; --repair mends what can be mended",
     "predict": "label the texts of a file with the champion",
     "serve": "answer requests on this machine with the champion",
@@ -203,6 +213,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--port", type=_port, default=5001 if verb == "serve" else 5000, help="%(default)s")
         if verb == "sweep":
             sub.add_argument("--force", action="store_true", help="go on although code or libraries have changed")
+        if verb == "promote":
+            sub.add_argument("--force", metavar="REASON", help="promote whatever the gate says; the reason is recorded")
+            sub.add_argument("--dry-run", action="store_true", help="say what the gate says and change nothing")
         if verb == "fsck":
             sub.add_argument("--repair", action="store_true", help="mend what can be mended")
         if verb == "predict":

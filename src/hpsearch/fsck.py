@@ -14,9 +14,8 @@ from typing import Any
 
 import mlflow
 import yaml
-from omegaconf import DictConfig
 
-from hpsearch import checkpoints, loading, metrics, schedule, sweep
+from hpsearch import checkpoints, metrics, schedule, sweep
 from hpsearch.delivery import Delivery
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError
 from hpsearch.locks import Lock
@@ -73,12 +72,11 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
 def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[tuple[Fault, bool]]:
     """A study's faults, each with whether it has been mended. Raises RequestError if the study is being run."""
     try:
-        own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
+        own = sweep.read_settings(folder, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         if not list(folder.glob("trials/*")):
             return []  # it ended before it began
         return [(Fault(f"settings.yaml can't be read ({str(error).splitlines()[0]})"), False)]
-    own = own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
     with closing(Study(own, home)) as study:
         found = list(_faults(own, folder, study, Tracking(own, home)))
         mended = [repair and fault.mend is not None for fault in found]

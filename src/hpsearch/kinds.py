@@ -1,7 +1,7 @@
 """What a task kind declares: all that differs from one kind to the next, and nothing else does."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,8 +28,6 @@ class Scores:
     """Of each example, JSON-able."""
     fitted: Fitted
     """What was fitted on these examples, or given."""
-    per_example: tuple[float, ...] | None
-    """The task's metric of each example, where it is a mean over examples."""
     confusion: tuple[tuple[int, ...], ...] | None
     """Counts: a row for each true class, a column for each predicted one."""
 
@@ -48,6 +46,8 @@ class Kind(ABC):
     """Whether the head of an encoder reads its first token alone."""
     problem_type: ClassVar[str | None] = None
     """Of a classification head's config."""
+    has_classes: ClassVar[bool] = False
+    """Whether `recalls` has anything to say."""
     weighs_classes: ClassVar[bool] = False
     """Whether `train.class_weights` has a meaning."""
     features: ClassVar[datasets.Features]
@@ -56,10 +56,17 @@ class Kind(ABC):
     """Metrics that tables show, with their headings; each may be searched for."""
     details: ClassVar[dict[str, str]] = {}
     """Further metrics that tables show where they are known, with their headings."""
+    answer: ClassVar[str]
+    """Column of a served model's output that is its answer, in the form of `truths`."""
 
     def check(self, settings: Settings) -> None:
         """Raise RequestError for settings that mean nothing to this kind."""
         self.check_task(settings.task)
+        if settings.promotion.class_margin is not None and not self.has_classes:
+            raise RequestError(
+                f"promotion.class_margin={settings.promotion.class_margin}: task.kind={self.name} has no classes; set "
+                "it to null, or choose another promotion"
+            )
         weights = set(possible(settings, "train.class_weights")) - {"none"}
         if weights and not self.weighs_classes:
             raise RequestError(
@@ -163,3 +170,35 @@ class Kind(ABC):
             task: names the metric.
             fitted: thresholds from the validation split; None to fit them on these examples.
         """
+
+    # ---- answers as people read them, for what is compared after training
+
+    @abstractmethod
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """The right answer to each row, JSON-able: names of classes, or the texts that are right."""
+
+    @abstractmethod
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """`Scores.predictions` in the form that a served model gives."""
+
+    @abstractmethod
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The one answer that is right most often."""
+
+    @abstractmethod
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """(examples, k): what each example adds to the sums that every metric is made of.
+
+        Args:
+            truths: by `truths`.
+            answers: as many, by `answers` or of a served model.
+            labels: the classes; an answer that is none of them counts as wrong.
+        """
+
+    @abstractmethod
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """The metrics of `headings`, (...), from sums of tallies (..., k)."""
+
+    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+        """Share of each class that is found, from sums of tallies (k,); without classes that have no example."""
+        return {}

@@ -1,7 +1,5 @@
 """Arrays to named floats; each metric knows its direction."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
@@ -91,17 +89,6 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Probabilities, element by element."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a mean over examples: Wilson's for shares, else the percentiles of 2,000 seeded resamples."""
-    array = np.asarray(values)
-    if np.isin(array, (0.0, 1.0)).all():
-        return wilson(int(array.sum()), len(array))
-    rng = np.random.default_rng(0)
-    means = [rng.choice(array, len(array)).mean() for _ in range(2000)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -76,16 +76,14 @@ def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> I
 def answer(records: Sequence[TrialRecord], best: int, test: Mapping[str, Any]) -> Markup:
     """One number line: validation scores of the complete trials above, the test score with its interval below."""
     complete = {r.number: r.score for r in records if r.status is Status.COMPLETE and r.score is not None}
-    interval = [test[bound] for bound in ("low", "high") if test[bound] is not None]
-    x = _axis("", [*complete.values(), test["value"], *interval])
+    x = _axis("", [*complete.values(), test["value"], test["low"], test["high"]])
     svg = _canvas(WIDE, 92, "validation scores of the complete trials; test score with its 95 % interval")
     _text(svg, 0, 12, "validation of complete trials, the winner ringed", "start", "label")
     for reached in complete.values():
         _line(svg, "tick", _x(x, reached, WIDE), "24", _x(x, reached, WIDE), "38")
     _mark(SubElement(svg, "g", {"class": "best"}), _x(x, complete[best], WIDE), "31", "stopped")
     _line(svg, "grid", str(LEFT), "46", str(WIDE - RIGHT), "46")
-    if interval:
-        _line(svg, "interval", _x(x, interval[0], WIDE), "60", _x(x, interval[1], WIDE), "60")
+    _line(svg, "interval", _x(x, test["low"], WIDE), "60", _x(x, test["high"], WIDE), "60")
     _mark(SubElement(svg, "g", {"class": "best"}), _x(x, test["value"], WIDE), "60", "best")
     _text(svg, 0, 64, "test", "start", "label")
     for tick, text in x.ticks(6):

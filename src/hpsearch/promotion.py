@@ -1,37 +1,76 @@
-"""Which version of a task's registered model is the champion: promote by evidence, roll back, look up."""
+"""Which version of a task's registered model is the champion: promote by evidence, roll back, look up.
 
+Every change of champion is one tag of the registered model, which `history` reads; the alias itself is moved last.
+"""
+
+import contextlib
 import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+from filelock import FileLock
 from mlflow.exceptions import MlflowException
+from rich.table import Table
+from rich.text import Text
 
-from hpsearch import metrics
-from hpsearch.errors import PromotionRefused, RequestError
+from hpsearch import data, formats, gate, serving, sweep, tasks
+from hpsearch.errors import HpsearchError, PromotionRefused, RequestError
+from hpsearch.gate import Contender, Decision
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking, answered, name_of
 
 CHAMPION, PREVIOUS = "champion", "previous"
+EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
+DECISION = "hpsearch.decision"  # tag of a version: why it became champion
+LONGEST = 5000  # characters of a tag that every MLflow store takes
 
 
-def promote(settings: Settings, home: Path) -> str:
+def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
     """Register the winner of the study `settings.study` and make it champion; returns what was done, for the user.
 
     The winner of a run that is registered already is not registered again, so the command may be repeated.
 
+    Args:
+        settings: name study, task and gate.
+        home: the state folder.
+        force: why it is to become champion whatever the gate says.
+        dry_run: say what the gate says, and change nothing.
+
     Raises:
         RequestError: the study is not finished.
-        PromotionRefused: the champion scored better on the same test data.
+        PromotionRefused: the gate is not satisfied; nothing is changed.
     """
     summary = _summary(settings, home)
     tracking = Tracking(settings, home)
-    return answered(_promote)(tracking, summary, settings)
+    with _one_at_a_time(home):
+        return answered(_promote)(tracking, summary, settings, home, force, dry_run)
 
 
 def rollback(settings: Settings, home: Path) -> str:
     """Make `previous` the champion again, and the champion `previous`; returns what was done, for the user."""
     tracking = Tracking(settings, home)
-    return answered(_rollback)(tracking, settings)
+    with _one_at_a_time(home):
+        return answered(_rollback)(tracking, settings)
+
+
+def history(settings: Settings, home: Path) -> Table | str:
+    """Which version was champion when, and why, newest first."""
+    tracking = Tracking(settings, home)
+    events = answered(_events)(tracking, name_of(settings))
+    if not events:
+        return f"task {settings.task.name} has had no champion"
+    table = Table(title=name_of(settings), box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for heading in ("since", "version", "study", "how"):
+        table.add_column(heading, no_wrap=heading in ("since", "version"))
+    table.add_column("why", overflow="fold")
+    for event in reversed(events):
+        row = (event["time"], str(event["version"]), event["study"], event["how"], event["why"])
+        table.add_row(*map(Text, row))
+    return table
 
 
 def champion_uri(settings: Settings, home: Path) -> str:
@@ -60,55 +99,221 @@ def _summary(settings: Settings, home: Path) -> dict[str, Any]:
     return summary
 
 
-def _promote(tracking: Tracking, summary: dict[str, Any], settings: Settings) -> str:
-    name, client = name_of(settings), tracking.client
-    run_id, test = summary["winner"]["run_id"], summary["test"]
-    evidence = _evidence(tracking, summary)
+@contextlib.contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """The second of two that are given at once sees what the first has done."""
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "promotion.lock"):
+        yield
+
+
+def _promote(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, force: str | None, dry_run: bool
+) -> str:
+    name, client, run_id = name_of(settings), tracking.client, summary["winner"]["run_id"]
     champion = _version(tracking, name, CHAMPION)
+    score = _score(summary["test"])
     if champion is not None and champion.run_id == run_id:
-        return f"{name} version {champion.version} is the champion already: {_shown(evidence)}"
-    beside = _compare(champion, evidence) if champion is not None else "the task's first"
-    version = _registered(tracking, name, run_id, evidence)
+        if not dry_run and DECISION in champion.tags:
+            _note(tracking, name, champion, json.loads(champion.tags[DECISION]))
+        return f"{name} version {champion.version} is the champion already: {score}"
+    decision, reasons = _decide(tracking, summary, settings, home, champion, force)
+    if force is None and not decision["passed"]:
+        stays = f"version {champion.version} stays champion" if champion is not None else "there is still no champion"
+        raise PromotionRefused(
+            f"{name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
+            "search on with a larger budget, choose another promotion, or give ARGS='--force \"<reason>\"'"
+        )
+    beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
+    if dry_run:
+        return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
+    version = _registered(tracking, name, run_id, _evidence(tracking, summary) | _tags(decision))
+    client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    client.set_registered_model_alias(name, CHAMPION, version)
-    interval = f" [{test['low']:.4f}, {test['high']:.4f}]" if test["low"] is not None else ""
-    return f"{name} version {version} is the champion now, {beside}: {_shown(evidence)}{interval}"
+    client.set_registered_model_alias(name, CHAMPION, version.version)
+    _note(tracking, name, version, decision)
+    return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
+
+
+def _decide(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any, force: str | None
+) -> tuple[dict[str, Any], str]:
+    """The gate's decision as a record, and its reasons as lines for people."""
+    try:
+        made, notes = _compare(tracking, summary, settings, home, champion)
+        record = made.record()
+        lines = [f"  {'passed' if check.passed else 'failed'}: {check.text}" for check in made.checks] + notes
+    except RequestError as error:
+        if force is None:
+            raise
+        record = {"passed": False, "rule": settings.promotion.model_dump(mode="json"), "checks": [], "comparison": None}
+        lines = [f"  not compared: {error}"]
+    if force is not None:
+        lines.append(f"  forced: {force}")
+    return record | {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "study": summary["study"],
+        "in_place_of": int(champion.version) if champion is not None else None,
+        "forced": force,
+        "reasons": [line.strip() for line in lines],
+    }, "\n".join(lines)
+
+
+def _compare(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any
+) -> tuple[Decision, list[str]]:
+    """The gate's decision on the challenger's test examples, and notes on how they were come by.
+
+    Raises:
+        RequestError: an answer is missing and can't be had.
+    """
+    kind, run_id, test = tasks.KINDS[settings.task.kind], summary["winner"]["run_id"], summary["test"]
+    table = tracking.answers(run_id, "test")
+    if table is None:
+        raise RequestError(
+            f"the MLflow run {run_id} has no answers on test; give the sweep's command again to finish it"
+        )
+    ids, truths, answers = map(list, zip(*table["data"], strict=True))
+    challenger = Contender(
+        f"study {summary['study']}", answers, test["megabytes"], test["seconds_per_example"], _hardware(summary)
+    )
+    looks = tracking.looks(test["digest"])
+    often = "once" if looks == 1 else f"{looks} times"
+    notes = [f"  these test examples have been scored {often}, by all studies of the task together"]
+    incumbent = None
+    if champion is not None:
+        said, note = _champions_answers(tracking, champion, ids, summary, settings, home)
+        incumbent = Contender(
+            f"version {champion.version}",
+            said,
+            _number(champion.tags.get("hpsearch.model.megabytes")),
+            _number(champion.tags.get("hpsearch.seconds_per_example")),
+            champion.tags.get("hpsearch.hardware"),
+        )
+        notes = [note, *notes] if note else notes
+    decision = gate.decide(settings.promotion, kind, summary["labels"], test["metric"], truths, challenger, incumbent)
+    return decision, notes
+
+
+def _champions_answers(
+    tracking: Tracking, champion: Any, ids: list[str], summary: dict[str, Any], settings: Settings, home: Path
+) -> tuple[list[Any], str | None]:
+    """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
+
+    Raises:
+        RequestError: neither can be had.
+    """
+    digest = summary["test"]["digest"]
+    table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
+    if table is not None and champion.tags.get("hpsearch.digest.test") == digest:
+        stored = {row[0]: row[2] for row in table["data"]}
+        return [stored[one] for one in ids], None
+    try:
+        own = sweep.read_settings(home / "studies" / settings.study, settings)
+        ref = data.prepare(data.read(own), own, home)
+    except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
+        raise RequestError(
+            f"version {champion.version} was scored on other test data, and to run it on those of study "
+            f"{settings.study} these must be read: {str(error).splitlines()[0]}"
+        ) from None
+    if ref.digests["test"] != digest:
+        raise RequestError(
+            f"study {settings.study}: the test data are no longer those that it was scored on (digest {digest}, now "
+            f"{ref.digests['test']}); bring them back, or search anew with STUDY=<another name>"
+        )
+    rows, kind = data.load(ref, "test").to_dict(), tasks.KINDS[own.task.kind]
+    inputs = {role: rows[role] for role in kind.inputs}
+    said = dict(
+        zip(rows["id"], serving.answers(f"models:/{champion.name}/{champion.version}", own, inputs), strict=True)
+    )
+    return [said[one] for one in ids], (
+        f"  version {champion.version} was scored on other test data (digest "
+        f"{champion.tags.get('hpsearch.digest.test', 'unknown')}) and was run on these (digest {digest})"
+    )
 
 
 def _evidence(tracking: Tracking, summary: dict[str, Any]) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
-    digests = tracking.digests(summary["mlflow"]["run_id"])
+    digests, test = tracking.digests(summary["mlflow"]["run_id"]), summary["test"]
     return {
         "hpsearch.study": summary["study"],
         "hpsearch.run_id": summary["winner"]["run_id"],
-        "hpsearch.test.metric": summary["test"]["metric"],
-        "hpsearch.test.value": repr(summary["test"]["value"]),
-        "hpsearch.test.examples": str(summary["test"]["n"]),
+        "hpsearch.test.metric": test["metric"],
+        "hpsearch.test.value": repr(test["value"]),
+        "hpsearch.test.low": repr(test["low"]),
+        "hpsearch.test.high": repr(test["high"]),
+        "hpsearch.test.examples": str(test["n"]),
+        "hpsearch.model.megabytes": repr(test["megabytes"]),
+        "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
+        "hpsearch.hardware": _hardware(summary),
     } | {f"hpsearch.digest.{split}": digest for split, digest in digests.items()}
 
 
-def _compare(champion: Any, challenger: dict[str, str]) -> str:
-    """How the challenger stands beside the champion, in words.
-
-    Raises:
-        PromotionRefused: the champion is better, on the same test data by the same metric.
-    """
-    same = ("hpsearch.digest.test", "hpsearch.test.metric", "hpsearch.test.examples")
-    if any(champion.tags.get(key) != challenger.get(key) for key in same):
-        return f"in place of version {champion.version}, which was scored on other test data and can't be compared"
-    metric = challenger["hpsearch.test.metric"]
-    sign = 1 if metrics.DIRECTIONS[metric] == "maximize" else -1
-    before, now = (float(tags["hpsearch.test.value"]) for tags in (champion.tags, challenger))
-    if sign * now < sign * before:
-        raise PromotionRefused(
-            f"{champion.name} version {champion.version} stays champion: test {metric} {before:.4f} against {now:.4f} "
-            "of the challenger on the same test data; search on with a larger budget"
-        )
-    return f"in place of version {champion.version} with {before:.4f} on the same test data"
+def _tags(decision: dict[str, Any]) -> dict[str, str]:
+    """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
+    found, whole = decision["comparison"], json.dumps(decision)
+    if len(whole) > LONGEST:  # a rule that looks at many classes
+        whole = json.dumps(decision | {"checks": [], "reasons": [decision["reasons"][0]]})[:LONGEST]
+    tags = {DECISION: whole, "hpsearch.promotion.rule": decision["rule"]["name"]}
+    if found is not None:
+        tags |= {
+            "hpsearch.promotion.p": repr(found["p"]),
+            "hpsearch.promotion.difference": repr(found["challenger"] - found["champion"]),
+        }
+    if decision["forced"] is not None:
+        tags["hpsearch.promotion.forced"] = decision["forced"]
+    return tags
 
 
-def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> str:
+def _number(text: str | None) -> float | None:
+    return float(text) if text is not None else None
+
+
+def _hardware(summary: dict[str, Any]) -> str:
+    chosen = summary["hardware"]
+    return f"{chosen['name']}, {chosen['threads']} threads, {chosen['precision']}"
+
+
+def _score(test: dict[str, Any]) -> str:
+    value, low, high = (formats.score(test[key]) for key in ("value", "low", "high"))
+    return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]"
+
+
+def _note(tracking: Tracking, name: str, version: Any, decision: dict[str, Any]) -> None:
+    """Write into the history that a version became champion, unless that is its last line."""
+    events = _events(tracking, name)
+    if events and events[-1]["version"] == int(version.version):
+        return
+    how = "forced" if decision["forced"] is not None else f"by {decision['rule']['name']}"
+    why = decision["forced"] or (decision["reasons"] or [""])[0]
+    _add_event(tracking, name, version, how, why, decision["time"])
+
+
+def _add_event(tracking: Tracking, name: str, version: Any, how: str, why: str, when: str) -> None:
+    event = {
+        "time": when,
+        "version": int(version.version),
+        "study": version.tags.get("hpsearch.study", formats.NONE),
+        "how": how,
+        "why": why[: LONGEST // 2],
+    }
+    tracking.client.set_registered_model_tag(name, f"{EVENT}{time.time_ns()}", json.dumps(event))
+
+
+def _events(tracking: Tracking, name: str) -> list[dict[str, Any]]:
+    """Changes of champion, oldest first."""
+    try:
+        tags = tracking.client.get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
+    keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
+    return [json.loads(tags[key]) for key in keys]
+
+
+def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> Any:
     """The version that holds the run's model, registered if it is not; with its evidence as tags."""
     client = tracking.client
     try:
@@ -121,10 +326,9 @@ def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, 
     if known:
         for key, value in evidence.items():
             client.set_model_version_tag(name, known[0].version, key, value)
-        return str(known[0].version)
+        return known[0]
     model_id = tracking.model_of(run_id)
-    made = client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id)
-    return str(made.version)
+    return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id)
 
 
 def _rollback(tracking: Tracking, settings: Settings) -> str:
@@ -134,8 +338,11 @@ def _rollback(tracking: Tracking, settings: Settings) -> str:
         raise RequestError(f"{name} has no previous champion to go back to")
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _add_event(tracking, name, previous, "rollback", f"in place of version {champion.version}", now)
+    study = previous.tags.get("hpsearch.study", formats.NONE)
     return (
-        f"{name} version {previous.version} is the champion again (study {previous.tags['hpsearch.study']}); "
+        f"{name} version {previous.version} is the champion again (study {study}); "
         f"version {champion.version} is `previous`"
     )
 
@@ -148,8 +355,3 @@ def _version(tracking: Tracking, name: str, alias: str) -> Any:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
             return None
         raise
-
-
-def _shown(evidence: dict[str, str]) -> str:
-    value, examples = float(evidence["hpsearch.test.value"]), int(evidence["hpsearch.test.examples"])
-    return f"test {evidence['hpsearch.test.metric']} {value:.4f} on {examples:,} examples"

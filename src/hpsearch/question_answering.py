@@ -1,6 +1,7 @@
 """Extractive question answering: the answer is a span of the context, or there is none."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import datasets
@@ -25,6 +26,7 @@ class QuestionAnswering(Kind):
     """Question and context; answers are spans of the context, several where several are right, none where none is."""
 
     name = "question_answering"
+    answer = "answer"
     roles = ("question", "context", "answers")
     inputs = ("question", "context")
     head = "AutoModelForQuestionAnswering"
@@ -201,9 +203,30 @@ class QuestionAnswering(Kind):
             metrics={"exact_match": float(exact.mean()), "f1": float(f1.mean())} | _by_answer(exact, f1, answerable),
             predictions=tuple(said),
             fitted=fitted,
-            per_example=tuple((f1 if task.metric == "f1" else exact).tolist()),
             confusion=None,
         )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Lists of texts that are right; an empty one where there is no answer."""
+        return [[answer["text"] for answer in answers] for answers in rows["answers"]]
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Texts."""
+        return list(predictions)
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """None, or the most frequent text."""
+        said = Counter(text for texts in truths for text in sorted(set(texts) or {""}))
+        return max(sorted(said), key=lambda text: said[text])
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """Exact match, F1, one example."""
+        exact, f1 = squad.scores(answers, truths)
+        return np.column_stack([exact, f1, np.ones(len(exact))])
+
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Means over the examples."""
+        return {"exact_match": sums[..., 0] / sums[..., 2], "f1": sums[..., 1] / sums[..., 2]}
 
 
 def _groups(rows: Rows, task: TaskSettings) -> list[str | None]:

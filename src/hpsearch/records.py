@@ -148,7 +148,6 @@ class Scored:
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
     predictions: tuple[Any, ...]  # of each example, JSON-able
-    interval: tuple[float, float] | None  # 95 %, over examples, of the task's metric where it is a mean over them
     seconds: float
 
 

@@ -299,9 +299,8 @@ def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Tabl
     scores = [formats.score(test["all"][key]) for key in shown]
     table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
     yield table
-    if test["low"] is not None:
-        low, high = formats.score(test["low"]), formats.score(test["high"])
-        yield Text(f"95 % interval of {summary['metric']}: {low} to {high}")
+    low, high = formats.score(test["low"]), formats.score(test["high"])
+    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}")
     if note:
         yield Text(note, style="yellow")
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -215,6 +215,25 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
     finally:
         beside.unlink(missing_ok=True)
     return rows_read
+
+
+def answers(model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[str]]) -> list[Any]:
+    """What a model says of examples, in the form of `Kind.answers`. Raises RequestError if it can't be loaded or run.
+
+    Args:
+        model_uri: of the model.
+        settings: of the task.
+        inputs: for each input role, the texts.
+    """
+    column, model = KINDS[settings.task.kind].answer, _load(model_uri)
+    frame, said = pd.DataFrame(inputs), []
+    for start in range(0, len(frame), ROWS):
+        part = frame.iloc[start : start + ROWS]
+        try:
+            said += model.predict(part if len(inputs) > 1 else part.iloc[:, 0].tolist())[column].tolist()
+        except (MlflowException, KeyError) as error:
+            raise RequestError(f"{model_uri}: the model can't predict these examples: {error}") from None
+    return said
 
 
 def serve(model_uri: str, port: int, kind: str) -> None:

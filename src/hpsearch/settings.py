@@ -327,6 +327,21 @@ class BudgetSettings(Section):
     """Stratified subset of the test rows; null: all."""
 
 
+class PromotionSettings(Section):
+    """What a challenger must show, on the champion's own test examples, to take its place."""
+
+    name: Name
+    """Of the rule."""
+    alpha: Share
+    """One-sided level of significance."""
+    margin: Probability
+    """How much less of the task's metric is as good; 0: it must be significantly better."""
+    cost: Share | None
+    """Share of the champion's size, or of its time an example, that the challenger may take; null: any."""
+    class_margin: Share | None
+    """How much less of any class may be found; null: any; for classes."""
+
+
 class HardwareSettings(Section):
     """Where trials run; each `auto` is resolved by what the machine has, printed and recorded."""
 
@@ -377,6 +392,7 @@ class Settings(Section):
     search: SearchSettings
     sampler: SamplerSettings
     budget: BudgetSettings
+    promotion: PromotionSettings
     hardware: HardwareSettings
     tracking: TrackingSettings
     storage: StorageSettings
@@ -447,10 +463,10 @@ def possible(settings: Settings, path: str) -> tuple[Any, ...]:
 def comparable(settings: Settings) -> dict[str, Any]:
     """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
 
-    The budget's trials and hours, the hardware, and where things are kept are no part of it.
+    The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
     """
     dump = settings.model_dump(mode="json")
-    for key in ("study", "hardware", "tracking", "storage", "sampler"):
+    for key in ("study", "promotion", "hardware", "tracking", "storage", "sampler"):
         del dump[key]
     for key in ("name", "max_trials", "max_hours", "startup_trials"):
         del dump["budget"][key]

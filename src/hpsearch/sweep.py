@@ -10,10 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from hpsearch import cards, data, hardware, identity, metrics, models, report, schedule, space, tasks, training
+from hpsearch import (
+    cards,
+    data,
+    hardware,
+    identity,
+    loading,
+    metrics,
+    models,
+    paired,
+    report,
+    schedule,
+    space,
+    tasks,
+    training,
+)
 from hpsearch.coordinator import Coordinator, make_plan
 from hpsearch.delivery import Delivery
 from hpsearch.display import Display
@@ -91,6 +106,16 @@ def write_settings(folder: Path, settings: Settings) -> None:
     """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
     text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
     write_durably(folder / "settings.yaml", redact(text))
+
+
+def read_settings(folder: Path, settings: Settings) -> Settings:
+    """What the study in `folder` runs with; where things are kept is as in `settings`.
+
+    Raises:
+        HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
+    """
+    own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
+    return own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -196,7 +221,7 @@ def _run(
         coordinator.delivery.close(LAST_SECONDS)
         (coordinator.folder / PUBLISHED).unlink(missing_ok=True)
         summary = _summary(coordinator, corpus, test, clock, tracking.experiment_id, parent)
-        _publish(coordinator, corpus, summary, tracking)
+        _publish(coordinator, corpus, summary, test["answers"], tracking)
         clock.lap("report")
     return summary
 
@@ -251,21 +276,31 @@ def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
 
 
 def _score_test(coordinator: Coordinator) -> dict[str, Any]:
-    """Score the best trial on test; a reading is counted once and kept."""
-    best, path = coordinator.complete()[0], coordinator.folder / "test.json"
+    """Score the best trial on test; a reading is counted once and kept, with what the model said."""
+    best, path, ref = coordinator.complete()[0], coordinator.folder / "test.json", coordinator.ref
     before: dict[str, Any] = {"trial": None, "readings": 0}
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
     if before["trial"] == best.number:
         return before
     scored = coordinator.score(best, "test")
+    kind, rows = tasks.KINDS[coordinator.settings.task.kind], data.load(ref, "test").to_dict()
+    truths, answers = kind.truths(rows, ref.labels), kind.answers(scored.predictions, ref.labels)
+    weights = coordinator.trial_folder(best.number) / MODEL / "model.safetensors"
     reading = {
         "trial": best.number,
         "readings": before["readings"] + 1,
         "metrics": scored.metrics,
+        "intervals": paired.intervals(kind.tallies(truths, answers, ref.labels), kind.of_sums),
         "confusion": scored.confusion,
-        "n": len(scored.predictions),
-        "interval": scored.interval,
+        "n": len(answers),
+        "digest": ref.digests["test"],
+        "megabytes": weights.stat().st_size / 1e6,
+        "seconds_per_example": scored.seconds / len(answers),
+        "answers": {
+            "columns": ["id", "truth", "answer"],
+            "data": [list(row) for row in zip(rows["id"], truths, answers, strict=True)],
+        },
     }
     write_durably(path, json.dumps(reading))
     return reading
@@ -283,7 +318,7 @@ def _summary(
     best, metric = coordinator.complete()[0], settings.task.metric
     counts = Counter(trial.status.value for trial in trials)
     value, n = test["metrics"][metric], test["n"]
-    low, high = test["interval"] or (None, None)  # over examples; macro averages have none
+    low, high = test["intervals"][metric]
     return {
         "study": settings.study,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -302,8 +337,12 @@ def _summary(
             "high": high,
             "n": n,
             "all": test["metrics"],
+            "intervals": test["intervals"],
             "readings": test["readings"],
             "confusion": test["confusion"],
+            "digest": test["digest"],
+            "megabytes": test["megabytes"],
+            "seconds_per_example": test["seconds_per_example"],
         },
         "seconds": {**clock.seconds, "confirmation": 0.0, "total": sum(clock.seconds.values())},
         "steps": {
@@ -323,8 +362,10 @@ def _summary(
     }
 
 
-def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary, tracking: Tracking) -> None:
-    """Write summary and report, log them and the winner's model, and close the parent run."""
+def _publish(
+    coordinator: Coordinator, corpus: data.Corpus, summary: Summary, answers: dict[str, Any], tracking: Tracking
+) -> None:
+    """Write summary and report, log them and the winner's model and answers, and close the parent run."""
     settings, folder, best = coordinator.settings, coordinator.folder, coordinator.complete()[0]
     write_durably(folder / "summary.json", json.dumps(summary, indent=1))
     _write_report(folder, settings, [*coordinator.trials.values()], summary)
@@ -336,6 +377,7 @@ def _publish(coordinator: Coordinator, corpus: data.Corpus, summary: Summary, tr
     examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
     tracking.log_winner(best, model, winner, coordinator.ref, examples, card)
+    tracking.log_answers(summary["winner"]["run_id"], "test", answers)
     tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
     write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))
 

@@ -33,6 +33,10 @@ from hpsearch.stores import knock, open_database, out_of_reach
 
 STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
 PARENT = "mlflow.parentRunId"
+# Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
+TABLES = "mlflow.loggedArtifacts"
+ANSWERS = "{split}_answers.json"
+TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
 PACKAGES = ("hpsearch", "torch", "transformers", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
 BATCH = 100  # params or tags that MLflow takes in one call
@@ -226,13 +230,41 @@ class Tracking:
         return uri
 
     @answered
+    def log_answers(self, run_id: str, split: str, table: dict[str, Any]) -> None:
+        """Log what a run's model said of each example of a split, as a table that the UI shows."""
+        name = ANSWERS.format(split=split)
+        self.client.log_dict(run_id, table, name)
+        self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"}])})
+
+    @answered
+    def answers(self, run_id: str, split: str) -> dict[str, Any] | None:
+        """What `log_answers` logged; None where it logged nothing."""
+        name = ANSWERS.format(split=split)
+        if name not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
+        return found
+
+    @answered
+    def looks(self, digest: str) -> int:
+        """How often test data with this digest were scored, by all studies of the task."""
+        experiment, total, token = self.experiment_id, 0, None
+        while token != "":
+            condition = f"tags.`{TEST_DIGEST}` = '{digest}'"
+            page = self.client.search_runs([experiment], condition, page_token=token)
+            total += sum(int(run.data.tags[READINGS]) for run in page)
+            token = page.token or ""
+        return total
+
+    @answered
     def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, status: str = "FINISHED") -> None:
         """Log the summary's figures, the leaderboard and the files of the study's folder, and end the parent run."""
         records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
         self._final(run_id, dict(_figures(summary)), len(records))
         self.client.log_dict(run_id, _leaderboard(records), "leaderboard.json")
-        # Tells the UI to show that file as a table. `log_table` would add the rows again at each continuation.
-        self._set_tags(run_id, {"mlflow.loggedArtifacts": '[{"path": "leaderboard.json", "type": "table"}]'})
+        tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
+        tags |= {TEST_DIGEST: summary["test"]["digest"], READINGS: str(summary["test"]["readings"])}
+        self._set_tags(run_id, tags)
         for name in ("report.html", "summary.json"):
             if (folder / name).exists():
                 self.client.log_artifact(run_id, str(folder / name))

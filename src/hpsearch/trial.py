@@ -245,7 +245,6 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
         metrics=scores.metrics,
         confusion=scores.confusion,
         predictions=scores.predictions,
-        interval=metrics.interval(scores.per_example) if scores.per_example is not None else None,
         seconds=time.perf_counter() - start,
     )
 

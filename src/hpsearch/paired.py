@@ -1,0 +1,125 @@
+"""What answers to the same examples are worth: intervals of one model's metrics, and two models side by side.
+
+Intervals and tests are over examples: they say what other examples of the same kind would have given for these very
+models. How much another seed changes a model is no part of them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from hpsearch.metrics import wilson
+
+RESAMPLES = 10_000
+AT_ONCE = 500  # resamples, to bound the memory
+SEED = 0
+
+Tallies = NDArray[np.float64]
+OfSums = Callable[[Tallies], dict[str, NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same examples, by one metric of which more is better."""
+
+    metric: str
+    n: int
+    champion: float
+    challenger: float
+    low: float  # 95 % interval of the difference, paired bootstrap
+    high: float
+    p: float  # one-sided: as much or more of a gain if the challenger were no better
+    test: str
+    challenger_alone: int | None  # examples that only one has right, where each is right or wrong
+    champion_alone: int | None
+
+    @property
+    def difference(self) -> float:
+        """Challenger minus champion."""
+        return self.challenger - self.champion
+
+
+def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str) -> Paired:
+    """Compare answers to the same examples.
+
+    The p-value is that of the exact McNemar test (McNemar 1947) for accuracy, else of the paired bootstrap (Efron and
+    Tibshirani 1993, chapter 16): the share of resamples in which the challenger gains nothing.
+
+    Args:
+        champion: (n, k), by `Kind.tallies`.
+        challenger: the same of the other's answers, example by example.
+        of_sums: `Kind.of_sums`.
+        metric: one of its keys.
+    """
+    n, k = champion.shape
+    both = np.hstack([champion, challenger])
+
+    def gain(sums: Tallies) -> NDArray[np.float64]:
+        return of_sums(sums[..., k:])[metric] - of_sums(sums[..., :k])[metric]
+
+    gains = np.concatenate([gain(sums) for sums in _resampled(both)])
+    low, high = np.percentile(gains, [2.5, 97.5])
+    alone: tuple[int, int] | None = None
+    if metric == "accuracy":
+        right = [of_sums(one)[metric] > 0.5 for one in (champion, challenger)]
+        alone = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
+    p = mcnemar(*alone) if alone is not None else float((1 + (gains <= 0).sum()) / (1 + len(gains)))
+    return Paired(
+        metric=metric,
+        n=n,
+        champion=float(of_sums(champion.sum(0))[metric]),
+        challenger=float(of_sums(challenger.sum(0))[metric]),
+        low=float(low),
+        high=float(high),
+        p=p,
+        test="exact McNemar" if alone is not None else "paired bootstrap",
+        challenger_alone=alone[0] if alone is not None else None,
+        champion_alone=alone[1] if alone is not None else None,
+    )
+
+
+def lower_bound(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str, alpha: float) -> float:
+    """What the challenger's gain exceeds with confidence 1 - alpha, by the paired bootstrap."""
+    k = champion.shape[1]
+    gains = [
+        of_sums(sums[..., k:])[metric] - of_sums(sums[..., :k])[metric]
+        for sums in _resampled(np.hstack([champion, challenger]))
+    ]
+    return float(np.quantile(np.concatenate(gains), alpha))
+
+
+def mcnemar(challenger_alone: int, champion_alone: int) -> float:
+    """One-sided p-value of the exact McNemar test: of the examples that one alone has right, how many are whose."""
+    differing = challenger_alone + champion_alone
+    return float(stats.binom.sf(challenger_alone - 1, differing, 0.5)) if differing else 1.0
+
+
+def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, tuple[float, float]]:
+    """95 % interval of each metric: Wilson's of accuracy, else the percentiles of resamples."""
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for sums in _resampled(tallies):
+        for name, values in of_sums(sums).items():
+            found.setdefault(name, []).append(values)
+    result = {}
+    for name, parts in found.items():
+        low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
+        result[name] = float(low), float(high)
+    if "accuracy" in result:
+        share = of_sums(tallies.sum(0))["accuracy"]
+        result["accuracy"] = wilson(round(float(share) * len(tallies)), len(tallies))
+    return result
+
+
+def _resampled(tallies: Tallies) -> Iterator[Tallies]:
+    """Sums over n examples drawn with replacement, (up to AT_ONCE, k) a time, RESAMPLES in all; seeded.
+
+    Equal rows are drawn together: how often each of the few different ones comes up is multinomial.
+    """
+    different, counts = np.unique(tallies, axis=0, return_counts=True)
+    generator = np.random.default_rng(SEED)
+    for start in range(0, RESAMPLES, AT_ONCE):
+        draws = generator.multinomial(len(tallies), counts / len(tallies), size=min(AT_ONCE, RESAMPLES - start))
+        yield draws @ different

@@ -1,0 +1,98 @@
+"""The gate's rules, without a registry."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch import cli
+from hpsearch.errors import RequestError
+from hpsearch.gate import Contender, Decision, decide
+from hpsearch.settings import PromotionSettings
+from hpsearch.tasks import KINDS
+from make import compose_settings
+
+KIND = KINDS["text_classification"]
+TRUTHS = ["yes", "no"] * 100
+LABELS = ("no", "yes")
+SHIPPED = sorted(path.stem for path in (cli.shipped_conf() / "promotion").glob("*.yaml"))
+
+
+def rule(name: str) -> PromotionSettings:
+    return compose_settings(f"promotion={name}").promotion
+
+
+def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
+    """One that has this many wrong, from this example on."""
+    answers = [
+        truth if not first <= i < first + wrong else {"yes": "no", "no": "yes"}[truth] for i, truth in enumerate(TRUTHS)
+    ]
+    return replace(Contender(f"{wrong} wrong", answers, 100.0, 0.01, "here"), **facts)
+
+
+def decided(name: str, challenger: Contender, champion: Contender | None) -> Decision:
+    return decide(rule(name), KIND, LABELS, "accuracy", TRUTHS, challenger, champion)
+
+
+def test_there_are_shipped_rules() -> None:
+    assert SHIPPED == ["better", "cheaper", "every_class"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_rule_takes_the_clearly_better_and_cheaper_and_refuses_the_worse(name: str) -> None:
+    champion = model(40)
+    assert decided(name, model(5, megabytes=50.0), champion).passed
+    assert not decided(name, model(60, megabytes=50.0), champion).passed
+    assert decided(name, model(20), None).passed
+    assert not decided(name, model(95), None).passed
+
+
+def test_better_needs_evidence() -> None:
+    assert not decided("better", model(40), model(40)).passed
+    assert not decided("better", model(36), model(40)).passed  # 4 of 4: p = 1/16
+    six = decided("better", model(34), model(40))  # 6 of 6: p = 1/64
+    assert six.passed
+    assert six.paired is not None
+    assert six.paired.p == pytest.approx(1 / 64)
+
+
+def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
+    champion = model(40)
+    assert not decided("cheaper", model(40), champion).passed  # saves nothing
+    assert decided("cheaper", model(40, megabytes=80.0), champion).passed
+    assert not decided("cheaper", model(40, megabytes=81.0), champion).passed
+    assert decided("cheaper", model(40, seconds_per_example=0.008), champion).passed
+    assert not decided("cheaper", model(40, seconds_per_example=0.008, hardware="there"), champion).passed
+    assert not decided("cheaper", model(40, first=100, megabytes=50.0), champion).passed  # as good, or far worse
+    unknown = replace(champion, megabytes=None, seconds_per_example=None)
+    found = decided("cheaper", model(40, megabytes=50.0), unknown)
+    assert not found.passed
+    assert "sizes and times are not known" in found.checks[1].text
+
+
+def test_no_class_may_lose_more_than_the_margin() -> None:
+    champion = model(40)
+    answers = list(model(0).answers)
+    for i in range(41, 61, 2):  # ten of a hundred "no", all of which the champion has right
+        answers[i] = "yes"
+    # 40 wrong in the first 40 examples are 20 of each class: both gain in the balance.
+    assert decided("every_class", replace(model(0), answers=answers), champion).passed
+    only_yes = replace(champion, answers=[a if i % 2 == 0 else "no" for i, a in enumerate(champion.answers)])
+    found = decided("every_class", replace(model(0), answers=answers), only_yes)
+    assert [check.passed for check in found.checks] == [True, False, True] or not found.passed
+    assert any(not check.passed and check.text.startswith("recall of no") for check in found.checks)
+
+
+def test_a_record_says_it_all() -> None:
+    record = decided("every_class", model(5), model(40)).record()
+    assert record["passed"] is True
+    assert record["rule"]["name"] == "every_class"
+    assert len(record["checks"]) == 3
+    assert record["comparison"]["n"] == 200
+
+
+def test_a_rule_on_classes_is_refused_where_there_are_none(tmp_path: Path) -> None:
+    checked = compose_settings("task=qa_demo", "promotion=every_class")
+    with pytest.raises(RequestError, match=r"promotion\.class_margin=0\.02: task\.kind=question_answering has no"):
+        KINDS["question_answering"].check(checked)

@@ -1,0 +1,152 @@
+"""Tallies make the metrics that models are scored by; intervals and paired tests are what statistics says they are."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from hpsearch import metrics, paired, squad
+from hpsearch.tasks import KINDS
+
+ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
+LABELS = ("a", "b", "c")
+
+
+def index(names: list[str]) -> NDArray[np.int64]:
+    return np.array([LABELS.index(name) for name in names])
+
+
+def sums(kind: Any, truths: list[Any], answers: list[Any]) -> dict[str, float]:
+    found = kind.of_sums(kind.tallies(truths, answers, LABELS).sum(0))
+    return {name: float(value) for name, value in found.items()}
+
+
+@given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40))
+def test_tallies_of_classes_make_the_metrics(pairs: list[tuple[str, str]]) -> None:
+    truths, answers = map(list, zip(*pairs, strict=True))
+    scored = metrics.classification(np.eye(3)[index(answers)] * 9, index(truths))
+    found = sums(ONE, truths, answers)
+    assert set(found) == set(ONE.headings)
+    assert found == pytest.approx({name: scored[name] for name in found})
+    recalls = ONE.recalls(ONE.tallies(truths, answers, LABELS).sum(0), LABELS)
+    assert recalls == {
+        label: pytest.approx(sum(t == a == label for t, a in pairs) / count) for label, count in Counter(truths).items()
+    }
+
+
+SETS = st.lists(st.sampled_from(LABELS), unique=True).map(sorted)
+
+
+@given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=40))
+def test_tallies_of_sets_of_labels_make_the_metrics(pairs: list[tuple[list[str], list[str]]]) -> None:
+    truths, answers = map(list, zip(*pairs, strict=True))
+    truth, said = (np.array([[label in row for label in LABELS] for row in rows]) for rows in (truths, answers))
+    scored = metrics.multilabel(said.astype(float), said, truth)
+    found = sums(MANY, truths, answers)
+    assert set(found) == set(MANY.headings)
+    # Without any label there is nothing for sklearn's micro average to divide by, and it says 0 as well.
+    assert found == pytest.approx({name: scored[name] for name in found})
+    of_labels = MANY.recalls(MANY.tallies(truths, answers, LABELS).sum(0), LABELS)
+    assert set(of_labels) == {label for row in truths for label in row}
+
+
+TEXTS = st.sampled_from(["the red fox", "red fox", "a fox", "blue", ""])
+
+
+@given(st.lists(st.tuples(st.lists(TEXTS.filter(bool), max_size=2), TEXTS), min_size=1, max_size=30))
+def test_tallies_of_answers_make_the_metrics(pairs: list[tuple[list[str], str]]) -> None:
+    truths, answers = map(list, zip(*pairs, strict=True))
+    exact, f1 = squad.scores(answers, truths)
+    assert sums(READER, truths, answers) == pytest.approx({"exact_match": exact.mean(), "f1": f1.mean()})
+    assert READER.recalls(READER.tallies(truths, answers, ()).sum(0), ()) == {}
+
+
+def test_a_class_that_is_unknown_is_wrong() -> None:
+    assert sums(ONE, ["a", "b"], ["a", "elsewhere"])["accuracy"] == 0.5
+    assert sums(MANY, [["a"], ["b"]], [["a"], ["b", "elsewhere"]])["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "truths", "constant"),
+    [
+        (ONE, ["b", "a", "b"], "b"),
+        (ONE, ["b", "a"], "a"),
+        (MANY, [["a", "b"], [], ["a", "b"]], ["a", "b"]),
+        (READER, [["x"], [], []], ""),
+        (READER, [["x", "y"], ["y"]], "y"),
+    ],
+)
+def test_the_constant_answer(kind: Any, truths: list[Any], constant: Any) -> None:
+    assert kind.constant(truths) == constant
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_one_sided_test(better: int, worse: int) -> None:
+    expected = stats.binomtest(better, better + worse, alternative="greater").pvalue if better + worse else 1.0
+    assert paired.mcnemar(better, worse) == pytest.approx(expected)
+
+
+def tallies(right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return ONE.tallies(["a"] * len(right), ["a" if one else "b" for one in right], LABELS)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_a_comparison_counts_and_is_the_mirror_image_of_the_other(pairs: list[tuple[bool, bool]]) -> None:
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy")
+    other = paired.compare(tallies(ours), tallies(theirs), ONE.of_sums, "accuracy")
+    assert (found.challenger_alone, found.champion_alone) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
+    assert found.difference == pytest.approx(ours.mean() - theirs.mean())
+    assert found.low <= found.difference + 1e-9
+    assert found.high >= found.difference - 1e-9
+    assert (found.low, found.high) == (pytest.approx(-other.high, abs=0.05), pytest.approx(-other.low, abs=0.05))
+    assert found.p == paired.mcnemar(found.challenger_alone or 0, found.champion_alone or 0)
+    assert found.p + other.p >= 1.0
+
+
+def test_equal_answers_are_no_evidence() -> None:
+    same = tallies(np.arange(50) % 3 > 0)
+    for metric in ("accuracy", "f1"):
+        found = paired.compare(same, same, ONE.of_sums, metric)
+        assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+        assert paired.lower_bound(same, same, ONE.of_sums, metric, 0.025) == 0.0
+
+
+def test_the_bootstrap_is_that_of_single_examples() -> None:
+    """Equal rows are drawn together: the difference spreads as it does when examples are drawn one by one."""
+    rng = np.random.default_rng(3)
+    f1s = np.clip(rng.normal([0.55, 0.6], 0.3, (300, 2)), 0, 1).round(1)
+    champion, challenger = (np.column_stack([side == 1, side, np.ones(300)]) for side in f1s.T)
+    found = paired.compare(champion, challenger, READER.of_sums, "f1")
+    drawn = rng.integers(300, size=(10_000, 300))
+    gains = (f1s[:, 1] - f1s[:, 0])[drawn].mean(1)
+    assert found.test == "paired bootstrap"
+    assert found.challenger_alone is None
+    width = np.ptp(np.percentile(gains, [2.5, 97.5]))
+    assert [found.low, found.high] == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=width / 20)
+    assert found.p == pytest.approx((gains <= 0).mean(), abs=0.01)
+    bound = paired.lower_bound(champion, challenger, READER.of_sums, "f1", 0.025)
+    assert bound == pytest.approx(found.low, abs=1e-12)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=50))
+@settings(deadline=None, max_examples=20)
+def test_the_interval_of_accuracy_is_wilsons(right: list[bool]) -> None:
+    low, high = paired.intervals(tallies(np.array(right)), ONE.of_sums)["accuracy"]
+    assert (low, high) == metrics.wilson(sum(right), len(right))
+    assert 0 <= low <= sum(right) / len(right) <= high <= 1
+
+
+def test_other_intervals_are_seeded_and_as_wide_as_they_should_be() -> None:
+    values = np.random.default_rng(1).random(400)
+    many = np.column_stack([values > 0.9, values, np.ones(400)])
+    found = paired.intervals(many, READER.of_sums)
+    assert found == paired.intervals(many, READER.of_sums)
+    half = 1.96 * values.std() / 20
+    assert found["f1"] == pytest.approx((values.mean() - half, values.mean() + half), abs=half / 10)
