@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback history fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
+.PHONY: setup sweep train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -40,6 +40,9 @@ rollback: $(RUNTIME)  ## make the previous champion champion again
 
 history: $(RUNTIME)  ## which version was champion when, and why
 	$(HPSEARCH) history $(CHOSEN) $(ARGS)
+
+reproduce: $(RUNTIME)  ## train a tracked trial again and compare: make reproduce ARGS=<id of its MLflow run>
+	$(HPSEARCH) reproduce $(CHOSEN) $(ARGS)
 
 fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair mends
 	$(HPSEARCH) fsck $(CHOSEN) $(ARGS)
@@ -66,7 +69,7 @@ test-slow: $(DEV)  ## real data and many trials
 	$(BIN)/python -m pytest -m slow
 
 test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
-	$(BIN)/python -m pytest -m chaos --numprocesses=2 -rA
+	$(BIN)/python -m pytest -m chaos --numprocesses=3 -rA
 
 test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
 	$(BIN)/python -m pytest -m gpu

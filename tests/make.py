@@ -35,6 +35,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "budget.validation_examples=null",
         "budget.rung_examples=20",
         "budget.test_examples=null",
+        "budget.confirmation.finalists=0",
         *overrides,
     )
 

@@ -52,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     tracking.finish_study(parent, result, tracked.save_study(home, settings, trials, result))
     rows = [[f"test-{i}", tracked.LABELS[i % 2], tracked.LABELS[i % 2 if i % 7 else 0]] for i in range(40)]
     assert trials[2].run_id is not None
-    tracking.log_answers(trials[2].run_id, "test", {"columns": ["id", "truth", "answer"], "data": rows})
+    tracking.log_answers(trials[2].run_id, {"test": {"columns": ["id", "truth", "answer"], "data": rows}})
     promote(settings, home)
 
     port = tracked.free_port()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tracked
-from hpsearch import delivery, records
+from hpsearch import delivery, records, space
 from hpsearch.delivery import Delivery
 from hpsearch.errors import OutOfReachError
 from hpsearch.records import Status, TrialRecord
@@ -56,22 +56,28 @@ def tracking(settings: Settings, tmp_path: Path) -> Flaky:
 
 
 class Trials:
-    """A study's folder, written as the coordinator does it."""
+    """A study's trials, written as the coordinator does it."""
 
     def __init__(self, tracking: Tracking, settings: Settings, home: Path) -> None:
-        self.tracking, self.settings, self.folder = tracking, settings, home / "studies" / settings.study
+        self.tracking, self.settings, self.folder = tracking, settings, home / "studies" / settings.study / "trials"
         self.parent = tracking.open_study(settings.study, settings, data_ref(home), {})
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        return space.apply(self.settings, trial.params)
+
+    def origin(self, trial: TrialRecord) -> None:
+        pass
 
     @contextmanager
     def delivery(self) -> Iterator[Delivery]:
-        made = Delivery(self.tracking, self.settings, LABELS, self.parent, self.folder)
+        made = Delivery(self.tracking, LABELS, self.parent)
         try:
             yield made
         finally:
             assert made.close(20)
 
     def point(self, trial: TrialRecord, step: int, **values: float) -> TrialRecord:
-        records.add_points(self.folder / "trials" / str(trial.number), step, values)
+        records.add_points(self.folder / str(trial.number), step, values)
         return replace(trial, step=step)
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
@@ -99,12 +105,14 @@ def test_every_point_arrives_once_and_in_order(
             if step % 10 == 0:
                 begun = [trials.point(trial, step, validation_accuracy=step / 100) for trial in begun]
             for trial in begun:
-                delivering.put(trial)
+                delivering.put(trial, trials)
             delivering.flush(60)
         for trial in begun:
-            delivering.put(replace(trial, status=Status.PRUNED, total_steps=20, metrics={"validation_accuracy": 0.2}))
+            delivering.put(
+                replace(trial, status=Status.PRUNED, total_steps=20, metrics={"validation_accuracy": 0.2}), trials
+            )
         delivering.flush(60)
-        told = {done.number: done.run_id for done in delivering.delivered() if done.final}
+        told = {done.number: done.run_id for done in delivering.delivered(trials) if done.final}
     assert told.keys() == {0, 1}
     assert tracking.calls > 40
     for run_id in told.values():
@@ -116,13 +124,13 @@ def test_every_point_arrives_once_and_in_order(
 def test_the_next_start_delivers_what_the_last_did_not(trials: Trials) -> None:
     trial = trials.point(record(0), 1, train_loss=0.5)
     with trials.delivery() as first:
-        first.put(trial)
+        first.put(trial, trials)
         first.flush(20)
-        [done] = first.delivered()
+        [done] = first.delivered(trials)
     trial = trials.point(replace(trial, run_id=done.run_id), 2, train_loss=0.4)
     trial = trials.point(trial, 2, validation_accuracy=0.7)
     with trials.delivery() as second:
-        second.put(replace(trial, status=Status.FAILED, reason="it diverged"))
+        second.put(replace(trial, status=Status.FAILED, reason="it diverged"), trials)
         second.flush(20)
     assert trials.history(done.run_id, "train_loss") == [(1, 0.5), (2, 0.4)]
     assert trials.history(done.run_id, "validation_accuracy") == [(2, 0.7)]
@@ -133,9 +141,9 @@ def test_a_paused_trial_is_shown_as_such_until_it_goes_on(trials: Trials) -> Non
     with trials.delivery() as delivering:
         seen = []
         for status in (Status.RUNNING, Status.PAUSED, Status.RUNNING, Status.COMPLETE):
-            delivering.put(record(0, status))
+            delivering.put(record(0, status), trials)
             delivering.flush(20)
-            [done] = delivering.delivered()
+            [done] = delivering.delivered(trials)
             seen.append(trials.status(done.run_id))
             assert done.final == (status is Status.COMPLETE)
     assert seen == ["RUNNING", "SCHEDULED", "RUNNING", "FINISHED"]
@@ -144,12 +152,12 @@ def test_a_paused_trial_is_shown_as_such_until_it_goes_on(trials: Trials) -> Non
 def test_nobody_waits_for_a_store_that_never_answers(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     monkeypatch.setattr(trials.tracking, "open_trial", lambda *_: answer.wait(60))
-    delivering = Delivery(trials.tracking, trials.settings, LABELS, trials.parent, trials.folder)
+    delivering = Delivery(trials.tracking, LABELS, trials.parent)
     try:
         began = time.monotonic()
         for step in range(1, 1001):
-            delivering.put(record(0, step=step))
-        assert delivering.delivered() == []
+            delivering.put(record(0, step=step), trials)
+        assert delivering.delivered(trials) == []
         assert time.monotonic() - began < 30, "it waited for the store"
         with pytest.raises(OutOfReachError, match="takes more than 0 s"):
             delivering.flush(0.1)
@@ -164,11 +172,11 @@ def test_a_store_that_is_away_is_complained_of_until_it_is_back(
     monkeypatch.setattr(delivery, "PATIENCE_SECONDS", (0.01,))
     tracking.every = 1
     with trials.delivery() as delivering:
-        delivering.put(record(0))
+        delivering.put(record(0), trials)
         with pytest.raises(OutOfReachError, match="it does not answer"):
             delivering.flush(0.5)
         assert delivering.complaint == "it does not answer"
-        assert delivering.delivered() == []
+        assert delivering.delivered(trials) == []
         tracking.every = 0
         delivering.flush(20)
         assert delivering.complaint is None
@@ -180,8 +188,8 @@ def test_a_fault_of_the_program_is_not_hidden(trials: Trials, monkeypatch: pytes
 
     monkeypatch.setattr(trials.tracking, "open_trial", broken)
     with trials.delivery() as delivering:
-        delivering.put(record(0))
+        delivering.put(record(0), trials)
         with pytest.raises(ZeroDivisionError):
             delivering.flush(20)
         with pytest.raises(ZeroDivisionError):
-            delivering.delivered()
+            delivering.delivered(trials)

@@ -51,7 +51,7 @@ def test_a_whole_sweep_is_told_in_order(screen: Screen) -> None:
     with screen.display as display:
         display.phase("data")
         display.note("hardware: cpu, bfloat16")
-        display.start(12, 0)
+        display.start([], 12, "trial")
         display.phase("search")
         display.trial_started(0, PARAMS, resumed=False)
         display.progress(0, 10, 76, {"train_loss": 0.6, "examples_per_second": 27.3}, 500)
@@ -104,9 +104,8 @@ def test_panel_shows_running_trial_counts_and_best() -> None:
     screen = Screen(terminal=True)
     display = screen.display
     assert "no trial is complete yet" in screen.panel()
-    display.start(12, 2)
+    display.start([record(0, score=0.9), record(1, Status.PRUNED, score=0.6)], 12, "trial")
     display.phase("search")
-    display.earlier([record(0, score=0.9), record(1, Status.PRUNED, score=0.6)])
     display.trial_started(5, PARAMS, resumed=False)
     display.progress(5, 20, 80, {"train_loss": 0.61, "examples_per_second": 27.31}, 400)
     display.rung(5, 0, 0.75, Decision.CONTINUE)
@@ -120,6 +119,18 @@ def test_panel_shows_running_trial_counts_and_best() -> None:
     display.rung(5, 0, 0.75, Decision.PAUSE)
     assert "20/80" not in screen.panel()
     assert "1 paused" in screen.panel()
+
+
+def test_runs_are_counted_anew_and_called_runs(screen: Screen) -> None:
+    with screen.display as display:
+        display.start([record(0, score=0.9)], 12, "trial")
+        display.start([], None, "run")
+        run = record(0, score=0.8, entrant="trial 3", seed=1)
+        display.trial_started(0, run.shown, resumed=False)
+        display.trial_ended(run)
+        assert "best accuracy so far: 0.800  run 0  of trial 3  seed 1" in screen.panel()
+        assert "1 run: 1 complete" in screen.panel()
+    assert "run 0 complete: accuracy 0.800, the best so far, 76/76 steps  of trial 3  seed 1" in screen.text()
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", "0.900"), ("minimize", "0.700")])

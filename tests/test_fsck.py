@@ -12,6 +12,7 @@ import pytest
 
 import make
 import tiny
+import tracked
 from hpsearch import promotion, sweep
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
@@ -62,7 +63,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
     root = tmp_path_factory.mktemp("fsck")
     csv = tiny.write_csv(root / "toy.csv", n=190)
     settings = make.toy_settings(csv, tiny_model("bert"), "bert", "budget.max_trials=3", "search.keep=0.34")
-    home = Home(settings, root / "home")
+    home = Home(settings, tracked.new_home(root / "home"))
     sweep.run_sweep(settings, home.path)
     promotion.promote(settings, home.path, force="a toy that learns nothing")
     return home
@@ -195,7 +196,7 @@ HOPELESS = {
     other_score: r"has the value 0\.123 in Optuna",
     point_twice: "trial 0 has points twice in MLflow: train_loss",
     second_run: "trial 0 has two runs in MLflow",
-    no_model: r"the model of the best trial, \d, is missing",
+    no_model: r"the model of the winner, trials/\d, is missing",
     other_summary: r"summary\.json has trial \d as the best, and it is",
 }
 

@@ -1,5 +1,6 @@
 """The gate's rules, without a registry."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
     return replace(Contender(f"{wrong} wrong", answers, 100.0, 0.01, "here"), **facts)
 
 
-def decided(name: str, challenger: Contender, champion: Contender | None) -> Decision:
-    return decide(rule(name), KIND, LABELS, "accuracy", TRUTHS, challenger, champion)
+def decided(
+    name: str, challenger: Contender, champion: Contender | None, reference: Sequence[str] | None = None
+) -> Decision:
+    return decide(rule(name), KIND, LABELS, "accuracy", TRUTHS, challenger, champion, reference)
 
 
 def test_there_are_shipped_rules() -> None:
@@ -82,6 +85,14 @@ def test_no_class_may_lose_more_than_the_margin() -> None:
     found = decided("every_class", replace(model(0), answers=answers), only_yes)
     assert [check.passed for check in found.checks] == [True, False, True] or not found.passed
     assert any(not check.passed and check.text.startswith("recall of no") for check in found.checks)
+
+
+def test_the_first_may_lose_a_point_to_the_reference_recipe() -> None:
+    assert decided("better", model(12), None, model(10).answers).passed
+    found = decided("better", model(13), None, model(10).answers)
+    assert [check.passed for check in found.checks] == [True, False]
+    assert "-1.50 points" in found.checks[1].text
+    assert decided("better", model(12), model(40), model(0).answers).passed, "a champion is all there is to beat"
 
 
 def test_a_record_says_it_all() -> None:

@@ -42,7 +42,9 @@ def test_sweep_promote_predict_and_roll_back_on_imdb(tmp_path: Path) -> None:
     assert summary["best"]["params"]["train.learning_rate"] > 0
     assert "not comparable" in summary["data"]["note"]
     assert "is finished" in hpsearch(home, "sweep", "task=imdb", *SMALL)
-    assert "champion" in hpsearch(home, "promote", "task=imdb")
+    assert [one["reference"] for one in summary["confirmation"]].count(True) == 1
+    forced = hpsearch(home, "promote", "task=imdb", "--force", "a model of one minute")
+    assert "version 1 is the champion now" in forced
     assert "already" in hpsearch(home, "promote", "task=imdb")
     source, labelled = tmp_path / "new.csv", tmp_path / "labelled.csv"
     with open(source, "w", newline="", encoding="utf-8") as file:

@@ -47,7 +47,7 @@ class Shop:
         answers = [OTHER[truth] if i in set(wrong) else truth for i, truth in enumerate(TRUTHS)]
         rows = [[f"test-{i}", truth, answer] for i, (truth, answer) in enumerate(zip(TRUTHS, answers, strict=True))]
         assert trial.run_id is not None
-        tracking.log_answers(trial.run_id, "test", {"columns": ["id", "truth", "answer"], "data": rows})
+        tracking.log_answers(trial.run_id, {"test": {"columns": ["id", "truth", "answer"], "data": rows}})
         result = tracked.summary(settings, parent, trial, 1 - len(set(wrong)) / N, N, test)
         result["test"] |= facts
         folder = tracked.save_study(self.home, settings, [trial], result)
@@ -107,6 +107,16 @@ def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None
     decision = json.loads(champion.tags.pop("hpsearch.decision"))
     assert champion.tags == {
         "hpsearch.study": "first",
+        "hpsearch.study_run_id": summary["mlflow"]["run_id"],
+        "hpsearch.seed": "0",
+        "hpsearch.confirmation.seeds": "",
+        "hpsearch.hours": "0.0008",
+        "hpsearch.license.weights": "MIT",
+        "hpsearch.license.data": "not stated",
+        "hpsearch.settings": "0123456789abcdef",
+        "hpsearch.version.torch": "2.13.0",
+        "hpsearch.test.accuracy": f"0.85 [0.75, {0.85 + 0.1!r}]",
+        "hpsearch.test.f1": f"0.85 [0.75, {0.85 + 0.1!r}]",
         "hpsearch.run_id": champion.run_id,
         "hpsearch.test.metric": "accuracy",
         "hpsearch.test.value": "0.85",
@@ -123,6 +133,7 @@ def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None
         "hpsearch.promotion.p": repr(decision["comparison"]["p"]),
         "hpsearch.promotion.difference": repr(0.85 - 0.5),
     }
+    assert champion.description.endswith(f"- {decision['reasons'][-1]}\n")
     assert decision["passed"]
     assert decision["comparison"]["challenger_alone"] == 26  # of 30 positives four are wrong
     assert decision["comparison"]["champion_alone"] == 5  # and of 30 negatives five

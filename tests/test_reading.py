@@ -48,6 +48,7 @@ def task(**changes: Any) -> TaskSettings:
             "max_length": 16,
             "truncation": "head",
             "stride": 0,
+            "license": None,
             "longest_answer": None,
         }
         | changes
@@ -70,6 +71,7 @@ def questions(**changes: Any) -> dict[str, Any]:
         "max_length": 48,
         "truncation": "windows",
         "stride": 8,
+        "license": None,
         "longest_answer": 30,
     } | changes
 

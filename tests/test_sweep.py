@@ -20,6 +20,7 @@ from mlflow.entities import Run
 
 import make
 import tiny
+import tracked
 from hpsearch import coordinator, records, squad, sweep
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.promotion import champion_version, promote
@@ -69,7 +70,7 @@ class Swept:
 def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -> tuple[Settings, Path]:
     csv = tiny.write_csv(root / "toy.csv", n=190)
     settings = make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides)
-    return settings, root / "home"
+    return settings, tracked.new_home(root / "home")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,7 @@ def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) 
     assert swept.client().get_run(run_id).data.tags["mlflow.loggedArtifacts"]
 
 
+@pytest.mark.slow
 def test_a_champion_that_was_scored_on_other_data_is_run_on_the_challengers(
     tmp_path: Path, tiny_model: Callable[[str], Path]
 ) -> None:
@@ -291,11 +293,11 @@ def test_a_worker_that_hangs_costs_no_trial(
         if not stopped and self.logged.get(1) and worker.trial == 1:
             stopped.append(worker.process.pid)
             worker.process.send_signal(signal.SIGSTOP)
-            patience = self.settings.hardware.model_copy(update={"hang_seconds": 2.0})
-            self.settings = self.settings.model_copy(update={"hardware": patience})
+            patience = settings.hardware.model_copy(update={"hang_seconds": 2.0})
+            self.crew.settings = settings.model_copy(update={"hardware": patience})
 
     def as_before(self: coordinator.Coordinator, worker: Worker, message: Lost) -> None:
-        self.settings = settings  # a fresh worker takes longer to start
+        self.crew.settings = settings  # a fresh worker takes longer to start
         lost(self, worker, message)
 
     monkeypatch.setattr(coordinator.Coordinator, "_handle", stopping)

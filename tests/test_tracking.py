@@ -185,7 +185,7 @@ def test_each_end_of_a_trial_is_terminal(
     run_id = tracking.open_trial(parent, record(0), settings)
     ended = record(0, status, run_id=run_id, metrics={"validation_loss": 0.5}, reason="loss is nan at step 4")
     for _ in range(2):  # it is told again if the first time was cut off before it was noted
-        tracking.finish_trial(ended, settings, LABELS, [])
+        tracking.finish_trial(ended, settings, LABELS, [], None)
     run = tracking.client.get_run(run_id)
     assert (run.info.status, run.data.tags["hpsearch.status"]) == (shown, tag)
     assert run.data.tags["hpsearch.reason"] == "loss is nan at step 4"
@@ -198,7 +198,7 @@ def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, sett
     run_id = tracking.open_trial(parent, record(0), settings)
     tracking.points(run_id, [Progress(0, 1, 2, {"train_loss": value, "learning_rate": 0.1})])
     tracking.finish_trial(
-        record(0, Status.FAILED, run_id=run_id, metrics={"validation_loss": value}), settings, LABELS, []
+        record(0, Status.FAILED, run_id=run_id, metrics={"validation_loss": value}), settings, LABELS, [], None
     )
     assert tracking.client.get_run(run_id).data.metrics == {"learning_rate": 0.1}
 

@@ -73,7 +73,7 @@ def run_trial(tracking: Tracking, parent: str, number: int, settings: Settings) 
         confusion=((8, 2), (1, 9)),
         seconds={"training": 2.0, "evaluation": 0.5},
     )
-    tracking.finish_trial(done, settings, LABELS, points)
+    tracking.finish_trial(done, settings, LABELS, points, None)
     return done
 
 
@@ -85,7 +85,8 @@ def summary(
         "metric": "accuracy",
         "trials": {"complete": 1, "pruned": 0, "failed": 0},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {"params": best.params, "seed": 0, "run_id": best.run_id},
+        "winner": {"params": best.params, "seed": 0, "run_id": best.run_id, "folder": f"trials/{best.number}"},
+        "reference": None,
         "test": {
             "metric": "accuracy",
             "value": value,
@@ -102,6 +103,9 @@ def summary(
         "labels": list(LABELS),
         "hardware": {"name": "a processor", "threads": 2, "precision": "float32"},
         "seconds": {"total": 3.0},
+        "confirmation": [],
+        "licenses": {"weights": "MIT", "data": None},
+        "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
         "mlflow": {"run_id": parent},
     }
 

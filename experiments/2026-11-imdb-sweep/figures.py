@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from hpsearch.records import TrialRecord
+from hpsearch.report import findings
 
 BOOKKEEPING = ("setup", "checkpoint")  # of a trial; training and evaluation are the work itself
 
@@ -21,9 +22,8 @@ def main(folder: Path) -> None:
         ("machine", f"{summary['hardware']['name']}, {os.cpu_count()} cores, {summary['hardware']['precision']}"),
         ("whole command, minutes", f"{seconds['total'] / 60:.1f}"),
         (
-            "of it set-up, search, test and report, seconds",
-            " / ".join(f"{seconds[k]:.0f}" for k in ("setup", "search"))
-            + f" / {seconds['total'] - seconds['setup'] - seconds['search']:.0f}",
+            "of it set-up, search, confirmation, test; then the report, seconds",
+            " / ".join(f"{phases[k]:.0f}" for k in ("setup", "search", "confirmation", "test", "report")),
         ),
         ("trials started", f"{len(records)}: {', '.join(f'{n} {s}' for s, n in summary['trials'].items())}"),
         (
@@ -34,6 +34,7 @@ def main(folder: Path) -> None:
             "test accuracy",
             f"{test['value']:.4f} (95 % interval {test['low']:.3f} to {test['high']:.3f}, n = {test['n']:,})",
         ),
+        *(("found", line) for line in findings(summary)),
         (
             "best trial",
             f"{summary['best']['trial']}: {summary['best']['params']}, validation {summary['best']['validation']:.4f}",

@@ -2,7 +2,8 @@
 
 python run.py [--repeats 3] [--trials 4] [--train 400]; about 17 minutes a repeat on two cores. Each side's time is that
 of its command, from nothing to a model and its score on test reviews; Trainer's search leaves no model, so its winner
-is trained once more, as its users do. Accuracy is then computed by one loop for both, on more reviews.
+is trained once more, as its users do. Ours goes without its confirmation, for which Trainer has no counterpart.
+Accuracy is then computed by one loop for both, on more reviews. A repeat that is there is not run again.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from hpsearch import data, loading, metrics, models
+from hpsearch import data, loading, models
 from hpsearch.settings import Choice, Settings
 from hpsearch.trial import MODEL
 
@@ -41,6 +42,7 @@ def overrides(given: argparse.Namespace, seed: int, test: int) -> list[str]:
         f"budget.train_examples={given.train}",
         f"budget.validation_examples={VALIDATION}",
         f"budget.test_examples={test}",
+        "budget.confirmation.finalists=0",
     ]
 
 
@@ -145,53 +147,63 @@ def timed(command: Sequence[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def main(given: argparse.Namespace) -> None:
-    lines, hits = [], {"trainer": [], "ours": []}
-    times = []
-    for seed in range(given.repeats):
-        settings, compared = composed(given, seed, SCORED), composed(given, seed, COMPARED)
-        with tempfile.TemporaryDirectory() as scratch:
-            their_home, home = Path(scratch) / "theirs", Path(scratch) / "ours"
-            environment = os.environ | {"HPSEARCH_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-            options = ["--trials", str(given.trials), "--train", str(given.train)]
-            their_seconds = timed(
-                [sys.executable, __file__, "--theirs", str(their_home), "--seed", str(seed), *options], environment
-            )
-            our_seconds = timed(
-                [sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)], environment
-            )
-            summary = json.loads((home / "studies" / settings.study / "summary.json").read_text())
-            best = home / "studies" / settings.study / "trials" / str(summary["best"]["trial"]) / MODEL
-            hits["trainer"].append(right(their_home / "model", compared, home))
-            hits["ours"].append(right(best, compared, home))
-        times.append(their_seconds / our_seconds)
-        accuracy = {side: float(found[-1].mean()) for side, found in hits.items()}
-        lines.append(
-            f"| {seed} | {their_seconds:.0f} | {our_seconds:.0f} | {times[-1]:.1f} "
-            f"| {accuracy['trainer']:.3f} | {accuracy['ours']:.3f} |"
+def repeat(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Both searches with one seed: seconds, and which test reviews each winner gets right."""
+    settings, compared = composed(given, seed, SCORED), composed(given, seed, COMPARED)
+    with tempfile.TemporaryDirectory() as scratch:
+        their_home, home = Path(scratch) / "theirs", Path(scratch) / "ours"
+        environment = os.environ | {"HPSEARCH_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+        options = ["--trials", str(given.trials), "--train", str(given.train)]
+        their_seconds = timed(
+            [sys.executable, __file__, "--theirs", str(their_home), "--seed", str(seed), *options], environment
         )
-        print(lines[-1], flush=True)
-        write(given, summary["hardware"], lines, times, hits)
+        our_seconds = timed([sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)], environment)
+        study = home / "studies" / settings.study
+        summary = json.loads((study / "summary.json").read_text())
+        chosen = summary["hardware"]
+        return {
+            "hardware": f"{chosen['name']}, {chosen['threads']} threads, {chosen['precision']}",
+            "seconds": {"trainer": their_seconds, "ours": our_seconds},
+            "hits": {
+                "trainer": right(their_home / "model", compared, home).astype(int).tolist(),
+                "ours": right(study / summary["winner"]["folder"] / MODEL, compared, home).astype(int).tolist(),
+            },
+        }
 
 
-def write(
-    given: argparse.Namespace,
-    hardware: dict[str, Any],
-    lines: list[str],
-    times: list[float],
-    hits: dict[str, list[Any]],
-) -> None:
-    gained = np.stack(hits["ours"]).astype(float) - np.stack(hits["trainer"])  # (repeats, reviews)
-    low, high = metrics.interval(gained.mean(0).tolist())  # reviews are drawn with all repeats, which share them
+def main(given: argparse.Namespace) -> None:
+    for seed in range(given.repeats):
+        path = HERE / "repeats" / f"{given.trials}-trials-{given.train}-reviews-seed-{seed}.json"
+        if path.exists():
+            continue  # repeats take long: they may be run on several days
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(repeat(given, seed)))
+        write(given)
+
+
+def write(given: argparse.Namespace) -> None:
+    found = {}
+    for path in sorted((HERE / "repeats").glob(f"{given.trials}-trials-{given.train}-reviews-seed-*.json")):
+        found[path.stem.rpartition("-")[2]] = json.loads(path.read_text())
+    times = [one["seconds"]["trainer"] / one["seconds"]["ours"] for one in found.values()]
+    hits = {side: np.array([one["hits"][side] for one in found.values()]) for side in ("trainer", "ours")}
+    gained = (hits["ours"] - hits["trainer"]).mean(0)  # of each review: all repeats share them
+    resampled = np.random.default_rng(0).choice(gained, (10_000, len(gained))).mean(1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    lines = [
+        f"| {seed} | {one['seconds']['trainer']:.0f} | {one['seconds']['ours']:.0f} | {ratio:.1f} "
+        f"| {np.mean(one['hits']['trainer']):.3f} | {np.mean(one['hits']['ours']):.3f} |"
+        for (seed, one), ratio in zip(found.items(), times, strict=True)
+    ]
     (HERE / "table.md").write_text(
-        f"{hardware['name']}, {hardware['threads']} threads, {hardware['precision']}; {given.trials} trials, "
+        f"{next(iter(found.values()))['hardware']}; {given.trials} trials, "
         f"{given.train} training, {VALIDATION} validation and {SCORED:,} test reviews of 256 tokens; "
         f"accuracy on {COMPARED:,}\n\n"
         "| seed | Trainer's search, s | our sweep, s | times as fast | its winner, test accuracy | ours |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(lines)
         + f"\n\nMedian: {np.median(times):.1f} times as fast. Accuracy, ours minus theirs, pooled over "
-        f"{gained.size:,} pairs: {gained.mean():+.4f} (95 % interval {low:+.4f} to {high:+.4f}).\n"
+        f"{hits['ours'].size:,} pairs: {gained.mean():+.4f} (95 % interval over reviews {low:+.4f} to {high:+.4f}).\n"
     )
 
 

@@ -36,10 +36,15 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
             interval = f" (95 % interval over examples {low} to {high})"
         yield f"- {heading}: {formats.score(test['all'][name])}{interval}"
     yield ""
+    chosen = "confirmed with fresh seeds" if summary["confirmation"] else "not confirmed with fresh seeds"
     yield (
-        f"Chosen on validation as the best of {sum(summary['trials'].values())} trials; test was scored "
+        f"Chosen on validation among {sum(summary['trials'].values())} trials, {chosen}; test was scored by this study "
         f"{'once, after the choice' if test['readings'] == 1 else str(test['readings']) + ' times'}."
     )
+    if summary["confirmation"]:
+        yield ""
+        yield from (f"- {line}" for line in report.findings(summary))
+        yield ""
     if data["note"]:
         yield f"Note: {data['note']}."
     yield ""
@@ -65,12 +70,23 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "## How it was trained"
     yield ""
-    for path, chosen in summary["best"]["params"].items():
-        yield f"- {path}: {formats.value(chosen)}"
+    for path, value in summary["winner"]["params"].items():
+        yield f"- {path}: {formats.value(value)}"
+    trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
+    yield f"- training examples: {formats.count(trained)}"
     yield f"- seed: {summary['winner']['seed']}"
-    hardware = summary["hardware"]
+    hardware, said = summary["hardware"], summary["lineage"]
     yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
     yield f"- study {summary['study']}, MLflow run {summary['winner']['run_id']}"
+    yield f"- the whole study took {formats.duration(summary['seconds']['total'])} on it"
+    yield f"- settings {said['hpsearch.settings']}, commit {said.get('mlflow.source.git.commit', 'unknown')}"
+    versions = {key.removeprefix("hpsearch.version."): text for key, text in said.items() if ".version." in key}
+    yield f"- {', '.join(f'{package} {version}' for package, version in versions.items())}"
+    yield ""
+    yield "## Licences"
+    yield ""
+    for what, text in summary["licenses"].items():
+        yield f"- {what}: {text or 'not stated by their source'}"
 
 
 def _longer(settings: Settings) -> str:

@@ -31,7 +31,7 @@ from hpsearch.settings import Settings
 EXIT_CODES = """\
 exit codes:
   0    done; also: nothing left to do
-  1    fsck found what it did not mend
+  1    fsck found what it did not mend; a trial that was reproduced came to something else
   2    the request is wrong (settings, data, model, memory); nothing was started
   3    the budget ended before any trial was complete
   4    promotion refused by its gate
@@ -115,6 +115,14 @@ def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     Console().print(history(checked, home))
 
 
+def _reproduce(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch.reproduce import reproduce
+
+    if args.run is None:
+        raise RequestError("reproduce needs the id of a trial's MLflow run: hpsearch reproduce RUN")
+    print(reproduce(checked, home, args.run))
+
+
 def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.fsck import fsck
 
@@ -155,6 +163,7 @@ RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "promote": _promote,
     "rollback": _rollback,
     "history": _history,
+    "reproduce": _reproduce,
     "fsck": _fsck,
     "predict": _predict,
     "serve": _serve,
@@ -168,6 +177,7 @@ HELP = {
     "promote": "register the study's winner and make it champion, if it passes the gate",
     "rollback": "make the previous champion champion again",
     "history": "print which version was champion when, and why",
+    "reproduce": "train a tracked trial again from what its run recorded, and say whether it comes to the same",
     "fsck": "see whether state folder, study database and MLflow agree; --repair mends what can be mended",
     "predict": "label the texts of a file with the champion",
     "serve": "answer requests on this machine with the champion",
@@ -190,7 +200,11 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"{args.verb} has no option {unknown[0]}")
-    return args, [*args.overrides, *rest]
+    words = [*args.overrides, *rest]
+    if args.verb == "reproduce":
+        args.run = next((word for word in words if word.isalnum()), None)
+        words = [word for word in words if word != args.run]
+    return args, words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     for verb, text in HELP.items():
         sub = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
         sub.formatter_class = raw
+        if verb == "reproduce":
+            sub.usage = "hpsearch reproduce RUN [setting=value ...], with RUN the id of a trial's MLflow run"
         sub.add_argument("overrides", nargs="*", metavar="setting=value", help="a choice (task=imdb) or any setting")
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in ("serve", "ui"):

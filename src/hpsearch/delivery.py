@@ -3,14 +3,31 @@
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
-from hpsearch import space
 from hpsearch.errors import OutOfReachError
 from hpsearch.records import Progress, Status, TrialRecord, read_points
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 
 PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while MLflow does not answer; the last one repeats
+
+
+class Source(Protocol):
+    """A phase of a study, as far as its trials are delivered."""
+
+    @property
+    def folder(self) -> Path:
+        """It holds a folder for each trial."""
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        """What a trial is trained with."""
+
+    def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
+        """All that decides what a trial comes to, JSON-able; None where nobody knows."""
+
+
+Key = tuple[Path, int]  # folder of the phase, number of the trial
 
 
 @dataclass(frozen=True)
@@ -23,48 +40,47 @@ class Delivered:
 
 
 class Delivery:
-    """One thread that delivers trials' newest records and points. The search never waits for it.
+    """One thread that delivers trials' newest records and points. Training never waits for it.
 
     What it has not delivered needs no store of its own: `trial.json` and `points.jsonl` have it, and the next start
     delivers from them what MLflow does not have.
     """
 
-    def __init__(self, tracking: Tracking, settings: Settings, labels: tuple[str, ...], parent: str, folder: Path):
+    def __init__(self, tracking: Tracking, labels: tuple[str, ...], parent: str):
         """Start.
 
         Args:
             tracking: used by the thread alone until `close`, but for the runs of trials.
-            settings: of the study.
             labels: of the task's classes.
             parent: run id of the study.
-            folder: of the study.
         """
-        self._tracking, self._settings, self._labels = tracking, settings, labels
-        self._parent, self._folder = parent, folder
-        self._runs: dict[int, str] = {}
-        self._shown: dict[int, Status] = {}
-        self._last_steps: dict[int, dict[str, int]] = {}
-        self._waiting: dict[int, TrialRecord] = {}
-        self._delivered: list[Delivered] = []
+        self._tracking, self._labels, self._parent = tracking, labels, parent
+        self._runs: dict[Key, str] = {}
+        self._shown: dict[Key, Status] = {}
+        self._last_steps: dict[Key, dict[str, int]] = {}
+        self._waiting: dict[Key, tuple[TrialRecord, Source]] = {}
+        self._delivered: dict[Path, list[Delivered]] = {}
         self._error: Exception | None = None  # why the last attempt failed
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
         self._thread.start()
 
-    def put(self, trial: TrialRecord) -> None:
+    def put(self, trial: TrialRecord, source: Source) -> None:
         """Have a trial's record and its points so far delivered."""
         with self._changed:
-            self._waiting[trial.number] = trial
+            self._waiting[source.folder, trial.number] = trial, source
             self._changed.notify_all()
 
-    def delivered(self) -> list[Delivered]:
-        """What has been delivered since the last call. Raises what went wrong, unless MLflow just does not answer."""
+    def delivered(self, source: Source) -> list[Delivered]:
+        """What has been delivered of a phase since the last call.
+
+        Raises what went wrong, unless MLflow just does not answer.
+        """
         with self._changed:
             if self._error is not None and not isinstance(self._error, OutOfReachError):
                 raise self._error
-            found, self._delivered = self._delivered, []
-            return found
+            return self._delivered.pop(source.folder, [])
 
     @property
     def complaint(self) -> str | None:
@@ -103,42 +119,45 @@ class Delivery:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
                 if self._closed:
                     return
-                trial = next(iter(self._waiting.values()))
+                trial, source = next(iter(self._waiting.values()))
             try:
-                self._deliver(trial)
+                self._deliver(trial, source)
             except OutOfReachError as error:
                 attempts += 1
-                self._runs.pop(trial.number, None)  # how much of it has arrived is for MLflow to say
+                self._runs.pop((source.folder, trial.number), None)  # how much has arrived is for MLflow to say
                 self._failed(error)
             except Exception as error:  # the coordinator raises it: a request that is wrong, or a fault of this program
                 self._failed(error)
                 return
             else:
                 attempts = 0
-                self._succeeded(trial)
+                self._succeeded(trial, source)
 
     def _failed(self, error: Exception) -> None:
         with self._changed:
             self._error = error
             self._changed.notify_all()
 
-    def _succeeded(self, trial: TrialRecord) -> None:
+    def _succeeded(self, trial: TrialRecord, source: Source) -> None:
+        key = source.folder, trial.number
         with self._changed:
             self._error = None
-            self._delivered.append(Delivered(trial.number, self._runs[trial.number], trial.status.final))
-            if self._waiting[trial.number] is trial:  # else there is news of it
-                del self._waiting[trial.number]
+            done = Delivered(trial.number, self._runs[key], trial.status.final)
+            self._delivered.setdefault(source.folder, []).append(done)
+            if self._waiting[key][0] is trial:  # else there is news of it
+                del self._waiting[key]
             self._changed.notify_all()
 
-    def _deliver(self, trial: TrialRecord) -> None:
-        number, tracking = trial.number, self._tracking
-        if number not in self._runs:
-            self._runs[number] = tracking.open_trial(self._parent, trial, self._settings_of(trial))
-            self._last_steps[number] = tracking.last_steps(self._runs[number])
-        elif trial.status is Status.RUNNING and self._shown.get(number) is not Status.RUNNING:
-            tracking.open_trial(self._parent, trial, self._settings_of(trial))
-        run_id, last = self._runs[number], self._last_steps[number]
-        curves = read_points(self._folder / "trials" / str(number))
+    def _deliver(self, trial: TrialRecord, source: Source) -> None:
+        number, tracking, settings = trial.number, self._tracking, source.settings_of(trial)
+        key = source.folder, number
+        if key not in self._runs:
+            self._runs[key] = tracking.open_trial(self._parent, trial, settings)
+            self._last_steps[key] = tracking.last_steps(self._runs[key])
+        elif trial.status is Status.RUNNING and self._shown.get(key) is not Status.RUNNING:
+            tracking.open_trial(self._parent, trial, settings)
+        run_id, last = self._runs[key], self._last_steps[key]
+        curves = read_points(source.folder / str(number))
         new = [
             Progress(number, step, trial.total_steps, fresh)
             for step, values in curves
@@ -148,12 +167,10 @@ class Delivery:
             tracking.points(run_id, new)
             for point in new:
                 last |= dict.fromkeys(point.metrics, point.step)
-        if trial.status is Status.PAUSED and self._shown.get(number) is not Status.PAUSED:
+        if trial.status is Status.PAUSED and self._shown.get(key) is not Status.PAUSED:
             tracking.pause_trial(run_id)
         elif trial.status.final:
             all_points = [Progress(number, step, trial.total_steps, values) for step, values in curves]
-            tracking.finish_trial(replace(trial, run_id=run_id), self._settings, self._labels, all_points)
-        self._shown[number] = trial.status
-
-    def _settings_of(self, trial: TrialRecord) -> Settings:
-        return space.apply(self._settings, trial.params)
+            ended, origin = replace(trial, run_id=run_id), source.origin(trial)
+            tracking.finish_trial(ended, settings, self._labels, all_points, origin)
+        self._shown[key] = trial.status

@@ -51,7 +51,8 @@ class Display:
         self.searching_since: float | None = None  # since the first trial; before, no step is trained
         self.steps_seen = 0
         self.remaining_steps: int | None = None
-        self.total_trials = 0
+        self.total: int | None = None
+        self.noun = "trial"
         self.phase_name = ""
         self.statuses: dict[int, Status] = {}
         self.running: dict[int, Running] = {}
@@ -74,20 +75,27 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def start(self, total_trials: int, resumed: int) -> None:
-        """The search begins; `resumed` trials are there from an earlier run."""
-        with self._lock:
-            self.total_trials = total_trials
-        if resumed:
-            self._say(f"continuing: {resumed} of {total_trials} trials are there from before")
+    def start(self, earlier: Iterable[TrialRecord], total: int | None, noun: str) -> None:
+        """Trials, or runs of another kind, begin.
 
-    def earlier(self, records: Iterable[TrialRecord]) -> None:
-        """Trials of earlier runs: counted and compared with, not printed."""
-        for record in records:
-            self._book(record)
+        Args:
+            earlier: those from an earlier run of the command; counted and compared with, not printed.
+            total: how many there will be; None where nobody knows.
+            noun: what one of them is called.
+        """
+        with self._lock:
+            self.total, self.noun, self.statuses, self.best = total, noun, {}, None
+            self.searching_since, self.steps_seen = None, 0
+        for record in earlier:
+            if record.status.final:
+                self._book(record)
+            else:
+                self.statuses[record.number] = record.status
+        if self.statuses:
+            self._say(f"continuing: {self._so_far(len(self.statuses))} are there from before")
 
     def phase(self, name: str) -> None:
-        """What is done now: data, search, test, report."""
+        """What is done now: data, search, confirmation, test, report."""
         with self._lock:
             self.phase_name, self.remaining_steps = name, None
         self._say(f"phase: {name}", style="dim")
@@ -104,7 +112,7 @@ class Display:
             self.statuses[number] = Status.RUNNING
             self.running[number] = Running(number, params, step=None if resumed else 0, said_at=now)
         if not self._live:
-            self._say(f"trial {number} {'goes on' if resumed else 'begins'}: {parameters(params)}")
+            self._say(f"{self.noun} {number} {'goes on' if resumed else 'begins'}: {parameters(params)}")
 
     def progress(
         self, number: int, step: int, total_steps: int, metrics: Mapping[str, float], remaining_steps: int | None
@@ -132,7 +140,7 @@ class Display:
             self.running[number] = trial
         if due and not self._live:
             left = f", {text} left" if (text := self._time_left()) else ""
-            self._say(f"trial {number}: step {step}/{total_steps}{_measures(trial)}{left}")
+            self._say(f"{self.noun} {number}: step {step}/{total_steps}{_measures(trial)}{left}")
 
     def rung(self, number: int, rung: int, score_there: float, decision: Decision) -> None:
         """A trial has shown what it is worth at a rung, and whether it goes on."""
@@ -144,7 +152,7 @@ class Display:
                 self.statuses[number] = Status.PAUSED
                 del self.running[number]
         found = f"{self.metric} {score(score_there)}"
-        self._say(f"trial {number} {AT_RUNG[decision]} at rung {rung + 1}: {found}  {parameters(trial.params)}")
+        self._say(f"{self.noun} {number} {AT_RUNG[decision]} at rung {rung + 1}: {found}  {parameters(trial.params)}")
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial has a final status, or was paused between rungs."""
@@ -152,12 +160,14 @@ class Display:
         if not record.status.final:
             return
         if record.status is Status.FAILED:
-            self._say(f"trial {record.number} failed: {record.reason}  {parameters(record.params)}", style="red")
+            self._say(f"{self.noun} {record.number} failed: {record.reason}  {parameters(record.shown)}", style="red")
             return
         style = {Status.COMPLETE: "bold" if is_best else "", Status.PRUNED: "dim"}[record.status]
         found = f"{self.metric} {score(record.score)}{', the best so far' if is_best else ''}"
         steps = f"{record.step}/{record.total_steps} steps"
-        self._say(f"trial {record.number} {record.status}: {found}, {steps}  {parameters(record.params)}", style=style)
+        self._say(
+            f"{self.noun} {record.number} {record.status}: {found}, {steps}  {parameters(record.shown)}", style=style
+        )
 
     def _book(self, record: TrialRecord) -> bool:
         """Take a record into the counts; whether it is the best complete trial so far."""
@@ -170,6 +180,11 @@ class Display:
             if self.best is None or self.best.score is None or sign * record.score > sign * self.best.score:
                 self.best = record
             return self.best is record
+
+    def _so_far(self, count: int) -> str:
+        if self.total is not None:
+            return f"{count} of {self.total} {self.noun}s"
+        return f"{count} {self.noun}{'' if count == 1 else 's'}"
 
     def _time_left(self) -> str | None:
         """By the steps a second of this run so far, with all that is not training in it."""
@@ -196,21 +211,22 @@ class Display:
 
     def _headline(self) -> Text:
         if self.best is None:
-            return Text(f"best {self.metric} so far: no trial is complete yet", style="bold", no_wrap=True)
+            return Text(f"best {self.metric} so far: no {self.noun} is complete yet", style="bold", no_wrap=True)
         found = (f"best {self.metric} so far: {score(self.best.score)}", "bold green")
-        return Text.assemble(found, f"  trial {self.best.number}  {parameters(self.best.params)}", no_wrap=True)
+        shown = f"  {self.noun} {self.best.number}  {parameters(self.best.shown)}"
+        return Text.assemble(found, shown, no_wrap=True)
 
     def _counts(self) -> Text:
         counts = Counter(self.statuses.values())
         named = [f"{counts[status]} {status}" for status in Status if counts[status]]
-        trials = f"{len(self.statuses)} of {self.total_trials} trials" + (f": {', '.join(named)}" if named else "")
+        trials = self._so_far(len(self.statuses)) + (f": {', '.join(named)}" if named else "")
         left = f", about {text} left" if (text := self._time_left()) else ""
         times = f"{self.phase_name}: {duration(self.clock() - self.began)} passed{left}"
         return Text(f"{times}\n{trials}", style="dim", no_wrap=True, overflow="ellipsis")
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("trial", "steps", "", self.metric, "loss", "examples/s"):
+        for heading in (self.noun, "steps", "", self.metric, "loss", "examples/s"):
             justify: Literal["left", "right"] = "right" if heading else "left"
             table.add_column(heading, justify=justify, no_wrap=True, min_width=max(5, len(heading)))
         table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)

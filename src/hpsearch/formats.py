@@ -11,6 +11,11 @@ def score(number: float | None) -> str:
     return NONE if number is None else f"{number:.3f}"
 
 
+def points(difference: float) -> str:
+    """A difference of two shares, in hundredths."""
+    return f"{100 * difference:+.1f} points"
+
+
 def count(number: int) -> str:
     """A number of things."""
     return f"{number:,}"

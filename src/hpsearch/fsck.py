@@ -15,17 +15,21 @@ from typing import Any
 import mlflow
 import yaml
 
-from hpsearch import checkpoints, metrics, schedule, sweep
+from hpsearch import checkpoints, metrics, schedule, space, sweep
+from hpsearch import tracking as tracked
+from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
 from hpsearch.delivery import Delivery
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError
 from hpsearch.locks import Lock
 from hpsearch.promotion import CHAMPION, champion_version
 from hpsearch.records import Status, TrialRecord, read_points
+from hpsearch.search import TRIALS
 from hpsearch.settings import Settings
 from hpsearch.study import STATES, Study
 from hpsearch.tracking import ENDED, SHA256, TRIAL, Tracking, name_of
 from hpsearch.trial import MODEL
 
+WEIGHTS = "model.safetensors"
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
 
 
@@ -86,62 +90,100 @@ def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[t
     return list(zip(found, mended, strict=True))
 
 
+@dataclass(frozen=True)
+class Group:
+    """The trials of the search, or the runs of the confirmation."""
+
+    noun: str
+    folder: Path
+    tag: str  # of their MLflow runs
+    records: dict[int, TrialRecord]
+    settings: Settings  # of the study
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        """What a trial or a run is trained with."""
+        return space.apply(self.settings, trial.params) if trial.entrant is None else run_settings(self.settings, trial)
+
+    def origin(self, trial: TrialRecord) -> None:
+        """Nobody knows here what it was trained on and with."""
+
+
 def _faults(settings: Settings, folder: Path, study: Study, tracking: Tracking) -> Iterator[Fault]:
     yield from _leftovers(folder)
-    records = {}
-    for path in sorted(folder.glob("trials/*/trial.json")):
-        try:
-            record = TrialRecord.load(path.parent)
-        except (ValueError, KeyError, TypeError) as error:
-            yield Fault(f"trial {path.parent.name}: trial.json can't be read ({error})")
-            continue
-        records[record.number] = record
-    yield from _of_records(records, settings)
-    yield from _of_files(folder, records, settings)
-    yield from _of_study(records, study)
-    yield from _of_tracking(folder, records, settings, tracking)
-    yield from _of_summary(folder, records, settings)
+    groups = []
+    for noun, name, tag in (("trial", TRIALS, TRIAL), ("run", CONFIRMATION, tracked.CONFIRMATION)):
+        records = {}
+        for path in sorted((folder / name).glob("*/trial.json")):
+            try:
+                record = TrialRecord.load(path.parent)
+            except (ValueError, KeyError, TypeError) as error:
+                yield Fault(f"{noun} {path.parent.name}: trial.json can't be read ({error})")
+                continue
+            records[record.number] = record
+        groups.append(Group(noun, folder / name, tag, records, settings))
+    search, confirmation = groups
+    for group in groups:
+        yield from _of_records(group)
+    if len(search.records) > settings.budget.max_trials:
+        yield Fault(f"there are {len(search.records)} trials, and budget.max_trials is {settings.budget.max_trials}")
+    yield from _of_models(folder, search, confirmation, settings)
+    yield from _of_study(search.records, study)
+    yield from _of_tracking(folder, groups, settings, tracking)
+    yield from _of_summary(folder, search.records, settings)
 
 
 def _leftovers(folder: Path) -> Iterator[Fault]:
     """What a crash left of files and folders that were being written."""
-    for path in sorted([*folder.rglob("*.tmp"), *folder.glob("trials/*/unsealed")]):
+    for path in sorted([*folder.rglob("*.tmp"), *folder.glob("*/*/unsealed")]):
         yield Fault(f"{path.relative_to(folder)} is left of a crash", partial(_delete, path))
 
 
-def _of_records(records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
-    for number, record in records.items():
+def _of_records(group: Group) -> Iterator[Fault]:
+    """Records that say what can't be, and checkpoints that are damaged or that nobody needs."""
+    for number, record in group.records.items():
+        name, path = f"{group.noun} {number}", group.folder / str(number)
         scored = record.score is not None and math.isfinite(record.score)
         if record.status is Status.COMPLETE and not (scored and record.step == record.total_steps):
-            yield Fault(f"trial {number} is complete, but has no score or has not trained to its end")
+            yield Fault(f"{name} is complete, but has no score or has not trained to its end")
         if record.status is Status.FAILED and not record.reason:
-            yield Fault(f"trial {number} failed without a reason")
-    if len(records) > settings.budget.max_trials:
-        yield Fault(f"there are {len(records)} trials, and budget.max_trials is {settings.budget.max_trials}")
-
-
-def _of_files(folder: Path, records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
-    """Checkpoints that are damaged or that nobody needs; models of trials that are not the best."""
-    best = _best(records, settings)
-    for path in sorted(folder.glob("trials/*"), key=lambda path: path.name):
-        record = records.get(int(path.name)) if path.name.isdecimal() else None
-        if record is None:
-            continue
+            yield Fault(f"{name} failed without a reason")
+        if record.status is Status.COMPLETE and record.entrant is not None and not (path / ANSWERS).exists():
+            yield Fault(f"{name} is complete, and what its model said on validation is missing")
         sealed = sorted(path.glob("checkpoint-*"))
         if record.status.final and sealed:
-            yield Fault(
-                f"trial {record.number} is {record.status} and keeps checkpoints",
-                partial(checkpoints.discard, path),
-            )
+            yield Fault(f"{name} is {record.status} and keeps checkpoints", partial(checkpoints.discard, path))
         elif damaged := [checkpoint.name for checkpoint in sealed if not checkpoints.whole(checkpoint)]:
             yield Fault(
-                f"trial {record.number}: {', '.join(damaged)} is damaged",
-                partial(_delete, *(path / name for name in damaged)),
+                f"{name}: {', '.join(damaged)} is damaged", partial(_delete, *(path / name for name in damaged))
             )
-        model = path / MODEL
-        if model.exists() and record.status.final and record != best:
-            yield Fault(f"trial {record.number} keeps a model and is not the best", partial(_delete, model))
-    if best is not None and not (folder / "trials" / str(best.number) / MODEL / "model.safetensors").exists():
+
+
+def _of_models(folder: Path, search: Group, confirmation: Group, settings: Settings) -> Iterator[Fault]:
+    """Models that nobody needs, and those that are missing: the winner's is needed, and the best of each entrant."""
+    published, summary = (folder / sweep.PUBLISHED).exists(), sweep.read_summary(folder)
+    confirmed = published and summary is not None and summary["winner"]["folder"].startswith(CONFIRMATION)
+    best = _best(search.records, settings)
+    of_entrants: dict[str | None, dict[int, TrialRecord]] = {}
+    for number, run in confirmation.records.items():
+        of_entrants.setdefault(run.entrant, {})[number] = run
+    needed = {
+        search.noun: [] if confirmed else [best],
+        confirmation.noun: [_best(runs, settings) for runs in of_entrants.values()],
+    }
+    for group in (search, confirmation):
+        for number, record in group.records.items():
+            model = group.folder / str(number) / MODEL
+            if model.exists() and record.status.final and record not in needed[group.noun]:
+                yield Fault(f"{group.noun} {number} keeps a model and is not the best", partial(_delete, model))
+    if published and summary is not None:
+        if not (folder / summary["winner"]["folder"] / MODEL / WEIGHTS).exists():
+            yield Fault(f"the model of the winner, {summary['winner']['folder']}, is missing")
+        return
+    if (
+        best is not None
+        and not confirmation.records
+        and not (search.folder / str(best.number) / MODEL / WEIGHTS).exists()
+    ):
         yield Fault(f"the model of the best trial, {best.number}, is missing")
 
 
@@ -170,39 +212,15 @@ def _of_study(records: dict[int, TrialRecord], study: Study) -> Iterator[Fault]:
             )
 
 
-def _of_tracking(
-    folder: Path, records: dict[int, TrialRecord], settings: Settings, tracking: Tracking
-) -> Iterator[Fault]:
+def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking: Tracking) -> Iterator[Fault]:
     parent = tracking.find_study(settings.study)
     if parent is None:
-        if records:
+        if any(group.records for group in groups):
             yield Fault("MLflow has no run of the study; the sweep's command tells it")
         return
-    runs: dict[int, Any] = {}
-    for run in tracking.children(parent.info.run_id):
-        number = int(run.data.tags[TRIAL])
-        if number in runs:
-            yield Fault(f"trial {number} has two runs in MLflow: {runs[number].info.run_id} and {run.info.run_id}")
-        runs[number] = run
-    for number, record in records.items():
-        run = runs.get(number)
-        tell = partial(_deliver, folder, record, settings, tracking, parent.info.run_id)
-        if run is None:
-            if record.status.final:
-                yield Fault(f"trial {number} has no run in MLflow", tell)
-            continue
-        twice, missing = _points(folder, number, run, tracking)
-        if twice:
-            yield Fault(f"trial {number} has points twice in MLflow: {', '.join(twice)}")
-        status = run.info.status
-        if record.status.final:
-            if status != ENDED[record.status] or missing:
-                yield Fault(f"trial {number} is {record.status}; MLflow says {status}, {missing} points missing", tell)
-        elif status in ("RUNNING", "SCHEDULED"):
-            yield Fault(
-                f"trial {number} is {status} in MLflow, and nobody runs it",
-                partial(tracking.end, run.info.run_id, "KILLED"),
-            )
+    children = tracking.children(parent.info.run_id)
+    for group in groups:
+        yield from _of_runs(folder, group, children, tracking, parent.info.run_id)
     if parent.info.status == "RUNNING":
         yield Fault(
             "the study is RUNNING in MLflow, and nobody runs it",
@@ -213,20 +231,48 @@ def _of_tracking(
             f"the study is finished; MLflow says {parent.info.status}",
             partial(tracking.end, parent.info.run_id, "FINISHED"),
         )
-    yield from _of_champion(settings, tracking, {run.info.run_id for run in runs.values()})
+    yield from _of_champion(settings, tracking, {run.info.run_id for run in children})
 
 
-def _points(folder: Path, number: int, run: Any, tracking: Tracking) -> tuple[list[str], int]:
-    """Metrics with a step twice in MLflow, and how many finite points of the trial's file it lacks."""
+def _of_runs(folder: Path, group: Group, children: list[Any], tracking: Tracking, parent: str) -> Iterator[Fault]:
+    """The MLflow runs of a group."""
+    runs: dict[int, Any] = {}
+    for run in children:
+        if group.tag in run.data.tags:
+            number = int(run.data.tags[group.tag])
+            if number in runs:
+                ids = f"{runs[number].info.run_id} and {run.info.run_id}"
+                yield Fault(f"{group.noun} {number} has two runs in MLflow: {ids}")
+            runs[number] = run
+    for number, record in group.records.items():
+        run, name = runs.get(number), f"{group.noun} {number}"
+        tell = partial(_deliver, folder, group, record, tracking, parent)
+        if run is None:
+            if record.status.final:
+                yield Fault(f"{name} has no run in MLflow", tell)
+            continue
+        twice, missing = _points(group.folder / str(number), run, tracking)
+        if twice:
+            yield Fault(f"{name} has points twice in MLflow: {', '.join(twice)}")
+        status = run.info.status
+        if record.status.final:
+            if status != ENDED[record.status] or missing:
+                yield Fault(f"{name} is {record.status}; MLflow says {status}, {missing} points missing", tell)
+        elif status in ("RUNNING", "SCHEDULED"):
+            yield Fault(
+                f"{name} is {status} in MLflow, and nobody runs it",
+                partial(tracking.end, run.info.run_id, "KILLED"),
+            )
+
+
+def _points(folder: Path, run: Any, tracking: Tracking) -> tuple[list[str], int]:
+    """Metrics with a step twice in MLflow, and how many finite points of the file in `folder` it lacks."""
     there: dict[str, list[int]] = {}
     for name in run.data.metrics:
         there[name] = [metric.step for metric in tracking.client.get_metric_history(run.info.run_id, name)]
     twice = sorted(name for name, steps in there.items() if len(steps) != len(set(steps)))
     wanted = {
-        (name, step)
-        for step, values in read_points(folder / "trials" / str(number))
-        for name, value in values.items()
-        if math.isfinite(value)
+        (name, step) for step, values in read_points(folder) for name, value in values.items() if math.isfinite(value)
     }
     return twice, len(wanted - {(name, step) for name, steps in there.items() for step in steps})
 
@@ -270,13 +316,14 @@ def _best(records: dict[int, TrialRecord], settings: Settings) -> TrialRecord | 
     return next(iter(schedule.complete(records.values(), maximize)), None)
 
 
-def _deliver(folder: Path, record: TrialRecord, settings: Settings, tracking: Tracking, parent: str) -> None:
+def _deliver(folder: Path, group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
     summary = sweep.read_summary(folder)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
-    delivery = Delivery(tracking, settings, tuple(summary["labels"]) if summary else (), parent, folder)
+    labels = tuple(summary["labels"]) if summary else ()
+    delivery = Delivery(tracking, labels, parent)
     try:
-        delivery.put(record)
+        delivery.put(record, group)
         delivery.flush(TELL_SECONDS)
     finally:
         delivery.close(TELL_SECONDS)

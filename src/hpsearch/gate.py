@@ -12,6 +12,7 @@ from hpsearch.paired import Paired
 from hpsearch.settings import PromotionSettings
 
 PERCENT = 100
+EPSILON = 1e-12  # of rounding: a loss of just the margin is allowed
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,12 @@ def decide(
     truths: Sequence[Any],
     challenger: Contender,
     champion: Contender | None,
+    reference: Sequence[Any] | None,
 ) -> Decision:
-    """Apply a rule. Without a champion the challenger must beat the one answer that is right most often.
+    """Apply a rule.
+
+    Without a champion the challenger must beat the one answer that is right most often, and not lose to the reference
+    recipe by more than the rule's margin.
 
     Args:
         rule: of `conf/promotion/`.
@@ -75,6 +80,7 @@ def decide(
         truths: the right answers on test.
         challenger: who wants to be champion.
         champion: who is.
+        reference: what a model of the reference recipe said; None where the challenger is one, or none was trained.
     """
     ours = kind.tallies(truths, challenger.answers, labels)
     if champion is None:
@@ -82,12 +88,18 @@ def decide(
         theirs = kind.tallies(truths, [constant] * len(truths), labels)
         found = paired.compare(theirs, ours, kind.of_sums, metric)
         said = f"the one answer that is right most often ({constant or 'none'!r})"
-        return Decision(rule, (_better(found, said, rule.alpha),), found)
+        checks = [_better(found, said, rule.alpha)]
+        if reference is not None:
+            recipe = kind.tallies(truths, reference, labels)
+            beside = paired.compare(recipe, ours, kind.of_sums, metric)
+            text = f"{_shown(beside, 'the reference recipe')}, and the rule allows {_points(-rule.reference_margin)}"
+            checks.append(Check(beside.difference >= -rule.reference_margin - EPSILON, text))
+        return Decision(rule, tuple(checks), found)
     theirs = kind.tallies(truths, champion.answers, labels)
     found = paired.compare(theirs, ours, kind.of_sums, metric)
     checks = []
     if rule.margin:
-        bound = paired.lower_bound(theirs, ours, kind.of_sums, metric, rule.alpha)
+        bound = float(np.quantile(paired.gains([theirs], [ours], kind.of_sums, metric), rule.alpha))
         text = f"{_shown(found, champion.name)}; at least {_points(bound)} at the level {rule.alpha:g}"
         text += f", and the rule allows {_points(-rule.margin)}"
         checks.append(Check(bound > -rule.margin, text))
@@ -129,7 +141,7 @@ def _by_class(before: Mapping[str, float], now: Mapping[str, float], margin: flo
     for label, recall in before.items():
         change = now[label] - recall
         text = f"recall of {label}: {formats.score(now[label])} against {formats.score(recall)}"
-        yield Check(bool(change >= -margin - np.finfo(float).eps), f"{text}, and the rule allows {_points(-margin)}")
+        yield Check(change >= -margin - EPSILON, f"{text}, and the rule allows {_points(-margin)}")
 
 
 def _points(difference: float) -> str:

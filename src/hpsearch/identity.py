@@ -40,30 +40,44 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     """
     path = folder / IDENTITY
     question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
-    made_by = {"code": _code(), "libraries": _libraries()}
+    made_now = made_by()
     if not path.exists():
-        write_durably(path, json.dumps({**question, **made_by, "forced": []}, indent=1))
+        write_durably(path, json.dumps({**question, **made_now, "forced": []}, indent=1))
         return []
     before = json.loads(path.read_text(encoding="utf-8"))
     forced: list[str] = before.pop("forced", [])
-    if changes := list(_changes({key: before.get(key) for key in question}, question, "")):
+    if differing := list(changes({key: before.get(key) for key in question}, question)):
         raise RequestError(
             f"study {settings.study} was begun with other settings or data, so its trials can't be compared:\n"
-            + "\n".join(f"  - {change}" for change in changes)
+            + "\n".join(f"  - {change}" for change in differing)
             + "\ngive STUDY=<another name>, or the former values"
         )
-    changes = list(_changes({key: before.get(key) for key in made_by}, made_by, ""))
-    if changes and not force:
+    differing = list(changes({key: before.get(key) for key in made_now}, made_now))
+    if differing and not force:
         raise RequestError(
             f"study {settings.study} was begun with other code or libraries, which can change a trial's result:\n"
-            + "\n".join(f"  - {change}" for change in changes)
+            + "\n".join(f"  - {change}" for change in differing)
             + "\ngive STUDY=<another name>, go back to the former versions, or go on all the same with ARGS=--force"
         )
-    if changes:
+    if differing:
         today = datetime.now(UTC).date().isoformat()
-        forced += [f"{today}: {change}" for change in changes]
-        write_durably(path, json.dumps({**question, **made_by, "forced": forced}, indent=1))
+        forced += [f"{today}: {change}" for change in differing]
+        write_durably(path, json.dumps({**question, **made_now, "forced": forced}, indent=1))
     return forced
+
+
+def made_by() -> dict[str, dict[str, str]]:
+    """What decides a trial's result beside settings, data and hardware: our code, and libraries."""
+    return {"code": _code(), "libraries": _libraries()}
+
+
+def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Where two JSON values differ, as `path: before -> now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path.removeprefix('settings.')}: {before!r} -> {now!r}"
 
 
 @functools.cache
@@ -88,12 +102,3 @@ def _is_text(node: ast.stmt) -> bool:
 def _libraries() -> dict[str, str]:
     """Versions without their build: `2.13.0+cpu` is 2.13.0."""
     return {name: importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES}
-
-
-def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
-    """Where two JSON values differ, as `path: before -> now`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        yield f"{path.removeprefix('settings.')}: {before!r} -> {now!r}"

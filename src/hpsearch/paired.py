@@ -4,7 +4,7 @@ Intervals and tests are over examples: they say what other examples of the same 
 models. How much another seed changes a model is no part of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,22 +54,16 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
         of_sums: `Kind.of_sums`.
         metric: one of its keys.
     """
-    n, k = champion.shape
-    both = np.hstack([champion, challenger])
-
-    def gain(sums: Tallies) -> NDArray[np.float64]:
-        return of_sums(sums[..., k:])[metric] - of_sums(sums[..., :k])[metric]
-
-    gains = np.concatenate([gain(sums) for sums in _resampled(both)])
-    low, high = np.percentile(gains, [2.5, 97.5])
+    drawn = gains([champion], [challenger], of_sums, metric)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     alone: tuple[int, int] | None = None
     if metric == "accuracy":
         right = [of_sums(one)[metric] > 0.5 for one in (champion, challenger)]
         alone = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
-    p = mcnemar(*alone) if alone is not None else float((1 + (gains <= 0).sum()) / (1 + len(gains)))
+    p = mcnemar(*alone) if alone is not None else float((1 + (drawn <= 0).sum()) / (1 + len(drawn)))
     return Paired(
         metric=metric,
-        n=n,
+        n=len(champion),
         champion=float(of_sums(champion.sum(0))[metric]),
         challenger=float(of_sums(challenger.sum(0))[metric]),
         low=float(low),
@@ -81,14 +75,23 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
     )
 
 
-def lower_bound(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str, alpha: float) -> float:
-    """What the challenger's gain exceeds with confidence 1 - alpha, by the paired bootstrap."""
-    k = champion.shape[1]
-    gains = [
-        of_sums(sums[..., k:])[metric] - of_sums(sums[..., :k])[metric]
-        for sums in _resampled(np.hstack([champion, challenger]))
-    ]
-    return float(np.quantile(np.concatenate(gains), alpha))
+def gains(
+    champions: Sequence[Tallies], challengers: Sequence[Tallies], of_sums: OfSums, metric: str
+) -> NDArray[np.float64]:
+    """(RESAMPLES,): what the challengers gain over the champions, in the mean over pairs, on resampled examples.
+
+    Args:
+        champions: tallies of some models, on the same examples.
+        challengers: of as many others.
+        of_sums: `Kind.of_sums`.
+        metric: one of its keys.
+    """
+    models, k = len(champions), champions[0].shape[1]
+    means = []
+    for sums in _resampled(np.hstack([*champions, *challengers])):
+        values = of_sums(sums.reshape(len(sums), 2 * models, k))[metric]
+        means.append(values[:, models:].mean(1) - values[:, :models].mean(1))
+    return np.concatenate(means)
 
 
 def mcnemar(challenger_alone: int, champion_alone: int) -> float:

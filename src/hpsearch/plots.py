@@ -73,12 +73,13 @@ def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> I
         yield _chart(series, x, y, NARROW)
 
 
-def answer(records: Sequence[TrialRecord], best: int, test: Mapping[str, Any]) -> Markup:
+def answer(records: Sequence[TrialRecord], summary: Mapping[str, Any]) -> Markup:
     """One number line: validation scores of the complete trials above, the test score with its interval below."""
     complete = {r.number: r.score for r in records if r.status is Status.COMPLETE and r.score is not None}
+    best, test = summary["best"]["trial"], summary["test"]
     x = _axis("", [*complete.values(), test["value"], test["low"], test["high"]])
     svg = _canvas(WIDE, 92, "validation scores of the complete trials; test score with its 95 % interval")
-    _text(svg, 0, 12, "validation of complete trials, the winner ringed", "start", "label")
+    _text(svg, 0, 12, "validation of complete trials, the best ringed", "start", "label")
     for reached in complete.values():
         _line(svg, "tick", _x(x, reached, WIDE), "24", _x(x, reached, WIDE), "38")
     _mark(SubElement(svg, "g", {"class": "best"}), _x(x, complete[best], WIDE), "31", "stopped")
@@ -89,6 +90,13 @@ def answer(records: Sequence[TrialRecord], best: int, test: Mapping[str, Any]) -
     for tick, text in x.ticks(6):
         _text(svg, float(_x(x, tick, WIDE)), 86, text, "middle")
     return Markup(tostring(svg, encoding="unicode"))
+
+
+def expected(values: Sequence[float], metric: str) -> Markup:
+    """Expected best validation score against the number of trials."""
+    points = tuple((float(i), value) for i, value in enumerate(values, 1))
+    series = [Series(points, "best", f"expected best of so many trials, up to {score(values[-1])}")]
+    return _chart(series, _axis("trials", [1, len(values)]), _axis(f"validation {metric}", values), NARROW)
 
 
 # ---- axes

@@ -128,6 +128,7 @@ def _promote(
     if dry_run:
         return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
     version = _registered(tracking, name, run_id, _evidence(tracking, summary) | _tags(decision))
+    client.update_model_version(name, version.version, _description(tracking, run_id, decision))
     client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
@@ -175,6 +176,8 @@ def _compare(
             f"the MLflow run {run_id} has no answers on test; give the sweep's command again to finish it"
         )
     ids, truths, answers = map(list, zip(*table["data"], strict=True))
+    recipe = summary["reference"]  # None where no other than the winner was scored
+    reference = tracking.answers(recipe["run_id"], "test") if recipe is not None else None
     challenger = Contender(
         f"study {summary['study']}", answers, test["megabytes"], test["seconds_per_example"], _hardware(summary)
     )
@@ -192,7 +195,16 @@ def _compare(
             champion.tags.get("hpsearch.hardware"),
         )
         notes = [note, *notes] if note else notes
-    decision = gate.decide(settings.promotion, kind, summary["labels"], test["metric"], truths, challenger, incumbent)
+    decision = gate.decide(
+        settings.promotion,
+        kind,
+        summary["labels"],
+        test["metric"],
+        truths,
+        challenger,
+        incumbent,
+        [row[2] for row in reference["data"]] if reference is not None else None,
+    )
     return decision, notes
 
 
@@ -235,19 +247,43 @@ def _champions_answers(
 
 def _evidence(tracking: Tracking, summary: dict[str, Any]) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
-    digests, test = tracking.digests(summary["mlflow"]["run_id"]), summary["test"]
-    return {
-        "hpsearch.study": summary["study"],
-        "hpsearch.run_id": summary["winner"]["run_id"],
-        "hpsearch.test.metric": test["metric"],
-        "hpsearch.test.value": repr(test["value"]),
-        "hpsearch.test.low": repr(test["low"]),
-        "hpsearch.test.high": repr(test["high"]),
-        "hpsearch.test.examples": str(test["n"]),
-        "hpsearch.model.megabytes": repr(test["megabytes"]),
-        "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
-        "hpsearch.hardware": _hardware(summary),
-    } | {f"hpsearch.digest.{split}": digest for split, digest in digests.items()}
+    lineage: dict[str, str] = summary["lineage"]
+    digests, test, winner = tracking.digests(summary["mlflow"]["run_id"]), summary["test"], summary["winner"]
+    seeds = [str(seed) for standing in summary["confirmation"] for seed in standing["seeds"]]
+    intervals = {
+        f"hpsearch.test.{name}": f"{test['all'][name]!r} [{low!r}, {high!r}]"
+        for name, (low, high) in test["intervals"].items()
+    }
+    return (
+        intervals
+        | lineage
+        | {
+            "hpsearch.study": summary["study"],
+            "hpsearch.study_run_id": summary["mlflow"]["run_id"],
+            "hpsearch.run_id": winner["run_id"],
+            "hpsearch.seed": str(winner["seed"]),
+            "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
+            "hpsearch.hours": repr(round(summary["seconds"]["total"] / 3600, 4)),
+            "hpsearch.license.weights": summary["licenses"]["weights"] or "not stated",
+            "hpsearch.license.data": summary["licenses"]["data"] or "not stated",
+            "hpsearch.test.metric": test["metric"],
+            "hpsearch.test.value": repr(test["value"]),
+            "hpsearch.test.low": repr(test["low"]),
+            "hpsearch.test.high": repr(test["high"]),
+            "hpsearch.test.examples": str(test["n"]),
+            "hpsearch.model.megabytes": repr(test["megabytes"]),
+            "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
+            "hpsearch.hardware": _hardware(summary),
+        }
+        | {f"hpsearch.digest.{split}": digest for split, digest in digests.items()}
+    )
+
+
+def _description(tracking: Tracking, run_id: str, decision: dict[str, Any]) -> str:
+    """The model's card, and why it became champion."""
+    reasons = "\n".join(f"- {reason}" for reason in decision["reasons"])
+    ending = f"\n## Why it became champion\n\n{reasons}\n"
+    return tracking.card(run_id)[: LONGEST - len(ending)] + ending
 
 
 def _tags(decision: dict[str, Any]) -> dict[str, str]:

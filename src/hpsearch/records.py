@@ -135,6 +135,7 @@ class TrialResult:
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None  # rows: true class, columns: predicted class
     fitted: dict[str, Any]  # thresholds, fitted on the validation split; {} before it is scored whole
+    predictions: tuple[Any, ...]  # of each validation example, JSON-able; () before it is scored whole
     reason: str | None  # of a failure
     seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
 
@@ -169,7 +170,14 @@ class TrialRecord:
     fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, stored with the model
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    told: bool = False  # the study and tracking have been told the final status
+    told: bool = False  # tracking has been told the final status
+    entrant: str | None = None  # of a confirmation run: whose
+    seed: int | None = None  # of a confirmation run; a search trial has the study's
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What tells it from others, for people."""
+        return self.params if self.entrant is None else {"of": self.entrant, "seed": self.seed} | self.params
 
     def save(self, folder: Path) -> None:
         """Write beside, fsync, rename: the file is whole or the one before."""

@@ -64,14 +64,16 @@ def write(
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(formats, name) for name in ("score", "count", "value", "duration")}
-    best, test = summary["best"]["trial"], summary["test"]
+    best, test, confirmed = summary["best"]["trial"], summary["test"], summary["confirmation"]
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
         rows=leaderboard(records, settings),
-        winner=next(record for record in records if record.number == best),
+        race=[standing for standing in confirmed if standing["validation"]],
+        lines=list(findings(summary)),
+        expected=plots.expected(summary["expected"], summary["metric"]) if len(summary["expected"]) > 1 else None,
         scores=headings(settings, summary),
         parameters={path: formats.parameter(path) for path in settings.search.space},
-        answer=plots.answer(records, best, test),
+        answer=plots.answer(records, summary),
         confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
         validation=plots.validation(records, settings, best),
         training_loss=plots.training_loss(records, curves, best),
@@ -87,6 +89,35 @@ def write(
     path = folder / "report.html"
     write_durably(path, page)
     return path
+
+
+def findings(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What confirmation and test say beyond the winner's score, a sentence each."""
+    metric, winner, confirmed = summary["metric"], summary["winner"], summary["confirmation"]
+    race = {standing["entrant"]: standing for standing in confirmed}
+    if not confirmed:
+        yield "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+        return
+    own = race[winner["entrant"]]
+    spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
+    runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
+    yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}."
+    if (reference := summary["reference"]) is not None:
+        gain = reference["gain"]
+        yield (
+            f"The reference recipe has test {metric} {formats.score(reference['value'])} on the same examples: the "
+            f"winner gains {formats.points(gain['difference'])} (95 % interval {formats.points(gain['low'])} to "
+            f"{formats.points(gain['high'])})."
+        )
+    elif own["reference"]:
+        yield "The reference recipe is the winner: the search found nothing better."
+    else:
+        yield "No run of the reference recipe is complete, so there is nothing to compare with."
+    if (optimism := summary["optimism"]) is not None:
+        yield (
+            f"The search's best score, {formats.score(optimism['search'])}, was worth "
+            f"{formats.score(optimism['confirmed'])} with fresh seeds: {formats.points(-optimism['difference'])}."
+        )
 
 
 def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[dict[str, Any]]:
@@ -301,6 +332,7 @@ def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Tabl
     yield table
     low, high = formats.score(test["low"]), formats.score(test["high"])
     yield Text(f"95 % interval of {summary['metric']}: {low} to {high}")
+    yield from map(Text, findings(summary))
     if note:
         yield Text(note, style="yellow")
 
@@ -333,7 +365,7 @@ def _split_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of the data as a whole: (name, text)."""
     for name, fact in data.items():
-        if name not in (*SPLITS, "note") and fact not in (None, {}) and not _by_split(fact):
+        if name not in (*SPLITS, "note", "confirmation") and fact not in (None, {}) and not _by_split(fact):
             yield name.replace("_", " "), formats.value(fact)
 
 

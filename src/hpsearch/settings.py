@@ -103,6 +103,8 @@ class TaskSettings(Section):
     packaged: PackagedData | None
     hub: HubData | None
     files: FileData | None
+    license: str | None
+    """Of the data, as their source states it; null: not stated."""
     columns: dict[str, str]
     """Role that the task kind asks for: column of the data. text_classification has text and label,
     multilabel_classification text and labels, question_answering question, context and answers; all may have group,
@@ -176,6 +178,8 @@ class ModelSettings(Section):
     """Checksum of model.safetensors, verified where given."""
     family: str
     """A key of `models.FAMILIES`; it must agree with the model's config.json."""
+    license: str | None
+    """Of the weights, as their source states it; null: not stated."""
     dropout: Probability
     """Of hidden states."""
     attention_dropout: Probability
@@ -306,6 +310,21 @@ class SamplerSettings(Section):
     """Its keyword arguments except seed, which is `seed` + the trial's number."""
 
 
+class ConfirmationSettings(Section):
+    """Runs of the search's best points with fresh seeds, which alone decide who wins."""
+
+    finalists: Annotated[int, Field(ge=0)]
+    """Best points of the search that are run again, beside the reference recipe; 0: none, and the best trial wins."""
+    seeds: Count
+    """Fresh seeds for each, until it clearly loses."""
+    confidence: Share
+    """With which a point must lose to the best one, example by example, to be run no more."""
+    train_factor: Positive
+    """Training examples of these runs, as a multiple of budget.train_examples, as far as there are so many."""
+    reserve: Share
+    """Share of budget.max_hours that the search may not spend."""
+
+
 class BudgetSettings(Section):
     """How much a study may spend, in total, over all runs of the command."""
 
@@ -314,7 +333,7 @@ class BudgetSettings(Section):
     max_trials: Count
     """Search trials in total."""
     max_hours: Positive | None
-    """Hours of search in total."""
+    """Hours of search and confirmation in total."""
     startup_trials: Count
     """Random trials before the sampler learns."""
     train_examples: Count | None
@@ -325,6 +344,7 @@ class BudgetSettings(Section):
     """Part of the validation examples, scored at rungs; null: all."""
     test_examples: Count | None
     """Stratified subset of the test rows; null: all."""
+    confirmation: ConfirmationSettings
 
 
 class PromotionSettings(Section):
@@ -338,6 +358,8 @@ class PromotionSettings(Section):
     """How much less of the task's metric is as good; 0: it must be significantly better."""
     cost: Share | None
     """Share of the champion's size, or of its time an example, that the challenger may take; null: any."""
+    reference_margin: Probability
+    """How much the task's first champion may lose to the reference recipe."""
     class_margin: Share | None
     """How much less of any class may be found; null: any; for classes."""
 
@@ -466,10 +488,13 @@ def comparable(settings: Settings) -> dict[str, Any]:
     The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
     """
     dump = settings.model_dump(mode="json")
+    del dump["model"]["license"], dump["task"]["license"]
     for key in ("study", "promotion", "hardware", "tracking", "storage", "sampler"):
         del dump[key]
     for key in ("name", "max_trials", "max_hours", "startup_trials"):
         del dump["budget"][key]
+    # Runs with more seeds, or of more points, can be compared with those that are there.
+    dump["budget"]["confirmation"] = {"train_factor": settings.budget.confirmation.train_factor}
     return dump
 
 
@@ -498,4 +523,9 @@ def tuples(value: object) -> object:
 
 def from_json(text: str) -> Settings:
     """Settings as `Settings.model_dump_json` wrote them."""
-    return Settings.model_validate(tuples(json.loads(text)))
+    return from_plain(json.loads(text))
+
+
+def from_plain(value: object) -> Settings:
+    """Settings as `Settings.model_dump` gives them in the mode for JSON."""
+    return Settings.model_validate(tuples(value))

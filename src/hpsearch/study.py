@@ -137,6 +137,10 @@ class Study:
             value = trial.score if trial.status is Status.COMPLETE else None
             self.optuna.tell(trial.number, value, STATES[trial.status])
 
+    def hasten(self) -> None:
+        """Be told at once from now on if the database does not answer."""
+        self.hurry = True
+
     def _params(self, frozen: FrozenTrial) -> dict[str, Any]:
         """A trial's parameters; those that it was drawn with and has not shown the study yet are shown."""
         if frozen.state.is_finished():

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,30 @@ from hpsearch import (
     loading,
     metrics,
     models,
-    paired,
+    racing,
     report,
     schedule,
     space,
     tasks,
     training,
 )
-from hpsearch.coordinator import Coordinator, make_plan
+from hpsearch.confirmation import CONFIRMATION, Confirmation, reference, settings_for
+from hpsearch.coordinator import Coordinator
+from hpsearch.crew import Crew
 from hpsearch.delivery import Delivery
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError, redact
 from hpsearch.hardware import Hardware
 from hpsearch.locks import Lock
 from hpsearch.records import TrialRecord, read_points, write_durably
+from hpsearch.scoring import score_test
+from hpsearch.search import TRIALS, Search, make_plan
 from hpsearch.settings import Settings, comparable, digest, possible
 from hpsearch.study import Study, sampler
+from hpsearch.summary import Found, Summary, summarise
 from hpsearch.tracking import Tracking
 from hpsearch.trial import MODEL
 
-Summary = dict[str, Any]
 PUBLISHED = "published.json"  # file of a study whose result MLflow has
 EXAMPLES = 3  # rows that the logged model shows as its input
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
@@ -68,17 +71,18 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
         forced = identity.check(folder, settings, ref, force)
         with contextlib.closing(Study(settings, home)) as study:
             tracking = Tracking(settings, home)
-            coordinator = Coordinator(settings, home, ref, chosen, study)
-            coordinator.load()
+            crew = Crew(settings, home, ref, chosen, study.hasten)
+            search = Search(crew, study)
+            search.load()
             console = Console()
-            if (summary := _finished(coordinator)) is not None:
+            if (summary := _finished(search, corpus, home)) is not None:
                 console.print(
-                    f"study {settings.study} is finished: {len(coordinator.trials)} of {coordinator.plan.max_trials} "
+                    f"study {settings.study} is finished: {len(search.trials)} of {search.plan.max_trials} "
                     f"trials; a larger budget (budget.max_trials=<total>) continues it"
                 )
             else:
-                summary = _run(coordinator, corpus, console, started, tracking, forced)
-            trials = list(coordinator.trials.values())
+                summary = _run(search, corpus, home, console, started, tracking, forced)
+            trials = list(search.trials.values())
             console.print(report.final_table(summary, trials, settings, folder), soft_wrap=True)
             return summary
 
@@ -86,7 +90,8 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
 def run_train(settings: Settings, home: Path) -> Summary:
     """One fine-tune with the settings as they are: a study of one trial without rungs."""
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
-    budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None})
+    confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
+    budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     name = f"{settings.task.name}-{settings.model.name}-train-{digest(comparable(fixed))[:8]}"
     return run_sweep(fixed.model_copy(update={"study": name}), home)
@@ -140,11 +145,13 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
 def disk_bound(settings: Settings, chosen: Hardware) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
-    A checkpoint holds weights and two moments of each in float32; models are the best so far, one that each worker has
-    just completed, and the one that is logged.
+    A checkpoint holds weights and two moments of each in float32; models are the best so far or one of each entrant of
+    the confirmation, one that each worker has just completed, and the one that is logged.
     """
     weights = 4 * models.parameters(settings.model)
-    return schedule.most_checkpoints(make_plan(settings), chosen.workers) * 3 * weights + (2 + chosen.workers) * weights
+    checkpoints = schedule.most_checkpoints(make_plan(settings), chosen.workers)
+    kept = 1 + settings.budget.confirmation.finalists + 1 + chosen.workers
+    return (3 * checkpoints + kept) * weights
 
 
 def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
@@ -175,55 +182,117 @@ class Clock:
         self.last = now
         write_durably(self.path, json.dumps(self.seconds))
 
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """What passes inside is this phase, however it ends; what passed before belongs to the setup."""
+        self.lap("setup")
+        try:
+            yield
+        finally:
+            self.lap(phase)
+
 
 def _run(
-    coordinator: Coordinator,
+    search: Search,
     corpus: data.Corpus,
+    home: Path,
     console: Console,
     started: float,
     tracking: Tracking,
     forced: list[str],
 ) -> Summary:
-    settings, metric = coordinator.settings, coordinator.settings.task.metric
-    clock = Clock(coordinator.folder / "seconds.json", started)
-    resumed = len(coordinator.trials)
-    with Display(console, metric, metrics.DIRECTIONS[metric]) as display, coordinator.staffed():
-        coordinator.display = display
+    settings, crew, metric = search.settings, search.crew, search.settings.task.metric
+    clock = Clock(crew.folder / "seconds.json", started)
+    with Display(console, metric, metrics.DIRECTIONS[metric]) as display, crew.staffed():
+        crew.display = display
         display.phase("data")
-        for note in _notes(coordinator, corpus):
+        for note in _notes(search, corpus):
             display.note(note)
         for change in forced:
             display.note(f"the study goes on although this has changed: {change}")
-        write_settings(coordinator.folder, settings)
-        parent = tracking.open_study(settings.study, settings, coordinator.ref, corpus.facts, forced)
-        coordinator.delivery = Delivery(tracking, settings, coordinator.ref.labels, parent, coordinator.folder)
+        write_settings(crew.folder, settings)
+        parent = tracking.open_study(settings.study, settings, search.ref, corpus.facts, forced)
         clock.lap("setup")
-        display.earlier(trial for trial in coordinator.trials.values() if trial.status.final)
-        display.start(coordinator.plan.max_trials, resumed)
+        delivery = search.delivery = Delivery(tracking, search.ref.labels, parent)
         try:
-            coordinator.settle_memory()
+            crew.settle_memory()
             display.phase("search")
-            try:
-                coordinator.search()
-            finally:
-                clock.lap("search")
-            if not coordinator.complete():
-                raise NoResultError(_no_result(coordinator))
-            coordinator.prune_paused()
+            display.start(search.trials.values(), search.plan.max_trials, search.noun)
+            with clock.timed("search"):
+                search.run()
+            if not search.complete():
+                raise NoResultError(_no_result(search))
+            search.prune_paused()
+            confirmation = _confirmation(search, corpus, home)
+            if confirmation is not None:
+                confirmation.delivery = delivery
+                display.phase("confirmation")
+                display.note(_race(confirmation))
+                display.start(confirmation.trials.values(), None, confirmation.noun)
+                with clock.timed("confirmation"):
+                    confirmation.run()
+                confirmation.tell_all()
+            search.tell_all()
+            found = _found(search, confirmation)
             display.phase("test")
-            test = _score_test(coordinator)
-            clock.lap("test")
+            with clock.timed("test"):
+                test = _score_test(search, confirmation, found)
             display.phase("report")
-            coordinator.tell_all()
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
-            _interrupt(tracking, coordinator.delivery, parent)
+            _interrupt(tracking, delivery, parent)
             raise
-        coordinator.delivery.close(LAST_SECONDS)
-        (coordinator.folder / PUBLISHED).unlink(missing_ok=True)
-        summary = _summary(coordinator, corpus, test, clock, tracking.experiment_id, parent)
-        _publish(coordinator, corpus, summary, test["answers"], tracking)
+        delivery.close(LAST_SECONDS)
+        (crew.folder / PUBLISHED).unlink(missing_ok=True)
+        summary = summarise(search, confirmation, corpus, found, test, clock.seconds, tracking.experiment_id, parent)
+        _publish(search, confirmation, corpus, found, summary, test, tracking)
         clock.lap("report")
     return summary
+
+
+def _confirmation(search: Search, corpus: data.Corpus, home: Path) -> Confirmation | None:
+    """The race of the search's best points, as far as it has come; None where none is to be run."""
+    settings = search.settings
+    if not settings.budget.confirmation.finalists:
+        return None
+    ref = data.prepare(corpus, settings_for(settings), home)
+    entering = racing.entrants(search.complete(), reference(settings), settings.budget.confirmation.finalists)
+    return Confirmation(search.crew, ref, entering, search.hours)
+
+
+def _race(confirmation: Confirmation) -> str:
+    """What is run, for people."""
+    names, seeds = [one.name for one in confirmation.entrants], confirmation.seeds
+    now, before = confirmation.ref.sizes["train"], confirmation.crew.ref.sizes["train"]
+    return (
+        f"confirmation: {', '.join(names)}, each with up to {len(seeds)} fresh seeds on {now:,} training examples "
+        f"(the search had {before:,})"
+    )
+
+
+def _found(search: Search, confirmation: Confirmation | None) -> Found:
+    """Whose model is kept: the best run of the race's winner, or the search's best trial."""
+    if confirmation is None:
+        best = search.complete()[0]
+        return Found(best, f"{TRIALS}/{best.number}", None, None, ())
+    name = confirmation.winner().entrant.name
+    best_run, other = confirmation.best_run(name), confirmation.best_run(racing.REFERENCE)
+    assert best_run is not None, "a winner has a complete run"
+    if name == racing.REFERENCE:
+        other = None
+    return Found(
+        best_run,
+        f"{CONFIRMATION}/{best_run.number}",
+        other,
+        f"{CONFIRMATION}/{other.number}" if other is not None else None,
+        tuple(confirmation.standings()),
+    )
+
+
+def _score_test(search: Search, confirmation: Confirmation | None, found: Found) -> dict[str, Any]:
+    phase: Coordinator = confirmation if confirmation is not None else search
+    settings = [phase.settings_of(one) if one is not None else None for one in (found.winner, found.reference)]
+    assert settings[0] is not None, "there is a winner"
+    return score_test(search.crew, search.ref, found, settings[0], settings[1])
 
 
 def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
@@ -236,20 +305,21 @@ def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
             tracking.interrupt_study(parent)
 
 
-def _finished(coordinator: Coordinator) -> Summary | None:
+def _finished(search: Search, corpus: data.Corpus, home: Path) -> Summary | None:
     """The study's result if nothing is left to do for it."""
-    trials = list(coordinator.trials.values())
-    action = schedule.next_action(coordinator.plan, trials, may_start=True)
-    if not (coordinator.folder / PUBLISHED).exists():
+    trials = list(search.trials.values())
+    action = schedule.next_action(search.plan, trials, may_start=True)
+    if not (search.crew.folder / PUBLISHED).exists():
         return None
-    if isinstance(action, schedule.Done) and all(trial.status.final for trial in trials):
-        return read_summary(coordinator.folder)
-    return None
+    if not isinstance(action, schedule.Done) or not all(trial.status.final for trial in trials):
+        return None
+    confirmation = _confirmation(search, corpus, home)
+    return read_summary(search.crew.folder) if confirmation is None or confirmation.done() else None
 
 
-def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
+def _notes(search: Search, corpus: data.Corpus) -> Iterator[str]:
     """Choices made on the user's behalf, to be printed; tokenises on the way, while the workers start."""
-    settings, ref, chosen = coordinator.settings, coordinator.ref, coordinator.hardware
+    settings, ref, chosen = search.settings, search.ref, search.crew.hardware
     yield (
         f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, "
         f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
@@ -272,113 +342,40 @@ def _notes(coordinator: Coordinator, corpus: data.Corpus) -> Iterator[str]:
                 f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
             )
     if settings.search.space and space.reference(settings) is None:
-        yield f"the reference recipe of {settings.model.name} lies outside the search space and is not tried"
-
-
-def _score_test(coordinator: Coordinator) -> dict[str, Any]:
-    """Score the best trial on test; a reading is counted once and kept, with what the model said."""
-    best, path, ref = coordinator.complete()[0], coordinator.folder / "test.json", coordinator.ref
-    before: dict[str, Any] = {"trial": None, "readings": 0}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    if before["trial"] == best.number:
-        return before
-    scored = coordinator.score(best, "test")
-    kind, rows = tasks.KINDS[coordinator.settings.task.kind], data.load(ref, "test").to_dict()
-    truths, answers = kind.truths(rows, ref.labels), kind.answers(scored.predictions, ref.labels)
-    weights = coordinator.trial_folder(best.number) / MODEL / "model.safetensors"
-    reading = {
-        "trial": best.number,
-        "readings": before["readings"] + 1,
-        "metrics": scored.metrics,
-        "intervals": paired.intervals(kind.tallies(truths, answers, ref.labels), kind.of_sums),
-        "confusion": scored.confusion,
-        "n": len(answers),
-        "digest": ref.digests["test"],
-        "megabytes": weights.stat().st_size / 1e6,
-        "seconds_per_example": scored.seconds / len(answers),
-        "answers": {
-            "columns": ["id", "truth", "answer"],
-            "data": [list(row) for row in zip(rows["id"], truths, answers, strict=True)],
-        },
-    }
-    write_durably(path, json.dumps(reading))
-    return reading
-
-
-def _summary(
-    coordinator: Coordinator,
-    corpus: data.Corpus,
-    test: dict[str, Any],
-    clock: Clock,
-    experiment: str | None,
-    parent: str,
-) -> Summary:
-    settings, ref, trials = coordinator.settings, coordinator.ref, list(coordinator.trials.values())
-    best, metric = coordinator.complete()[0], settings.task.metric
-    counts = Counter(trial.status.value for trial in trials)
-    value, n = test["metrics"][metric], test["n"]
-    low, high = test["intervals"][metric]
-    return {
-        "study": settings.study,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "task": settings.task.name,
-        "model": settings.model.name,
-        "metric": metric,
-        "direction": metrics.DIRECTIONS[metric],
-        "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
-        "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {"params": best.params, "seed": settings.seed, "run_id": best.run_id, "fitted": best.fitted},
-        "confirmation": [],
-        "test": {
-            "metric": metric,
-            "value": value,
-            "low": low,
-            "high": high,
-            "n": n,
-            "all": test["metrics"],
-            "intervals": test["intervals"],
-            "readings": test["readings"],
-            "confusion": test["confusion"],
-            "digest": test["digest"],
-            "megabytes": test["megabytes"],
-            "seconds_per_example": test["seconds_per_example"],
-        },
-        "seconds": {**clock.seconds, "confirmation": 0.0, "total": sum(clock.seconds.values())},
-        "steps": {
-            "trained": sum(trial.step for trial in trials),
-            "all_to_the_end": sum(trial.total_steps for trial in trials),
-        },
-        "data": {
-            **corpus.facts,
-            "source": settings.task.source,
-            "digest": digest(ref.digests),
-            "digests": ref.digests,
-            **ref.sizes,
-        },
-        "labels": list(ref.labels),
-        "hardware": coordinator.hardware.describe(),
-        "mlflow": {"experiment_id": experiment, "run_id": parent},
-    }
+        yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
 
 
 def _publish(
-    coordinator: Coordinator, corpus: data.Corpus, summary: Summary, answers: dict[str, Any], tracking: Tracking
+    search: Search,
+    confirmation: Confirmation | None,
+    corpus: data.Corpus,
+    found: Found,
+    summary: Summary,
+    test: dict[str, Any],
+    tracking: Tracking,
 ) -> None:
     """Write summary and report, log them and the winner's model and answers, and close the parent run."""
-    settings, folder, best = coordinator.settings, coordinator.folder, coordinator.complete()[0]
+    settings, folder = search.settings, search.crew.folder
     write_durably(folder / "summary.json", json.dumps(summary, indent=1))
-    _write_report(folder, settings, [*coordinator.trials.values()], summary)
+    _write_report(folder, settings, [*search.trials.values()], summary)
     plots = folder / "plots"
-    report.optuna_plots(coordinator.study.optuna, plots)
-    model = coordinator.trial_folder(best.number) / MODEL
-    winner = space.apply(settings, best.params)
+    report.optuna_plots(search.study.optuna, plots)
+    phase: Coordinator = confirmation if confirmation is not None else search
+    winner = phase.settings_of(found.winner)
     inputs = tasks.KINDS[settings.task.kind].inputs
     examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
-    tracking.log_winner(best, model, winner, coordinator.ref, examples, card)
-    tracking.log_answers(summary["winner"]["run_id"], "test", answers)
+    tracking.log_winner(found.winner, folder / found.folder / MODEL, winner, search.ref, examples, card)
+    for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
+        if record is not None:
+            tables = {"test": scored["answers"]}
+            if confirmation is not None:
+                tables["validation"] = confirmation.answers(record.number)
+            assert record.run_id is not None, "its phase has been told whole"
+            tracking.log_answers(record.run_id, tables)
     tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
+    if confirmation is not None:
+        search.drop_models()
     write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))
 
 
@@ -387,12 +384,12 @@ def _write_report(folder: Path, settings: Settings, records: list[TrialRecord], 
     return report.write(folder, settings, records, curves, summary)
 
 
-def _no_result(coordinator: Coordinator) -> str:
+def _no_result(search: Search) -> str:
     """Why there is no complete trial, with the reasons of the failed ones."""
-    reasons = Counter(trial.reason for trial in coordinator.trials.values() if trial.reason)
+    reasons = Counter(trial.reason for trial in search.trials.values() if trial.reason)
     said = "; ".join(f"{count} failed: {reason}" for reason, count in reasons.most_common(3))
     return (
-        f"study {coordinator.settings.study} has no complete trial: the budget ended first"
+        f"study {search.settings.study} has no complete trial: the budget ended first"
         + (f" ({said})" if said else "")
         + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
     )

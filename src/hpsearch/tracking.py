@@ -31,10 +31,12 @@ from hpsearch.records import DataRef, Progress, Status, TrialRecord
 from hpsearch.settings import Settings, comparable
 from hpsearch.stores import knock, open_database, out_of_reach
 
-STUDY, TRIAL, STATUS, REASON = "hpsearch.study", "hpsearch.trial", "hpsearch.status", "hpsearch.reason"
+STUDY, STATUS, REASON = "hpsearch.study", "hpsearch.status", "hpsearch.reason"
+TRIAL, CONFIRMATION = "hpsearch.trial", "hpsearch.confirmation"  # number of a search trial, of a confirmation run
 PARENT = "mlflow.parentRunId"
 # Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
 TABLES = "mlflow.loggedArtifacts"
+CARD, ORIGIN = "model_card.md", "origin.json"
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
@@ -144,17 +146,21 @@ class Tracking:
 
     @answered
     def open_trial(self, parent: str, record: TrialRecord, settings: Settings) -> str:
-        """The trial's child run, new or continued, as RUNNING; returns its run id.
+        """The child run of a trial or confirmation run, new or continued, as RUNNING; returns its run id.
 
         A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
         """
+        tag = TRIAL if record.entrant is None else CONFIRMATION
         run = self._run(record.run_id) if record.run_id else None
         if run is None:
             experiment = self.client.get_run(parent).info.experiment_id
-            run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{TRIAL}` = '{record.number}'")
+            run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
         if run is None:
-            tags = {PARENT: parent, TRIAL: str(record.number)}
-            run = self.client.create_run(experiment, run_name=f"trial-{record.number}", tags=tags)
+            tags, name = {PARENT: parent, tag: str(record.number)}, f"trial-{record.number}"
+            if record.entrant is not None:
+                tags |= {"hpsearch.entrant": record.entrant, "hpsearch.seed": str(record.seed)}
+                name = f"confirmation-{record.entrant.replace(' ', '-')}-seed-{record.seed}"
+            run = self.client.create_run(experiment, run_name=name, tags=tags)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
@@ -183,9 +189,14 @@ class Tracking:
 
     @answered
     def finish_trial(
-        self, record: TrialRecord, settings: Settings, labels: tuple[str, ...], curves: Sequence[Progress]
+        self,
+        record: TrialRecord,
+        settings: Settings,
+        labels: tuple[str, ...],
+        curves: Sequence[Progress],
+        origin: dict[str, Any] | None,
     ) -> None:
-        """Log what a trial came to, with pictures, and end its run. Harmless when repeated."""
+        """Log what a trial came to, with pictures and its origin, and end its run. Harmless when repeated."""
         run_id = record.run_id
         assert run_id is not None
         final = dict(record.metrics)
@@ -198,8 +209,18 @@ class Tracking:
             self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
         if (figure := pictures.learning_curves(curves)) is not None:
             self.client.log_figure(run_id, figure, "learning_curves.png")
+        if origin is not None:
+            self.client.log_dict(run_id, origin, ORIGIN)
         self._set_tags(run_id, {STATUS: str(record.status), REASON: record.reason})
         self.client.set_terminated(run_id, ENDED[record.status])
+
+    @answered
+    def origin(self, run_id: str) -> dict[str, Any] | None:
+        """What `finish_trial` was told that the trial came of; None where there is no such run or nothing was told."""
+        if self._run(run_id) is None or ORIGIN not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{ORIGIN}")
+        return found
 
     @answered
     def log_winner(
@@ -227,14 +248,23 @@ class Tracking:
         with open(model_folder / "model.safetensors", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
         self._set_tags(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
+        self.client.log_text(trial.run_id, card, CARD)
         return uri
 
     @answered
-    def log_answers(self, run_id: str, split: str, table: dict[str, Any]) -> None:
-        """Log what a run's model said of each example of a split, as a table that the UI shows."""
-        name = ANSWERS.format(split=split)
-        self.client.log_dict(run_id, table, name)
-        self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"}])})
+    def card(self, run_id: str) -> str:
+        """The model card of a winner's run; nothing where it has none."""
+        if CARD not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return ""
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}"))
+
+    @answered
+    def log_answers(self, run_id: str, tables: dict[str, dict[str, Any]]) -> None:
+        """Log what a run's model said of each example of some splits, as tables that the UI shows."""
+        names = {ANSWERS.format(split=split): table for split, table in tables.items()}
+        for name, table in names.items():
+            self.client.log_dict(run_id, table, name)
+        self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
 
     @answered
     def answers(self, run_id: str, split: str) -> dict[str, Any] | None:
@@ -288,7 +318,7 @@ class Tracking:
 
     @answered
     def children(self, run_id: str) -> list[Any]:
-        """The runs of a study's trials."""
+        """The runs of a study's trials and of its confirmation."""
         experiment = self.client.get_run(run_id).info.experiment_id
         found, token = [], None
         while token != "":
@@ -327,7 +357,7 @@ class Tracking:
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no run, no id of one
                 return None
             raise
         return run if run.info.lifecycle_stage == "active" else None

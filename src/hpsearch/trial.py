@@ -208,6 +208,7 @@ class _Trial:
             metrics=_validation(scores.metrics) if scores else {},
             confusion=scores.confusion if scores else None,
             fitted=scores.fitted if scores else {},
+            predictions=scores.predictions if scores else (),
             reason=reason,
             seconds=dict(self.spent),
         )

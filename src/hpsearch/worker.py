@@ -59,7 +59,7 @@ def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) ->
         if checkpoints.disk_full(request.folder):
             return NoRoom(request.number)
         reason = f"{type(error).__name__}: {error}"
-        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, reason, {})
+        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, (), reason, {})
 
 
 def _line(connection: Connection) -> Line:

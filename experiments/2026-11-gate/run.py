@@ -1,0 +1,116 @@
+"""How often the gate errs, what it can see, and whether intervals cover: simulated test sets. Writes table.md.
+
+python run.py [--repeats 4000]; about six minutes on one core. Two models are a population of examples of which both,
+one or none has each right; a test set is drawn from it, and the project's own functions judge it.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpsearch import paired
+from hpsearch.metrics import wilson
+from hpsearch.tasks import KINDS
+
+HERE = Path(__file__).parent
+ALPHA = 0.025
+SIZES = (500, 1_000, 2_500, 5_000, 10_000, 25_000)
+GAINS = (0.005, 0.01, 0.02, 0.03)
+DIFFER = (0.06, 0.12)  # share of examples that one alone has right
+ACCURACY = 0.87
+SPREAD = 0.004  # of one recipe's true accuracy over seeds
+LABELS = ("no", "yes")
+KIND = KINDS["text_classification"]
+
+mcnemar = functools.cache(paired.mcnemar)
+
+
+def passes(rng: np.random.Generator, repeats: int, n: int, differ: float, gain: NDArray[np.float64]) -> float:
+    """Share of test sets on which the challenger passes; `gain` is the true one, of each repeat."""
+    alone = np.clip((differ + gain) / 2, 0, 1), np.clip((differ - gain) / 2, 0, 1)
+    rest = 1 - alone[0] - alone[1]
+    counts = rng.multinomial(n, np.column_stack([*alone, rest]))
+    return float(np.mean([mcnemar(int(ours), int(theirs)) <= ALPHA for ours, theirs, _ in counts]))
+
+
+def passes_by_f1(rng: np.random.Generator, repeats: int, n: int, differ: float) -> float:
+    """The same for macro F1 of equal models: (truth, champion, challenger) of two classes, errors alike in both."""
+    both_wrong = 1 - ACCURACY - differ / 2
+    cells, chances = [], []
+    for truth, other in (LABELS, LABELS[::-1]):
+        for champion, challenger, chance in (
+            (truth, truth, ACCURACY - differ / 2),
+            (truth, other, differ / 2),
+            (other, truth, differ / 2),
+            (other, other, both_wrong),
+        ):
+            cells.append((truth, champion, challenger))
+            chances.append(chance / 2)
+    passed = 0
+    truths, *models = zip(*cells, strict=True)
+    of_cells = [KIND.tallies(truths, said, LABELS) for said in models]
+    for counts in rng.multinomial(n, chances, size=repeats):
+        champion, challenger = (np.repeat(one, counts, axis=0) for one in of_cells)
+        passed += paired.compare(champion, challenger, KIND.of_sums, "f1").p <= ALPHA
+    return passed / repeats
+
+
+def covered(rng: np.random.Generator, repeats: int, n: int, accuracy: float) -> float:
+    """Share of test sets whose interval holds the population's accuracy."""
+    bounds = [wilson(int(right), n) for right in rng.binomial(n, accuracy, size=repeats)]
+    return float(np.mean([low <= accuracy <= high for low, high in bounds]))
+
+
+def share(found: float, repeats: int) -> str:
+    """With its Monte-Carlo standard error."""
+    return f"{100 * found:.1f} ± {100 * np.sqrt(found * (1 - found) / repeats):.1f}"
+
+
+def main(repeats: int) -> None:
+    rng = np.random.default_rng(0)
+    lines = [
+        f"{repeats:,} repeats a cell; one-sided alpha {ALPHA}; in per cent ± Monte-Carlo standard error",
+        "",
+        "Two models that are equal on the population: how often the challenger is promoted",
+        "",
+        "| test examples | accuracy, 6 % of answers differ | accuracy, 12 % differ | F1, 6 % differ "
+        "| two runs of one recipe, seed spread 0.4 points, 6 % differ |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for n in SIZES:
+        equal = [share(passes(rng, repeats, n, differ, np.zeros(repeats)), repeats) for differ in DIFFER]
+        f1 = share(passes_by_f1(rng, repeats, n, DIFFER[0]), repeats) if n <= 5_000 else ""
+        seeds = rng.normal(0, SPREAD * np.sqrt(2), size=repeats)
+        spread = share(passes(rng, repeats, n, DIFFER[0], seeds), repeats)
+        lines.append(f"| {n:,} | {' | '.join(equal)} | {f1} | {spread} |")
+    for differ in DIFFER:
+        lines += [
+            "",
+            f"A challenger that is better on the population, {differ:.0%} of answers differ: how often it is promoted",
+            "",
+            f"| test examples | {' | '.join(f'by {100 * gain:g} points' for gain in GAINS)} |",
+            f"| --- |{' --- |' * len(GAINS)}",
+        ]
+        for n in SIZES:
+            found = [share(passes(rng, repeats, n, differ, np.full(repeats, gain)), repeats) for gain in GAINS]
+            lines.append(f"| {n:,} | {' | '.join(found)} |")
+    lines += [
+        "",
+        "95 % intervals over examples: how often they hold the population's accuracy",
+        "",
+        "| test examples | accuracy 0.80 | 0.87 | 0.95 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for n in (500, 2_500):
+        found = [share(covered(rng, repeats, n, accuracy), repeats) for accuracy in (0.80, 0.87, 0.95)]
+        lines.append(f"| {n:,} | {' | '.join(found)} |")
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=4000)
+    main(parser.parse_args().repeats)

@@ -1,0 +1,107 @@
+"""Who is run again with fresh seeds, how long each stays in the race, and who wins. Pure functions over runs.
+
+Scores of the search decide who enters; only the fresh runs decide who wins. All that are in the race share their
+seeds, and are compared example by example, so what an example is worth cancels out. Who clearly loses to the best is
+run no more, as in racing (Maron and Moore 1997).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from hpsearch import paired
+from hpsearch.paired import OfSums, Tallies
+from hpsearch.records import TrialRecord
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A point that is run again."""
+
+    name: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A confirmation run that is complete."""
+
+    seed: int
+    score: float  # on validation, more is better
+    tallies: Tallies  # (validation examples, k)
+    cost: float  # training examples, each as often as it was seen
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides who stays."""
+
+    of_sums: OfSums
+    metric: str
+    confidence: float
+
+
+def entrants(best_first: Sequence[TrialRecord], reference: dict[str, Any], finalists: int) -> list[Entrant]:
+    """The best complete trials of the search and the reference recipe, which is one of them or comes last."""
+    found = [
+        Entrant(REFERENCE if trial.params == reference else f"trial {trial.number}", trial.params)
+        for trial in best_first[:finalists]
+    ]
+    if REFERENCE not in [entrant.name for entrant in found]:
+        found.append(Entrant(REFERENCE, reference))
+    return found
+
+
+def out(
+    runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], rule: Rule, ended: Mapping[str, int]
+) -> dict[str, int]:
+    """Who is out of the race, and after how many seeds.
+
+    Args:
+        runs: of each entrant, as far as they are there; the order of entrants does not matter.
+        seeds: of the rounds, in their order.
+        rule: says when somebody clearly loses.
+        ended: who failed, and after how many seeds.
+    """
+    left = dict(ended)
+    for done in range(1, len(seeds)):  # after the last round nobody need be spared another
+        racing = {name: _first(found, seeds[:done]) for name, found in runs.items() if left.get(name, done) >= done}
+        if not racing or any(len(found) < done for found in racing.values()):
+            break  # the round is not over
+        best = _ranked(racing)[0]
+        for name, found in racing.items():
+            if name not in left and name != best and _loses(found, racing[best], rule):
+                left[name] = done
+    return left
+
+
+def winner(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> str | None:
+    """The best mean wins, of equal ones the smallest spread, then the least cost; None if nobody has run."""
+    racing = {name: _first(found, seeds) for name, found in runs.items() if name not in out and found}
+    shared = min((len(found) for found in racing.values()), default=0)  # the last round may be cut off
+    return _ranked({name: found[:shared] for name, found in racing.items()})[0] if racing else None
+
+
+def _first(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
+    by_seed = {run.seed: run for run in runs}
+    return [by_seed[seed] for seed in seeds if seed in by_seed]
+
+
+def _ranked(racing: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Best first."""
+
+    def order(name: str) -> tuple[float, float, float, str]:
+        scores = [run.score for run in racing[name]]
+        return -fmean(scores), pstdev(scores), fmean(run.cost for run in racing[name]), name
+
+    return sorted(racing, key=order)
+
+
+def _loses(runs: Sequence[Run], best: Sequence[Run], rule: Rule) -> bool:
+    drawn = paired.gains([run.tallies for run in best], [run.tallies for run in runs], rule.of_sums, rule.metric)
+    return bool(np.quantile(drawn, (1 + rule.confidence) / 2) < 0)

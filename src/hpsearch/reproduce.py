@@ -1,0 +1,91 @@
+"""A tracked trial once more, from what its MLflow run has recorded: does it come to the same?"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hpsearch import data, hardware, identity
+from hpsearch.errors import FaultsFound, NoResultError, RequestError
+from hpsearch.hardware import Hardware
+from hpsearch.records import Decision, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.settings import Settings, from_plain
+from hpsearch.tracking import Tracking
+from hpsearch.workers import Lost, Worker, wait_for
+
+
+def reproduce(settings: Settings, home: Path, run_id: str) -> str:
+    """Train a trial or a confirmation run again, and compare what it comes to; returns that, for the user.
+
+    Nothing is recorded, and test is not scored.
+
+    Args:
+        settings: say where MLflow is.
+        home: the state folder; prepared data are shared with it.
+        run_id: of the trial's MLflow run.
+
+    Raises:
+        RequestError: the run holds nothing to go by, or the data can't be read.
+        FaultsFound: it comes to something else; what differs from then is said.
+        NoResultError: the worker ended.
+    """
+    origin = Tracking(settings, home).origin(run_id)
+    if origin is None:
+        raise RequestError(
+            f"{run_id}: is no run of a trial that ended complete or pruned in {settings.tracking.uri or home}; "
+            "give the id of a child run of a study (MLflow's page of the run shows it)"
+        )
+    own = from_plain(origin["settings"])
+    here = _hardware(own, origin["hardware"])
+    ref = data.prepare(data.read(own), own, home)
+    now = {"data": ref.digests, "hardware": here.describe()} | identity.made_by()
+    then = {"data": origin["digests"], **{key: origin[key] for key in ("hardware", "code", "libraries")}}
+    differs = [f"  differs: {change}" for change in identity.changes(then, now)]
+    folder = Path(tempfile.mkdtemp(prefix="reproduce-", dir=home))
+    try:
+        found = _train(TrialSpec(0, own, ref, folder), here, origin, folder / "worker.log")
+    finally:
+        shutil.rmtree(folder)
+    wanted: dict[str, float] = origin["metrics"]
+    unequal = [
+        f"  {name}: {value!r} then, {found.get(name)!r} now"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+    if unequal:
+        causes = differs or ["  nothing is known to differ: data, code, libraries and hardware are the same"]
+        raise FaultsFound("\n".join([f"run {run_id} comes to something else:", *unequal, *causes]))
+    return "\n".join([f"run {run_id} comes to the same, bit for bit: {len(wanted)} metrics", *differs])
+
+
+def _hardware(own: Settings, then: dict[str, Any]) -> Hardware:
+    """As it was, or what there is where that can't be had."""
+    asked = {key: then[key] for key in ("device", "precision", "threads", "compile")} | {"workers": 1}
+    try:
+        return hardware.resolve(own.hardware.model_copy(update=asked))
+    except RequestError:
+        return hardware.resolve(own.hardware.model_copy(update={"workers": 1}))
+
+
+def _train(spec: TrialSpec, here: Hardware, origin: dict[str, Any], log: Path) -> dict[str, float]:
+    """The metrics of the last point that the trial had come to: its end, or the rung at which it was pruned."""
+    worker = Worker(0, here, log)
+    found: dict[str, float] = {}
+    try:
+        worker.give(spec)
+        while worker.trial is not None:
+            for ready in wait_for([worker], timeout_seconds=1.0):
+                message = ready.receive()
+                if isinstance(message, RungReport):
+                    found = message.metrics
+                    last = origin["status"] == Status.PRUNED and message.rung >= origin["rung"]
+                    worker.answer(Decision.STOP if last else Decision.CONTINUE)
+                elif isinstance(message, TrialResult):
+                    if message.status is Status.FAILED:
+                        raise FaultsFound(f"the trial fails now: {message.reason}")
+                    found |= message.metrics
+                elif isinstance(message, Lost):
+                    raise NoResultError(f"the worker ended: {log.read_text()[-500:]}")
+    finally:
+        worker.end(timeout_seconds=5.0)
+    return found

@@ -1,0 +1,76 @@
+"""Test is scored here and nowhere else: once a choice, the winner and the reference recipe on the same examples."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from hpsearch import data, paired
+from hpsearch.crew import Crew
+from hpsearch.records import DataRef, ScoreSpec, TrialRecord, write_durably
+from hpsearch.settings import Settings
+from hpsearch.summary import Found
+from hpsearch.tasks import KINDS
+from hpsearch.trial import MODEL
+
+TEST = "test.json"  # file of a study
+
+
+def score_test(
+    crew: Crew, ref: DataRef, found: Found, settings: Settings, reference: Settings | None
+) -> dict[str, Any]:
+    """The study's reading of test: counted once a choice and kept, with what the models said.
+
+    Args:
+        crew: of the study.
+        ref: the data.
+        found: whose models are scored.
+        settings: of the winner.
+        reference: of the other model, where there is one.
+
+    Returns:
+        `of` (the folders of the models), `readings`, `n`, `digest`, `winner` and `reference` with their metrics,
+        intervals and answers, and `gain`: the paired comparison of the two.
+    """
+    path, of = crew.folder / TEST, [found.folder, found.reference_folder]
+    before: dict[str, Any] = {"of": None, "readings": 0}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    if before["of"] == of:
+        return before
+    rows, kind = data.load(ref, "test").to_dict(), KINDS[settings.task.kind]
+    truths = kind.truths(rows, ref.labels)
+
+    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[dict[str, Any], paired.Tallies]:
+        model = crew.folder / folder / MODEL
+        said = crew.score(ScoreSpec(record.number, settings, ref, model, "test", record.fitted))
+        answers = kind.answers(said.predictions, ref.labels)
+        tallies = kind.tallies(truths, answers, ref.labels)
+        return {
+            "metrics": said.metrics,
+            "intervals": paired.intervals(tallies, kind.of_sums),
+            "confusion": said.confusion,
+            "megabytes": (model / "model.safetensors").stat().st_size / 1e6,
+            "seconds_per_example": said.seconds / len(answers),
+            "answers": {
+                "columns": ["id", "truth", "answer"],
+                "data": [list(row) for row in zip(rows["id"], truths, answers, strict=True)],
+            },
+        }, tallies
+
+    winner, ours = scored(found.winner, found.folder, settings)
+    other = gain = None
+    if found.reference is not None and found.reference_folder is not None and reference is not None:
+        other, theirs = scored(found.reference, found.reference_folder, reference)
+        compared = paired.compare(theirs, ours, kind.of_sums, settings.task.metric)
+        gain = asdict(compared) | {"difference": compared.difference}
+    reading = {
+        "of": of,
+        "readings": before["readings"] + 1,
+        "n": len(truths),
+        "digest": ref.digests["test"],
+        "winner": winner,
+        "reference": other,
+        "gain": gain,
+    }
+    write_durably(path, json.dumps(reading))
+    return dict(json.loads(path.read_text(encoding="utf-8")))

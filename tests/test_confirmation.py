@@ -1,0 +1,272 @@
+"""Sweeps with a confirmation: fresh seeds decide, the model kept is a fresh one, and nothing is lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+import make
+import tiny
+import tracked
+from hpsearch import sweep
+from hpsearch.confirmation import Confirmation
+from hpsearch.coordinator import Coordinator
+from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused
+from hpsearch.fsck import fsck
+from hpsearch.promotion import promote
+from hpsearch.records import Status, TrialRecord, read_points
+from hpsearch.settings import Settings
+from hpsearch.tracking import Tracking
+from hpsearch.workers import Worker
+
+OVERRIDES = (
+    "budget.max_trials=4",
+    "budget.startup_trials=3",
+    "search.space.train.learning_rate.low=0.008",
+    "search.space.train.learning_rate.high=0.03",
+    "search.space.train.batch_size.choices=[16]",
+    "search.space.train.epochs.choices=[6,8]",
+    "search.keep=0.5",
+    "train.epochs=8",
+    "budget.train_examples=64",
+    "budget.confirmation.finalists=2",
+    "budget.confirmation.seeds=2",
+    "budget.confirmation.confidence=0.999999",  # who loses a round by chance stays
+    "budget.confirmation.train_factor=2.0",
+)
+
+
+@dataclass
+class Done:
+    settings: Settings
+    home: Path
+    summary: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "studies" / self.settings.study
+
+    def runs(self) -> list[TrialRecord]:
+        found = [TrialRecord.load(path.parent) for path in self.folder.glob("confirmation/*/trial.json")]
+        return sorted(found, key=lambda run: run.number)
+
+    def tracking(self) -> Tracking:
+        return Tracking(self.settings, self.home)
+
+    def outcome(self) -> Any:
+        """All of a summary that a repetition must give again."""
+        timeless = json.loads(json.dumps(self.summary))
+        for key in ("finished", "seconds", "mlflow"):
+            del timeless[key]
+        for standing in timeless["confirmation"]:
+            del standing["seconds"], standing["run_ids"]
+        del timeless["winner"]["run_id"], timeless["test"]["seconds_per_example"]
+        (timeless["reference"] or {}).pop("run_id", None)
+        return timeless
+
+
+def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -> tuple[Settings, Path]:
+    csv = tiny.write_csv(root / "toy.csv", n=190)
+    return make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides), tracked.new_home(root / "home")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Done:
+    settings, home = request_of(tmp_path_factory.mktemp("confirmed"), tiny_model)
+    return Done(settings, home, sweep.run_sweep(settings, home))
+
+
+def test_every_entrant_is_run_with_the_same_fresh_seeds(done: Done) -> None:
+    standings = done.summary["confirmation"]
+    assert {one["entrant"] for one in standings} >= {"reference"}
+    assert len(standings) in (2, 3)
+    assert [one["seeds"] for one in standings] == [[1, 2]] * len(standings)
+    assert sum(one["reference"] for one in standings) == 1
+    runs = done.runs()
+    assert len(runs) == 2 * len(standings)
+    assert {run.seed for run in runs} == {1, 2} != {done.settings.seed}
+    assert all(run.status is Status.COMPLETE and run.rungs == {} and run.told for run in runs)
+    # 114 training examples in place of the search's 64: longer schedules for the same parameters.
+    assert done.summary["data"]["confirmation"] == 114 > done.summary["data"]["train"] == 64
+    assert done.summary["steps"]["confirmation"] == sum(run.step for run in runs)
+
+
+def test_the_fresh_runs_decide_and_the_winner_is_one_of_them(done: Done) -> None:
+    summary, standings = done.summary, done.summary["confirmation"]
+    best = max(standings, key=lambda one: one["mean"])
+    winner = summary["winner"]
+    assert next(one for one in standings if one["entrant"] == winner["entrant"])["mean"] == best["mean"]
+    run = TrialRecord.load(done.folder / winner["folder"])
+    assert (run.entrant, run.seed, run.run_id) == (winner["entrant"], winner["seed"], winner["run_id"])
+    assert run.score == max(r.score or 0 for r in done.runs() if r.entrant == winner["entrant"])
+    assert (done.folder / winner["folder"] / "model" / "model.safetensors").exists()
+    assert not list(done.folder.glob("trials/*/model"))
+    assert len(list(done.folder.glob("confirmation/*/model"))) == len(standings)
+    optimism = summary["optimism"]
+    assert optimism["difference"] == optimism["search"] - optimism["confirmed"]
+    assert optimism["search"] == summary["best"]["validation"]
+    assert summary["expected"] == sorted(summary["expected"])
+
+
+def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
+    tracking = done.tracking()
+    children = tracking.children(done.summary["mlflow"]["run_id"])
+    fresh = {run.info.run_name: run for run in children if "hpsearch.confirmation" in run.data.tags}
+    assert len(children) == 4 + len(done.runs())
+    assert set(fresh) == {
+        f"confirmation-{run.entrant.replace(' ', '-')}-seed-{run.seed}" for run in done.runs() if run.entrant
+    }
+    assert {run.info.status for run in fresh.values()} == {"FINISHED"}
+    winner = done.summary["winner"]
+    run = tracking.client.get_run(winner["run_id"])
+    assert run.data.params["train.learning_rate"] == str(winner["params"]["train.learning_rate"])
+    for split, n in (("validation", 38), ("test", 38)):
+        table = tracking.answers(winner["run_id"], split)
+        assert table is not None
+        assert len(table["data"]) == n
+    mlflow.set_tracking_uri(tracking.uri)
+    assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
+
+
+def test_test_is_read_once_for_winner_and_reference(done: Done) -> None:
+    reading = json.loads((done.folder / "test.json").read_text())
+    assert reading["readings"] == done.summary["test"]["readings"] == 1
+    if done.summary["winner"]["entrant"] == "reference":
+        assert reading["reference"] is done.summary["reference"] is None
+    else:
+        gain = done.summary["reference"]["gain"]
+        assert gain["challenger"] == done.summary["test"]["value"]
+        assert gain["champion"] == done.summary["reference"]["value"]
+        ids = [[row[0] for row in reading[side]["answers"]["data"]] for side in ("winner", "reference")]
+        assert ids[0] == ids[1]
+
+
+def test_report_and_fsck_know_the_confirmation(done: Done) -> None:
+    page = (done.folder / "report.html").read_text()
+    assert "<h2>Confirmation</h2>" in page
+    assert "with fresh seeds" in page
+    assert fsck(done.settings, done.home, repair=False) == f"{done.settings.study}: clean"
+
+
+def test_a_finished_study_starts_nothing(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "__init__", lambda *_: pytest.fail("a worker was started"))
+    assert sweep.run_sweep(done.settings, done.home)["finished"] == done.summary["finished"]
+
+
+def test_a_larger_budget_and_more_seeds_reuse_the_runs_that_are_there(done: Done, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
+    before = {(run.entrant, run.seed): run for run in done.runs()}
+    confirmation = done.settings.budget.confirmation.model_copy(update={"seeds": 3})
+    budget = done.settings.budget.model_copy(update={"max_trials": 5, "confirmation": confirmation})
+    settings = done.settings.model_copy(update={"budget": budget})
+    more = Done(settings, home, sweep.run_sweep(settings, home))
+    standings = more.summary["confirmation"]
+    assert [one["seeds"] for one in standings] == [[1, 2, 3]] * len(standings)
+    kept = [run for run in more.runs() if (run.entrant, run.seed) in before]
+    assert [run.score for run in kept] == [before[run.entrant, run.seed].score for run in kept]
+    assert [run.seconds for run in kept] == [before[run.entrant, run.seed].seconds for run in kept], "run again"
+    assert (more.folder / more.summary["winner"]["folder"] / "model" / "model.safetensors").exists()
+    assert more.summary["test"]["readings"] in (1, 2)
+    assert fsck(settings, home, repair=False).endswith("clean")
+
+
+class Dies(Exception):
+    """The command ends at once, as if killed."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["_ended", "_points", "_give"])
+def test_an_interrupted_confirmation_goes_on(
+    place: str, done: Done, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    original, calls = getattr(Coordinator, place), []
+
+    def dying(self: Coordinator, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self, Confirmation):
+            calls.append(1)
+            if len(calls) == 3:
+                raise Dies
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Coordinator, place, dying)
+    with pytest.raises(Dies):
+        sweep.run_sweep(settings, home)
+    monkeypatch.undo()
+    again = Done(settings, home, sweep.run_sweep(settings, home))
+    expected = done.outcome()
+    for key in ("data", "lineage"):  # another file
+        expected[key] = again.outcome()[key]
+    assert again.outcome() == expected
+    for run in again.runs():
+        steps = [
+            step
+            for step, values in read_points(again.folder / "confirmation" / str(run.number))
+            if "train_loss" in values
+        ]
+        assert steps == sorted(set(steps))
+    assert fsck(settings, home, repair=False).endswith("clean")
+
+
+def test_a_model_that_is_gone_is_trained_once_more(done: Done, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
+    folder = home / "studies" / done.settings.study / done.summary["winner"]["folder"]
+    weights = (folder / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder / "model")
+    with pytest.raises(FaultsFound, match=r"the model of the winner, confirmation/\d, is missing"):
+        fsck(done.settings, home, repair=False)
+    again = Done(done.settings, home, sweep.run_sweep(done.settings, home))
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights
+    assert again.outcome() == done.outcome()
+
+
+@pytest.mark.slow
+def test_without_time_the_first_round_is_run_all_the_same(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    monkeypatch.setattr(Confirmation, "_spent", lambda *_: True)
+    short = Done(settings, home, sweep.run_sweep(settings, home))
+    assert all(one["seeds"] == [1] for one in short.summary["confirmation"])
+    assert sweep.run_sweep(settings, home)["finished"] == short.summary["finished"], "there is no time for more"
+
+
+@pytest.mark.slow
+def test_runs_that_all_fail_give_no_result(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    ended = Confirmation._ended
+
+    def failing(self: Confirmation, result: Any) -> None:
+        fields = {"status": Status.FAILED, "reason": "made to fail", "score": None}
+        ended(self, type(result)(**(vars(result) | fields)))
+
+    monkeypatch.setattr(Confirmation, "_ended", failing)
+    with pytest.raises(NoResultError, match=r"no confirmation run that is complete \(made to fail\)"):
+        sweep.run_sweep(settings, home)
+
+
+def test_the_first_champion_must_not_lose_to_the_reference(done: Done, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
+    other = next(run for run in done.runs() if run.run_id != done.summary["winner"]["run_id"])
+    tracking = Tracking(done.settings, home)
+    table = tracking.answers(done.summary["winner"]["run_id"], "test")
+    assert table is not None
+    assert other.run_id is not None
+    perfect = [[one, truth, truth] for one, truth, _ in table["data"]]
+    flawed = [[one, truth, "negative" if i < 8 else truth] for i, (one, truth, _) in enumerate(table["data"])]
+    tracking.log_answers(other.run_id, {"test": table | {"data": perfect}})
+    tracking.log_answers(done.summary["winner"]["run_id"], {"test": table | {"data": flawed}})
+    path = home / "studies" / done.settings.study / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": {"run_id": other.run_id}}))
+    with pytest.raises(PromotionRefused, match=r"failed: accuracy 0\.\d+ against 1\.000 of the reference recipe"):
+        promote(done.settings, home)

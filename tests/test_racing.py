@@ -1,0 +1,96 @@
+"""Who is run again, who is out, who wins: without training anything."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpsearch.racing import Entrant, Rule, Run, entrants, out, winner
+from hpsearch.records import Status, TrialRecord
+from hpsearch.tasks import KINDS
+
+KIND = KINDS["text_classification"]
+RULE = Rule(KIND.of_sums, "accuracy", 0.95)
+N = 200
+SEEDS = (1, 2, 3)
+
+
+def trial(number: int, score: float) -> TrialRecord:
+    return TrialRecord(number, {"train.learning_rate": number / 100}, Status.COMPLETE, score=score)
+
+
+def run(seed: int, wrong: int, first: int = 0, cost: float = 1.0) -> Run:
+    """One that has this many of 200 examples wrong, from this one on."""
+    said = ["no" if first <= i < first + wrong else "yes" for i in range(N)]
+    return Run(seed, 1 - wrong / N, KIND.tallies(["yes"] * N, said, ("no", "yes")), cost)
+
+
+def test_the_best_enter_and_the_reference_always_does() -> None:
+    best = [trial(4, 0.9), trial(0, 0.8), trial(2, 0.7)]
+    reference = {"train.learning_rate": 0.0}
+    assert [one.name for one in entrants(best, reference, 1)] == ["trial 4", "reference"]
+    assert [one.name for one in entrants(best, reference, 2)] == ["trial 4", "reference"]  # trial 0 is the reference
+    assert [one.name for one in entrants(best, reference, 3)] == ["trial 4", "reference", "trial 2"]
+    assert entrants(best, {}, 1)[-1] == Entrant("reference", {})
+    assert [one.name for one in entrants(best[:1], reference, 5)] == ["trial 4", "reference"]
+
+
+def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:
+    runs = {"a": [run(1, 10)], "b": [run(1, 60, first=50)], "c": [run(1, 12, first=5)]}
+    assert out(runs, SEEDS, RULE, {}) == {"b": 1}
+    assert out({**runs, "c": []}, SEEDS, RULE, {}) == {}  # c has not run: the round is not over
+    assert out({**runs, "c": []}, SEEDS, RULE, {"c": 0}) == {"b": 1, "c": 0}  # it never will
+    runs = {"a": [run(1, 10), run(2, 10)], "b": [run(1, 60, first=50)], "c": [run(1, 12), run(2, 50)]}
+    assert out(runs, SEEDS, RULE, {}) == {"b": 1, "c": 2}
+
+
+def test_nobody_is_out_after_the_last_round() -> None:
+    runs = {"a": [run(seed, 10) for seed in SEEDS], "b": [run(1, 10), run(2, 10), run(3, 190)]}
+    assert out(runs, SEEDS, RULE, {}) == {}
+    assert winner(runs, SEEDS, {}) == "a"
+
+
+@pytest.mark.parametrize(
+    ("runs", "won"),
+    [
+        ({"a": [run(1, 10), run(2, 30)], "b": [run(1, 12), run(2, 20)]}, "b"),  # the mean, not the best run
+        ({"a": [run(1, 10), run(2, 30)], "b": [run(1, 20), run(2, 20)]}, "b"),  # of equal means the smaller spread
+        ({"a": [run(1, 20)], "b": [run(1, 20, cost=0.5)]}, "b"),  # then the cheaper one
+        ({"a": [run(1, 10)], "b": [run(1, 12), run(2, 0)]}, "a"),  # a round that was cut off does not count
+        ({"a": [], "b": [run(1, 90)]}, "b"),
+        ({"a": []}, None),
+    ],
+)
+def test_the_winner(runs: Any, won: str | None) -> None:
+    assert winner(runs, (1, 2), {}) == won
+
+
+def test_who_is_out_does_not_win() -> None:
+    assert winner({"a": [run(1, 1)], "b": [run(1, 90)]}, SEEDS, {"a": 1}) == "b"
+
+
+RUNS = st.lists(st.integers(0, N), min_size=0, max_size=3).map(
+    lambda wrongs: [run(seed, wrong) for seed, wrong in zip(SEEDS, wrongs, strict=False)]
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.dictionaries(st.sampled_from("abcd"), RUNS, min_size=1))
+def test_the_best_is_never_out_and_the_order_does_not_matter(runs: dict[str, list[Run]]) -> None:
+    left = out(runs, SEEDS, RULE, {})
+    assert out(dict(reversed(runs.items())), SEEDS, RULE, {}) == left
+    assert all(0 < after < len(SEEDS) and len(runs[name]) >= after for name, after in left.items())
+    racing = [name for name in runs if name not in left]
+    assert racing, "somebody is left"
+    first = [name for name, found in runs.items() if found and len(runs) > 1]
+    if len(first) == len(runs):
+        best = max(runs, key=lambda name: runs[name][0].score)
+        assert best not in [name for name, after in left.items() if after == 1]
+
+
+def test_metrics_that_are_no_means_are_compared_too() -> None:
+    rule = Rule(KIND.of_sums, "f1", 0.95)
+    assert out({"a": [run(1, 10)], "b": [run(1, 90)]}, SEEDS, rule, {}) == {"b": 1}
+    assert np.isclose(KIND.of_sums(run(1, 10).tallies.sum(0))["accuracy"], 0.95)

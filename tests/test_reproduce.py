@@ -1,0 +1,115 @@
+"""Trials trained once more from what MLflow has of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import make
+import tiny
+import tracked
+from hpsearch import cli, sweep
+from hpsearch.errors import FaultsFound, RequestError
+from hpsearch.records import Status, TrialRecord
+from hpsearch.reproduce import reproduce
+from hpsearch.settings import Settings
+from hpsearch.tracking import Tracking
+
+
+@dataclass
+class Done:
+    settings: Settings
+    home: Path
+    csv: Path
+
+    def run_id(self, status: Status, group: str = "trials") -> str:
+        folder = self.home / "studies" / self.settings.study / group
+        records = [TrialRecord.load(path.parent) for path in folder.glob("*/trial.json")]
+        return next(record.run_id for record in records if record.status is status and record.run_id)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Done:
+    root = tmp_path_factory.mktemp("reproduce")
+    csv = tiny.write_csv(root / "toy.csv", n=190)
+    overrides = (
+        *("budget.max_trials=3", "search.keep=0.34", "search.space.train.learning_rate.high=0.03"),
+        *("search.space.train.batch_size.choices=[16]", "search.space.train.epochs.choices=[2,4]"),
+        *("budget.confirmation.finalists=1", "budget.confirmation.seeds=1"),
+    )
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert", *overrides)
+    home = tracked.new_home(root / "home")
+    sweep.run_sweep(settings, home)
+    return Done(settings, home, csv)
+
+
+@pytest.mark.parametrize(
+    ("status", "group"),
+    [(Status.PRUNED, "trials"), (Status.COMPLETE, "trials"), (Status.COMPLETE, "confirmation")],
+)
+def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done: Done) -> None:
+    before = sorted(done.home.rglob("*"))
+    said = reproduce(done.settings, done.home, done.run_id(status, group))
+    assert "comes to the same, bit for bit: 6 metrics" in said
+    assert "differs" not in said
+    left = set(done.home.rglob("*")) - set(before)
+    assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
+
+
+def test_what_is_different_is_said(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data have changed, and another version of a library was there."""
+    run_id = done.run_id(Status.COMPLETE)
+    origin = Tracking(done.settings, done.home).origin(run_id)
+    assert origin is not None
+    assert json.loads(json.dumps(origin)) == origin
+    assert origin["settings"]["tracking"] == {"uri": None}
+    changed = origin | {"libraries": origin["libraries"] | {"torch": "1.0"}}
+    monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
+    text = done.csv.read_text()
+    try:
+        done.csv.write_text(text.replace("superb", "dull"))
+        with pytest.raises(FaultsFound, match=r"(?s)comes to something else:\n  validation_.* then, .* now") as raised:
+            reproduce(done.settings, done.home, run_id)
+    finally:
+        done.csv.write_text(text)
+    assert "differs: data.train" in str(raised.value)
+    assert "differs: libraries.torch: '1.0' -> " in str(raised.value)
+
+
+def test_a_change_without_effect_is_said_too(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = done.run_id(Status.PRUNED)
+    origin: dict[str, Any] = Tracking(done.settings, done.home).origin(run_id) or {}
+    changed = origin | {"code": origin["code"] | {"trial": "0" * 16}}
+    monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
+    said = reproduce(done.settings, done.home, run_id)
+    assert "bit for bit" in said
+    assert "differs: code.trial: '0000000000000000' -> " in said
+
+
+def test_other_metrics_without_a_known_cause_are_said(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = done.run_id(Status.PRUNED)
+    origin: dict[str, Any] = Tracking(done.settings, done.home).origin(run_id) or {}
+    changed = origin | {"metrics": origin["metrics"] | {"validation_accuracy": 0.123}}
+    monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
+    with pytest.raises(FaultsFound, match=r"(?s)validation_accuracy: 0\.123 then.*nothing is known to differ"):
+        reproduce(done.settings, done.home, run_id)
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "no-such-run"])
+def test_a_run_that_says_nothing_is_refused(run_id: str, done: Done) -> None:
+    with pytest.raises(RequestError, match=f"{run_id}: is no run of a trial that ended complete or pruned"):
+        reproduce(done.settings, done.home, run_id)
+
+
+def test_the_command_takes_the_run_and_settings() -> None:
+    for words in (["abc123", "tracking.uri=http://host:5000"], ["tracking.uri=http://host:5000", "abc123"]):
+        args, overrides = cli._parse(["reproduce", *words])
+        assert (args.verb, args.run, overrides) == ("reproduce", "abc123", ["tracking.uri=http://host:5000"])
+
+
+def test_the_command_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "task=imdb"]) == 2
+    assert "needs the id of a trial's MLflow run" in capsys.readouterr().err
