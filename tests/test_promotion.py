@@ -197,6 +197,15 @@ def test_force_promotes_and_says_why(shop: Shop) -> None:
     assert shop.history()[-2].endswith("second  forced     the first one leaks")
 
 
+def test_a_long_reason_is_cut_where_a_tag_could_not_hold_it(shop: Shop) -> None:
+    settings = shop.finish("first", range(28))
+    promote(settings, shop.home, force='"' * 20_000)
+    decision = json.loads(shop.version().tags["hpsearch.decision"])
+    assert decision["forced"] == '"' * 500
+    assert len(shop.version().description) <= 5000
+    assert "is the champion already" in promote(settings, shop.home)
+
+
 def test_a_cheaper_model_need_not_be_better(shop: Shop) -> None:
     promote(shop.finish("first", range(9)), shop.home)
     same = shop.finish("second", range(9))

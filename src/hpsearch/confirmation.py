@@ -1,7 +1,6 @@
 """The confirmation: the search's best points and the reference recipe are run again with fresh seeds."""
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from hpsearch.coordinator import Coordinator
 from hpsearch.crew import Crew
 from hpsearch.errors import NoResultError
 from hpsearch.kinds import Kind
-from hpsearch.racing import REFERENCE, Entrant, Rule, Run
+from hpsearch.racing import Entrant, Rule, Run
 from hpsearch.records import DataRef, Decision, RungReport, Status, TrialRecord, TrialResult, write_durably
 from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
@@ -201,21 +200,8 @@ class Confirmation(Coordinator):
 
     def _tidy(self) -> None:
         """Checkpoints of what is running are kept, and the best model of each entrant."""
-        self.discard_checkpoints()
-        best = [self.best_run(one.name) for one in self.entrants]
-        for trial in self.trials.values():
-            if trial.status.final and trial not in best:
-                shutil.rmtree(self.trial_folder(trial.number) / MODEL, ignore_errors=True)
+        self._free_disk([self.best_run(one.name) for one in self.entrants])
 
-    def _remaining_steps(self) -> int | None:
-        mean = self._mean_length()
-        if mean is None:
-            return None
+    def _planned(self) -> float:
         out = self._out()
-        runs = sum(out.get(one.name, len(self.seeds)) for one in self.entrants)
-        return max(0, round(runs * mean - self._trained()))
-
-
-def is_reference(standing: Standing) -> bool:
-    """Whether it is the reference recipe."""
-    return standing.entrant.name == REFERENCE
+        return sum(out.get(one.name, len(self.seeds)) for one in self.entrants)

@@ -5,6 +5,7 @@ A phase of a study says what is next: `search` and `confirmation`.
 
 import errno
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from hpsearch.records import (
     read_points,
 )
 from hpsearch.settings import Settings
+from hpsearch.trial import MODEL
 from hpsearch.workers import Lost, Worker, wait_for
 
 INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
@@ -79,8 +81,8 @@ class Coordinator(ABC):
         """A trial's part is over: settle what follows from it, and free the disk of what nobody needs."""
 
     @abstractmethod
-    def _remaining_steps(self) -> int | None:
-        """Steps that the phase still plans."""
+    def _planned(self) -> float:
+        """Trials that the phase plans in all, counted in whole ones."""
 
     def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
         """What `reproduce` goes by: settings, data, hardware, code and libraries, and what came of them."""
@@ -251,11 +253,13 @@ class Coordinator(ABC):
         if trial.status.final and (before is None or not before.status.final):
             self.crew.display.trial_ended(trial)
 
-    def discard_checkpoints(self) -> None:
-        """Of trials that have come to their end."""
+    def _free_disk(self, best: Sequence[TrialRecord | None]) -> None:
+        """Of trials that have come to their end keep no checkpoint, and no model but those of the best."""
         for trial in self.trials.values():
             if trial.status.final:
                 checkpoints.discard(self.trial_folder(trial.number))
+                if trial not in best:
+                    shutil.rmtree(self.trial_folder(trial.number) / MODEL, ignore_errors=True)
 
     def tell_all(self) -> None:
         """Tell MLflow all that it does not know.
@@ -294,11 +298,10 @@ class Coordinator(ABC):
             add_points(self.trial_folder(point.number), point.step, new)
             self.delivery.put(self.trials[point.number], self)
 
-    def _mean_length(self) -> float | None:
-        """Steps of a trial, in the mean of those that are known."""
+    def _remaining_steps(self) -> int | None:
+        """Steps still planned, in the mean length of the trials so far."""
         known = [t.total_steps for t in self.trials.values() if t.total_steps]
-        return sum(known) / len(known) if known else None
-
-    def _trained(self) -> int:
-        """Steps of all trials so far, as last heard of."""
-        return sum(max((step for step, _ in points), default=0) for points in self.logged.values())
+        if not known:
+            return None
+        trained = sum(max((step for step, _ in points), default=0) for points in self.logged.values())
+        return max(0, round(self._planned() * sum(known) / len(known) - trained))

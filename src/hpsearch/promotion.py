@@ -27,6 +27,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
 DECISION = "hpsearch.decision"  # tag of a version: why it became champion
 LONGEST = 5000  # characters of a tag that every MLflow store takes
+SHORT = 500  # of a text that is a part of one, however it is escaped
 
 
 def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
@@ -282,15 +283,16 @@ def _evidence(tracking: Tracking, summary: dict[str, Any]) -> dict[str, str]:
 def _description(tracking: Tracking, run_id: str, decision: dict[str, Any]) -> str:
     """The model's card, and why it became champion."""
     reasons = "\n".join(f"- {reason}" for reason in decision["reasons"])
-    ending = f"\n## Why it became champion\n\n{reasons}\n"
+    ending = f"\n## Why it became champion\n\n{reasons[: LONGEST // 2]}\n"
     return tracking.card(run_id)[: LONGEST - len(ending)] + ending
 
 
 def _tags(decision: dict[str, Any]) -> dict[str, str]:
     """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
     found, whole = decision["comparison"], json.dumps(decision)
-    if len(whole) > LONGEST:  # a rule that looks at many classes
-        whole = json.dumps(decision | {"checks": [], "reasons": [decision["reasons"][0]]})[:LONGEST]
+    if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
+        first = {"checks": [], "reasons": [decision["reasons"][0][:SHORT]]}
+        whole = json.dumps(decision | first | {"forced": decision["forced"] and decision["forced"][:SHORT]})
     tags = {DECISION: whole, "hpsearch.promotion.rule": decision["rule"]["name"]}
     if found is not None:
         tags |= {
@@ -298,7 +300,7 @@ def _tags(decision: dict[str, Any]) -> dict[str, str]:
             "hpsearch.promotion.difference": repr(found["challenger"] - found["champion"]),
         }
     if decision["forced"] is not None:
-        tags["hpsearch.promotion.forced"] = decision["forced"]
+        tags["hpsearch.promotion.forced"] = decision["forced"][:SHORT]
     return tags
 
 
@@ -332,7 +334,7 @@ def _add_event(tracking: Tracking, name: str, version: Any, how: str, why: str, 
         "version": int(version.version),
         "study": version.tags.get("hpsearch.study", formats.NONE),
         "how": how,
-        "why": why[: LONGEST // 2],
+        "why": why[:SHORT],
     }
     tracking.client.set_registered_model_tag(name, f"{EVENT}{time.time_ns()}", json.dumps(event))
 

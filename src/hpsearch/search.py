@@ -1,6 +1,5 @@
 """The search: trials drawn by Optuna, paused at rungs, of which the best share goes on."""
 
-import shutil
 from dataclasses import replace
 
 from hpsearch import metrics, schedule, space
@@ -10,7 +9,6 @@ from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.records import Decision, Progress, RungReport, Status, TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.study import Study
-from hpsearch.trial import MODEL
 
 TRIALS = "trials"  # folder of a study
 
@@ -69,8 +67,7 @@ class Search(Coordinator):
 
     def drop_models(self) -> None:
         """A confirmation run's model is kept in their place."""
-        for number in self.trials:
-            shutil.rmtree(self.trial_folder(number) / MODEL, ignore_errors=True)
+        self._free_disk([])
 
     def _next(self, hours: float) -> TrialRecord | None:
         trials = list(self.trials.values())
@@ -131,18 +128,10 @@ class Search(Coordinator):
         for number in schedule.losers(self.plan, list(self.trials.values())):
             if number not in held:
                 self._keep(replace(self.trials[number], status=Status.PRUNED))
-        self.discard_checkpoints()
-        best = self.complete()[:1]
-        for trial in self.trials.values():
-            if trial.status.final and trial not in best:
-                shutil.rmtree(self.trial_folder(trial.number) / MODEL, ignore_errors=True)
+        self._free_disk(self.complete()[:1])
 
-    def _remaining_steps(self) -> int | None:
-        mean = self._mean_length()
-        if mean is None:
-            return None
-        planned = schedule.share_to_train(self.plan, max(self.plan.max_trials, len(self.trials))) * mean
-        return max(0, round(planned - self._trained()))
+    def _planned(self) -> float:
+        return schedule.share_to_train(self.plan, max(self.plan.max_trials, len(self.trials)))
 
 
 def search_hours(settings: Settings) -> float | None:

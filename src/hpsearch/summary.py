@@ -8,8 +8,9 @@ from statistics import stdev
 from typing import Any
 
 from hpsearch import metrics
-from hpsearch.confirmation import Confirmation, Standing, is_reference
+from hpsearch.confirmation import Confirmation, Standing
 from hpsearch.data import Corpus
+from hpsearch.racing import REFERENCE
 from hpsearch.records import TrialRecord
 from hpsearch.search import Search
 from hpsearch.settings import comparable, digest
@@ -119,7 +120,7 @@ def _standing(standing: Standing) -> dict[str, Any]:
     scores = standing.scores
     return {
         "entrant": standing.entrant.name,
-        "reference": is_reference(standing),
+        "reference": standing.entrant.name == REFERENCE,
         "params": standing.entrant.params,
         "seeds": [run.seed for run in standing.runs],
         "validation": list(scores),
