@@ -253,7 +253,7 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
         "search's best of 12 is trial 2",
         "2 fresh runs of trial 2: mean validation accuracy 0.865, standard deviation 0.009.",
         "The reference recipe has test accuracy 0.805 on the same examples: the winner gains +5.5 points",
-        "The search's best score, 0.874, was worth 0.865 with fresh seeds: -0.9 points.",
+        "The search's best score, 0.874, came to 0.865 with fresh seeds and 900 training examples in place of 600",
     ):
         assert part in answer
     assert "not comparable with published scores" in answer
@@ -347,6 +347,16 @@ def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
     assert "Parameters" not in shown
     assert "The winner was not confirmed with fresh seeds" in shown
     assert "Confirmation" not in shown
+
+
+def test_a_gain_that_may_be_none_is_said(tmp_path: Path) -> None:
+    study = Study()
+    assert "do not show that the search was worth it" not in Page(study.write(tmp_path)).shown()
+    study.summary["reference"]["gain"] |= {"difference": 0.0065, "low": -0.0065, "high": 0.0195}
+    shown = Page(study.write(tmp_path)).shown()
+    assert "+0.7 points (95 % interval -0.7 to +1.9); these examples do not show that the search was worth it." in shown
+    study.summary["data"]["confirmation"] = study.summary["data"]["train"]
+    assert "came to 0.865 with fresh seeds: -0.9 points." in Page(study.write(tmp_path)).shown()
 
 
 def test_a_second_reading_is_said(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_card_says_how_good_how_sure_better_than_what_and_under_which_licenc
     for part in (
         "- accuracy: 0.860 (95 % interval over examples 0.844 to 0.875)",
         "confirmed with fresh seeds; test was scored by this study once, after the choice",
-        "the winner gains +5.5 points (95 % interval +4.1 points to +6.9 points)",
+        "the winner gains +5.5 points (95 % interval +4.1 to +6.9)",
         "- training examples: 900",
         "- seed: 1",
         "- settings 0123456789abcdef, commit unknown",

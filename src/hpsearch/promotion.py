@@ -66,7 +66,7 @@ def history(settings: Settings, home: Path) -> Table | str:
         return f"task {settings.task.name} has had no champion"
     table = Table(title=name_of(settings), box=None, pad_edge=False, header_style="bold", title_justify="left")
     for heading in ("since", "version", "study", "how"):
-        table.add_column(heading, no_wrap=heading in ("since", "version"))
+        table.add_column(heading, no_wrap=heading in ("since", "version"), overflow="fold")
     table.add_column("why", overflow="fold")
     for event in reversed(events):
         row = (event["time"], str(event["version"]), event["study"], event["how"], event["why"])
@@ -324,7 +324,7 @@ def _note(tracking: Tracking, name: str, version: Any, decision: dict[str, Any])
     if events and events[-1]["version"] == int(version.version):
         return
     how = "forced" if decision["forced"] is not None else f"by {decision['rule']['name']}"
-    why = decision["forced"] or (decision["reasons"] or [""])[0]
+    why = decision["forced"] or decision["reasons"][0].removeprefix("passed: ")
     _add_event(tracking, name, version, how, why, decision["time"])
 
 

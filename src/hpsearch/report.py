@@ -104,19 +104,24 @@ def findings(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}."
     if (reference := summary["reference"]) is not None:
         gain = reference["gain"]
+        low, high = (f"{100 * gain[bound]:+.1f}" for bound in ("low", "high"))
+        doubt = "" if gain["low"] > 0 else "; these examples do not show that the search was worth it"
         yield (
             f"The reference recipe has test {metric} {formats.score(reference['value'])} on the same examples: the "
-            f"winner gains {formats.points(gain['difference'])} (95 % interval {formats.points(gain['low'])} to "
-            f"{formats.points(gain['high'])})."
+            f"winner gains {formats.points(gain['difference'])} (95 % interval {low} to {high}){doubt}."
         )
     elif own["reference"]:
         yield "The reference recipe is the winner: the search found nothing better."
     else:
         yield "No run of the reference recipe is complete, so there is nothing to compare with."
     if (optimism := summary["optimism"]) is not None:
+        data = summary["data"]
+        more = ""
+        if data["confirmation"] != data["train"]:
+            more = f" and {data['confirmation']:,} training examples in place of {data['train']:,}"
         yield (
-            f"The search's best score, {formats.score(optimism['search'])}, was worth "
-            f"{formats.score(optimism['confirmed'])} with fresh seeds: {formats.points(-optimism['difference'])}."
+            f"The search's best score, {formats.score(optimism['search'])}, came to "
+            f"{formats.score(optimism['confirmed'])} with fresh seeds{more}: {formats.points(-optimism['difference'])}."
         )
 
 
