@@ -21,6 +21,7 @@ from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import Status, TrialRecord, read_points
 from hpsearch.settings import Settings
+from hpsearch.tasks import KINDS
 from hpsearch.tracking import Tracking
 from hpsearch.workers import Worker
 
@@ -270,3 +271,25 @@ def test_the_first_champion_must_not_lose_to_the_reference(done: Done, tmp_path:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": {"run_id": other.run_id}}))
     with pytest.raises(PromotionRefused, match=r"failed: accuracy 0\.\d+ against 1\.000 of the reference recipe"):
         promote(done.settings, home)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multilabel", "qa_files"])
+def test_every_kind_is_confirmed_and_promoted(task: str, tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    rows = tiny.questions(300, 0) if task == "qa_files" else tiny.labelled(200, 0)
+    windows = ("task.max_length=32", "task.stride=8") if task == "qa_files" else ()
+    overrides = (*OVERRIDES, *windows, "budget.confirmation.seeds=1", "budget.max_trials=2")
+    file = tiny.write_jsonl(tmp_path / "toy.jsonl", rows)
+    settings = make.toy_settings(file, tiny_model("bert"), "bert", *overrides, task=task)
+    home = tracked.new_home(tmp_path / "home")
+    found = Done(settings, home, sweep.run_sweep(settings, home))
+    test = found.summary["test"]
+    table = found.tracking().answers(found.summary["winner"]["run_id"], "test")
+    assert table is not None
+    _, truths, answers = zip(*table["data"], strict=True)
+    kind = KINDS[settings.task.kind]
+    sums = kind.tallies(truths, answers, found.summary["labels"]).sum(0)
+    assert float(kind.of_sums(sums)[test["metric"]]) == pytest.approx(test["value"])
+    assert test["low"] <= test["value"] <= test["high"]
+    assert fsck(settings, home, repair=False).endswith("clean")
+    assert "version 1 is the champion now" in promote(settings, home, force="a toy")

@@ -105,7 +105,8 @@ def test_a_comparison_counts_and_is_the_mirror_image_of_the_other(pairs: list[tu
     assert found.difference == pytest.approx(ours.mean() - theirs.mean())
     assert found.low <= found.difference + 1e-9
     assert found.high >= found.difference - 1e-9
-    assert (found.low, found.high) == (pytest.approx(-other.high, abs=0.05), pytest.approx(-other.low, abs=0.05))
+    step = 1 / len(pairs) + 1e-9  # other draws may end one possible difference away, where the share is near 2.5 %
+    assert (found.low, found.high) == (pytest.approx(-other.high, abs=step), pytest.approx(-other.low, abs=step))
     assert found.p == paired.mcnemar(found.challenger_alone or 0, found.champion_alone or 0)
     assert found.p + other.p >= 1.0
 
