@@ -1,6 +1,5 @@
 """Tallies make the metrics that models are scored by; intervals and paired tests are what statistics says they are."""
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.metrics import precision_recall_fscore_support
 
 from hpsearch import metrics, paired, squad
+from hpsearch.kinds import ClassScores
 from hpsearch.tasks import KINDS
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
@@ -33,9 +34,10 @@ def test_tallies_of_classes_make_the_metrics(pairs: list[tuple[str, str]]) -> No
     found = sums(ONE, truths, answers)
     assert set(found) == set(ONE.headings)
     assert found == pytest.approx({name: scored[name] for name in found})
-    recalls = ONE.recalls(ONE.tallies(truths, answers, LABELS).sum(0), LABELS)
-    assert recalls == {
-        label: pytest.approx(sum(t == a == label for t, a in pairs) / count) for label, count in Counter(truths).items()
+    of_classes = ONE.by_class(ONE.tallies(truths, answers, LABELS).sum(0), LABELS)
+    each = precision_recall_fscore_support(truths, answers, labels=LABELS, zero_division=0.0)
+    assert of_classes == {
+        label: ClassScores(n, *map(pytest.approx, rates)) for label, *rates, n in zip(LABELS, *each, strict=True) if n
     }
 
 
@@ -51,8 +53,11 @@ def test_tallies_of_sets_of_labels_make_the_metrics(pairs: list[tuple[list[str],
     assert set(found) == set(MANY.headings)
     # Without any label there is nothing for sklearn's micro average to divide by, and it says 0 as well.
     assert found == pytest.approx({name: scored[name] for name in found})
-    of_labels = MANY.recalls(MANY.tallies(truths, answers, LABELS).sum(0), LABELS)
-    assert set(of_labels) == {label for row in truths for label in row}
+    of_labels = MANY.by_class(MANY.tallies(truths, answers, LABELS).sum(0), LABELS)
+    each = precision_recall_fscore_support(truth, said, zero_division=0.0)
+    assert of_labels == {
+        label: ClassScores(n, *map(pytest.approx, rates)) for label, *rates, n in zip(LABELS, *each, strict=True) if n
+    }
 
 
 TEXTS = st.sampled_from(["the red fox", "red fox", "a fox", "blue", ""])
@@ -63,7 +68,7 @@ def test_tallies_of_answers_make_the_metrics(pairs: list[tuple[list[str], str]])
     truths, answers = map(list, zip(*pairs, strict=True))
     exact, f1 = squad.scores(answers, truths)
     assert sums(READER, truths, answers) == pytest.approx({"exact_match": exact.mean(), "f1": f1.mean()})
-    assert READER.recalls(READER.tallies(truths, answers, ()).sum(0), ()) == {}
+    assert READER.by_class(READER.tallies(truths, answers, ()).sum(0), ()) == {}
 
 
 def test_a_class_that_is_unknown_is_wrong() -> None:
@@ -142,6 +147,13 @@ def test_the_interval_of_accuracy_is_wilsons(right: list[bool]) -> None:
     low, high = paired.intervals(tallies(np.array(right)), ONE.of_sums)["accuracy"]
     assert (low, high) == metrics.wilson(sum(right), len(right))
     assert 0 <= low <= sum(right) / len(right) <= high <= 1
+
+
+def test_without_a_mistake_there_is_still_an_interval() -> None:
+    faultless = READER.tallies([["a fox"]] * 80, ["a fox"] * 80, ())
+    assert paired.intervals(faultless, READER.of_sums) == dict.fromkeys(("exact_match", "f1"), metrics.wilson(80, 80))
+    low, high = paired.intervals(ONE.tallies(["a", "b"] * 40, ["a", "b"] * 40, LABELS[:2]), ONE.of_sums)["f1"]
+    assert 0.9 < low < high == 1.0
 
 
 def test_other_intervals_are_seeded_and_as_wide_as_they_should_be() -> None:

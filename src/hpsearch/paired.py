@@ -13,6 +13,7 @@ from scipy import stats
 
 from hpsearch.metrics import wilson
 
+SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples, to bound the memory
 SEED = 0
@@ -101,18 +102,21 @@ def mcnemar(challenger_alone: int, champion_alone: int) -> float:
 
 
 def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, tuple[float, float]]:
-    """95 % interval of each metric: Wilson's of accuracy, else the percentiles of resamples."""
+    """95 % interval of each metric: Wilson's of shares of the examples, else the percentiles of resamples.
+
+    Where no resample differs, as where every answer is right, Wilson's stands in: a mean of what lies between 0 and 1
+    varies no more than a share.
+    """
     found: dict[str, list[NDArray[np.float64]]] = {}
     for sums in _resampled(tallies):
         for name, values in of_sums(sums).items():
             found.setdefault(name, []).append(values)
-    result = {}
+    result, reached = {}, of_sums(tallies.sum(0))
     for name, parts in found.items():
         low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
+        if name in SHARES or low == high:
+            low, high = wilson(round(float(reached[name]) * len(tallies)), len(tallies))
         result[name] = float(low), float(high)
-    if "accuracy" in result:
-        share = of_sums(tallies.sum(0))["accuracy"]
-        result["accuracy"] = wilson(round(float(share) * len(tallies)), len(tallies))
     return result
 
 
