@@ -334,6 +334,7 @@ def test_scores_of_the_first_examples_are_of_their_pieces_alone(tmp_path: Path, 
         )
         right = means[:n].argmax(1) == np.array(labels[:n])
         assert scores.predictions == tuple(means[:n].argmax(1).tolist())
+        assert scores.confidences == pytest.approx(metrics.softmax(means[:n]).max(1), abs=1e-6)
         assert scores.metrics["accuracy"] == right.mean()
         assert scores.confusion is not None
         assert sum(map(sum, scores.confusion)) == n
@@ -509,14 +510,16 @@ def test_scores_of_many_labels_and_the_thresholds_that_are_passed_on(tmp_path: P
     fitting = MANY.score(outputs, tokens, rows, made.task, None)
     assert fitting.fitted["thresholds"] == pytest.approx([0.45, 0.3])
     assert fitting.predictions == ([0, 1], [0], [])
+    assert fitting.confidences == pytest.approx((0.9 * 0.4, 0.8 * 0.8, 0.9 * 0.9))
     assert fitting.metrics["f1"] == fitting.metrics["accuracy"] == 1.0
     assert fitting.confusion is None
     given = json.loads(json.dumps({"thresholds": [0.85, 0.3]}))
     scores = MANY.score(outputs, tokens, rows, replace(made.task, {"metric": "accuracy"}), given)
     assert scores.fitted == given
     assert scores.predictions == ([0, 1], [], [])
+    assert scores.confidences == pytest.approx((0.9 * 0.4, 0.2 * 0.8, 0.9 * 0.9))
     assert scores.metrics["accuracy"] == pytest.approx(2 / 3)
-    json.dumps([scores.predictions, fitting.fitted])
+    json.dumps([scores.predictions, scores.confidences, fitting.fitted])
 
 
 def test_long_texts_are_scored_by_the_mean_of_their_pieces(tmp_path: Path, bert: Any) -> None:

@@ -16,7 +16,7 @@ import tracked
 from hpsearch import sweep
 from hpsearch.confirmation import Confirmation
 from hpsearch.coordinator import Coordinator
-from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused
+from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import Status, TrialRecord, read_points
@@ -132,6 +132,31 @@ def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
         assert len(table["data"]) == n
     mlflow.set_tracking_uri(tracking.uri)
     assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
+
+
+def test_the_surest_mistakes_are_wrong_answers_to_test(done: Done) -> None:
+    table = done.tracking().answers(done.summary["winner"]["run_id"], "test")
+    assert table is not None
+    wrong = {name: (truth, answer) for name, truth, answer in table["data"] if truth != answer}
+    mistakes = done.summary["test"]["mistakes"]
+    assert len(mistakes) == min(10, len(wrong))
+    assert all(wrong[one["id"]] == (one["truth"], one["answer"]) for one in mistakes)
+    assert [one["confidence"] for one in mistakes] == sorted((one["confidence"] for one in mistakes), reverse=True)
+    classes = done.summary["test"]["classes"]
+    assert sum(one["n"] for one in classes.values()) == 38
+    assert {label: one["recall"] for label, one in classes.items()} == {
+        label: pytest.approx(row[i] / sum(row))
+        for i, (label, row) in enumerate(zip(done.summary["labels"], done.summary["test"]["confusion"], strict=True))
+    }
+
+
+def test_the_report_is_made_of_what_mlflow_keeps(done: Done, tmp_path: Path) -> None:
+    shown = (done.folder / "report.html").read_text()
+    elsewhere = tmp_path / "home"
+    shutil.copytree(done.home, elsewhere, ignore=shutil.ignore_patterns("studies"))
+    assert sweep.rebuild_report(done.settings, elsewhere).read_text() == shown
+    with pytest.raises(RequestError, match=r"study other has no result in .* nor in MLflow"):
+        sweep.rebuild_report(done.settings.model_copy(update={"study": "other"}), elsewhere)
 
 
 def test_test_is_read_once_for_winner_and_reference(done: Done) -> None:

@@ -530,10 +530,11 @@ def perfect(tokens: Tokens, rows: dict[str, list[Any]], which: int = 0) -> list[
 def test_a_perfect_reader_scores_one_with_and_without_answers(tokens: Tokens, rows: dict[str, list[Any]]) -> None:
     scores = QA.score(perfect(tokens, rows), tokens, rows, settings().task, None)
     assert scores.predictions == tuple(a[0]["text"] if a else "" for a in rows["answers"])
+    assert all(0.5 < sure <= 1 for sure in scores.confidences)
     assert scores.metrics == dict.fromkeys((*QA.headings, *QA.details), 1.0)
     assert scores.confusion is None
     assert isinstance(scores.fitted["no_answer_threshold"], float)
-    json.dumps([scores.predictions, scores.fitted])
+    json.dumps([scores.predictions, scores.confidences, scores.fitted])
 
 
 def test_of_several_answers_the_best_counts(tokens: Tokens, rows: dict[str, list[Any]]) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from hpsearch import metrics
 from hpsearch.errors import RequestError, nearest
 from hpsearch.examples import SPLITS, Example, groups, missing, refuse, text_fault
-from hpsearch.kinds import Fitted, Kind, Scores
+from hpsearch.kinds import ClassScores, Fitted, Kind, Scores
 from hpsearch.reading import Rows, listed
 from hpsearch.settings import TaskSettings
 from hpsearch.text import clean, encode
@@ -31,16 +31,17 @@ class _OfTexts(Kind):
     head = "AutoModelForSequenceClassification"
     reads_first_token = True
     has_classes = True
+    wrong_at_zero = "accuracy"
 
     def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, C)."""
         return outputs["logits"]
 
-    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each class."""
         found, _, missed = _parts(sums)
-        known = zip(labels, found, found + missed, strict=True)
-        return {label: float(hits / total) for label, hits, total in known if total}
+        columns = zip(labels, (found + missed).astype(int), *_rates(sums), strict=True)
+        return {label: ClassScores(int(n), *map(float, rates)) for label, n, *rates in columns if n}
 
 
 class TextClassification(_OfTexts):
@@ -124,6 +125,7 @@ class TextClassification(_OfTexts):
         return Scores(
             metrics=metrics.classification(logits, truth),
             predictions=tuple(int(i) for i in predicted),
+            confidences=tuple(metrics.softmax(logits).max(axis=1).tolist()),
             fitted={},
             confusion=metrics.confusion(predicted, truth, logits.shape[1]),
         )
@@ -257,6 +259,8 @@ class MultilabelClassification(_OfTexts):
         return Scores(
             metrics=metrics.multilabel(probabilities, predicted, truth),
             predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
+            # Of just these labels and no others, each taken by itself as in the loss.
+            confidences=tuple(np.where(predicted, probabilities, 1 - probabilities).prod(axis=1).tolist()),
             fitted=fitted,
             confusion=None,
         )
@@ -291,9 +295,9 @@ class MultilabelClassification(_OfTexts):
             "accuracy": sums[..., -2] / sums[..., -1],
         }
 
-    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each label."""
-        return super().recalls(sums[:-2], labels)
+        return super().by_class(sums[:-2], labels)
 
 
 def _among(names: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.bool_]:

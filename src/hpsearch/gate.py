@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hpsearch import formats, paired
-from hpsearch.kinds import Kind
+from hpsearch.kinds import ClassScores, Kind
 from hpsearch.paired import Paired
 from hpsearch.settings import PromotionSettings
 
@@ -108,7 +108,7 @@ def decide(
     if rule.cost is not None:
         checks.append(_cheaper(challenger, champion, rule.cost))
     if rule.class_margin is not None:
-        before, now = (kind.recalls(tallies.sum(0), labels) for tallies in (theirs, ours))
+        before, now = (kind.by_class(tallies.sum(0), labels) for tallies in (theirs, ours))
         checks += _by_class(before, now, rule.class_margin)
     return Decision(rule, tuple(checks), found)
 
@@ -137,10 +137,10 @@ def _cheaper(challenger: Contender, champion: Contender, cost: float) -> Check:
     return Check(passed, f"{'; '.join(said) or 'sizes and times are not known'}; {cost:.0%} of one is asked for")
 
 
-def _by_class(before: Mapping[str, float], now: Mapping[str, float], margin: float) -> Iterator[Check]:
-    for label, recall in before.items():
-        change = now[label] - recall
-        text = f"recall of {label}: {formats.score(now[label])} against {formats.score(recall)}"
+def _by_class(before: Mapping[str, ClassScores], now: Mapping[str, ClassScores], margin: float) -> Iterator[Check]:
+    for label, scores in before.items():
+        change = now[label].recall - scores.recall
+        text = f"recall of {label}: {formats.score(now[label].recall)} against {formats.score(scores.recall)}"
         yield Check(change >= -margin - EPSILON, f"{text}, and the rule allows {_points(-margin)}")
 
 

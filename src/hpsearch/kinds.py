@@ -20,12 +20,25 @@ Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """How good predictions of one class are."""
+
+    n: int
+    """Examples that have it."""
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """How good predictions are."""
 
     metrics: dict[str, float]
     predictions: tuple[Any, ...]
     """Of each example, JSON-able."""
+    confidences: tuple[float, ...]
+    """Of each prediction, the probability that the model gives it."""
     fitted: Fitted
     """What was fitted on these examples, or given."""
     confusion: tuple[tuple[int, ...], ...] | None
@@ -47,7 +60,7 @@ class Kind(ABC):
     problem_type: ClassVar[str | None] = None
     """Of a classification head's config."""
     has_classes: ClassVar[bool] = False
-    """Whether `recalls` has anything to say."""
+    """Whether `by_class` has anything to say."""
     weighs_classes: ClassVar[bool] = False
     """Whether `train.class_weights` has a meaning."""
     features: ClassVar[datasets.Features]
@@ -56,6 +69,8 @@ class Kind(ABC):
     """Metrics that tables show, with their headings; each may be searched for."""
     details: ClassVar[dict[str, str]] = {}
     """Further metrics that tables show where they are known, with their headings."""
+    wrong_at_zero: ClassVar[str]
+    """The metric whose 0 on an example says that nothing of its answer is right."""
     answer: ClassVar[str]
     """Column of a served model's output that is its answer, in the form of `truths`."""
 
@@ -199,6 +214,6 @@ class Kind(ABC):
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """The metrics of `headings`, (...), from sums of tallies (..., k)."""
 
-    def recalls(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
-        """Share of each class that is found, from sums of tallies (k,); without classes that have no example."""
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+        """Of each class, from sums of tallies (k,); without classes that have no example."""
         return {}

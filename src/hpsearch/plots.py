@@ -43,7 +43,7 @@ def validation(records: Sequence[TrialRecord], settings: Settings, best: int) ->
     return _chart(series, SCHEDULE, y, WIDE, settings.search.rungs)
 
 
-def training_loss(records: Sequence[TrialRecord], curves: Curves, best: int) -> Markup | None:
+def training_loss(records: Sequence[TrialRecord], curves: Curves, settings: Settings, best: int) -> Markup | None:
     """Each trial's training loss over the share of its own schedule; None where no trial was long enough for one."""
     series = []
     for record in _in_order(records, best):
@@ -55,7 +55,7 @@ def training_loss(records: Sequence[TrialRecord], curves: Curves, best: int) -> 
     if not series:
         return None
     y = _axis("training loss", [loss for one in series for _, loss in one.points])
-    return _chart(series, SCHEDULE, y, WIDE)
+    return _chart(series, SCHEDULE, y, WIDE, settings.search.rungs)
 
 
 def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> Iterator[Markup]:

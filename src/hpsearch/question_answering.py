@@ -16,7 +16,7 @@ from hpsearch.kinds import Fitted, Kind, Scores
 from hpsearch.reading import ARTICLE, Rows
 from hpsearch.settings import Settings, TaskSettings, possible
 from hpsearch.tokens import Arrays, Tokens
-from hpsearch.windows import N_BEST, decode, target, windows
+from hpsearch.windows import N_BEST, decode, probabilities, target, windows
 
 LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
 Answer = tuple[str, int]  # text, first character in the context
@@ -27,6 +27,7 @@ class QuestionAnswering(Kind):
 
     name = "question_answering"
     answer = "answer"
+    wrong_at_zero = "f1"
     roles = ("question", "context", "answers")
     inputs = ("question", "context")
     head = "AutoModelForQuestionAnswering"
@@ -178,7 +179,7 @@ class QuestionAnswering(Kind):
         assert task.longest_answer is not None, "checked"
         golds = [[answer["text"] for answer in answers] for answers in rows["answers"]]
         ends = np.searchsorted(tokens.owners, np.arange(len(golds) + 1))
-        answers, margins = [], np.empty(len(golds))
+        answers, margins, sure = [], np.empty(len(golds)), np.empty((2, len(golds)))
         for i, context in enumerate(rows["context"]):
             pieces = range(ends[i], ends[i + 1])
             decoded = decode(
@@ -192,6 +193,8 @@ class QuestionAnswering(Kind):
             best = decoded.spans[0] if decoded.spans else None
             answers.append(context[best.begin : best.end] if best else "")
             margins[i] = decoded.null_score - best.score if best else np.inf
+            spans, sure[1, i] = probabilities(decoded)
+            sure[0, i] = spans[0] if spans else 0.0
         answerable = np.array([bool(gold) for gold in golds])
         if fitted is None:
             fitted = {"no_answer_threshold": _threshold(answers, margins, golds, answerable)}
@@ -202,6 +205,7 @@ class QuestionAnswering(Kind):
         return Scores(
             metrics={"exact_match": float(exact.mean()), "f1": float(f1.mean())} | _by_answer(exact, f1, answerable),
             predictions=tuple(said),
+            confidences=tuple(np.where(silent, sure[1], sure[0]).tolist()),
             fitted=fitted,
             confusion=None,
         )

@@ -2,12 +2,15 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from hpsearch.settings import Settings
+
+Points = list[tuple[int, dict[str, float]]]  # (step, metrics)
 
 
 class Status(StrEnum):
@@ -149,6 +152,7 @@ class Scored:
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
     predictions: tuple[Any, ...]  # of each example, JSON-able
+    confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
     seconds: float
 
 
@@ -186,12 +190,14 @@ class TrialRecord:
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
         """The record that `save` wrote into `folder`."""
-        raw = json.loads((folder / "trial.json").read_text())
-        raw["status"] = Status(raw["status"])
-        raw["rungs"] = {int(rung): score for rung, score in raw["rungs"].items()}
-        if raw["confusion"] is not None:
-            raw["confusion"] = tuple(tuple(row) for row in raw["confusion"])
-        return TrialRecord(**raw)
+        return TrialRecord.of(json.loads((folder / "trial.json").read_text()))
+
+    @staticmethod
+    def of(raw: Mapping[str, Any]) -> "TrialRecord":
+        """The record whose fields were written as JSON."""
+        rungs = {int(rung): score for rung, score in raw["rungs"].items()}
+        counts = tuple(tuple(row) for row in raw["confusion"]) if raw["confusion"] is not None else None
+        return TrialRecord(**{**raw, "status": Status(raw["status"]), "rungs": rungs, "confusion": counts})
 
     def after(self, result: TrialResult) -> "TrialRecord":
         """The record once a worker's part has ended."""
@@ -222,8 +228,8 @@ def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
         file.write(line.encode())
 
 
-def read_points(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """A trial's curves as (step, metrics); a line that a crash cut off is left out."""
+def read_points(folder: Path) -> Points:
+    """A trial's curves; a line that a crash cut off is left out."""
     points = []
     path = folder / "points.jsonl"
     if path.exists():

@@ -63,7 +63,8 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(formats, name) for name in ("score", "count", "value", "duration")}
+    shown = ("score", "count", "value", "duration", "answer")
+    environment.filters |= {name: getattr(formats, name) for name in shown}
     best, test, confirmed = summary["best"]["trial"], summary["test"], summary["confirmation"]
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
@@ -75,8 +76,10 @@ def write(
         parameters={path: formats.parameter(path) for path in settings.search.space},
         answer=plots.answer(records, summary),
         confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
+        many_classes=len(test["classes"]) > MOST_CLASSES,
+        saved=saved(records),
         validation=plots.validation(records, settings, best),
-        training_loss=plots.training_loss(records, curves, best),
+        training_loss=plots.training_loss(records, curves, settings, best),
         scatters=list(plots.scatters(records, settings, best)),
         costs=[("Study, by phase", _phases(summary["seconds"])), ("Inside the trials", _work(records))],
         splits=SPLITS,
@@ -123,6 +126,15 @@ def findings(summary: Mapping[str, Any]) -> Iterator[str]:
             f"The search's best score, {formats.score(optimism['search'])}, came to "
             f"{formats.score(optimism['confirmed'])} with fresh seeds{more}: {formats.points(-optimism['difference'])}."
         )
+
+
+def saved(records: Sequence[TrialRecord]) -> float:
+    """Seconds that trials which were stopped early would have gone on, each at its own pace so far."""
+    return sum(
+        (record.total_steps - record.step) / record.step * record.seconds.get("training", 0.0)
+        for record in records
+        if record.status in (Status.PRUNED, Status.PAUSED) and record.step
+    )
 
 
 def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[dict[str, Any]]:
@@ -271,14 +283,13 @@ def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """The confusion matrix for the page: with recall and precision of each class, and its most frequent errors.
+    """The confusion matrix for the page, and its most frequent errors.
 
     Args:
         labels: the classes.
         counts: a row for each true class, a column for each predicted one.
     """
     true = [sum(row) for row in counts]
-    predicted = [sum(column) for column in zip(*counts, strict=True)]
     errors = Counter(
         {
             (labels[i], labels[j]): number
@@ -289,15 +300,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[st
     )
     return {
         "shown": len(labels) <= MOST_CLASSES,
-        "rows": [
-            {
-                "label": labels[i],
-                "cells": [(number, number / max(1, true[i])) for number in row],
-                "recall": row[i] / true[i] if true[i] else None,
-            }
-            for i, row in enumerate(counts)
-        ],
-        "precision": [counts[i][i] / predicted[i] if predicted[i] else None for i in range(len(labels))],
+        "rows": [(labels[i], [(number, number / max(1, true[i])) for number in row]) for i, row in enumerate(counts)],
         "errors": [(*pair, number) for pair, number in errors.most_common(MOST_CLASSES)],
     }
 

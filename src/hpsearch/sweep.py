@@ -98,13 +98,26 @@ def run_train(settings: Settings, home: Path) -> Summary:
 
 
 def rebuild_report(settings: Settings, home: Path) -> Path:
-    """Write `report.html` of a finished study anew. Raises RequestError if there is none."""
+    """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
+
+    Raises:
+        RequestError: there is no result.
+        OutOfReachError: MLflow does not answer.
+    """
     folder = home / "studies" / settings.study
     summary = read_summary(folder)
-    if summary is None:
-        raise RequestError(f"study {settings.study} has no result in {folder}; run `make sweep` first")
-    records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
-    return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
+    if summary is not None:
+        records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
+        return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
+    kept = Tracking(settings, home).kept(settings.study)
+    if kept is None:
+        raise RequestError(
+            f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
+            "study's name and tracking.uri"
+        )
+    summary, trials = kept
+    curves = {record.number: points for record, points in trials}
+    return report.write(folder, settings, [record for record, _ in trials], curves, summary)
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from omegaconf import OmegaConf
 
 from hpsearch import pictures, reading, serving
 from hpsearch.errors import RequestError, redact
-from hpsearch.records import DataRef, Progress, Status, TrialRecord
+from hpsearch.records import DataRef, Points, Progress, Status, TrialRecord, read_points
 from hpsearch.settings import Settings, comparable
 from hpsearch.stores import knock, open_database, out_of_reach
 
@@ -37,6 +38,7 @@ PARENT = "mlflow.parentRunId"
 # Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
 TABLES = "mlflow.loggedArtifacts"
 CARD, ORIGIN = "model_card.md", "origin.json"
+SUMMARY, TRIALS = "summary.json", "trials.json"  # of a study: what its report is made of
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
@@ -292,15 +294,30 @@ class Tracking:
         records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
         self._final(run_id, dict(_figures(summary)), len(records))
         self.client.log_dict(run_id, _leaderboard(records), "leaderboard.json")
+        points = [read_points(folder / "trials" / str(record.number)) for record in records]
+        trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
+        self.client.log_dict(run_id, {"trials": trials}, TRIALS)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {TEST_DIGEST: summary["test"]["digest"], READINGS: str(summary["test"]["readings"])}
         self._set_tags(run_id, tags)
-        for name in ("report.html", "summary.json"):
+        for name in ("report.html", SUMMARY):
             if (folder / name).exists():
                 self.client.log_artifact(run_id, str(folder / name))
         if (folder / "plots").is_dir():
             self.client.log_artifacts(run_id, str(folder / "plots"), "plots")
         self.client.set_terminated(run_id, status)
+
+    @answered
+    def kept(self, study: str) -> tuple[dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
+        """Summary and trials with their curves, as `finish_study` logged them; None where it logged nothing."""
+        run = self.find_study(study)
+        if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
+            return None
+        summary, found = (mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{name}") for name in (SUMMARY, TRIALS))
+        return summary, [
+            (TrialRecord.of(one["record"]), [(step, values) for step, values in one["points"]])
+            for one in found["trials"]
+        ]
 
     @answered
     def interrupt_study(self, run_id: str) -> None:

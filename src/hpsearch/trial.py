@@ -246,6 +246,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
         metrics=scores.metrics,
         confusion=scores.confusion,
         predictions=scores.predictions,
+        confidences=scores.confidences,
         seconds=time.perf_counter() - start,
     )
 
