@@ -66,7 +66,7 @@ test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 	$(BIN)/python -m pytest -m browser
 
 test-slow: $(DEV)  ## real data and many trials
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses=2 --dist=loadfile
 
 test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
 	$(BIN)/python -m pytest -m chaos --numprocesses=3 -rA

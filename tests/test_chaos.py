@@ -248,9 +248,9 @@ def test_killed_at_random_moments(
     while kills < KILLS:
         study.settings = study.settings.model_copy(update={"study": f"{first}-{rounds}"})
         rounds += 1
+        process = study.start(**dict.fromkeys(SECRETS, PASSWORD))
         while kills < KILLS:
-            process = study.start(**dict.fromkeys(SECRETS, PASSWORD))
-            # A third of the kills come at any time after the start, the others while trials are trained.
+            # A third of the kills come at any time, the others while trials are trained.
             if rng.random() < 0.67:
                 before = study.steps()
                 study.until(lambda before=before: study.steps() != before, process)  # type: ignore[misc]
@@ -258,21 +258,19 @@ def test_killed_at_random_moments(
             else:
                 time.sleep(rng.uniform(0, 12))
             victim = rng.choice(["coordinator", "worker", "both"])
-            if process.poll() is None:
-                victims = study.workers(process) if victim != "coordinator" else []
-                for one in victims:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        one.kill()
-                if victim != "worker" or not victims:
-                    process.kill()
-                kills += 1
-                print(f"killed {victim} of {study.settings.study} at {study.steps()}")
-                if victim == "worker" and victims:
-                    time.sleep(rng.uniform(0, 8))
-                    process.kill()
-            if process.wait() == 0:
+            if process.poll() is not None:
                 break  # it was finished
-        study.finish()
+            victims = study.workers(process) if victim != "coordinator" else []
+            for one in victims:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            kills += 1
+            print(f"killed {victim} of {study.settings.study} at {study.steps()}")
+            if victim != "worker" or not victims:
+                process.kill()
+                process.wait()
+                process = study.start(**dict.fromkeys(SECRETS, PASSWORD))
+        assert process.wait(SECONDS) == 0, study.log.read_text()
         study.check(expected)
     study.keeps_secrets()
 

@@ -184,6 +184,7 @@ def test_a_finished_study_starts_nothing(done: Done, monkeypatch: pytest.MonkeyP
     assert sweep.run_sweep(done.settings, done.home)["finished"] == done.summary["finished"]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_and_more_seeds_reuse_the_runs_that_are_there(done: Done, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
@@ -240,6 +241,7 @@ def test_an_interrupted_confirmation_goes_on(
     assert fsck(settings, home, repair=False).endswith("clean")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_gone_is_trained_once_more(done: Done, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))

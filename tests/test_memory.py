@@ -68,22 +68,23 @@ def found(home: Path) -> list[int]:
     return [json.loads(path.read_text()) for path in home.glob("cache/micro_batch/*.json")]
 
 
+@pytest.mark.slow
 def test_the_micro_batch_is_found_before_the_search(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],
     most_examples: Callable[[int], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    most_examples(5)
+    most_examples(7)
     settings = request_of(tmp_path, tiny_model)
     sweep.run_sweep(settings, tmp_path / "home")
     said = " ".join(capsys.readouterr().out.split())
-    assert "memory: batches are trained in parts of at most 3 examples" in said  # 12, 6, 3
-    assert found(tmp_path / "home") == [3]
+    assert "memory: batches are trained in parts of at most 6 examples" in said  # 12, 6
+    assert found(tmp_path / "home") == [6]
     assert not list((tmp_path / "home").glob("studies/*/trials/*/checkpoint-*"))
-    # The same sweep, told so: batches of 8 in parts of 2, the largest divisor that is at most 3.
+    # The same sweep, told so: batches of 8 in parts of 4, the largest divisor that is at most 6.
     most_examples(99)
-    told = request_of(tmp_path, tiny_model, "train.micro_batch_size=3")
+    told = request_of(tmp_path, tiny_model, "train.micro_batch_size=6")
     sweep.run_sweep(told, tmp_path / "told")
     assert outcome(tmp_path / "home", settings) == outcome(tmp_path / "told", told)
 
@@ -110,11 +111,12 @@ def test_memory_that_runs_out_in_the_search_costs_no_trial(
     assert {number: values[:3] for number, values in before.items()} == {n: v[:3] for n, v in after.items()}
 
 
+@pytest.mark.slow
 def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
     tmp_path: Path, tiny_model: Callable[[str], Path], most_examples: Callable[[int], None]
 ) -> None:
     most_examples(0)
-    settings = request_of(tmp_path, tiny_model)
+    settings = request_of(tmp_path, tiny_model, "search.space.train.batch_size.choices=[2]", "train.batch_size=2")
     with pytest.raises(RequestError) as caught:
         sweep.run_sweep(settings, tmp_path / "home")
     assert caught.value.exit_code == 2

@@ -46,10 +46,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
     return Done(settings, home, csv)
 
 
-@pytest.mark.parametrize(
-    ("status", "group"),
-    [(Status.PRUNED, "trials"), (Status.COMPLETE, "trials"), (Status.COMPLETE, "confirmation")],
-)
+@pytest.mark.parametrize(("status", "group"), [(Status.PRUNED, "trials"), (Status.COMPLETE, "confirmation")])
 def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done: Done) -> None:
     before = sorted(done.home.rglob("*"))
     said = reproduce(done.settings, done.home, done.run_id(status, group))

@@ -446,6 +446,7 @@ def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> N
     assert f"curl {address}/invocations" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_reader_is_served_over_http(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:
     logged, port = winners["reader"], tracked.free_port()
     code = (

@@ -79,6 +79,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
     return Swept(settings, home, sweep.run_sweep(settings, home))
 
 
+@pytest.mark.slow
 def test_questions_are_swept_as_texts_are(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(400, 0))
     longer = (
@@ -269,6 +270,7 @@ def killed_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     assert killed
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_trial(
     tmp_path: Path, tiny_model: Callable[[str], Path], killed_workers: list[int]
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_killed_worker_costs_no_trial(
     test_curves_have_each_point_once(swept)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_costs_no_trial(
     tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +313,7 @@ def test_a_worker_that_hangs_costs_no_trial(
     test_curves_have_each_point_once(swept)
 
 
+@pytest.mark.slow
 def test_a_search_without_mlflow_loses_nothing(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],
@@ -341,6 +345,7 @@ def test_a_search_without_mlflow_loses_nothing(
     test_curves_have_each_point_once(done)
 
 
+@pytest.mark.slow
 def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
     tmp_path: Path, tiny_model: Callable[[str], Path], swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
