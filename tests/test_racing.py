@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.racing import Entrant, Rule, Run, entrants, out, winner
+from hpsearch.racing import Entrant, Rule, Run, crossfitted, entrants, out, winner
 from hpsearch.records import Status, TrialRecord
 from hpsearch.tasks import KINDS
 
@@ -44,6 +44,32 @@ def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:
     assert out({**runs, "c": []}, SEEDS, RULE, {"c": 0}) == {"b": 1, "c": 0}  # it never will
     runs = {"a": [run(1, 10), run(2, 10)], "b": [run(1, 60, first=50)], "c": [run(1, 12), run(2, 50)]}
     assert out(runs, SEEDS, RULE, {}) == {"b": 1, "c": 2}
+
+
+def test_each_seed_scores_whom_the_others_choose() -> None:
+    runs = {"a": [run(1, 10), run(2, 40)], "b": [run(1, 20), run(2, 22)], "c": [run(1, 90)]}
+    # Seed 2 chooses b, which has 20 wrong on seed 1; seed 1 chooses a, which has 40 wrong on seed 2.
+    assert crossfitted(runs, SEEDS, {"c": 1}) == pytest.approx(1 - 30 / N)
+    assert crossfitted(runs, SEEDS, {}) is None, "one round is all that they share"
+    assert crossfitted({"a": []}, SEEDS, {}) is None
+    assert crossfitted({"a": runs["a"]}, SEEDS, {}) == pytest.approx(1 - 25 / N), "who is alone has no luck"
+
+
+@pytest.mark.parametrize(("seeds", "count"), [(2, 2), (2, 5), (4, 3)])
+def test_the_choice_among_equals_is_worth_what_they_are(seeds: int, count: int) -> None:
+    rng = np.random.default_rng(0)
+    flattered, honest = [], []
+    for _ in range(1000):
+        scores = rng.normal(0.8, 0.02, size=(count, seeds))
+        runs = {
+            str(i): [Run(seed, score, np.zeros((1, 1)), 1.0) for seed, score in enumerate(row)]
+            for i, row in enumerate(scores)
+        }
+        flattered.append(scores.mean(1).max() - 0.8)
+        honest.append((crossfitted(runs, range(seeds), {}) or 0.0) - 0.8)
+    error = 0.02 / np.sqrt(1000 * seeds)
+    assert np.mean(flattered) > 10 * error
+    assert abs(np.mean(honest)) < 3 * error
 
 
 def test_nobody_is_out_after_the_last_round() -> None:

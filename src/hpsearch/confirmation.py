@@ -81,6 +81,7 @@ class Confirmation(Coordinator):
         self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
         self.kind: Kind = KINDS[self.settings.task.kind]
         self.rule = Rule(self.kind.of_sums, self.settings.task.metric, given.confidence)
+        self._sign = 1 if metrics.DIRECTIONS[self.settings.task.metric] == "maximize" else -1
         self._runs: dict[int, Run] = {}
         for trial in self.recorded().values():
             self.take_up(trial)
@@ -113,10 +114,14 @@ class Confirmation(Coordinator):
             )
         return next(one for one in self.standings() if one.entrant.name == name)
 
+    def crossfitted(self) -> float | None:
+        """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
+        found = racing.crossfitted(self._by_name(), self.seeds, self._out())
+        return self._sign * found if found is not None else None
+
     def best_run(self, name: str) -> TrialRecord | None:
         """The run of an entrant whose model is kept; None if none is complete."""
-        sign = 1 if metrics.DIRECTIONS[self.settings.task.metric] == "maximize" else -1
-        return max(self._complete(name), key=lambda run: (sign * (run.score or 0.0), -run.number), default=None)
+        return max(self._complete(name), key=lambda run: (self._sign * (run.score or 0.0), -run.number), default=None)
 
     def answers(self, number: int) -> dict[str, Any]:
         """What a complete run's model said of each validation example, as a table."""
@@ -142,9 +147,8 @@ class Confirmation(Coordinator):
         if trial.number not in self._runs:
             said = [row[2] for row in self.answers(trial.number)["data"]]
             tallies = self.kind.tallies(self._validation[1], said, self.ref.labels)
-            sign = 1 if metrics.DIRECTIONS[self.settings.task.metric] == "maximize" else -1
             assert trial.seed is not None, "a confirmation run has its seed"
-            score = sign * (trial.score or 0.0)
+            score = self._sign * (trial.score or 0.0)
             cost = trial.step * self.settings_of(trial).train.batch_size
             self._runs[trial.number] = Run(trial.seed, score, tallies, cost)
         return self._runs[trial.number]

@@ -82,9 +82,31 @@ def out(
 
 def winner(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> str | None:
     """The best mean wins, of equal ones the smallest spread, then the least cost; None if nobody has run."""
+    racing = _compared(runs, seeds, out)
+    return _ranked(racing)[0] if racing else None
+
+
+def crossfitted(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> float | None:
+    """What the choice is worth on a seed that has no part in it; None with fewer than two seeds.
+
+    The mean of the winner's scores flatters it, as the best of some means does. Here each seed scores whom the other
+    seeds alone would choose.
+    """
+    racing = _compared(runs, seeds, out)
+    rounds = range(len(next(iter(racing.values()), [])))
+    if len(rounds) < 2:
+        return None
+    return fmean(
+        racing[_ranked({name: [*found[:i], *found[i + 1 :]] for name, found in racing.items()})[0]][i].score
+        for i in rounds
+    )
+
+
+def _compared(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> dict[str, list[Run]]:
+    """The runs of all who stayed, by seed; as many of each, because the last round may be cut off."""
     racing = {name: _first(found, seeds) for name, found in runs.items() if name not in out and found}
-    shared = min((len(found) for found in racing.values()), default=0)  # the last round may be cut off
-    return _ranked({name: found[:shared] for name, found in racing.items()})[0] if racing else None
+    shared = min((len(found) for found in racing.values()), default=0)
+    return {name: found[:shared] for name, found in racing.items()}
 
 
 def _first(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:

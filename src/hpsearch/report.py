@@ -104,7 +104,10 @@ def findings(summary: Mapping[str, Any]) -> Iterator[str]:
     own = race[winner["entrant"]]
     spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
     runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
-    yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}."
+    worth = ""
+    if winner["crossfitted"] is not None:
+        worth = f"; on a further seed, as a choice among {len(confirmed)}, {formats.score(winner['crossfitted'])}"
+    yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}{worth}."
     if (reference := summary["reference"]) is not None:
         gain = reference["gain"]
         low, high = (f"{100 * gain[bound]:+.1f}" for bound in ("low", "high"))
