@@ -53,7 +53,7 @@ KILLS = 10  # at random moments, with each of the two databases
 PASSWORD = "hunter2xyzzy"
 Outcome = dict[str, tuple[Any, ...]]
 SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
-SECONDS = 240  # more than any start takes
+SECONDS = 600  # more than any start takes, on a slow machine too
 
 # Ends itself by SIGKILL, or finds the disk full, when a method is called for the n-th time: DIE_AT=module.Class.name:n,
 # with a minus before it: when that call has returned. HOLD_AT=module.Class.name waits in a call while a file is there.
