@@ -231,6 +231,7 @@ def test_report_is_rebuilt(swept: Swept) -> None:
     assert report.read_text() == before
 
 
+@pytest.mark.slow
 def test_a_larger_budget_continues(swept: Swept) -> None:
     budget = swept.settings.budget.model_copy(update={"max_trials": 8})
     former = swept.records()

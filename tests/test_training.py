@@ -161,6 +161,7 @@ def test_losses_of_questions_are_those_of_a_plain_loop(
     assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_a_compiled_model_has_few_shapes_and_the_same_losses(
     tmp_path: Path, tiny_model: Model, family: str, monkeypatch: pytest.MonkeyPatch
