@@ -10,7 +10,7 @@ import numpy as np
 from hpsearch import data, paired
 from hpsearch.crew import Crew
 from hpsearch.kinds import Kind
-from hpsearch.records import DataRef, Scored, ScoreSpec, TrialRecord, write_durably
+from hpsearch.records import DataRef, ScoreSpec, TrialRecord, write_durably
 from hpsearch.settings import Settings
 from hpsearch.summary import Found
 from hpsearch.tasks import KINDS
@@ -35,7 +35,7 @@ def score_test(
 
     Returns:
         `of` (the folders of the models), `readings`, `n`, `digest`, `winner` and `reference` with their metrics,
-        intervals, classes and answers, `gain`: the paired comparison of the two, and `mistakes` of the winner.
+        intervals, classes, mistakes and answers, and `gain`: the paired comparison of the two.
     """
     path, of = crew.folder / TEST, [found.folder, found.reference_folder]
     before: dict[str, Any] = {"of": None, "readings": 0}
@@ -46,32 +46,27 @@ def score_test(
     rows, kind = data.load(ref, "test").to_dict(), KINDS[settings.task.kind]
     truths = kind.truths(rows, ref.labels)
 
-    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[dict[str, Any], paired.Tallies, Scored]:
+    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[dict[str, Any], paired.Tallies]:
         model = crew.folder / folder / MODEL
         said = crew.score(ScoreSpec(record.number, settings, ref, model, "test", record.fitted))
         answers = kind.answers(said.predictions, ref.labels)
         tallies = kind.tallies(truths, answers, ref.labels)
-        return (
-            {
-                "metrics": said.metrics,
-                "intervals": paired.intervals(tallies, kind.of_sums),
-                "classes": {label: asdict(found) for label, found in kind.by_class(tallies.sum(0), ref.labels).items()},
-                "confusion": said.confusion,
-                "megabytes": (model / "model.safetensors").stat().st_size / 1e6,
-                "seconds_per_example": said.seconds / len(answers),
-                "answers": {
-                    "columns": ["id", "truth", "answer"],
-                    "data": [list(row) for row in zip(rows["id"], truths, answers, strict=True)],
-                },
-            },
-            tallies,
-            said,
-        )
+        table = [list(row) for row in zip(rows["id"], truths, answers, strict=True)]
+        return {
+            "metrics": said.metrics,
+            "intervals": paired.intervals(tallies, kind.of_sums),
+            "classes": {label: asdict(found) for label, found in kind.by_class(tallies.sum(0), ref.labels).items()},
+            "confusion": said.confusion,
+            "mistakes": list(mistakes(kind, rows, table, said.confidences, tallies)),
+            "megabytes": (model / "model.safetensors").stat().st_size / 1e6,
+            "seconds_per_example": said.seconds / len(answers),
+            "answers": {"columns": ["id", "truth", "answer"], "data": table},
+        }, tallies
 
-    winner, ours, said = scored(found.winner, found.folder, settings)
+    winner, ours = scored(found.winner, found.folder, settings)
     other = gain = None
     if found.reference is not None and found.reference_folder is not None and reference is not None:
-        other, theirs, _ = scored(found.reference, found.reference_folder, reference)
+        other, theirs = scored(found.reference, found.reference_folder, reference)
         compared = paired.compare(theirs, ours, kind.of_sums, settings.task.metric)
         gain = asdict(compared) | {"difference": compared.difference}
     reading = {
@@ -82,7 +77,6 @@ def score_test(
         "winner": winner,
         "reference": other,
         "gain": gain,
-        "mistakes": list(mistakes(kind, rows, winner["answers"]["data"], said.confidences, ours)),
     }
     write_durably(path, json.dumps(reading))
     return dict(json.loads(path.read_text(encoding="utf-8")))

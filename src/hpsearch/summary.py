@@ -91,7 +91,7 @@ def summarise(
             "readings": test["readings"],
             "classes": scored["classes"],
             "confusion": scored["confusion"],
-            "mistakes": test["mistakes"],
+            "mistakes": scored["mistakes"],
             "digest": test["digest"],
             "megabytes": scored["megabytes"],
             "seconds_per_example": scored["seconds_per_example"],
