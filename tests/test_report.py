@@ -365,6 +365,13 @@ def test_a_gain_that_may_be_none_is_said(tmp_path: Path) -> None:
     assert "came to 0.865 with fresh seeds: -0.9 points." in Page(study.write(tmp_path)).shown()
 
 
+def test_who_is_confirmed_alone_is_no_choice(tmp_path: Path) -> None:
+    study = Study()
+    assert "as a choice among 2, 0.861" in Page(study.write(tmp_path)).shown()
+    del study.summary["confirmation"][1]
+    assert "as a choice" not in Page(study.write(tmp_path)).shown()
+
+
 def test_a_second_reading_is_said(tmp_path: Path) -> None:
     study = Study()
     study.summary["test"] |= {"readings": 3}

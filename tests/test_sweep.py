@@ -25,6 +25,7 @@ from hpsearch import coordinator, records, squad, sweep
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.promotion import champion_version, promote
 from hpsearch.records import Status, TrialRecord
+from hpsearch.search import Search
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 from hpsearch.workers import Lost, Worker
@@ -244,6 +245,17 @@ def test_a_larger_budget_continues(swept: Swept) -> None:
     assert summary["mlflow"]["run_id"] == swept.summary["mlflow"]["run_id"]
     same_winner = summary["best"]["trial"] == swept.summary["best"]["trial"]
     assert summary["test"]["readings"] == (1 if same_winner else 2)
+
+
+def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come() -> None:
+    search = Search.__new__(Search)
+    lengths = {0: (40, Status.RUNNING), 1: (10, Status.PRUNED)}
+    search.trials = {n: TrialRecord(n, {}, status, total_steps=total) for n, (total, status) in lengths.items()}
+    search.logged = {0: {(10, "train_loss"), (30, "train_loss")}, 1: {(2, "train_loss")}}
+    search._planned = lambda: 1.0  # type: ignore[method-assign]
+    assert search._remaining_steps() == 10
+    search._planned = lambda: 4.0  # type: ignore[method-assign]
+    assert search._remaining_steps() == 100 - 32
 
 
 def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:

@@ -299,9 +299,11 @@ class Coordinator(ABC):
             self.delivery.put(self.trials[point.number], self)
 
     def _remaining_steps(self) -> int | None:
-        """Steps still planned, in the mean length of the trials so far."""
+        """Steps still planned, in the mean length of the trials so far; those of running trials at the least."""
         known = [t.total_steps for t in self.trials.values() if t.total_steps]
         if not known:
             return None
-        trained = sum(max((step for step, _ in points), default=0) for points in self.logged.values())
-        return max(0, round(self._planned() * sum(known) / len(known) - trained))
+        trained = {n: max((step for step, _ in points), default=0) for n, points in self.logged.items()}
+        running = [t for t in self.trials.values() if t.status is Status.RUNNING]
+        least = sum(max(0, t.total_steps - trained.get(t.number, 0)) for t in running)
+        return max(least, round(self._planned() * sum(known) / len(known) - sum(trained.values())))
