@@ -26,6 +26,7 @@ import make
 import postgres
 import tiny
 import tracked
+from forked import Coordinator
 from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import TrialRecord, read_points
@@ -55,49 +56,6 @@ Outcome = dict[str, tuple[Any, ...]]
 SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
 SECONDS = 600  # more than any start takes, on a slow machine too
 
-# Ends itself by SIGKILL, or finds the disk full, when a method is called for the n-th time: DIE_AT=module.Class.name:n,
-# with a minus before it: when that call has returned. HOLD_AT=module.Class.name waits in a call while a file is there.
-RUN = """
-import errno, importlib, os, signal, sys, time
-from pathlib import Path
-from hpsearch import cli, errors, settings, sweep
-
-def at(place, act):
-    place, _, nth = place.partition(":")
-    after, (module, *owners, name) = place.startswith("-"), place.lstrip("-").split(".")
-    owner = importlib.import_module("hpsearch." + module)
-    for part in owners:
-        owner = getattr(owner, part)
-    method, calls = getattr(owner, name), []
-    def changed(*args, **kwargs):
-        calls.append(1)
-        if not after and (not nth or len(calls) == int(nth)): act()
-        result = method(*args, **kwargs)
-        if after and len(calls) == int(nth): act()
-        return result
-    for module in list(sys.modules.values()):
-        if getattr(module, name, None) is method:
-            setattr(module, name, changed)
-    setattr(owner, name, changed)
-
-def hold():
-    root = Path(sys.argv[1]).parent
-    if (root / "hold").exists():
-        (root / "hold").rename(root / "held")
-        while (root / "held").exists(): time.sleep(0.01)
-
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-def full(): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
-
-if __name__ == "__main__":
-    cli.compose = lambda *_: None
-    cli.loading.load = lambda _: settings.from_json(Path(sys.argv[1]).read_text())
-    if "DIE_AT" in os.environ: at(os.environ["DIE_AT"], die)
-    if "FULL_AT" in os.environ: at(os.environ["FULL_AT"], full)
-    if "HOLD_AT" in os.environ: at(os.environ["HOLD_AT"], hold)
-    sys.exit(cli.main(["sweep"]))
-"""
-
 
 @dataclass
 class Chaos:
@@ -106,7 +64,7 @@ class Chaos:
     settings: Settings
     root: Path
     home: Path
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    running: list[Coordinator] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -127,28 +85,21 @@ class Chaos:
                 update={"tracking": self.settings.tracking.model_copy(update={"uri": tracking})}
             )
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        request, script = self.root / "settings.json", self.root / "run.py"
+    def start(self, **environment: str) -> Coordinator:
+        request = self.root / "settings.json"
         request.write_text(self.settings.model_dump_json())
-        script.write_text(RUN)
-        with open(self.log, "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(script), str(request)],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(self.home)} | environment,
-                stdout=log,
-                stderr=log,
-            )
-        self.running.append(process)
-        return process
+        common = {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(self.home)}
+        self.running.append(Coordinator(request, self.log, common | environment))
+        return self.running[-1]
 
-    def workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    def workers(self, process: Coordinator) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             return [
                 one for one in psutil.Process(process.pid).children() if "hpsearch.worker" in " ".join(one.cmdline())
             ]
         return []
 
-    def until(self, true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    def until(self, true: Callable[[], object], process: Coordinator) -> None:
         deadline = time.monotonic() + SECONDS
         while not true() and process.poll() is None:
             assert time.monotonic() < deadline, self.log.read_text()

@@ -49,7 +49,7 @@ def main(rounds: int, squad: str | None, works: list[str], table: Path, settings
     where = f"{chosen.name}, " + ("" if chosen.device == "cuda" else f"{chosen.threads} threads, ")
     lines = [
         f"{where}{chosen.precision}{', compiled' if chosen.compile else ''}; large matrix products reach "
-        f"{limit['float32']:,.0f} GFLOP/s in float32 and {limit['bfloat16']:,.0f} in bfloat16. {asked.model.name}, "
+        f"{' and '.join(f'{rate:,.0f} GFLOP/s in {name}' for name, rate in limit.items())}. {asked.model.name}, "
         f"batches of {asked.train.batch_size}, " + (f"medians of {rounds} rounds." if rounds > 1 else "one round."),
         "",
         "| work | side | examples/s | times as many | in each round | real tokens/s | padding "
