@@ -61,6 +61,19 @@ def test_other_code_and_libraries_are_refused_or_forced_and_kept(
     assert json.loads((tmp_path / identity.IDENTITY).read_text())["forced"] == [kept]
 
 
+@pytest.mark.parametrize(("written", "age"), [({}, "an older"), ({"format": identity.FORMAT + 1}, "a newer")])
+def test_what_another_version_wrote_is_refused_even_if_forced(
+    written: dict[str, int], age: str, tmp_path: Path
+) -> None:
+    check(tmp_path)
+    path = tmp_path / identity.IDENTITY
+    content = json.loads(path.read_text())
+    assert content.pop("format") == identity.FORMAT
+    path.write_text(json.dumps(content | written))
+    with pytest.raises(RequestError, match=f"was written by {age} version"):
+        check(tmp_path, force=True)
+
+
 PLAIN = '''
 def double(x):
     """Twice."""

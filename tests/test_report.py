@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hpsearch import report
+from hpsearch.identity import FORMAT
 from hpsearch.loading import load
 from hpsearch.metrics import wilson
 from hpsearch.records import Status, TrialRecord
@@ -93,6 +94,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         "loss": 0.345,
     }
     return {
+        "format": FORMAT,
         "study": settings.study,
         "task": settings.task.name,
         "model": settings.model.name,

@@ -21,7 +21,7 @@ from hpsearch import pictures, stores
 from hpsearch.errors import OutOfReachError, RequestError, redact
 from hpsearch.records import Progress, Status
 from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking, lineage, ui
+from hpsearch.tracking import Tracking, ui
 from make import compose_settings
 from tracked import LABELS, curve, data_ref, record
 
@@ -86,21 +86,6 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     for name in ("confusion_matrix.png", "learning_curves.png"):
         picture = matplotlib.image.imread(tracking.client.download_artifacts(trials[1].run_id, name))
         assert picture.std() > 0.01, "the picture is blank"
-
-
-def test_the_commit_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "src" / "hpsearch"
-    package.mkdir(parents=True)
-    monkeypatch.setattr("hpsearch.tracking.__file__", str(package / "tracking.py"))
-    (package / "__init__.py").touch()
-    assert "mlflow.source.git.commit" not in lineage()
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for arguments in (["init"], ["add", "."], [*identity, "commit", "-m", "first"]):
-        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
-    assert len(lineage()["mlflow.source.git.commit"]) == 40
-    assert lineage()["hpsearch.git.dirty"] == "false"
-    (package / "__init__.py").write_text("changed")
-    assert lineage()["hpsearch.git.dirty"] == "true"
 
 
 def test_artifacts_lie_in_the_state_folder_wherever_the_command_runs(

@@ -18,6 +18,7 @@ from typing import Any
 import requests
 
 from hpsearch import mlflow_process  # noqa: F401  # before mlflow
+from hpsearch.identity import FORMAT
 from hpsearch.records import DataRef, Progress, Status, TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
@@ -81,6 +82,7 @@ def summary(
     settings: Settings, parent: str, best: TrialRecord, value: float, examples: int = 20, test: str = "c" * 16
 ) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "study": settings.study,
         "metric": "accuracy",
         "trials": {"complete": 1, "pruned": 0, "failed": 0},

@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import yaml
 
-from hpsearch import checkpoints, metrics, schedule, space, sweep
+from hpsearch import checkpoints, identity, metrics, schedule, space, sweep
 from hpsearch import tracking as tracked
 from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
 from hpsearch.delivery import Delivery
@@ -58,8 +58,8 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
         try:
             with closing(Lock(folder)):
                 found = _check(settings, home, folder, repair)
-        except RequestError as held:
-            lines.append(f"{folder.name}: not checked: {held}")
+        except RequestError as reason:  # it is being run, or another version wrote it
+            lines.append(f"{folder.name}: not checked: {reason}")
             continue
         for fault, mended in found:
             fate = "mended" if mended else "--repair mends it" if fault.mend else "can't be mended here"
@@ -74,7 +74,8 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
 
 
 def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[tuple[Fault, bool]]:
-    """A study's faults, each with whether it has been mended. Raises RequestError if the study is being run."""
+    """A study's faults, each with whether it has been mended. Raises RequestError if this version can't read it."""
+    identity.check_folder(folder)
     try:
         own = sweep.read_settings(folder, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:

@@ -4,7 +4,7 @@ import ast
 import functools
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from hpsearch.records import DataRef, write_durably
 from hpsearch.settings import Settings, comparable, digest
 
 IDENTITY = "identity.json"  # file of a study
+# Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
+FORMAT = 1
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("checkpoints", "classification", "data", "encoders", "errors", "examples", "hardware"),
@@ -42,8 +44,9 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
     made_now = made_by()
     if not path.exists():
-        write_durably(path, json.dumps({**question, **made_now, "forced": []}, indent=1))
+        write_durably(path, json.dumps({"format": FORMAT, **question, **made_now, "forced": []}, indent=1))
         return []
+    check_folder(folder)
     before = json.loads(path.read_text(encoding="utf-8"))
     forced: list[str] = before.pop("forced", [])
     if differing := list(changes({key: before.get(key) for key in question}, question)):
@@ -62,8 +65,26 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     if differing:
         today = datetime.now(UTC).date().isoformat()
         forced += [f"{today}: {change}" for change in differing]
-        write_durably(path, json.dumps({**question, **made_now, "forced": forced}, indent=1))
+        write_durably(path, json.dumps({"format": FORMAT, **question, **made_now, "forced": forced}, indent=1))
     return forced
+
+
+def check_folder(folder: Path) -> None:
+    """See that this version can read what a study has left in `folder`. Raises RequestError if not."""
+    path = folder / IDENTITY
+    if path.exists():
+        check_format(folder.name, json.loads(path.read_text(encoding="utf-8")))
+
+
+def check_format(study: str, written: Mapping[str, Any]) -> None:
+    """See that this version can read what `written`, a file of a study, belongs to. Raises RequestError if not."""
+    found = written.get("format", 0)  # the first had none
+    if found != FORMAT:
+        age = "an older" if found < FORMAT else "a newer"
+        raise RequestError(
+            f"study {study} was written by {age} version of hpsearch: its files have format {found}, and this version "
+            f"reads {FORMAT}; use that version for it, or give STUDY=<another name>"
+        )
 
 
 def made_by() -> dict[str, dict[str, str]]:

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch import data, formats, gate, serving, sweep, tasks
+from hpsearch import data, formats, gate, identity, serving, sweep, tasks
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError
 from hpsearch.gate import Contender, Decision
 from hpsearch.settings import Settings
@@ -90,13 +90,14 @@ def champion_version(tracking: Tracking, settings: Settings) -> Any:
 
 
 def _summary(settings: Settings, home: Path) -> dict[str, Any]:
-    path = home / "studies" / settings.study / "summary.json"
-    if not path.exists():
+    folder = home / "studies" / settings.study
+    identity.check_folder(folder)
+    summary = sweep.read_summary(folder)
+    if summary is None:
         raise RequestError(
-            f"study={settings.study}: is not finished ({path} is missing); "
+            f"study={settings.study}: is not finished ({folder / 'summary.json'} is missing); "
             f"run `make sweep TASK={settings.task.name}`, or name a finished study"
         )
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return summary
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from hpsearch import metrics
 from hpsearch.confirmation import Confirmation, Standing
 from hpsearch.data import Corpus
+from hpsearch.identity import FORMAT
+from hpsearch.lineage import lineage
 from hpsearch.racing import REFERENCE
 from hpsearch.records import TrialRecord
 from hpsearch.search import Search
 from hpsearch.settings import comparable, digest
-from hpsearch.tracking import lineage
 
 Summary = dict[str, Any]
 
@@ -59,6 +60,7 @@ def summarise(
     low, high = scored["intervals"][metric]
     runs = list(confirmation.trials.values()) if confirmation is not None else []
     return {
+        "format": FORMAT,
         "study": settings.study,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": settings.task.name,

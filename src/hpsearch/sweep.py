@@ -101,10 +101,11 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
     """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
 
     Raises:
-        RequestError: there is no result.
+        RequestError: there is no result, or another version of hpsearch wrote it.
         OutOfReachError: MLflow does not answer.
     """
     folder = home / "studies" / settings.study
+    identity.check_folder(folder)
     summary = read_summary(folder)
     if summary is not None:
         records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]

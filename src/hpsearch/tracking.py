@@ -2,13 +2,10 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -26,8 +23,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, 
 from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
-from hpsearch import pictures, reading, serving
+from hpsearch import identity, pictures, reading, serving
 from hpsearch.errors import RequestError, redact
+from hpsearch.lineage import lineage
 from hpsearch.records import DataRef, Points, Progress, Status, TrialRecord, read_points
 from hpsearch.settings import Settings, comparable
 from hpsearch.stores import knock, open_database, out_of_reach
@@ -42,7 +40,6 @@ SUMMARY, TRIALS = "summary.json", "trials.json"  # of a study: what its report i
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
-PACKAGES = ("hpsearch", "torch", "transformers", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
 BATCH = 100  # params or tags that MLflow takes in one call
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
 # MLflow's codes for "it did not work"; the others say that the call was wrong, which is a fault of this program.
@@ -309,11 +306,16 @@ class Tracking:
 
     @answered
     def kept(self, study: str) -> tuple[dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
-        """Summary and trials with their curves, as `finish_study` logged them; None where it logged nothing."""
+        """Summary and trials with their curves, as `finish_study` logged them; None where it logged nothing.
+
+        Raises:
+            RequestError: another version of hpsearch logged them.
+        """
         run = self.find_study(study)
         if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
             return None
         summary, found = (mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{name}") for name in (SUMMARY, TRIALS))
+        identity.check_format(study, summary)
         return summary, [
             (TrialRecord.of(one["record"]), [(step, values) for step, values in one["points"]])
             for one in found["trials"]
@@ -428,31 +430,6 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(child, f"{path}.")
         else:
             yield path, child
-
-
-def lineage() -> dict[str, str]:
-    """Tags: the versions that ran, and the commit where hpsearch runs from a git checkout."""
-    tags = {"hpsearch.version.python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            tags[f"hpsearch.version.{package}"] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # hpsearch itself, run from its checkout: the commit says more
-    folder = Path(__file__).parent
-    # An environment may lie inside another project's checkout, whose commit would say nothing: git must know the file.
-    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None:
-        tags["mlflow.source.git.commit"] = _git(folder, "rev-parse", "HEAD") or "none"
-        tags["hpsearch.git.dirty"] = str(bool(_git(folder, "status", "--porcelain"))).lower()
-    return tags
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, None where it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
