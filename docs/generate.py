@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from hpsearch.cli import compose, groups, options, shipped_conf
+from hpsearch.composition import compose, groups, options, shipped_conf
 from hpsearch.settings import SEARCHABLE, Settings
 
 TARGET = Path(__file__).with_name("configuration.md")

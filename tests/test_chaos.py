@@ -30,8 +30,8 @@ from forked import Coordinator
 from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import TrialRecord, read_points
+from hpsearch.results import read_summary
 from hpsearch.settings import Settings
-from hpsearch.sweep import read_summary
 from hpsearch.tracking import Tracking
 
 pytestmark = pytest.mark.chaos

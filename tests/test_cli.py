@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpsearch import cli, errors, loading
+from hpsearch import cli, composition, errors, loading
 from hpsearch.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -189,7 +189,7 @@ def test_config_prints_what_was_composed(here: Path, capsys: pytest.CaptureFixtu
     overrides = ["task=rotten_tomatoes", "model=gpt2", "search=wide", "train.epochs=0.5", "task.max_length=32"]
     assert cli.main(["config", *overrides]) == 0
     printed = load(capsys.readouterr().out)
-    assert printed == loading.load(cli.compose(overrides))
+    assert printed == loading.load(composition.compose(overrides))
     assert (printed.study, printed.train.epochs) == ("rotten_tomatoes-gpt2-wide", 0.5)
     assert list(here.iterdir()) == []
 
@@ -229,7 +229,7 @@ def test_a_folder_of_ones_own_adds_choices(own: Callable[[str, str], Path], caps
     chosen = load(capsys.readouterr().out)
     assert (chosen.study, chosen.seed) == ("tickets-minilm-default", 3)
     assert chosen.task.columns == {"text": "subject", "label": "team"}
-    assert chosen.task.split == loading.load(cli.compose([])).task.split
+    assert chosen.task.split == loading.load(composition.compose([])).task.split
     assert (chosen.budget.max_hours, chosen.budget.max_trials) == (1.0, 12)
 
 
@@ -391,15 +391,15 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path, here: Path) -> Non
     with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
     package = tmp_path / "site" / "hpsearch"
-    shipped = {path.relative_to(cli.shipped_conf()) for path in cli.shipped_conf().rglob("*.yaml")}
+    shipped = {path.relative_to(composition.shipped_conf()) for path in composition.shipped_conf().rglob("*.yaml")}
     assert {path.relative_to(package / "conf") for path in (package / "conf").rglob("*.yaml")} == shipped
     source = ROOT / "src" / "hpsearch"
     carried = {path.name for path in source.iterdir() if path.is_file()}
     assert {path.name for path in package.iterdir() if path.is_file()} == carried
-    code = "from hpsearch import cli; print(cli.shipped_conf()); cli.main(['config'])"
+    code = "from hpsearch import cli, composition; print(composition.shipped_conf()); cli.main(['config'])"
     first, _, printed = program("-c", code, PYTHONPATH=str(tmp_path / "site")).stdout.partition("\n")
     assert Path(first) == package / "conf"
-    assert load(printed) == loading.load(cli.compose([]))
+    assert load(printed) == loading.load(composition.compose([]))
 
 
 # --- make ------------------------------------------------------------------------------------------------------------

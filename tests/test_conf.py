@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from hpsearch import loading, settings
-from hpsearch.cli import compose, groups, options, shipped_conf
+from hpsearch.composition import compose, groups, options, shipped_conf
 from hpsearch.settings import Settings
 
 CONF = shipped_conf()

@@ -14,7 +14,7 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import identity, sweep
+from hpsearch import identity, results, sweep
 from hpsearch.confirmation import Confirmation
 from hpsearch.coordinator import Coordinator
 from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused, RequestError
@@ -159,9 +159,9 @@ def test_the_report_is_made_of_what_mlflow_keeps(done: Done, tmp_path: Path) -> 
     shown = (done.folder / "report.html").read_text()
     elsewhere = tmp_path / "home"
     shutil.copytree(done.home, elsewhere, ignore=shutil.ignore_patterns("studies"))
-    assert sweep.rebuild_report(done.settings, elsewhere).read_text() == shown
+    assert results.rebuild_report(done.settings, elsewhere).read_text() == shown
     with pytest.raises(RequestError, match=r"study other has no result in .* nor in MLflow"):
-        sweep.rebuild_report(done.settings.model_copy(update={"study": "other"}), elsewhere)
+        results.rebuild_report(done.settings.model_copy(update={"study": "other"}), elsewhere)
 
 
 def test_what_another_version_wrote_is_left_to_it(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,8 @@ def test_what_another_version_wrote_is_left_to_it(done: Done, tmp_path: Path, mo
     said = f"study {done.settings.study} was written by an older version of hpsearch"
     for command in (
         lambda: sweep.run_sweep(done.settings, done.home, force=True),
-        lambda: sweep.rebuild_report(done.settings, done.home),
-        lambda: sweep.rebuild_report(done.settings, elsewhere),
+        lambda: results.rebuild_report(done.settings, done.home),
+        lambda: results.rebuild_report(done.settings, elsewhere),
         lambda: promote(done.settings, done.home),
     ):
         with pytest.raises(RequestError, match=said):

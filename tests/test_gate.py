@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch import cli
+from hpsearch import composition
 from hpsearch.errors import RequestError
 from hpsearch.gate import Contender, Decision, decide
 from hpsearch.settings import PromotionSettings
@@ -17,7 +17,7 @@ from make import compose_settings
 KIND = KINDS["text_classification"]
 TRUTHS = ["yes", "no"] * 100
 LABELS = ("no", "yes")
-SHIPPED = sorted(path.stem for path in (cli.shipped_conf() / "promotion").glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in (composition.shipped_conf() / "promotion").glob("*.yaml"))
 
 
 def rule(name: str) -> PromotionSettings:

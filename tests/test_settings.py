@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from hpsearch import loading, settings
-from hpsearch.cli import compose
+from hpsearch.composition import compose
 from hpsearch.errors import RequestError
 from hpsearch.settings import SEARCHABLE, Choice, Interval, Settings
 

@@ -21,7 +21,7 @@ from mlflow.entities import Run
 import make
 import tiny
 import tracked
-from hpsearch import coordinator, records, squad, sweep
+from hpsearch import coordinator, records, results, squad, sweep
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.promotion import champion_version, promote
 from hpsearch.records import Status, TrialRecord
@@ -228,7 +228,7 @@ def test_report_is_rebuilt(swept: Swept) -> None:
     report = swept.folder / "report.html"
     before = report.read_text()
     report.unlink()
-    assert sweep.rebuild_report(swept.settings, swept.home) == report
+    assert results.rebuild_report(swept.settings, swept.home) == report
     assert report.read_text() == before
 
 

@@ -9,6 +9,8 @@ from hpsearch.serving import PRODUCTS
 from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
 
+UNSTATED = "not stated by their source"
+
 
 def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
     """The card of a study's winner.
@@ -21,14 +23,24 @@ def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
 
 
 def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
-    task, test, data = settings.task, summary["test"], summary["data"]
-    kind, product = KINDS[task.kind], PRODUCTS[task.kind]
+    task, kind = settings.task, KINDS[settings.task.kind]
     yield f"# hpsearch-{task.name}"
     yield ""
     yield f"{settings.model.name} ({settings.model.path}), fine-tuned for {kind.name.replace('_', ' ')} on {task.name}."
-    yield ""
-    yield f"## How good it is: {formats.count(test['n'])} test examples"
-    yield ""
+    sections = {
+        f"How good it is: {formats.count(summary['test']['n'])} test examples": _quality(settings, summary),
+        "What it takes and gives": _use(settings, summary),
+        "Data": _data(summary["data"]),
+        "How it was trained": _training(summary),
+        "Licences": (f"- {what}: {text or UNSTATED}" for what, text in summary["licenses"].items()),
+    }
+    for heading, lines in sections.items():
+        yield from ("", f"## {heading}", "")
+        yield from lines
+
+
+def _quality(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    test, note = summary["test"], summary["data"]["note"]
     for name, heading in report.headings(settings, summary).items():
         interval = ""
         if name in test["intervals"]:
@@ -44,52 +56,48 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["confirmation"]:
         yield ""
         yield from (f"- {line}" for line in report.findings(summary))
+    if note:
         yield ""
-    if data["note"]:
-        yield f"Note: {data['note']}."
-    yield ""
-    yield "## What it takes and gives"
-    yield ""
+        yield f"Note: {note}."
+
+
+def _use(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    kind, product = KINDS[settings.task.kind], PRODUCTS[settings.task.kind]
     columns = ", ".join(product.signature.outputs.input_names())
     yield f"It takes {' and '.join(kind.inputs)}, and gives {columns}."
     if summary["labels"]:
         yield f"Classes: {', '.join(summary['labels'])}."
     for name, value in summary["winner"]["fitted"].items():
         yield f"{name.replace('_', ' ').capitalize()}, fitted on validation: {json.dumps(value)}."
-    yield f"It reads at most {task.max_length} tokens at a time ({_longer(settings)})."
+    yield f"It reads at most {settings.task.max_length} tokens at a time ({_longer(settings)})."
     yield ""
     yield "```"
     yield "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\"
     yield f"  -d '{json.dumps(product.example)}'"
     yield "```"
-    yield ""
-    yield "## Data"
-    yield ""
-    yield f"{data['source']}; {', '.join(f'{formats.count(data[split])} {split}' for split in report.SPLITS)} examples."
-    yield f"Digest {data['digest']}."
-    yield ""
-    yield "## How it was trained"
-    yield ""
-    for path, value in summary["winner"]["params"].items():
-        yield f"- {path}: {formats.value(value)}"
-    trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
-    yield f"- training examples: {formats.count(trained)}"
-    yield f"- seed: {summary['winner']['seed']}"
-    hardware, said = summary["hardware"], summary["lineage"]
-    yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
-    yield f"- study {summary['study']}, MLflow run {summary['winner']['run_id']}"
-    yield f"- the whole study took {formats.duration(summary['seconds']['total'])} on it"
-    yield f"- settings {said['hpsearch.settings']}, commit {said.get('mlflow.source.git.commit', 'unknown')}"
-    versions = {key.removeprefix("hpsearch.version."): text for key, text in said.items() if ".version." in key}
-    yield f"- {', '.join(f'{package} {version}' for package, version in versions.items())}"
-    yield ""
-    yield "## Licences"
-    yield ""
-    for what, text in summary["licenses"].items():
-        yield f"- {what}: {text or 'not stated by their source'}"
 
 
 def _longer(settings: Settings) -> str:
     if settings.task.truncation == "windows":
         return "longer ones are read in overlapping windows"
     return f"of longer ones it reads the {settings.task.truncation.replace('_', ' and ')}"
+
+
+def _data(data: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{data['source']}; {', '.join(f'{formats.count(data[split])} {split}' for split in report.SPLITS)} examples."
+    yield f"Digest {data['digest']}."
+
+
+def _training(summary: Mapping[str, Any]) -> Iterator[str]:
+    data, winner, hardware, made = (summary[name] for name in ("data", "winner", "hardware", "lineage"))
+    for path, value in winner["params"].items():
+        yield f"- {path}: {formats.value(value)}"
+    trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
+    yield f"- training examples: {formats.count(trained)}"
+    yield f"- seed: {winner['seed']}"
+    yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
+    yield f"- study {summary['study']}, MLflow run {winner['run_id']}"
+    yield f"- the whole study took {formats.duration(summary['seconds']['total'])} on it"
+    yield f"- settings {made['hpsearch.settings']}, commit {made.get('mlflow.source.git.commit', 'unknown')}"
+    versions = {key.removeprefix("hpsearch.version."): text for key, text in made.items() if ".version." in key}
+    yield f"- {', '.join(f'{package} {version}' for package, version in versions.items())}"

@@ -1,6 +1,5 @@
 """Texts with one label each, or with any number of labels."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from hpsearch import metrics
-from hpsearch.errors import RequestError, nearest
-from hpsearch.examples import SPLITS, Example, groups, missing, refuse, text_fault
+from hpsearch.examples import SPLITS, Example, groups, refuse, text_fault
 from hpsearch.kinds import ClassScores, Fitted, Kind, Scores
-from hpsearch.reading import Rows, listed
+from hpsearch.labels import class_names, label_fault, labels_fault, labels_of
+from hpsearch.reading import Rows
 from hpsearch.settings import TaskSettings
 from hpsearch.text import clean, encode
 from hpsearch.tokens import Arrays, Tokens
@@ -66,7 +65,7 @@ class TextClassification(_OfTexts):
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
         """Cleaned texts with their labels."""
         texts, labels = _texts(rows, task), rows.columns[task.columns["label"]]
-        refuse(rows, f"task.columns.label={task.columns['label']}", [_label_fault(label) for label in labels])
+        refuse(rows, f"task.columns.label={task.columns['label']}", [label_fault(label) for label in labels])
         return [
             Example(number, text, group, (label,), label, {"text": text, "label": label})
             for number, text, group, label in zip(
@@ -78,7 +77,7 @@ class TextClassification(_OfTexts):
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
         """`task.labels`, or as the train split has them, sorted."""
-        return _class_names(given, rows, task, least=2)
+        return class_names(given, rows, task, least=2)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
         """Labels as indices."""
@@ -189,8 +188,8 @@ class MultilabelClassification(_OfTexts):
         rarer one, too, may have plenty of rows and next to none in its stratum.
         """
         texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
-        refuse(rows, f"task.columns.labels={task.columns['labels']}", [_labels_fault(cell) for cell in cells])
-        of_rows = [_labels_of(cell, task.label_separator) for cell in cells]
+        refuse(rows, f"task.columns.labels={task.columns['labels']}", [labels_fault(cell) for cell in cells])
+        of_rows = [labels_of(cell, task.label_separator) for cell in cells]
         counts = Counter(label for labels in of_rows for label in labels)
         strata = [min(labels, key=lambda label: (counts[label], label), default=NO_LABEL) for labels in of_rows]
         sizes = Counter(strata)
@@ -214,7 +213,7 @@ class MultilabelClassification(_OfTexts):
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
         """`task.labels`, or as the train split has them, sorted."""
-        return _class_names(given, rows, task, least=1)
+        return class_names(given, rows, task, least=1)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
         """Labels as indices, ascending."""
@@ -361,83 +360,3 @@ def _texts(rows: Rows, task: TaskSettings) -> list[str]:
     texts = rows.columns[task.columns["text"]]
     refuse(rows, f"task.columns.text={task.columns['text']}", [text_fault(text) for text in texts])
     return [clean(text, task.clean) for text in texts]
-
-
-def _label_fault(label: object) -> str | None:
-    if missing(label) or (isinstance(label, str) and not label.strip()):
-        return "there is no label"
-    if not isinstance(label, str | int | float):  # a bool is an int
-        return "there is neither string nor number"
-    return text_fault(label) if isinstance(label, str) else None
-
-
-def _labels_fault(cell: object) -> str | None:
-    """A row may have no label: an empty list or string says so, and null says nothing."""
-    if missing(cell):
-        return "there is no list of labels"
-    if isinstance(cell, str) and _is_json(cell):
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            return "there are brackets around what is no JSON list"
-    if isinstance(cell, str) and not cell.strip():
-        return None
-    return next(filter(None, map(_label_fault, cell if isinstance(cell, list) else [cell])), None)
-
-
-def _is_json(cell: str) -> bool:
-    return cell.strip().startswith("[") and cell.strip().endswith("]")
-
-
-def _labels_of(cell: Any, separator: str) -> tuple[str, ...]:
-    """The labels of a cell, each once, sorted: a list (JSONL, Parquet; in CSV as JSON), or a separated string."""
-    if isinstance(cell, str):
-        cell = json.loads(cell) if _is_json(cell) else cell.split(separator)
-    parts = cell if isinstance(cell, list) else [cell]
-    return tuple(sorted({str(part).strip() for part in parts} - {""}))
-
-
-def _class_names(
-    given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, least: int
-) -> tuple[str, ...]:
-    """The classes in their order: `task.labels`, or as the train split has them, sorted.
-
-    Raises:
-        RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
-    """
-    role = "label" if "label" in task.columns else "labels"
-    column = f"task.columns.{role}={task.columns[role]}"
-    found = sorted({label for e in given["train"] for label in e.classes}, key=_numeric_first)
-    if len(found) < least:
-        has = f"have the label {found[0]!r} in" if found else "are without a label in"
-        raise RequestError(
-            f"{rows['train'].name}: all {len(given['train'])} rows {has} {column}; "
-            + ("a classifier needs at least two classes" if least > 1 else "there is nothing to learn")
-        )
-    labels = task.labels if task.labels is not None else tuple(found)
-    if len(set(labels)) < len(labels):
-        raise RequestError(f"task.labels={list(labels)}: a label stands in it twice; remove one")
-    for split, examples in given.items():
-        label = next((label for e in examples for label in e.classes if label not in labels), None)
-        if label is not None:
-            known = f"task.labels={list(labels)}" if task.labels is not None else "the labels of the train split"
-            raise RequestError(
-                f"{rows[split].where([e.number for e in examples if label in e.classes])}: the label {label!r} "
-                f"is not among {known}{nearest(label, labels)}; correct task.labels, {column} or the rows"
-            )
-    absent = [label for label in labels if label not in found]
-    if absent:
-        raise RequestError(
-            f"task.labels={list(labels)}: no row of {rows['train'].name} has {listed(map(repr, absent))}; "
-            f"found are {listed(map(repr, found))}"
-        )
-    return labels
-
-
-def _numeric_first(label: str) -> tuple[bool, float, str]:
-    """Sorts 2 before 10, and numbers before words."""
-    try:
-        number = float(label)
-    except ValueError:
-        number = np.nan
-    return (False, number, label) if np.isfinite(number) else (True, 0.0, label)

@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import yaml
 
-from hpsearch import checkpoints, identity, metrics, schedule, space, sweep
+from hpsearch import checkpoints, identity, metrics, results, schedule, space
 from hpsearch import tracking as tracked
 from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
 from hpsearch.delivery import Delivery
@@ -77,7 +77,7 @@ def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[t
     """A study's faults, each with whether it has been mended. Raises RequestError if this version can't read it."""
     identity.check_folder(folder)
     try:
-        own = sweep.read_settings(folder, settings)
+        own = results.read_settings(folder, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         if not list(folder.glob("trials/*")):
             return []  # it ended before it began
@@ -161,7 +161,7 @@ def _of_records(group: Group) -> Iterator[Fault]:
 
 def _of_models(folder: Path, search: Group, confirmation: Group, settings: Settings) -> Iterator[Fault]:
     """Models that nobody needs, and those that are missing: the winner's is needed, and the best of each entrant."""
-    published, summary = (folder / sweep.PUBLISHED).exists(), sweep.read_summary(folder)
+    published, summary = (folder / results.PUBLISHED).exists(), results.read_summary(folder)
     confirmed = published and summary is not None and summary["winner"]["folder"].startswith(CONFIRMATION)
     best = _best(search.records, settings)
     of_entrants: dict[str | None, dict[int, TrialRecord]] = {}
@@ -227,7 +227,7 @@ def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking
             "the study is RUNNING in MLflow, and nobody runs it",
             partial(tracking.end, parent.info.run_id, "KILLED"),
         )
-    elif (folder / sweep.PUBLISHED).exists() and parent.info.status not in ("FINISHED", "KILLED"):
+    elif (folder / results.PUBLISHED).exists() and parent.info.status not in ("FINISHED", "KILLED"):
         yield Fault(
             f"the study is finished; MLflow says {parent.info.status}",
             partial(tracking.end, parent.info.run_id, "FINISHED"),
@@ -299,7 +299,7 @@ def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iter
 
 
 def _of_summary(folder: Path, records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
-    summary = sweep.read_summary(folder)
+    summary = results.read_summary(folder)
     if summary is None or not all(record.status.final for record in records.values()):
         return  # a study that goes on has the summary of its smaller budget
     if sum(summary["trials"].values()) != len(records):
@@ -318,7 +318,7 @@ def _best(records: dict[int, TrialRecord], settings: Settings) -> TrialRecord | 
 
 
 def _deliver(folder: Path, group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
-    summary = sweep.read_summary(folder)
+    summary = results.read_summary(folder)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
     labels = tuple(summary["labels"]) if summary else ()

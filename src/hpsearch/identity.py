@@ -19,8 +19,8 @@ FORMAT = 1
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("checkpoints", "classification", "data", "encoders", "errors", "examples", "hardware"),
-    *("kernels", "kinds", "metrics", "models", "question_answering", "reading", "records", "settings", "squad"),
-    *("tasks", "text", "tokens", "training", "trial", "windows", "worker"),
+    *("kernels", "kinds", "labels", "metrics", "models", "question_answering", "reading", "records"),
+    *("settings", "squad", "tasks", "text", "tokens", "training", "trial", "windows", "worker"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch import data, formats, gate, identity, serving, sweep, tasks
+from hpsearch import data, formats, gate, identity, results, serving, tasks
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError
 from hpsearch.gate import Contender, Decision
 from hpsearch.settings import Settings
@@ -92,7 +92,7 @@ def champion_version(tracking: Tracking, settings: Settings) -> Any:
 def _summary(settings: Settings, home: Path) -> dict[str, Any]:
     folder = home / "studies" / settings.study
     identity.check_folder(folder)
-    summary = sweep.read_summary(folder)
+    summary = results.read_summary(folder)
     if summary is None:
         raise RequestError(
             f"study={settings.study}: is not finished ({folder / 'summary.json'} is missing); "
@@ -224,7 +224,7 @@ def _champions_answers(
         stored = {row[0]: row[2] for row in table["data"]}
         return [stored[one] for one in ids], None
     try:
-        own = sweep.read_settings(home / "studies" / settings.study, settings)
+        own = results.read_settings(home / "studies" / settings.study, settings)
         ref = data.prepare(data.read(own), own, home)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(

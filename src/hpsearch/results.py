@@ -1,0 +1,107 @@
+"""What a study leaves: settings, summary and report in its folder, and all that is published in MLflow."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from hpsearch import cards, data, identity, loading, report, tasks
+from hpsearch.confirmation import Confirmation
+from hpsearch.coordinator import Coordinator
+from hpsearch.errors import RequestError, redact
+from hpsearch.records import TrialRecord, read_points, write_durably
+from hpsearch.search import Search
+from hpsearch.settings import Settings
+from hpsearch.summary import Found, Summary
+from hpsearch.tracking import Tracking
+from hpsearch.trial import MODEL
+
+PUBLISHED = "published.json"  # file of a study whose result MLflow has
+EXAMPLES = 3  # rows that the logged model shows as its input
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
+    text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
+    write_durably(folder / "settings.yaml", redact(text))
+
+
+def read_settings(folder: Path, settings: Settings) -> Settings:
+    """What the study in `folder` runs with; where things are kept is as in `settings`.
+
+    Raises:
+        HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
+    """
+    own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
+    return own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """The result of the study in `folder`, or None."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def publish(
+    search: Search,
+    confirmation: Confirmation | None,
+    corpus: data.Corpus,
+    found: Found,
+    summary: Summary,
+    test: dict[str, Any],
+    tracking: Tracking,
+) -> None:
+    """Write summary and report, log them and the winner's model and answers, and close the parent run."""
+    settings, folder = search.settings, search.crew.folder
+    write_durably(folder / "summary.json", json.dumps(summary, indent=1))
+    _write_report(folder, settings, [*search.trials.values()], summary)
+    plots = folder / "plots"
+    report.optuna_plots(search.study.optuna, plots)
+    phase: Coordinator = confirmation if confirmation is not None else search
+    winner = phase.settings_of(found.winner)
+    inputs = tasks.KINDS[settings.task.kind].inputs
+    examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
+    card = cards.model_card(winner, summary)
+    tracking.log_winner(found.winner, folder / found.folder / MODEL, winner, search.ref, examples, card)
+    for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
+        if record is not None:
+            tables = {"test": scored["answers"]}
+            if confirmation is not None:
+                tables["validation"] = confirmation.answers(record.number)
+            assert record.run_id is not None, "its phase has been told whole"
+            tracking.log_answers(record.run_id, tables)
+    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
+    if confirmation is not None:
+        search.drop_models()
+    write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))
+
+
+def rebuild_report(settings: Settings, home: Path) -> Path:
+    """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
+
+    Raises:
+        RequestError: there is no result, or another version of hpsearch wrote it.
+        OutOfReachError: MLflow does not answer.
+    """
+    folder = home / "studies" / settings.study
+    identity.check_folder(folder)
+    summary = read_summary(folder)
+    if summary is not None:
+        records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
+        return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
+    kept = Tracking(settings, home).kept(settings.study)
+    if kept is None:
+        raise RequestError(
+            f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
+            "study's name and tracking.uri"
+        )
+    summary, trials = kept
+    curves = {record.number: points for record, points in trials}
+    return report.write(folder, settings, [record for record, _ in trials], curves, summary)
+
+
+def _write_report(folder: Path, settings: Settings, records: list[TrialRecord], summary: Summary) -> Path:
+    curves = {record.number: read_points(folder / "trials" / str(record.number)) for record in records}
+    return report.write(folder, settings, records, curves, summary)
