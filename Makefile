@@ -66,10 +66,10 @@ test-browser: $(DEV)  ## MLflow's pages in headless Chromium
 	$(BIN)/python -m pytest -m browser
 
 test-slow: $(DEV)  ## real data and many trials
-	$(BIN)/python -m pytest -m slow --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest -m slow --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
-	$(BIN)/python -m pytest -m chaos --numprocesses=3 -rA
+	$(BIN)/python -m pytest -m chaos --numprocesses=4 -rA --durations=15
 
 test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
 	$(BIN)/python -m pytest -m gpu

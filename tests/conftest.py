@@ -13,6 +13,11 @@ import tiny
 torch.set_num_threads(1)  # tiny models lose by more, and losses are compared bit for bit
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: the other process does the rest meanwhile (xdist with --no-loadscope-reorder)."""
+    items.sort(key=lambda item: item.name != "test_memory_does_not_grow_over_100_trials")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Family name to a folder with a 2-layer model and its tokenizer; built once."""
