@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.racing import Entrant, Rule, Run, crossfitted, entrants, out, winner
+from hpsearch.racing import Entrant, Rule, Run, corrected, entrants, out, winner
 from hpsearch.records import Status, TrialRecord
 from hpsearch.tasks import KINDS
 
@@ -46,30 +46,33 @@ def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:
     assert out(runs, SEEDS, RULE, {}) == {"b": 1, "c": 2}
 
 
-def test_each_seed_scores_whom_the_others_choose() -> None:
+def test_the_best_mean_is_weighed_against_what_each_seed_says_of_whom_the_others_choose() -> None:
     runs = {"a": [run(1, 10), run(2, 40)], "b": [run(1, 20), run(2, 22)], "c": [run(1, 90)]}
     # Seed 2 chooses b, which has 20 wrong on seed 1; seed 1 chooses a, which has 40 wrong on seed 2.
-    assert crossfitted(runs, SEEDS, {"c": 1}) == pytest.approx(1 - 30 / N)
-    assert crossfitted(runs, SEEDS, {}) is None, "one round is all that they share"
-    assert crossfitted({"a": []}, SEEDS, {}) is None
-    assert crossfitted({"a": runs["a"]}, SEEDS, {}) == pytest.approx(1 - 25 / N), "who is alone has no luck"
+    # b wins, with 21 wrong.
+    assert corrected(runs, SEEDS, {"c": 1}) == pytest.approx(1 - (0.632 * 30 + 0.368 * 21) / N)
+    assert corrected(runs, SEEDS, {}) is None, "one round is all that they share"
+    assert corrected({"a": []}, SEEDS, {}) is None
+    assert corrected({"a": runs["a"]}, SEEDS, {}) == pytest.approx(1 - 25 / N), "who is alone has no luck"
 
 
 @pytest.mark.parametrize(("seeds", "count"), [(2, 2), (2, 5), (4, 3)])
-def test_the_choice_among_equals_is_worth_what_they_are(seeds: int, count: int) -> None:
+@pytest.mark.parametrize("better", [0.0, 0.01, 0.03])  # the first than the others; the standard deviation is 0.02
+def test_the_corrected_mean_flatters_much_less(better: float, seeds: int, count: int) -> None:
     rng = np.random.default_rng(0)
+    truth = np.where(np.arange(count) == 0, 0.8 + better, 0.8)
     flattered, honest = [], []
     for _ in range(1000):
-        scores = rng.normal(0.8, 0.02, size=(count, seeds))
+        scores = rng.normal(truth[:, None], 0.02, size=(count, seeds))
         runs = {
             str(i): [Run(seed, score, np.zeros((1, 1)), 1.0) for seed, score in enumerate(row)]
             for i, row in enumerate(scores)
         }
-        flattered.append(scores.mean(1).max() - 0.8)
-        honest.append((crossfitted(runs, range(seeds), {}) or 0.0) - 0.8)
+        chosen = scores.mean(1).argmax()
+        flattered.append(scores[chosen].mean() - truth[chosen])
+        honest.append((corrected(runs, range(seeds), {}) or 0.0) - truth[chosen])
     error = 0.02 / np.sqrt(1000 * seeds)
-    assert np.mean(flattered) > 10 * error
-    assert abs(np.mean(honest)) < 3 * error
+    assert abs(np.mean(honest)) < 0.37 * np.mean(flattered) + 3 * error
 
 
 def test_nobody_is_out_after_the_last_round() -> None:

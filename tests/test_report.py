@@ -110,7 +110,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "fitted": {},
             "folder": "confirmation/0",
             "validation": best.metrics,
-            "crossfitted": 0.861,
+            "corrected": 0.861,
         },
         "confirmation": [
             {

@@ -114,9 +114,9 @@ class Confirmation(Coordinator):
             )
         return next(one for one in self.standings() if one.entrant.name == name)
 
-    def crossfitted(self) -> float | None:
+    def corrected(self) -> float | None:
         """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
-        found = racing.crossfitted(self._by_name(), self.seeds, self._out())
+        found = racing.corrected(self._by_name(), self.seeds, self._out())
         return self._sign * found if found is not None else None
 
     def best_run(self, name: str) -> TrialRecord | None:

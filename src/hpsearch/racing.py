@@ -17,6 +17,7 @@ from hpsearch.paired import OfSums, Tallies
 from hpsearch.records import TrialRecord
 
 REFERENCE = "reference"
+LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,23 @@ def winner(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping
     return _ranked(racing)[0] if racing else None
 
 
-def crossfitted(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> float | None:
+def corrected(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> float | None:
     """What the choice is worth on a seed that has no part in it; None with fewer than two seeds.
 
-    The mean of the winner's scores flatters it, as the best of some means does. Here each seed scores whom the other
-    seeds alone would choose.
+    The winner's mean is too good, as the best of some means is. Where each seed scores whom the others alone would
+    choose the error is to the other side, because a choice by fewer seeds is a worse one. The two are weighed as Efron
+    weighs the error on examples that are left out and on those that are used (1983, JASA 78, pages 316-331).
     """
     racing = _compared(runs, seeds, out)
-    rounds = range(len(next(iter(racing.values()), [])))
-    if len(rounds) < 2:
+    if not racing or len(next(iter(racing.values()))) < 2:
         return None
+    own = fmean(run.score for run in racing[_ranked(racing)[0]])
+    return LEFT_OUT * _crossfitted(racing) + (1 - LEFT_OUT) * own
+
+
+def _crossfitted(racing: Mapping[str, Sequence[Run]]) -> float:
+    """Each seed scores whom the other seeds choose."""
+    rounds = range(len(next(iter(racing.values()))))
     return fmean(
         racing[_ranked({name: [*found[:i], *found[i + 1 :]] for name, found in racing.items()})[0]][i].score
         for i in rounds

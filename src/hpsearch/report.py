@@ -105,8 +105,8 @@ def findings(summary: Mapping[str, Any]) -> Iterator[str]:
     spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
     runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
     worth = ""
-    if winner["crossfitted"] is not None and len(confirmed) > 1:
-        worth = f"; on a further seed, as a choice among {len(confirmed)}, {formats.score(winner['crossfitted'])}"
+    if winner["corrected"] is not None and len(confirmed) > 1:
+        worth = f"; on a further seed, as a choice among {len(confirmed)}, {formats.score(winner['corrected'])}"
     yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}{worth}."
     if (reference := summary["reference"]) is not None:
         gain = reference["gain"]

@@ -77,7 +77,7 @@ def summarise(
             "fitted": found.winner.fitted,
             "folder": found.folder,
             "validation": found.winner.metrics,
-            "crossfitted": confirmation.crossfitted() if confirmation is not None else None,
+            "corrected": confirmation.corrected() if confirmation is not None else None,
         },
         "confirmation": [_standing(standing) for standing in found.standings],
         "optimism": _optimism(best, found.standings),
