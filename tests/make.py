@@ -28,6 +28,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "train.learning_rate=0.01",
         "train.log_every=2",
         "search.rungs=[0.5]",
+        "search.rungs_after=1",
         "hardware.device=cpu",
         "hardware.precision=float32",  # the same on every machine
         "hardware.threads=1",

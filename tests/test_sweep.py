@@ -23,6 +23,7 @@ import tiny
 import tracked
 from hpsearch import coordinator, records, results, squad, sweep
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
+from hpsearch.fsck import fsck
 from hpsearch.promotion import champion_version, promote
 from hpsearch.records import Status, TrialRecord
 from hpsearch.search import Search
@@ -230,6 +231,20 @@ def test_report_is_rebuilt(swept: Swept) -> None:
     report.unlink()
     assert results.rebuild_report(swept.settings, swept.home) == report
     assert report.read_text() == before
+
+
+@pytest.mark.slow
+def test_a_search_on_few_rows_runs_every_trial_to_its_end(
+    tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "search.rungs_after=9999")
+    swept = Swept(settings, home, sweep.run_sweep(settings, home))
+    assert "no rung comes after search.rungs_after=9999 training examples" in " ".join(capsys.readouterr().out.split())
+    assert [trial.rungs for trial in swept.records()] == [{}] * settings.budget.max_trials
+    assert swept.summary["trials"] == {"complete": settings.budget.max_trials, "pruned": 0, "failed": 0}
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+    before = (swept.folder / "report.html").read_text()
+    assert results.rebuild_report(settings, home).read_text() == before
 
 
 @pytest.mark.slow

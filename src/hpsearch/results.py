@@ -1,6 +1,7 @@
 """What a study leaves: settings, summary and report in its folder, and all that is published in MLflow."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from hpsearch import cards, data, identity, loading, report, tasks
 from hpsearch.confirmation import Confirmation
 from hpsearch.coordinator import Coordinator
 from hpsearch.errors import RequestError, redact
-from hpsearch.records import TrialRecord, read_points, write_durably
-from hpsearch.search import Search
+from hpsearch.records import Points, TrialRecord, read_points, write_durably
+from hpsearch.search import Search, without_early_rungs
 from hpsearch.settings import Settings
 from hpsearch.summary import Found, Summary
 from hpsearch.tracking import Tracking
@@ -56,7 +57,7 @@ def publish(
     """Write summary and report, log them and the winner's model and answers, and close the parent run."""
     settings, folder = search.settings, search.crew.folder
     write_durably(folder / "summary.json", json.dumps(summary, indent=1))
-    _write_report(folder, settings, [*search.trials.values()], summary)
+    _write_report(folder, settings, [(one, _points(folder, one)) for one in search.trials.values()], summary)
     plots = folder / "plots"
     report.optuna_plots(search.study.optuna, plots)
     phase: Coordinator = confirmation if confirmation is not None else search
@@ -90,18 +91,23 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
     summary = read_summary(folder)
     if summary is not None:
         records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
-        return _write_report(folder, settings, sorted(records, key=lambda t: t.number), summary)
-    kept = Tracking(settings, home).kept(settings.study)
-    if kept is None:
+        trials = [(one, _points(folder, one)) for one in sorted(records, key=lambda t: t.number)]
+    elif (kept := Tracking(settings, home).kept(settings.study)) is not None:
+        summary, trials = kept
+    else:
         raise RequestError(
             f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
             "study's name and tracking.uri"
         )
-    summary, trials = kept
+    return _write_report(folder, without_early_rungs(settings, summary["data"]["train"]), trials, summary)
+
+
+def _points(folder: Path, record: TrialRecord) -> Points:
+    return read_points(folder / "trials" / str(record.number))
+
+
+def _write_report(
+    folder: Path, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
+) -> Path:
     curves = {record.number: points for record, points in trials}
     return report.write(folder, settings, [record for record, _ in trials], curves, summary)
-
-
-def _write_report(folder: Path, settings: Settings, records: list[TrialRecord], summary: Summary) -> Path:
-    curves = {record.number: read_points(folder / "trials" / str(record.number)) for record in records}
-    return report.write(folder, settings, records, curves, summary)

@@ -7,7 +7,7 @@ from hpsearch.coordinator import Coordinator
 from hpsearch.crew import Crew
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.records import Decision, Progress, RungReport, Status, TrialRecord
-from hpsearch.settings import Settings
+from hpsearch.settings import Settings, possible
 from hpsearch.study import Study
 
 TRIALS = "trials"  # folder of a study
@@ -139,6 +139,20 @@ def search_hours(settings: Settings) -> float | None:
     hours = settings.budget.max_hours
     reserve = settings.budget.confirmation.reserve if settings.budget.confirmation.finalists else 0.0
     return hours * (1 - reserve) if hours is not None else None
+
+
+def without_early_rungs(settings: Settings, train: int) -> Settings:
+    """The settings without the rungs at which nothing can be seen yet.
+
+    After some tens of examples all trials are at chance, and a rung would choose by luck: experiments/search_race.
+
+    Args:
+        settings: as asked for.
+        train: training examples of a trial.
+    """
+    shortest = min(possible(settings, "train.epochs")) * train
+    late = tuple(rung for rung in settings.search.rungs if rung * shortest >= settings.search.rungs_after)
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": late})})
 
 
 def make_plan(settings: Settings) -> schedule.Plan:

@@ -276,6 +276,8 @@ class SearchSettings(Section):
     """Part of the study's default name."""
     rungs: tuple[Share, ...]
     """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
+    rungs_after: Count
+    """Training examples that the shortest schedule has seen before a rung counts; earlier ones are left out."""
     keep: Share
     """Share of the trials that goes on at each rung."""
     space: dict[str, Dimension]
