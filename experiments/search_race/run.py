@@ -1,6 +1,6 @@
 """`Trainer.hyperparameter_search` and our sweep: same reviews, space, number of trials, seeds. Writes table.md.
 
-python run.py [--repeats 3] [--trials 6] [--train 200] [--length 512]; an hour a repeat on two cores without bf16. Each
+python run.py [--repeats 3] [--trials 6] [--train 600] [--length 512]; two hours a repeat without bf16. Each
 side's time is that of its command, from nothing to a model and its score on test reviews; Trainer's search leaves no
 model, so its winner is trained once more, as its users do. Ours goes without its confirmation, for which Trainer has no
 counterpart. Accuracy is then computed by one loop for both, on more reviews. A repeat that is there is not run again.
@@ -218,7 +218,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--train", type=int, default=200)
+    parser.add_argument("--train", type=int, default=600)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--theirs", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
