@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 import make
 import tiny
 import tracked
-from hpsearch import data, hardware, kernels, models, serving, training
+from hpsearch import data, encoders, hardware, kernels, models, serving, training
 from hpsearch.kinds import Kind
 from hpsearch.models import FAMILIES
 from hpsearch.records import Decision, Status, TrialResult, TrialSpec
@@ -210,8 +210,9 @@ def test_padding_changes_nothing(trained: Trained) -> None:
 
 def test_paths_agree(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = kernels._Attention.apply
-    monkeypatch.setattr(kernels._Attention, "apply", lambda *given: calls.append(1) or real(*given))
+    real = kernels.attention
+    for caller in (kernels, encoders):
+        monkeypatch.setattr(caller, "attention", lambda *given: calls.append(1) or real(*given))
     exact, rounding = trained.exact()
     assert rounding < 1e-3
     plain = np.concatenate(trained.outputs(trained.model("sdpa"), 64))

@@ -16,6 +16,7 @@ SMALL = (
     "budget.rung_examples=10",
     "budget.test_examples=20",
     "task.max_length=32",
+    "search.rungs_after=1",
 )
 
 

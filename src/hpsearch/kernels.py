@@ -1,8 +1,8 @@
 """Attention and dropout for processors, where torch's own take half of a training step.
 
-Attention is done in blocks of a few examples whose scores stay in the cache, by matrix products in the precision of
-its inputs; torch's fused kernel computes in float32 or, in bfloat16, loses more in its backward pass than it wins. A
-dropout mask is compared from random bytes: torch draws one float for each element, in one thread.
+Attention that is trained is done in blocks of a few examples whose scores stay in the cache, by matrix products in the
+precision of its inputs; torch's fused kernel is faster forward, in float32 and bfloat16, but loses more in its backward
+pass than it wins. A dropout mask is compared from random bytes: torch draws one float for each element, in one thread.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
@@ -69,21 +70,19 @@ class _Attention(torch.autograd.Function):
         result = torch.empty_like(query)
         ctx.block = max(1, BLOCK_BYTES // (heads * length**2 * qkv.element_size()))
         scores = torch.empty(min(ctx.block, size) * heads, length, length, dtype=qkv.dtype)
-        # Without a backward pass to come, a block's softmax is used once.
-        to_keep = ctx.needs_input_grad[0]
-        share = torch.empty(size * heads, length, length, dtype=qkv.dtype) if to_keep else torch.empty_like(scores)
+        share = torch.empty(size * heads, length, length, dtype=qkv.dtype)
+        seen = _seen_by_all(bias, length)
         for first in range(0, size, ctx.block):
             some = slice(first * heads, min(first + ctx.block, size) * heads)
             block = torch.bmm(query[some], key[some].transpose(1, 2), out=scores[: some.stop - some.start])
             if bias is not None:
                 of_block = bias[first : first + ctx.block] if bias.shape[0] > 1 else bias
-                block.view(-1, heads, length, length).add_(of_block)
-            used = torch._softmax(block, -1, False, out=share[some] if to_keep else share[: len(block)])
+                block.view(-1, heads, length, length)[..., seen:].add_(of_block[..., seen:])
+            used = torch._softmax(block, -1, False, out=share[some])
             if kept is not None:
                 used = torch.mul(used, kept[some], out=block)
             torch.bmm(used, value[some], out=result[some])
-        if to_keep:
-            ctx.save_for_backward(query, key, value, share, kept)
+        ctx.save_for_backward(query, key, value, share, kept)
         ctx.scale, ctx.undropped, ctx.heads = scale, 1 / (1 - dropped_share(p)), heads
         return (result if kept is None else result.mul_(ctx.undropped)).view(size, heads, length, width)
 
@@ -113,6 +112,14 @@ class _Attention(torch.autograd.Function):
         return gradients.view(3, -1, ctx.heads, *query.shape[1:]), None, None, None
 
 
+def _seen_by_all(bias: torch.Tensor | None, length: int) -> int:
+    """How many of the first keys no bias touches: all but a few where examples of like length are padded."""
+    if bias is None:
+        return length
+    touched = (bias != 0).flatten(0, -2).any(0)
+    return int(touched.int().argmax()) if touched.any() else length
+
+
 def attention(qkv: torch.Tensor, bias: torch.Tensor | None, scale: float, dropout: float) -> torch.Tensor:
     """softmax(scale * q k^T + bias) v, with dropout of the softmax.
 
@@ -125,6 +132,9 @@ def attention(qkv: torch.Tensor, bias: torch.Tensor | None, scale: float, dropou
     Returns:
         (B, heads, L, width).
     """
+    if not round(256 * dropout) and not (torch.is_grad_enabled() and qkv.requires_grad):
+        query, key, value = qkv.unbind(0)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
     return _Attention.apply(qkv, bias, scale, dropout)  # type: ignore[no-any-return, no-untyped-call]
 
 
