@@ -6,6 +6,7 @@ The moments come from a seed that is printed; CHAOS_SEED=<that seed> repeats the
 import contextlib
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 import make
 import postgres
@@ -165,11 +167,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Pa
 
 @pytest.fixture(scope="module")
 def expected(toy: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Of a study that is left alone."""
+    """Of a study that is left alone; run by one process of pytest-xdist for all."""
     root = tmp_path_factory.mktemp("alone")
-    alone = Chaos(toy(), root, tracked.new_home(root / "home"))
-    alone.finish()
-    return alone.outcome()
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "expected"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            alone = Chaos(toy(), root, tracked.new_home(root / "home"))
+            alone.finish()
+            kept.write_bytes(pickle.dumps(alone.outcome()))
+        return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]
 
 
 @pytest.fixture
