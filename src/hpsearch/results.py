@@ -13,7 +13,7 @@ from hpsearch.confirmation import Confirmation
 from hpsearch.coordinator import Coordinator
 from hpsearch.errors import RequestError, redact
 from hpsearch.records import Points, TrialRecord, read_points, write_durably
-from hpsearch.search import Search, without_early_rungs
+from hpsearch.search import Search, with_rungs_late_enough
 from hpsearch.settings import Settings
 from hpsearch.summary import Found, Summary
 from hpsearch.tracking import Tracking
@@ -99,7 +99,7 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
             f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
             "study's name and tracking.uri"
         )
-    return _write_report(folder, without_early_rungs(settings, summary["data"]["train"]), trials, summary)
+    return _write_report(folder, with_rungs_late_enough(settings, summary["data"]["train"]), trials, summary)
 
 
 def _points(folder: Path, record: TrialRecord) -> Points:

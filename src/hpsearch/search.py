@@ -1,5 +1,6 @@
 """The search: trials drawn by Optuna, paused at rungs, of which the best share goes on."""
 
+import math
 from dataclasses import replace
 
 from hpsearch import metrics, schedule, space
@@ -11,6 +12,7 @@ from hpsearch.settings import Settings, possible
 from hpsearch.study import Study
 
 TRIALS = "trials"  # folder of a study
+LATEST = 0.5  # share of a schedule; a first rung that would have to come later saves little
 
 
 class Search(Coordinator):
@@ -141,18 +143,21 @@ def search_hours(settings: Settings) -> float | None:
     return hours * (1 - reserve) if hours is not None else None
 
 
-def without_early_rungs(settings: Settings, train: int) -> Settings:
-    """The settings without the rungs at which nothing can be seen yet.
+def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
+    """The settings with rungs that come before anything can be seen moved to where it can.
 
-    After some tens of examples all trials are at chance, and a rung would choose by luck: experiments/search_race.
+    Before some hundred examples most trials are at chance, and a rung would choose by luck: experiments/search_race.
+    Where that is more than half of the shortest schedule, there is little to save and no rung at all.
 
     Args:
         settings: as asked for.
         train: training examples of a trial.
     """
     shortest = min(possible(settings, "train.epochs")) * train
-    late = tuple(rung for rung in settings.search.rungs if rung * shortest >= settings.search.rungs_after)
-    return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": late})})
+    first = math.ceil(100 * settings.search.rungs_after / shortest) / 100
+    rungs = settings.search.rungs if first <= LATEST else ()
+    rungs = tuple(dict.fromkeys(max(rung, first) for rung in rungs))
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": rungs})})
 
 
 def make_plan(settings: Settings) -> schedule.Plan:

@@ -277,7 +277,8 @@ class SearchSettings(Section):
     rungs: tuple[Share, ...]
     """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
     rungs_after: Count
-    """Training examples that the shortest schedule has seen before a rung counts; earlier ones are left out."""
+    """Training examples that the shortest schedule has seen before the first rung, which is moved there; no rung where
+    that is more than half of it."""
     keep: Share
     """Share of the trials that goes on at each rung."""
     space: dict[str, Dimension]

@@ -35,7 +35,7 @@ from hpsearch.locks import Lock
 from hpsearch.records import write_durably
 from hpsearch.results import PUBLISHED, publish, read_summary, write_settings
 from hpsearch.scoring import score_test
-from hpsearch.search import TRIALS, Search, make_plan, without_early_rungs
+from hpsearch.search import TRIALS, Search, make_plan, with_rungs_late_enough
 from hpsearch.settings import Settings, comparable, digest, possible
 from hpsearch.study import Study, sampler
 from hpsearch.summary import Found, Summary, summarise
@@ -61,7 +61,7 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
     if read_summary(folder) is None:  # a finished study needs no more
         check_disk(settings, chosen, home)
     ref = data.prepare(corpus, settings, home)
-    settings = without_early_rungs(settings, ref.sizes["train"])
+    settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder)):
         forced = identity.check(folder, settings, ref, force)
         with contextlib.closing(Study(settings, home)) as study:
@@ -304,13 +304,21 @@ def _notes(search: Search, corpus: data.Corpus) -> Iterator[str]:
                 f"data: {tokens.truncated / tokens.examples:.0%} of {split} are longer than task.max_length="
                 f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
             )
-    if settings.search.space and not settings.search.rungs:
-        yield (
-            f"search: no rung comes after search.rungs_after={settings.search.rungs_after} training examples, so every "
-            "trial is trained to its end"
-        )
+    if settings.search.space:
+        yield f"search: {_rungs(settings)}"
     if settings.search.space and space.reference(settings) is None:
         yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
+
+
+def _rungs(settings: Settings) -> str:
+    """Where trials are compared, for people."""
+    search = settings.search
+    if search.rungs:
+        return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"
+    return (
+        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are more than "
+        "half of the shortest schedule, or search.rungs is empty"
+    )
 
 
 def _no_result(search: Search) -> str:
