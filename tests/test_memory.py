@@ -6,18 +6,22 @@ more examples than a file allows.
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import load_file
 
 import make
 import tiny
 from hpsearch import sweep
-from hpsearch.errors import RequestError
+from hpsearch.crew import Crew
+from hpsearch.display import Display
+from hpsearch.errors import Interrupted, RequestError
 from hpsearch.hardware import resolve
 from hpsearch.records import TrialRecord
 from hpsearch.settings import Settings
@@ -126,6 +130,24 @@ def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
     assert found(tmp_path / "home") == []
     most_examples(99)
     assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["complete"] == 1
+
+
+def test_a_worker_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "hardware.hang_seconds=1"), tmp_path / "home"
+    crew = Crew(settings, home, make.prepared(settings, home), resolve(settings.hardware), lambda: None)
+    crew.display = Display(Console(), "accuracy", "maximize")
+    with crew.staffed():
+        crew.workers[0].process.send_signal(signal.SIGSTOP)
+        crew.interrupted = True
+        with pytest.raises(Interrupted, match="before the first trial"):
+            crew.settle_memory()
+        crew.interrupted = False
+        with pytest.raises(RequestError, match="not one example"):  # no worker starts within a second either
+            crew.settle_memory()
+    assert "no sign of life for hardware.hang_seconds=1" in capsys.readouterr().out
+    assert found(home) == []
 
 
 def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(

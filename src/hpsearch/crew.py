@@ -10,7 +10,7 @@ from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.hardware import Hardware
 from hpsearch.memory import MicroBatch
-from hpsearch.records import DataRef, Scored, ScoreSpec
+from hpsearch.records import DataRef, Fits, Scored, ScoreSpec
 from hpsearch.settings import Settings
 from hpsearch.workers import Worker, wait_for
 
@@ -61,11 +61,12 @@ class Crew:
         """Find the largest micro-batch that fits, before the first trial.
 
         Raises:
+            Interrupted: a signal came.
             RequestError: one example does not fit.
         """
         micro = self.micro
         while not micro.known:
-            if self.workers[0].fits(micro.question(self.ref)):
+            if self._fits(self.workers[0]):
                 micro.keep()
                 continue
             self.renew(self.workers[0])
@@ -109,6 +110,18 @@ class Crew:
             self.renew(worker)
             worker = self.workers[0]
         raise NoResultError(f"the worker that scores {spec.split} ended {self.settings.hardware.max_attempts} times")
+
+    def _fits(self, worker: Worker) -> bool:
+        """Ask an idle worker. False also if it ends over it, for memory perhaps, or hangs: memory on a disk is none."""
+        worker.ask(self.micro.question(self.ref))
+        while worker.silent_seconds <= self.settings.hardware.hang_seconds:
+            for ready in wait_for([worker], timeout_seconds=0.5):
+                answer = ready.receive()
+                return isinstance(answer, Fits) and answer.fits
+            if self.interrupted:
+                raise Interrupted("interrupted before the first trial; give the same command to go on")
+        self.display.note(self.silence)
+        return False
 
     def _say_parts(self) -> None:
         self.display.note(

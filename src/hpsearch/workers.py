@@ -40,7 +40,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-Message = Alive | Progress | RungReport | TrialResult | Scored | OutOfMemory | NoRoom
+Message = Alive | Fits | Progress | RungReport | TrialResult | Scored | OutOfMemory | NoRoom
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,10 @@ class Worker:
         self.trial, self.pausing, self.silent_seconds = spec.number, False, 0.0
         self._send(spec)
 
-    def fits(self, spec: FitSpec) -> bool:
-        """Ask an idle worker and wait. False also if it ends over it: the system may kill it for memory."""
+    def ask(self, spec: FitSpec) -> None:
+        """Ask an idle worker; Fits comes through `receive`."""
+        self.silent_seconds = 0.0
         self._send(spec)
-        try:
-            answer: Fits = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            return False
-        return answer.fits
 
     def answer(self, decision: Decision) -> None:
         """Reply to a RungReport."""
