@@ -230,7 +230,7 @@ def test_a_folder_of_ones_own_adds_choices(own: Callable[[str, str], Path], caps
     assert (chosen.study, chosen.seed) == ("tickets-minilm-default", 3)
     assert chosen.task.columns == {"text": "subject", "label": "team"}
     assert chosen.task.split == loading.load(composition.compose([])).task.split
-    assert (chosen.budget.max_hours, chosen.budget.max_trials) == (1.0, 12)
+    assert (chosen.budget.max_hours, chosen.budget.max_trials) == (1.0, 8)
 
 
 def test_the_folder_may_be_relative_and_stand_between_settings(

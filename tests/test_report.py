@@ -269,7 +269,7 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     assert set(map(str, range(12))) <= set(cells)
     for status in ("complete", "pruned", "paused", "failed"):
         assert status in [text for tag, text in page.texts if tag == "span"]
-    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "budget.max_trials=24"):
+    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "budget.max_trials=16"):
         assert command in shown
 
 
