@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +17,11 @@ torch.set_num_threads(1)  # tiny models lose by more, and losses are compared bi
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first: the other process does the rest meanwhile (xdist with --no-loadscope-reorder)."""
     items.sort(key=lambda item: item.name != "test_memory_does_not_grow_over_100_trials")
+
+
+def pytest_collection_finish() -> None:
+    """As a worker does before its first trial."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 It knows no Optuna, MLflow or Hydra. Started by `workers` as `python -m hpsearch.worker <fd>`.
 """
 
+import gc
 import sys
 import time
 import traceback
@@ -34,6 +35,7 @@ def main(fd: int) -> None:
     with Connection(fd) as connection:
         hardware: Hardware = connection.recv()
         apply(hardware)
+        gc.freeze()  # collecting a trial's objects, three times each, shall not go through all that is imported
         warm, line = Warm(hardware), _line(connection)
         try:
             while (request := connection.recv()) is not None:
