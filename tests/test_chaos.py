@@ -353,6 +353,7 @@ def test_the_study_database_is_away_for_0_20_and_60_seconds(
         for seconds in (0, 20, 60):
             study.until(held.exists, process)
             assert process.poll() is None, study.log.read_text()
+            before = study.steps()
             with database.stopped() if backend == "postgresql" else locked(study.home / "optuna.db"):
                 if seconds < 60:
                     hold.touch()
@@ -361,7 +362,8 @@ def test_the_study_database_is_away_for_0_20_and_60_seconds(
         if call == DATABASE_CALLS[-1]:
             assert process.wait(SECONDS) == 0, study.log.read_text()
         else:
-            time.sleep(3)
+            study.until(lambda before=before: study.steps() != before, process)  # type: ignore[misc]
+            assert process.poll() is None, study.log.read_text()
             process.kill()
             process.wait()
     study.check(expected)

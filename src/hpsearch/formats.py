@@ -13,7 +13,7 @@ def score(number: float | None) -> str:
 
 def points(difference: float) -> str:
     """A difference of two shares, in hundredths."""
-    return f"{100 * difference:+.1f} points"
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points"  # no -0.0
 
 
 def count(number: int) -> str:
