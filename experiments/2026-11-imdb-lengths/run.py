@@ -1,7 +1,7 @@
 """What is worth its time on IMDb: tokens of a review, which part, more reviews or more epochs. Writes table.md.
 
 python run.py --variants <truncation>-<tokens>-<reviews>-<epochs> ... [--seeds 0 1]; two to three minutes each on
-two cores with AMX. Scored on validation reviews, so that test stays unread. What is in runs/ is not run again.
+two cores with AMX. Scored on validation reviews, so that test stays unread. What is in measured/ is not run again.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def trained(variant: str, seed: int) -> dict[str, object]:
 def main(variants: list[str], seeds: list[int]) -> None:
     for variant in variants:
         for seed in seeds:
-            path = HERE / "runs" / f"{variant}-{seed}.json"
+            path = HERE / "measured" / f"{variant}-{seed}.json"
             path.parent.mkdir(exist_ok=True)
             if not path.exists():
                 path.write_text(json.dumps(trained(variant, seed)))
@@ -55,7 +55,7 @@ def main(variants: list[str], seeds: list[int]) -> None:
 
 def write() -> None:
     found: dict[str, list[dict[str, object]]] = {}
-    for path in sorted((HERE / "runs").glob("*.json")):
+    for path in sorted((HERE / "measured").glob("*.json")):
         found.setdefault(path.stem.rpartition("-")[0], []).append(json.loads(path.read_text()))
     lines, machines = [], set()
     for variant, runs in found.items():
