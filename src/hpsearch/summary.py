@@ -53,11 +53,9 @@ def summarise(
         experiment: id of the MLflow experiment.
         parent: id of the study's MLflow run.
     """
-    settings, ref, trials = search.settings, search.ref, list(search.trials.values())
+    settings, trials = search.settings, list(search.trials.values())
     metric, best = settings.task.metric, search.complete()[0]
     counts = Counter(trial.status.value for trial in trials)
-    scored = test["winner"]
-    low, high = scored["intervals"][metric]
     runs = list(confirmation.trials.values()) if confirmation is not None else []
     return {
         "format": FORMAT,
@@ -69,35 +67,11 @@ def summarise(
         "direction": metrics.DIRECTIONS[metric],
         "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {
-            "entrant": found.winner.entrant or f"trial {found.winner.number}",
-            "params": found.winner.params,
-            "seed": settings.seed if found.winner.seed is None else found.winner.seed,
-            "run_id": found.winner.run_id,
-            "fitted": found.winner.fitted,
-            "folder": found.folder,
-            "validation": found.winner.metrics,
-            "corrected": confirmation.corrected() if confirmation is not None else None,
-        },
+        "winner": _winner(found, settings.seed, confirmation),
         "confirmation": [_standing(standing) for standing in found.standings],
         "optimism": _optimism(best, found.standings),
         "expected": _expected(trials, search.plan.maximize),
-        "test": {
-            "metric": metric,
-            "value": scored["metrics"][metric],
-            "low": low,
-            "high": high,
-            "n": test["n"],
-            "all": scored["metrics"],
-            "intervals": scored["intervals"],
-            "readings": test["readings"],
-            "classes": scored["classes"],
-            "confusion": scored["confusion"],
-            "mistakes": scored["mistakes"],
-            "digest": test["digest"],
-            "megabytes": scored["megabytes"],
-            "seconds_per_example": scored["seconds_per_example"],
-        },
+        "test": _test(test, metric),
         "reference": _reference(found.reference, test, metric),
         "seconds": seconds | {"total": sum(seconds.values())},
         "steps": {
@@ -105,19 +79,62 @@ def summarise(
             "all_to_the_end": sum(trial.total_steps for trial in trials),
             "confirmation": sum(run.step for run in runs),
         },
-        "data": {
-            **corpus.facts,
-            "source": settings.task.source,
-            "digest": digest(ref.digests),
-            "digests": ref.digests,
-            **ref.sizes,
-            "confirmation": confirmation.ref.sizes["train"] if confirmation is not None else None,
-        },
+        "data": _data(search, confirmation, corpus),
         "licenses": {"weights": settings.model.license, "data": settings.task.license},
         "lineage": {"hpsearch.settings": digest(comparable(settings))} | lineage(),
-        "labels": list(ref.labels),
+        "labels": list(search.ref.labels),
         "hardware": search.crew.hardware.describe(),
         "mlflow": {"experiment_id": experiment, "run_id": parent},
+    }
+
+
+def _winner(found: Found, seed: int, confirmation: Confirmation | None) -> dict[str, Any]:
+    """Whose model is kept; `seed` is the study's."""
+    winner = found.winner
+    return {
+        "entrant": winner.entrant or f"trial {winner.number}",
+        "params": winner.params,
+        "seed": seed if winner.seed is None else winner.seed,
+        "run_id": winner.run_id,
+        "fitted": winner.fitted,
+        "folder": found.folder,
+        "validation": winner.metrics,
+        "corrected": confirmation.corrected() if confirmation is not None else None,
+    }
+
+
+def _test(test: dict[str, Any], metric: str) -> dict[str, Any]:
+    """How the winner does on test."""
+    scored = test["winner"]
+    low, high = scored["intervals"][metric]
+    return {
+        "metric": metric,
+        "value": scored["metrics"][metric],
+        "low": low,
+        "high": high,
+        "n": test["n"],
+        "all": scored["metrics"],
+        "intervals": scored["intervals"],
+        "readings": test["readings"],
+        "classes": scored["classes"],
+        "confusion": scored["confusion"],
+        "mistakes": scored["mistakes"],
+        "digest": test["digest"],
+        "megabytes": scored["megabytes"],
+        "seconds_per_example": scored["seconds_per_example"],
+    }
+
+
+def _data(search: Search, confirmation: Confirmation | None, corpus: Corpus) -> dict[str, Any]:
+    """What was read, and how much of it was used."""
+    ref = search.ref
+    return {
+        **corpus.facts,
+        "source": search.settings.task.source,
+        "digest": digest(ref.digests),
+        "digests": ref.digests,
+        **ref.sizes,
+        "confirmation": confirmation.ref.sizes["train"] if confirmation is not None else None,
     }
 
 
