@@ -44,7 +44,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     settings = compose_settings()
     tracking = Tracking(settings, home)
     ref = tracked.data_ref(home)
-    parent = tracking.open_study(settings.study, settings, ref, {})
+    parent = tracking.open_study(settings.study, "id", settings, ref, {})
     trials = [tracked.run_trial(tracking, parent, number, settings) for number in range(3)]
     model = tiny.write_model("bert", home / "model")
     tracking.log_winner(trials[2], model, settings, ref, {"text": ["a good film"]}, "# a card\n")

@@ -136,6 +136,16 @@ def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
         table = tracking.answers(winner["run_id"], split)
         assert table is not None
         assert len(table["data"]) == n
+    for standing in done.summary["confirmation"]:
+        low, high = standing["interval"]
+        assert low <= standing["mean"] <= high
+        for run_id in standing["run_ids"]:
+            table = tracking.answers(run_id, "validation")
+            assert table is not None
+            assert len(table["data"]) == 38
+    origin = tracking.origin(winner["run_id"])
+    assert origin is not None
+    assert winner["train_digest"] == origin["digests"]["train"] != done.summary["data"]["digests"]["train"]
     mlflow.set_tracking_uri(tracking.uri)
     assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
 

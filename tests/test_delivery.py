@@ -60,7 +60,7 @@ class Trials:
 
     def __init__(self, tracking: Tracking, settings: Settings, home: Path) -> None:
         self.tracking, self.settings, self.folder = tracking, settings, home / "studies" / settings.study / "trials"
-        self.parent = tracking.open_study(settings.study, settings, data_ref(home), {})
+        self.parent = tracking.open_study(settings.study, "id", settings, data_ref(home), {})
 
     def settings_of(self, trial: TrialRecord) -> Settings:
         return space.apply(self.settings, trial.params)

@@ -1,6 +1,8 @@
+import contextlib
 import functools
 import io
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import tracked
+from hpsearch import promotion
 from hpsearch.errors import PromotionRefused, RequestError
 from hpsearch.promotion import champion_uri, history, promote, rollback
 from hpsearch.settings import Settings
@@ -39,7 +42,7 @@ class Shop:
         """A finished study whose winner answers all test examples rightly but these."""
         settings = SETTINGS().model_copy(update={"study": study})
         tracking = Tracking(settings, self.home)
-        parent = tracking.open_study(study, settings, tracked.data_ref(self.home, test), {})
+        parent = tracking.open_study(study, "id", settings, tracked.data_ref(self.home, test), {})
         trial = tracked.record(0, score=0.8)
         trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings))
         model = tracking.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
@@ -123,10 +126,11 @@ def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None
         "hpsearch.test.low": "0.75",
         "hpsearch.test.high": repr(0.85 + 0.1),
         "hpsearch.test.examples": "60",
+        "hpsearch.test.readings": "1",
         "hpsearch.model.megabytes": "91.0",
         "hpsearch.seconds_per_example": "0.01",
         "hpsearch.hardware": "a processor, 2 threads, float32",
-        "hpsearch.digest.train": "a" * 16,
+        "hpsearch.digest.train": "d" * 16,
         "hpsearch.digest.validation": "b" * 16,
         "hpsearch.digest.test": "c" * 16,
         "hpsearch.promotion.rule": "better",
@@ -149,6 +153,29 @@ def test_promoting_the_champion_again_changes_nothing(shop: Shop) -> None:
     before = shop.state()
     assert "version 1 is the champion already" in promote(settings, shop.home)
     assert shop.state() == before
+
+
+@pytest.mark.parametrize("moment", ["_compare", "_registered"])
+def test_a_champion_that_another_machine_makes_meanwhile_is_compared_with(
+    moment: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(shop.finish("first", range(9)), shop.home)
+    theirs, ours = shop.finish("theirs", [0]), shop.finish("ours", [1])
+    real = getattr(promotion, moment)
+
+    def slow(*args: Any) -> Any:
+        done = real(*args)
+        monkeypatch.setattr(promotion, moment, real)
+        monkeypatch.setattr(promotion, "_one_at_a_time", lambda home: contextlib.nullcontext())  # as elsewhere
+        promote(theirs, shop.home)
+        return done
+
+    monkeypatch.setattr(promotion, moment, slow)
+    with pytest.raises(PromotionRefused, match=r"version \d stays champion"):
+        promote(ours, shop.home)
+    assert shop.version().tags["hpsearch.study"] == "theirs"
+    assert shop.version("previous").tags["hpsearch.study"] == "first"
+    assert len(shop.history()) == 4  # title, heading and two changes
 
 
 def test_a_first_model_that_knows_nothing_is_refused(shop: Shop) -> None:
@@ -257,14 +284,69 @@ def test_rollback_swaps_champion_and_previous_and_history_tells(shop: Shop) -> N
     assert [rest.split()[0] for *_, rest in found] == ["by", "rollback", "by", "by"]
 
 
-def test_a_history_that_a_crash_cut_off_is_completed(shop: Shop) -> None:
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_change_that_is_cut_off_is_completed_by_the_next_command(
+    command: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at each call of the registry in turn, and given again: the same as if it had gone through at once."""
+    studies = [shop.finish("first", range(17)), shop.finish("second", range(9)), shop.finish("third", [0])]
+    for one in studies[: 2 if command == "promote" else 3]:
+        promote(one, shop.home)
+    given = {"promote": promote, "rollback": rollback}[command]
+    expected = {"promote": (3, 2), "rollback": (2, 3)}[command]
+
+    class Killed(BaseException):
+        pass
+
+    calls = ("set_registered_model_tag", "set_registered_model_alias", "create_model_version", "update_model_version")
+    for survived in range(20):
+        left = survived
+
+        def counted(real: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in calls:
+                patch.setattr(mlflow.MlflowClient, name, counted(getattr(mlflow.MlflowClient, name)))
+            try:
+                given(studies[2], shop.home)
+                break
+            except Killed:
+                pass
+        aliases = shop.client.get_registered_model(NAME).aliases
+        assert str(expected[0]) != aliases["champion"] or str(expected[1]) == aliases["previous"]
+    else:
+        pytest.fail("it never went through")
+    assert survived >= 2
+    assert (shop.version().version, shop.version("previous").version) == expected
+    lines = [line.split()[1] for line in shop.history()[2:]]
+    assert lines == [str(expected[0]), *(["2", "1"] if command == "promote" else ["3", "2", "1"])]
+    assert not any("cut off" in line for line in shop.history())
+
+
+def test_a_study_of_another_task_is_refused(shop: Shop) -> None:
     settings = shop.finish("first", range(9))
-    promote(settings, shop.home)
-    [event] = [key for key in shop.client.get_registered_model(NAME).tags if "history" in key]
-    shop.client.delete_registered_model_tag(NAME, event)
-    assert len(shop.history()) == 1
-    promote(settings, shop.home)
-    assert len(shop.history()) == 3
+    other = settings.model_copy(update={"task": settings.task.model_copy(update={"name": "tickets"})})
+    with pytest.raises(RequestError, match=r"study=first: is of task imdb, not of tickets; give its TASK"):
+        promote(other, shop.home)
+    with pytest.raises(MlflowException):
+        shop.client.get_registered_model("hpsearch-tickets")
+
+
+@pytest.mark.parametrize("force", [None, "whatever"])
+def test_a_store_that_does_not_have_the_run_is_told(force: str | None, shop: Shop, tmp_path: Path) -> None:
+    settings = shop.finish("first", range(9))
+    elsewhere = tracked.new_home(tmp_path / "elsewhere")
+    shutil.copytree(shop.home / "studies", elsewhere / "studies")
+    with pytest.raises(RequestError, match=r"has no answers on test; .* tracking\.uri|holds no model"):
+        promote(settings, elsewhere, force=force)
 
 
 def test_rollback_needs_a_previous_champion(shop: Shop) -> None:

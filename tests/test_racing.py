@@ -42,6 +42,7 @@ def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:
     assert out(runs, SEEDS, RULE, {}) == {"b": 1}
     assert out({**runs, "c": []}, SEEDS, RULE, {}) == {}  # c has not run: the round is not over
     assert out({**runs, "c": []}, SEEDS, RULE, {"c": 0}) == {"b": 1, "c": 0}  # it never will
+    assert out({"a": [run(1, 10)], "b": [run(1, 60)]}, SEEDS, RULE, {"a": 1}) == {"a": 1}  # a failed: b must go on
     runs = {"a": [run(1, 10), run(2, 10)], "b": [run(1, 60, first=50)], "c": [run(1, 12), run(2, 50)]}
     assert out(runs, SEEDS, RULE, {}) == {"b": 1, "c": 2}
 
@@ -103,6 +104,15 @@ def test_who_is_out_does_not_win() -> None:
 RUNS = st.lists(st.integers(0, N), min_size=0, max_size=3).map(
     lambda wrongs: [run(seed, wrong) for seed, wrong in zip(SEEDS, wrongs, strict=False)]
 )
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.dictionaries(st.sampled_from("abcd"), RUNS, min_size=1), st.sets(st.sampled_from("abcd")))
+def test_somebody_who_did_not_fail_is_left(runs: dict[str, list[Run]], failed: set[str]) -> None:
+    ended = {name: len(found) for name, found in runs.items() if name in failed and len(found) < len(SEEDS)}
+    left = out(runs, SEEDS, RULE, ended)
+    assert ended.items() <= left.items()
+    assert left.keys() < runs.keys() or ended.keys() == runs.keys()
 
 
 @settings(deadline=None, max_examples=30)

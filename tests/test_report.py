@@ -109,6 +109,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "run_id": "4fd1c0ffee",
             "fitted": {},
             "folder": "confirmation/0",
+            "train_digest": "49f2ab4c5d6e7f84",
             "validation": best.metrics,
             "corrected": 0.861,
         },
@@ -120,6 +121,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
                 "seeds": [1, 2],
                 "validation": [0.871, 0.859],
                 "mean": 0.865,
+                "interval": [0.842, 0.888],
                 "spread": 0.0085,
                 "out_after": None,
                 "seconds": [60.0, 61.0],
@@ -132,6 +134,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
                 "seeds": [1],
                 "validation": [0.802],
                 "mean": 0.802,
+                "interval": [0.775, 0.829],
                 "spread": None,
                 "out_after": 1,
                 "seconds": [60.0],
@@ -140,6 +143,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         ],
         "optimism": {"search": 0.874, "confirmed": 0.865, "difference": 0.009},
         "expected": [0.80, 0.83, 0.85, 0.86],
+        "importance": {"train.learning_rate": 0.81, "train.batch_size": 0.19},
         "reference": {
             "params": best.params | {"train.learning_rate": 5e-5},
             "seed": 1,
@@ -164,6 +168,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
                 {"id": "7", "confidence": 0.998, "truth": labels[0], "answer": labels[1], "inputs": {"text": HOSTILE}}
             ],
             "digest": "29f2ab4c5d6e7f82",
+            "split_digest": "39f2ab4c5d6e7f83",
             "megabytes": 91.0,
             "seconds_per_example": 0.01,
         },
@@ -252,7 +257,8 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     heading = " ".join(text for tag, text in page.texts if tag in ("h1", "em"))
     assert heading == "minilm reaches accuracy 0.860 on imdb"
     answer = shown[: shown.index("Trials Best first")]
-    assert "reference 0.802 - 0.802 (out)" in answer
+    assert "reference 0.802 0.775 to 0.829 - 0.802 (out)" in answer
+    assert "Importance learning_rate 81 % batch_size 19 %" in shown
     for part in (
         "95 % interval 0.844 to 0.875, on 2,000 test examples",
         "scored once",

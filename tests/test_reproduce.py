@@ -56,6 +56,15 @@ def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done:
     assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
 
 
+def test_a_trial_without_a_score_has_nothing_to_compare(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = done.run_id(Status.PRUNED)
+    origin = Tracking(done.settings, done.home).origin(run_id)
+    assert origin is not None
+    monkeypatch.setattr(Tracking, "origin", lambda *_: origin | {"metrics": {}})
+    with pytest.raises(RequestError, match="ended before its first score"):
+        reproduce(done.settings, done.home, run_id)
+
+
 def test_what_is_different_is_said(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data have changed, and another version of a library was there."""
     run_id = done.run_id(Status.COMPLETE)

@@ -231,6 +231,9 @@ def test_report_is_rebuilt(swept: Swept) -> None:
     report.unlink()
     assert results.rebuild_report(swept.settings, swept.home) == report
     assert report.read_text() == before
+    search = swept.settings.search.model_copy(update={"space": {}, "rungs": (0.5, 0.9)})  # of this command, not its own
+    results.rebuild_report(swept.settings.model_copy(update={"search": search, "seed": 7}), swept.home)
+    assert report.read_text() == before
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def tracking(settings: Settings, home: Path) -> Tracking:
 
 @pytest.fixture
 def parent(tracking: Tracking, settings: Settings, home: Path) -> str:
-    return tracking.open_study(settings.study, settings, data_ref(home), {"device": "cpu", "note": None})
+    return tracking.open_study(settings.study, "id", settings, data_ref(home), {"device": "cpu", "note": None})
 
 
 def history(tracking: Tracking, run_id: str, key: str) -> list[tuple[int, float]]:
@@ -69,7 +69,8 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     assert "hpsearch.data.note" not in study.data.tags
     assert study.data.metrics["test_accuracy"] == 0.85
     assert study.data.metrics["best_validation_accuracy"] == 0.81
-    assert tracking.digests(parent) == data_ref(home).digests
+    given = {one.tags[0].value: one.dataset.digest for one in study.inputs.dataset_inputs}
+    assert given == data_ref(home).digests
     files = {file.path for file in tracking.client.list_artifacts(parent)}
     assert files >= {"settings.yaml", "report.html", "summary.json", "leaderboard.json", "plots"}
 
@@ -95,7 +96,7 @@ def test_artifacts_lie_in_the_state_folder_wherever_the_command_runs(
     monkeypatch.chdir(home)
     tracking = Tracking(settings, Path())
     monkeypatch.chdir(elsewhere)
-    parent = tracking.open_study(settings.study, settings, data_ref(home), {})
+    parent = tracking.open_study(settings.study, "id", settings, data_ref(home), {})
     tracking.client.log_text(parent, "x", "x.txt")
     assert list(home.glob("artifacts/**/x.txt"))
     assert not list(elsewhere.iterdir())
@@ -143,10 +144,10 @@ def test_a_study_goes_on_in_its_run_with_a_larger_budget(
     folder = tracked.save_study(home, settings, [record(0, Status.PRUNED, score=0.8)], result)
     tracking.finish_study(parent, result, folder)
     larger = compose_settings("budget.max_trials=99")
-    assert tracking.open_study(settings.study, larger, data_ref(home), {}) == parent
+    assert tracking.open_study(settings.study, "id", larger, data_ref(home), {}) == parent
     run = tracking.client.get_run(parent)
     assert (run.info.status, run.data.tags["hpsearch.budget.max_trials"]) == ("RUNNING", "99")
-    assert tracking.open_study("another", larger, data_ref(home), {}) != parent
+    assert tracking.open_study("another", "id", larger, data_ref(home), {}) != parent
 
     tracked.save_study(home, settings, [record(0, Status.PRUNED, score=0.8), record(1, Status.PRUNED)], result)
     tracking.finish_study(parent, result, folder)
@@ -200,7 +201,7 @@ def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Setti
     running = tracking.open_trial(parent, record(1), settings)
     paused = tracking.open_trial(parent, record(2), settings)
     tracking.pause_trial(paused)
-    other = tracking.open_study("another", settings, data_ref(home), {})
+    other = tracking.open_study("another", "id", settings, data_ref(home), {})
     tracking.interrupt_study(parent)
     statuses = {run_id: tracking.client.get_run(run_id).info.status for run_id in (parent, running, paused, other)}
     assert statuses == {parent: "KILLED", running: "KILLED", paused: "KILLED", other: "RUNNING"}
@@ -212,13 +213,26 @@ def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Setti
 def test_a_deleted_experiment_is_named_with_its_remedy(tracking: Tracking, settings: Settings, parent: str) -> None:
     tracking.client.delete_experiment(tracking.experiment_id)
     with pytest.raises(RequestError, match=r"hpsearch-imdb is deleted.*mlflow experiments restore"):
-        tracking.open_study(settings.study, settings, data_ref(Path()), {})
+        tracking.open_study(settings.study, "id", settings, data_ref(Path()), {})
+
+
+def test_a_study_of_another_folder_is_not_gone_on_with(
+    tracking: Tracking, settings: Settings, home: Path, parent: str
+) -> None:
+    said = rf"study={settings.study}: MLflow .* begun in another state folder \(run {parent}\); give STUDY="
+    for study_id in ("other", None):  # None: the folder is gone
+        with pytest.raises(RequestError, match=said):
+            tracking.check_study(settings.study, study_id)
+    with pytest.raises(RequestError, match=said):
+        tracking.open_study(settings.study, "other", settings, data_ref(home), {})
+    tracking.check_study(settings.study, "id")
+    tracking.check_study("another", None)
 
 
 def test_no_secret_reaches_a_run(home: Path) -> None:
     secret = compose_settings("storage.uri='postgresql://ann:s3cret@db/optuna?sslpassword=s3cret'")
     tracking = Tracking(secret, home)
-    parent = tracking.open_study(secret.study, secret, data_ref(home), {})
+    parent = tracking.open_study(secret.study, "id", secret, data_ref(home), {})
     run = tracking.client.get_run(parent)
     text = Path(tracking.client.download_artifacts(parent, "settings.yaml")).read_text()
     assert "postgresql://***@db/optuna" in text
@@ -297,7 +311,7 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with tracked.process(code, f"http://127.0.0.1:{port}/health", home / "server.log") as pid:
         tracking = Tracking(remote, home / "client")
-        parent = tracking.open_study(remote.study, remote, data_ref(home), {})
+        parent = tracking.open_study(remote.study, "id", remote, data_ref(home), {})
         trial = tracked.run_trial(tracking, parent, 0, remote)
         assert trial.run_id is not None
         assert tracking.last_steps(trial.run_id)["train_loss"] == 5

@@ -84,10 +84,17 @@ def summary(
     return {
         "format": FORMAT,
         "study": settings.study,
+        "task": settings.task.name,
         "metric": "accuracy",
         "trials": {"complete": 1, "pruned": 0, "failed": 0},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": {"params": best.params, "seed": 0, "run_id": best.run_id, "folder": f"trials/{best.number}"},
+        "winner": {
+            "params": best.params,
+            "seed": 0,
+            "run_id": best.run_id,
+            "folder": f"trials/{best.number}",
+            "train_digest": "d" * 16,  # of more examples than the search had
+        },
         "reference": None,
         "test": {
             "metric": "accuracy",
@@ -99,9 +106,11 @@ def summary(
             "intervals": {"accuracy": (value - 0.1, value + 0.1), "f1": (value - 0.1, value + 0.1)},
             "readings": 1,
             "digest": test,
+            "split_digest": test,
             "megabytes": 91.0,
             "seconds_per_example": 0.01,
         },
+        "data": {"digests": {"train": "a" * 16, "validation": "b" * 16, "test": test}},
         "labels": list(LABELS),
         "hardware": {"name": "a processor", "threads": 2, "precision": "float32"},
         "seconds": {"total": 3.0},

@@ -30,7 +30,7 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
     sections = {
         f"How good it is: {formats.count(summary['test']['n'])} test examples": _quality(settings, summary),
         "What it takes and gives": _use(settings, summary),
-        "Data": _data(summary["data"]),
+        "Data": _data(summary["data"], summary["winner"]),
         "How it was trained": _training(summary),
         "Licences": (f"- {what}: {text or UNSTATED}" for what, text in summary["licenses"].items()),
     }
@@ -83,9 +83,14 @@ def _longer(settings: Settings) -> str:
     return f"of longer ones it reads the {settings.task.truncation.replace('_', ' and ')}"
 
 
-def _data(data: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{data['source']}; {', '.join(f'{formats.count(data[split])} {split}' for split in report.SPLITS)} examples."
-    yield f"Digest {data['digest']}."
+def _data(data: Mapping[str, Any], winner: Mapping[str, Any]) -> Iterator[str]:
+    """What this model was trained on, chosen by and scored on."""
+    sizes = {split: data[split] for split in report.SPLITS}
+    if data["confirmation"] is not None:
+        sizes["train"] = data["confirmation"]
+    yield f"{data['source']}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
+    digests = data["digests"] | {"train": winner["train_digest"]}
+    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in digests.items())}."
 
 
 def _training(summary: Mapping[str, Any]) -> Iterator[str]:

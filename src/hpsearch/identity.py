@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib.metadata
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from hpsearch.settings import Settings, comparable, digest
 
 IDENTITY = "identity.json"  # file of a study
 # Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
-FORMAT = 1
+FORMAT = 2
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("checkpoints", "classification", "data", "encoders", "errors", "examples", "hardware"),
@@ -44,7 +45,8 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
     made_now = made_by()
     if not path.exists():
-        write_durably(path, json.dumps({"format": FORMAT, **question, **made_now, "forced": []}, indent=1))
+        begun = {"format": FORMAT, "id": uuid.uuid4().hex, **question, **made_now, "forced": []}
+        write_durably(path, json.dumps(begun, indent=1))
         return []
     check_folder(folder)
     before = json.loads(path.read_text(encoding="utf-8"))
@@ -65,8 +67,15 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     if differing:
         today = datetime.now(UTC).date().isoformat()
         forced += [f"{today}: {change}" for change in differing]
-        write_durably(path, json.dumps({"format": FORMAT, **question, **made_now, "forced": forced}, indent=1))
+        write_durably(path, json.dumps(before | made_now | {"forced": forced}, indent=1))
     return forced
+
+
+def read_id(folder: Path) -> str | None:
+    """What tells the study in `folder` from others of its name; None where there is none yet."""
+    check_folder(folder)
+    path = folder / IDENTITY
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"]) if path.exists() else None
 
 
 def check_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Which version of a task's registered model is the champion: promote by evidence, roll back, look up.
 
-Every change of champion is one tag of the registered model, which `history` reads; the alias itself is moved last.
+Every change of champion is one tag of the registered model, which `history` reads. It is written before the aliases
+move, so a change that was cut off is completed by the next command, and two that cross see each other.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from hpsearch.tracking import Tracking, answered, name_of
 
 CHAMPION, PREVIOUS = "champion", "previous"
 EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
+ROLLBACK = "rollback"
 DECISION = "hpsearch.decision"  # tag of a version: why it became champion
 LONGEST = 5000  # characters of a tag that every MLflow store takes
 SHORT = 500  # of a text that is a part of one, however it is escaped
@@ -42,10 +44,11 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
         dry_run: say what the gate says, and change nothing.
 
     Raises:
-        RequestError: the study is not finished.
+        RequestError: the study is not finished, or is another task's.
         PromotionRefused: the gate is not satisfied; nothing is changed.
     """
     summary = _summary(settings, home)
+    tasks.KINDS[settings.task.kind].check(settings)
     tracking = Tracking(settings, home)
     with _one_at_a_time(home):
         return answered(_promote)(tracking, summary, settings, home, force, dry_run)
@@ -68,8 +71,9 @@ def history(settings: Settings, home: Path) -> Table | str:
     for heading in ("since", "version", "study", "how"):
         table.add_column(heading, no_wrap=heading in ("since", "version"), overflow="fold")
     table.add_column("why", overflow="fold")
-    for event in reversed(events):
-        row = (event["time"], str(event["version"]), event["study"], event["how"], event["why"])
+    for event in reversed(events.values()):
+        how = f"{event['how']}, cut off" if event.get("pending") else event["how"]
+        row = (event["time"], str(event["version"]), event["study"], how, event["why"])
         table.add_row(*map(Text, row))
     return table
 
@@ -98,12 +102,17 @@ def _summary(settings: Settings, home: Path) -> dict[str, Any]:
             f"study={settings.study}: is not finished ({folder / 'summary.json'} is missing); "
             f"run `make sweep TASK={settings.task.name}`, or name a finished study"
         )
+    if summary["task"] != settings.task.name:
+        raise RequestError(
+            f"study={settings.study}: is of task {summary['task']}, not of {settings.task.name}; give its TASK (and "
+            "task.name, where it reads your own files), or another study"
+        )
     return summary
 
 
 @contextlib.contextmanager
 def _one_at_a_time(home: Path) -> Iterator[None]:
-    """The second of two that are given at once sees what the first has done."""
+    """On one machine, the second of two that are given at once waits, and sees what the first has done."""
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "promotion.lock"):
         yield
@@ -113,11 +122,11 @@ def _promote(
     tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, force: str | None, dry_run: bool
 ) -> str:
     name, client, run_id = name_of(settings), tracking.client, summary["winner"]["run_id"]
-    champion = _version(tracking, name, CHAMPION)
+    if not dry_run:
+        _complete(tracking, name)
+    seen, champion = _events(tracking, name), _version(tracking, name, CHAMPION)
     score = _score(summary["test"])
     if champion is not None and champion.run_id == run_id:
-        if not dry_run and DECISION in champion.tags:
-            _note(tracking, name, champion, json.loads(champion.tags[DECISION]))
         return f"{name} version {champion.version} is the champion already: {score}"
     decision, reasons = _decide(tracking, summary, settings, home, champion, force)
     if force is None and not decision["passed"]:
@@ -129,13 +138,15 @@ def _promote(
     beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
     if dry_run:
         return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
-    version = _registered(tracking, name, run_id, _evidence(tracking, summary) | _tags(decision))
+    if _events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
+        return _promote(tracking, summary, settings, home, force, dry_run)
+    version = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
     client.update_model_version(name, version.version, _description(tracking, run_id, decision))
     client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
-    if champion is not None:
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    client.set_registered_model_alias(name, CHAMPION, version.version)
-    _note(tracking, name, version, decision)
+    how = "forced" if force is not None else f"by {decision['rule']['name']}"
+    why = force or decision["reasons"][0].removeprefix("passed: ")
+    if not _change(tracking, name, seen, version, champion, how, why):
+        return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
     return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
 
 
@@ -175,7 +186,8 @@ def _compare(
     table = tracking.answers(run_id, "test")
     if table is None:
         raise RequestError(
-            f"the MLflow run {run_id} has no answers on test; give the sweep's command again to finish it"
+            f"the MLflow run {run_id} has no answers on test; give the sweep's command again to finish it, or the "
+            "tracking.uri that the sweep was given"
         )
     ids, truths, answers = map(list, zip(*table["data"], strict=True))
     recipe = summary["reference"]  # None where no other than the winner was scored
@@ -183,9 +195,9 @@ def _compare(
     challenger = Contender(
         f"study {summary['study']}", answers, test["megabytes"], test["seconds_per_example"], _hardware(summary)
     )
-    looks = tracking.looks(test["digest"])
+    looks = tracking.looks(test["split_digest"])
     often = "once" if looks == 1 else f"{looks} times"
-    notes = [f"  these test examples have been scored {often}, by all studies of the task together"]
+    notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
     incumbent = None
     if champion is not None:
         said, note = _champions_answers(tracking, champion, ids, summary, settings, home)
@@ -247,10 +259,11 @@ def _champions_answers(
     )
 
 
-def _evidence(tracking: Tracking, summary: dict[str, Any]) -> dict[str, str]:
+def _evidence(summary: dict[str, Any]) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
     lineage: dict[str, str] = summary["lineage"]
-    digests, test, winner = tracking.digests(summary["mlflow"]["run_id"]), summary["test"], summary["winner"]
+    test, winner = summary["test"], summary["winner"]
+    digests = summary["data"]["digests"] | {"train": winner["train_digest"]}
     seeds = [str(seed) for standing in summary["confirmation"] for seed in standing["seeds"]]
     intervals = {
         f"hpsearch.test.{name}": f"{test['all'][name]!r} [{low!r}, {high!r}]"
@@ -273,6 +286,7 @@ def _evidence(tracking: Tracking, summary: dict[str, Any]) -> dict[str, str]:
             "hpsearch.test.low": repr(test["low"]),
             "hpsearch.test.high": repr(test["high"]),
             "hpsearch.test.examples": str(test["n"]),
+            "hpsearch.test.readings": str(test["readings"]),
             "hpsearch.model.megabytes": repr(test["megabytes"]),
             "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
             "hpsearch.hardware": _hardware(summary),
@@ -316,51 +330,85 @@ def _hardware(summary: dict[str, Any]) -> str:
 
 def _score(test: dict[str, Any]) -> str:
     value, low, high = (formats.score(test[key]) for key in ("value", "low", "high"))
-    return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]"
+    often = f", read {test['readings']} times" if test["readings"] > 1 else ""
+    return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]{often}"
 
 
-def _note(tracking: Tracking, name: str, version: Any, decision: dict[str, Any]) -> None:
-    """Write into the history that a version became champion, unless that is its last line."""
-    events = _events(tracking, name)
-    if events and events[-1]["version"] == int(version.version):
-        return
-    how = "forced" if decision["forced"] is not None else f"by {decision['rule']['name']}"
-    why = decision["forced"] or decision["reasons"][0].removeprefix("passed: ")
-    _add_event(tracking, name, version, how, why, decision["time"])
+Events = dict[str, dict[str, Any]]  # tag: a change of champion; oldest first
 
 
-def _add_event(tracking: Tracking, name: str, version: Any, how: str, why: str, when: str) -> None:
+def _change(tracking: Tracking, name: str, seen: Events, version: Any, former: Any, how: str, why: str) -> bool:
+    """Make `version` the champion in place of `former`, which becomes `previous`.
+
+    It is announced first: of two commands that cross, at least one sees the other's announcement and withdraws.
+
+    Args:
+        tracking: where.
+        name: of the registered model.
+        seen: its history, as it was before `former` was looked at.
+        version: the champion to be.
+        former: the champion until now; None if there is none.
+        how: it came to this, for people.
+        why: the same.
+
+    Returns:
+        False if somebody else has changed the champion since; then nothing is changed.
+    """
+    key = f"{EVENT}{time.time_ns()}"
     event = {
-        "time": when,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": int(version.version),
+        "previous": int(former.version) if former is not None else None,
         "study": version.tags.get("hpsearch.study", formats.NONE),
         "how": how,
         "why": why[:SHORT],
+        "pending": True,
     }
-    tracking.client.set_registered_model_tag(name, f"{EVENT}{time.time_ns()}", json.dumps(event))
+    tracking.client.set_registered_model_tag(name, key, json.dumps(event))
+    if _events(tracking, name).keys() - {key} != seen.keys():
+        tracking.client.delete_registered_model_tag(name, key)
+        return False
+    _move(tracking, name, key, event)
+    return True
 
 
-def _events(tracking: Tracking, name: str) -> list[dict[str, Any]]:
-    """Changes of champion, oldest first."""
+def _move(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> None:
+    """Let the aliases follow an announced change. Harmless when repeated."""
+    if event["previous"] is not None:
+        tracking.client.set_registered_model_alias(name, PREVIOUS, str(event["previous"]))
+    tracking.client.set_registered_model_alias(name, CHAMPION, str(event["version"]))
+    tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
+
+
+def _complete(tracking: Tracking, name: str) -> dict[str, Any] | None:
+    """Complete the last change if it was cut off, and return it."""
+    for key, event in list(_events(tracking, name).items())[-1:]:
+        if event.get("pending"):
+            _move(tracking, name, key, event)
+            return event
+    return None
+
+
+def _events(tracking: Tracking, name: str) -> Events:
+    """Changes of champion."""
     try:
         tags = tracking.client.get_registered_model(name).tags
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return []
+        return {}
     keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
-    return [json.loads(tags[key]) for key in keys]
+    return {key: json.loads(tags[key]) for key in keys}
 
 
 def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> Any:
     """The version that holds the run's model, registered if it is not; with its evidence as tags."""
     client = tracking.client
     try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
         client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     if known:
         for key, value in evidence.items():
@@ -371,14 +419,16 @@ def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, 
 
 
 def _rollback(tracking: Tracking, settings: Settings) -> str:
-    name, client = name_of(settings), tracking.client
+    name = name_of(settings)
+    completed = _complete(tracking, name)
+    seen = _events(tracking, name)
     champion, previous = (_version(tracking, name, alias) for alias in (CHAMPION, PREVIOUS))
     if champion is None or previous is None or champion.version == previous.version:
         raise RequestError(f"{name} has no previous champion to go back to")
-    client.set_registered_model_alias(name, CHAMPION, previous.version)
-    client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    _add_event(tracking, name, previous, "rollback", f"in place of version {champion.version}", now)
+    if completed is not None and completed["how"] == ROLLBACK:  # it is what this command is to do
+        champion, previous = previous, champion
+    elif not _change(tracking, name, seen, previous, champion, ROLLBACK, f"in place of version {champion.version}"):
+        return _rollback(tracking, settings)
     study = previous.tags.get("hpsearch.study", formats.NONE)
     return (
         f"{name} version {previous.version} is the champion again (study {study}); "

@@ -71,7 +71,12 @@ def out(
     """
     left = dict(ended)
     for done in range(1, len(seeds)):  # after the last round nobody need be spared another
-        racing = {name: _first(found, seeds[:done]) for name, found in runs.items() if left.get(name, done) >= done}
+        # Who failed will not win, so nobody is out for being worse than them.
+        racing = {
+            name: _first(found, seeds[:done])
+            for name, found in runs.items()
+            if name not in ended and left.get(name, done) >= done
+        }
         if not racing or any(len(found) < done for found in racing.values()):
             break  # the round is not over
         best = _ranked(racing)[0]

@@ -81,6 +81,7 @@ def write(
         validation=plots.validation(records, settings, best),
         training_loss=plots.training_loss(records, curves, settings, best),
         scatters=list(plots.scatters(records, settings, best)),
+        rungs=settings.search.rungs,
         costs=[("Study, by phase", _phases(summary["seconds"])), ("Inside the trials", _work(records))],
         splits=SPLITS,
         split_facts=list(_split_facts(summary["data"])),
@@ -342,7 +343,8 @@ def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Tabl
     table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
     yield table
     low, high = formats.score(test["low"]), formats.score(test["high"])
-    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}")
+    often = f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
+    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}{often}")
     yield from map(Text, findings(summary))
     if note:
         yield Text(note, style="yellow")

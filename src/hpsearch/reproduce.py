@@ -35,6 +35,8 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
             f"{run_id}: is no run of a trial that ended complete or pruned in {settings.tracking.uri or home}; "
             "give the id of a child run of a study (MLflow's page of the run shows it)"
         )
+    if not origin["metrics"]:
+        raise RequestError(f"{run_id}: the trial ended before its first score; there is nothing to compare with")
     own = from_plain(origin["settings"])
     here = _hardware(own, origin["hardware"])
     ref = data.prepare(data.read(own), own, home)

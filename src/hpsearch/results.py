@@ -13,10 +13,10 @@ from hpsearch.confirmation import Confirmation
 from hpsearch.coordinator import Coordinator
 from hpsearch.errors import RequestError, redact
 from hpsearch.records import Points, TrialRecord, read_points, write_durably
-from hpsearch.search import Search, with_rungs_late_enough
+from hpsearch.search import Search
 from hpsearch.settings import Settings
 from hpsearch.summary import Found, Summary
-from hpsearch.tracking import Tracking
+from hpsearch.tracking import SETTINGS, Tracking
 from hpsearch.trial import MODEL
 
 PUBLISHED = "published.json"  # file of a study whose result MLflow has
@@ -26,7 +26,7 @@ EXAMPLES = 3  # rows that the logged model shows as its input
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
     text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
-    write_durably(folder / "settings.yaml", redact(text))
+    write_durably(folder / SETTINGS, redact(text))
 
 
 def read_settings(folder: Path, settings: Settings) -> Settings:
@@ -35,8 +35,12 @@ def read_settings(folder: Path, settings: Settings) -> Settings:
     Raises:
         HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
     """
-    own = loading.load(DictConfig(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))))
-    return own.model_copy(update={"study": folder.name, "tracking": settings.tracking, "storage": settings.storage})
+    return _settings((folder / SETTINGS).read_text(encoding="utf-8"), folder.name, settings)
+
+
+def _settings(text: str, study: str, settings: Settings) -> Settings:
+    own = loading.load(DictConfig(yaml.safe_load(text)))
+    return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -66,13 +70,8 @@ def publish(
     examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
     tracking.log_winner(found.winner, folder / found.folder / MODEL, winner, search.ref, examples, card)
-    for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
-        if record is not None:
-            tables = {"test": scored["answers"]}
-            if confirmation is not None:
-                tables["validation"] = confirmation.answers(record.number)
-            assert record.run_id is not None, "its phase has been told whole"
-            tracking.log_answers(record.run_id, tables)
+    for run_id, tables in _answers(confirmation, found, test).items():
+        tracking.log_answers(run_id, tables)
     tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
     if confirmation is not None:
         search.drop_models()
@@ -81,6 +80,10 @@ def publish(
 
 def rebuild_report(settings: Settings, home: Path) -> Path:
     """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
+
+    Args:
+        settings: name the study, and say where MLflow is; the page shows the study's own.
+        home: the state folder.
 
     Raises:
         RequestError: there is no result, or another version of hpsearch wrote it.
@@ -92,14 +95,29 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
     if summary is not None:
         records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
         trials = [(one, _points(folder, one)) for one in sorted(records, key=lambda t: t.number)]
+        text = (folder / SETTINGS).read_text(encoding="utf-8")
     elif (kept := Tracking(settings, home).kept(settings.study)) is not None:
-        summary, trials = kept
+        text, summary, trials = kept
     else:
         raise RequestError(
             f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
             "study's name and tracking.uri"
         )
-    return _write_report(folder, with_rungs_late_enough(settings, summary["data"]["train"]), trials, summary)
+    return _write_report(folder, _settings(text, settings.study, settings), trials, summary)
+
+
+def _answers(confirmation: Confirmation | None, found: Found, test: dict[str, Any]) -> dict[str, Any]:
+    """MLflow run: what its model said, by split: all confirmation runs of validation, the scored two of test."""
+    tables: dict[str, Any] = {}
+    for run in [run for standing in found.standings for run in standing.runs]:
+        assert confirmation is not None
+        assert run.run_id is not None, "its phase has been told whole"
+        tables[run.run_id] = {"validation": confirmation.answers(run.number)}
+    for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
+        if record is not None:
+            assert record.run_id is not None, "its phase has been told whole"
+            tables.setdefault(record.run_id, {})["test"] = scored["answers"]
+    return tables
 
 
 def _points(folder: Path, record: TrialRecord) -> Points:

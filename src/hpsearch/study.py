@@ -5,6 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -31,6 +32,7 @@ STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED
 SAMPLER_STATE = "sampler"
 PATIENCE_SECONDS = 90.0  # with a database that does not answer: it may be restarting
 RETRY_SECONDS = 1.0
+FEWEST = 6  # trials that tell which parameter matters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,6 +138,23 @@ class Study:
         if trial.status.final:
             value = trial.score if trial.status is Status.COMPLETE else None
             self.optuna.tell(trial.number, value, STATES[trial.status])
+
+    @patient
+    def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
+        """Path: share of the variance of the trials' scores that a searched parameter explains, largest first.
+
+        By functional ANOVA (Hutter, Hoos and Leyton-Brown 2014), of the scores at the first rung where there is one:
+        all trials come to it. Nothing where few trials or equal scores tell nothing.
+        """
+        scored = [replace(trial, score=trial.rungs.get(0, trial.score)) for trial in trials]
+        scored = [trial for trial in scored if trial.score is not None and trial.status is not Status.FAILED]
+        if len(scored) < FEWEST or len({trial.score for trial in scored}) == 1:
+            return {}
+        frozen = self.optuna.get_trials(deepcopy=False)
+        beside = optuna.create_study(direction=self.optuna.direction)
+        beside.add_trials([_as_seen(trial, frozen[trial.number].distributions, {}) for trial in scored])
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return dict(optuna.importance.get_param_importances(beside, evaluator=evaluator))
 
     def hasten(self) -> None:
         """Be told at once from now on if the database does not answer."""

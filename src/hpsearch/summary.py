@@ -67,11 +67,12 @@ def summarise(
         "direction": metrics.DIRECTIONS[metric],
         "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
-        "winner": _winner(found, settings.seed, confirmation),
-        "confirmation": [_standing(standing) for standing in found.standings],
+        "winner": _winner(search, confirmation, found),
+        "confirmation": [_standing(standing, confirmation) for standing in found.standings],
         "optimism": _optimism(best, found.standings),
         "expected": _expected(trials, search.plan.maximize),
-        "test": _test(test, metric),
+        "importance": search.study.importance(trials),
+        "test": _test(test, metric) | {"split_digest": corpus.facts["digests"]["test"]},
         "reference": _reference(found.reference, test, metric),
         "seconds": seconds | {"total": sum(seconds.values())},
         "steps": {
@@ -88,15 +89,16 @@ def summarise(
     }
 
 
-def _winner(found: Found, seed: int, confirmation: Confirmation | None) -> dict[str, Any]:
-    """Whose model is kept; `seed` is the study's."""
-    winner = found.winner
+def _winner(search: Search, confirmation: Confirmation | None, found: Found) -> dict[str, Any]:
+    """Whose model is kept."""
+    winner, phase = found.winner, confirmation if confirmation is not None else search
     return {
         "entrant": winner.entrant or f"trial {winner.number}",
         "params": winner.params,
-        "seed": seed if winner.seed is None else winner.seed,
+        "seed": search.settings.seed if winner.seed is None else winner.seed,
         "run_id": winner.run_id,
         "fitted": winner.fitted,
+        "train_digest": phase.ref.digests["train"],
         "folder": found.folder,
         "validation": winner.metrics,
         "corrected": confirmation.corrected() if confirmation is not None else None,
@@ -138,8 +140,9 @@ def _data(search: Search, confirmation: Confirmation | None, corpus: Corpus) -> 
     }
 
 
-def _standing(standing: Standing) -> dict[str, Any]:
+def _standing(standing: Standing, confirmation: Confirmation | None) -> dict[str, Any]:
     scores = standing.scores
+    assert confirmation is not None, "there are no standings without it"
     return {
         "entrant": standing.entrant.name,
         "reference": standing.entrant.name == REFERENCE,
@@ -147,6 +150,7 @@ def _standing(standing: Standing) -> dict[str, Any]:
         "seeds": [run.seed for run in standing.runs],
         "validation": list(scores),
         "mean": standing.mean if scores else None,
+        "interval": confirmation.interval(standing.entrant.name) if scores else None,
         "spread": stdev(scores) if len(scores) > 1 else None,
         "out_after": standing.out_after,
         "seconds": [sum(run.seconds.values()) for run in standing.runs],

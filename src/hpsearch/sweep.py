@@ -63,9 +63,10 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
     ref = data.prepare(corpus, settings, home)
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder)):
+        tracking = Tracking(settings, home)
+        tracking.check_study(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, force)
         with contextlib.closing(Study(settings, home)) as study:
-            tracking = Tracking(settings, home)
             crew = Crew(settings, home, ref, chosen, study.hasten)
             search = Search(crew, study)
             search.load()
@@ -82,14 +83,15 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
             return summary
 
 
-def run_train(settings: Settings, home: Path) -> Summary:
-    """One fine-tune with the settings as they are: a study of one trial without rungs."""
+def run_train(settings: Settings, home: Path, force: bool = False) -> Summary:
+    """One fine-tune with the settings as they are: a study of one trial without rungs, named by settings and data."""
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
-    name = f"{settings.task.name}-{settings.model.name}-train-{digest(comparable(fixed))[:8]}"
-    return run_sweep(fixed.model_copy(update={"study": name}), home)
+    of = [comparable(fixed), data.read(fixed).facts["digests"]]
+    name = f"{settings.task.name}-{settings.model.name}-train-{digest(of)[:8]}"
+    return run_sweep(fixed.model_copy(update={"study": name}), home, force)
 
 
 def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
@@ -165,6 +167,8 @@ def _run(
     forced: list[str],
 ) -> Summary:
     settings, crew, metric = search.settings, search.crew, search.settings.task.metric
+    study_id = identity.read_id(crew.folder)
+    assert study_id is not None, "the study has been checked"
     clock = Clock(crew.folder / "seconds.json", started)
     with Display(console, metric, metrics.DIRECTIONS[metric]) as display, crew.staffed():
         crew.display = display
@@ -174,7 +178,7 @@ def _run(
         for change in forced:
             display.note(f"the study goes on although this has changed: {change}")
         write_settings(crew.folder, settings)
-        parent = tracking.open_study(settings.study, settings, search.ref, corpus.facts, forced)
+        parent = tracking.open_study(settings.study, study_id, settings, search.ref, corpus.facts, forced)
         clock.lap("setup")
         delivery = search.delivery = Delivery(tracking, search.ref.labels, parent)
         try:
@@ -296,6 +300,12 @@ def _notes(search: Search, corpus: data.Corpus) -> Iterator[str]:
         fate = "; dropped from train" if pair.startswith("train") and shared["rows"] else ""
         groups = f" and {shared['rows_of_shared_groups']:,} rows of groups" if shared["rows_of_shared_groups"] else ""
         yield f"data: {pair}, as given, share {shared['rows']:,} rows{fate}{groups}"
+    lost = {what.replace("_", " "): rows for what, rows in corpus.facts["dropped"]["train"].items() if rows}
+    if lost:
+        yield f"data: train rows dropped: {', '.join(f'{what} {rows:,}' for what, rows in lost.items())}"
+    for split, rows in corpus.facts["empty_texts"].items():
+        if rows:
+            yield f"data: {rows:,} {split} rows have an empty text"
     tokenizer = models.load_tokenizer(settings.model)
     for split in ref.sizes:
         tokens = data.tokenised(ref, settings, tokenizer, split)
@@ -316,8 +326,8 @@ def _rungs(settings: Settings) -> str:
     if search.rungs:
         return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"
     return (
-        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are more than "
-        "half of the shortest schedule, or search.rungs is empty"
+        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are half of the "
+        "shortest schedule or more, or search.rungs is empty"
     )
 
 

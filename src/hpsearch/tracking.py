@@ -30,13 +30,14 @@ from hpsearch.records import DataRef, Points, Progress, Status, TrialRecord, rea
 from hpsearch.settings import Settings, comparable
 from hpsearch.stores import knock, open_database, out_of_reach
 
-STUDY, STATUS, REASON = "hpsearch.study", "hpsearch.status", "hpsearch.reason"
+STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
+STATUS, REASON = "hpsearch.status", "hpsearch.reason"
 TRIAL, CONFIRMATION = "hpsearch.trial", "hpsearch.confirmation"  # number of a search trial, of a confirmation run
 PARENT = "mlflow.parentRunId"
 # Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
 TABLES = "mlflow.loggedArtifacts"
 CARD, ORIGIN = "model_card.md", "origin.json"
-SUMMARY, TRIALS = "summary.json", "trials.json"  # of a study: what its report is made of
+SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of a study: what its report is made of
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
@@ -114,25 +115,45 @@ class Tracking:
         return found.experiment_id if found is not None else None
 
     @answered
+    def check_study(self, study: str, study_id: str | None) -> None:
+        """Raise RequestError if a study of that name is there that another state folder has begun."""
+        run = self.find_study(study)
+        if run is not None and run.data.tags.get(STUDY_ID) != study_id:
+            raise RequestError(
+                f"study={study}: MLflow ({redact(self.uri)}) holds a study of that name which was begun in another "
+                f"state folder (run {run.info.run_id}); give STUDY=<another name>, or HPSEARCH_HOME=<that folder>"
+            )
+
+    @answered
     def open_study(
-        self, study: str, settings: Settings, ref: DataRef, facts: dict[str, Any], forced: Sequence[str] = ()
+        self,
+        study: str,
+        study_id: str,
+        settings: Settings,
+        ref: DataRef,
+        facts: dict[str, Any],
+        forced: Sequence[str] = (),
     ) -> str:
         """The study's parent run, new or continued; returns its run id.
 
         What may change when a study continues (budget, hardware, facts, changes that were forced) is kept in tags: a
         parameter never changes.
+
+        Raises:
+            RequestError: another state folder has begun a study of that name.
         """
+        self.check_study(study, study_id)
         experiment = self.experiment_id
         if experiment is None:
             experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
         run = self.find_study(study)
         if run is None:
-            run = self.client.create_run(experiment, run_name=study, tags={STUDY: study})
+            run = self.client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
-        tags = dict(_flat(changing, "hpsearch.")) | dict(_flat(facts, "hpsearch.data.")) | lineage()
+        tags = dict(_flat(changing, "hpsearch.")) | dict(_flat(_without_labels(facts), "hpsearch.data.")) | lineage()
         if forced:
             tags["hpsearch.forced"] = "; ".join(forced)
         self._set(run, dict(_flat(comparable(settings))), tags)
@@ -140,7 +161,7 @@ class Tracking:
         self.client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):
             dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
-        self.client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), "settings.yaml")
+        self.client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), SETTINGS)
         return run_id
 
     @answered
@@ -267,16 +288,16 @@ class Tracking:
 
     @answered
     def answers(self, run_id: str, split: str) -> dict[str, Any] | None:
-        """What `log_answers` logged; None where it logged nothing."""
+        """What `log_answers` logged; None where it logged nothing, or there is no such run."""
         name = ANSWERS.format(split=split)
-        if name not in [file.path for file in self.client.list_artifacts(run_id)]:
+        if self._run(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
             return None
         found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
         return found
 
     @answered
     def looks(self, digest: str) -> int:
-        """How often test data with this digest were scored, by all studies of the task."""
+        """How often the test split of this digest was scored, all of it or some, by all studies of the task."""
         experiment, total, token = self.experiment_id, 0, None
         while token != "":
             condition = f"tags.`{TEST_DIGEST}` = '{digest}'"
@@ -295,7 +316,7 @@ class Tracking:
         trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
         self.client.log_dict(run_id, {"trials": trials}, TRIALS)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
-        tags |= {TEST_DIGEST: summary["test"]["digest"], READINGS: str(summary["test"]["readings"])}
+        tags |= {TEST_DIGEST: summary["test"]["split_digest"], READINGS: str(summary["test"]["readings"])}
         self._set_tags(run_id, tags)
         for name in ("report.html", SUMMARY):
             if (folder / name).exists():
@@ -305,8 +326,8 @@ class Tracking:
         self.client.set_terminated(run_id, status)
 
     @answered
-    def kept(self, study: str) -> tuple[dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
-        """Summary and trials with their curves, as `finish_study` logged them; None where it logged nothing.
+    def kept(self, study: str) -> tuple[str, dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
+        """Settings (YAML), summary, and trials with their curves, as they were logged; None where there is no result.
 
         Raises:
             RequestError: another version of hpsearch logged them.
@@ -314,12 +335,17 @@ class Tracking:
         run = self.find_study(study)
         if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
             return None
-        summary, found = (mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{name}") for name in (SUMMARY, TRIALS))
+        place = run.info.artifact_uri
+        summary, found = (mlflow.artifacts.load_dict(f"{place}/{name}") for name in (SUMMARY, TRIALS))
         identity.check_format(study, summary)
-        return summary, [
-            (TrialRecord.of(one["record"]), [(step, values) for step, values in one["points"]])
-            for one in found["trials"]
-        ]
+        return (
+            mlflow.artifacts.load_text(f"{place}/{SETTINGS}"),
+            summary,
+            [
+                (TrialRecord.of(one["record"]), [(step, values) for step, values in one["points"]])
+                for one in found["trials"]
+            ],
+        )
 
     @answered
     def interrupt_study(self, run_id: str) -> None:
@@ -352,16 +378,11 @@ class Tracking:
         self.client.set_terminated(run_id, status)
 
     @answered
-    def digests(self, run_id: str) -> dict[str, str]:
-        """Split: digest of the data that a study's run was given."""
-        found = self.client.get_run(run_id).inputs.dataset_inputs
-        return {tag.value: given.dataset.digest for given in found for tag in given.tags}
-
-    @answered
     def model_of(self, run_id: str) -> str:
         """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
-        experiment = self.client.get_run(run_id).info.experiment_id
-        found = self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        run, found = self._run(run_id), []
+        if run is not None:
+            found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
         whole = [model for model in found if model.status == LoggedModelStatus.READY]
         if not whole:
             raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
@@ -430,6 +451,12 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(child, f"{path}.")
         else:
             yield path, child
+
+
+def _without_labels(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
+    by_label = {name: json.dumps(facts[name]) for name in ("labels", "classes") if name in facts}
+    return facts | by_label
 
 
 def _dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
