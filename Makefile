@@ -6,7 +6,7 @@ MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, electra-base, modern
 SEARCH ?=   ## what is searched: default, wide, qa (for question answering)
 BUDGET ?=   ## how much of it: quick, standard, full; default quick
 STUDY ?=    ## name of the study; default TASK-MODEL-SEARCH
-ARGS ?=     ## any settings and options: ARGS='task.source=hub task.files.train="my file.csv"'
+ARGS ?=     ## any settings and options: TASK=csv ARGS='task.name=mine task.files.train="my file.csv"'
 
 BIN := .venv/bin
 HPSEARCH = $(BIN)/hpsearch
@@ -59,7 +59,7 @@ ui: $(RUNTIME)  ## show runs and models in MLflow's pages, on this machine only
 config: $(RUNTIME)  ## print the settings as composed and run nothing
 	@$(HPSEARCH) config $(CHOSEN) $(ARGS)
 
-test: $(DEV)  ## all tests but the next two, a few minutes
+test: $(DEV)  ## all tests but those of the next targets, a few minutes
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-browser: $(DEV)  ## MLflow's pages in headless Chromium

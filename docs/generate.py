@@ -171,7 +171,9 @@ def _settings_table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:
     lines = [head, tuple("---" for _ in head), *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines] + [""]
+    return [
+        f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in row)} |" for row in lines
+    ] + [""]
 
 
 if __name__ == "__main__":

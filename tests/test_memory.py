@@ -132,6 +132,22 @@ def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
     assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["complete"] == 1
 
 
+@pytest.mark.slow
+def test_an_update_that_fails_for_another_reason_stops_the_sweep_before_its_first_trial(
+    tmp_path: Path, tiny_model: Callable[[str], Path], most_examples: Callable[[int], None]
+) -> None:
+    settings = request_of(tmp_path, tiny_model)
+    most_examples("many")  # type: ignore[arg-type]
+    with pytest.raises(
+        RequestError, match="a first update fails, as every trial would, so none is started: ValueError"
+    ):
+        sweep.run_sweep(settings, tmp_path / "home")
+    assert outcome(tmp_path / "home", settings) == {}
+    assert found(tmp_path / "home") == [], "it is not known what fits"
+    most_examples(99)
+    assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["failed"] == 0
+
+
 def test_a_worker_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

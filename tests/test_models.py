@@ -10,7 +10,7 @@ import pytest
 
 import make
 import tiny
-from hpsearch import sweep
+from hpsearch import models, sweep
 from hpsearch.errors import RequestError
 
 
@@ -104,3 +104,22 @@ def test_weights_of_another_checksum_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"model\.sha256: .* expected 0{64}"):
         sweep.run_sweep(settings, tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+def test_weights_of_the_hub_are_fetched_and_checked_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = tiny.write_model("bert", tmp_path / "model"), tmp_path / "cache" / "models--someone--tiny"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "bert")
+    model = settings.model.model_copy(update={"path": "someone/tiny"})
+    with pytest.raises(RequestError, match="the Hugging Face hub does not give it"):
+        models._fetched(model)
+    shutil.copytree(folder, cache / "snapshots" / ("0" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    found = models._fetched(model)
+    models._check_weights(model, found)
+    truncated(found)
+    with pytest.raises(RequestError, match=r"model\.path=someone/tiny: model\.safetensors is damaged or truncated"):
+        models._check_weights(model, found)

@@ -313,6 +313,7 @@ def damaged(change: Any) -> bytes:
 LAYOUT = ["not in the layout of SQuAD", "data: [{title, paragraphs: [{context", "JSONL or Parquet"]
 BAD_SQUAD: dict[str, tuple[bytes, list[str]]] = {
     "no JSON": (b'{"data": [', ["a.json: not JSON"]),
+    "JSON lines": (b'{"text": "x"}\n{"text": "y"}\n', ["a.json: not JSON", "rename it to .jsonl"]),
     "JSON too deep": (b"[" * 100_000, ["a.json: not JSON"]),
     "no data": (b'{"version": "v2.0"}', ["a.json, data: ", "KeyError: 'data'", *LAYOUT]),
     "a list": (b"[]", ["a.json, data: ", *LAYOUT]),

@@ -13,8 +13,8 @@ from hpsearch.search import with_rungs_late_enough
         (1000, "[1,2]", (0.4, 0.5)),
         (999, "[1,2]", (0.41, 0.5)),
         (500, "[2,4]", (0.4, 0.5)),
-        (800, "[1,2]", (0.5,)),
-        (799, "[1,2]", ()),
+        (820, "[1,2]", (0.49, 0.5)),
+        (800, "[1,2]", ()),
     ],
 )
 def test_the_first_rung_comes_when_the_shortest_schedule_has_seen_enough(

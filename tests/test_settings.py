@@ -192,6 +192,18 @@ def test_what_is_no_hyperparameter_cannot_be_searched(path: str) -> None:
     assert f"search.space.{path}: there is no such setting to search" in space({"choices": [1, 2]}, path)
 
 
+def test_a_condition_that_never_holds_is_named() -> None:
+    dimension = {"low": 0.0, "high": 0.1, "when": {"train.batch_size": [16, 17]}}
+    message = fault("search.space.train.weight_decay", dimension)
+    assert "when has train.batch_size: 17, which is none of its choices" in message
+
+
+def test_whole_numbers_need_a_whole_step() -> None:
+    assert "takes whole numbers, so step must be one, and it is 0.5" in space(
+        {"low": 8, "high": 16, "step": 0.5}, "train.batch_size"
+    )
+
+
 def test_an_interval_of_words_is_refused() -> None:
     assert "takes choices" in space({"low": 0, "high": 1}, "train.scheduler")
 

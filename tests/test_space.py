@@ -1,6 +1,7 @@
 """The space and the samplers: every value fits the settings, draws repeat, paused trials teach."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
     }
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
     assert space.reference(outside) is None
+    for step, params in ((0.05, {"train.warmup": 0.1}), (0.04, None)):  # 0.1 is between two steps of the latter
+        stepped = with_space({"train.warmup": Interval(low=0.0, high=0.2, step=step)})
+        assert stepped.train.warmup == 0.1
+        assert space.reference(stepped) == params
 
 
 def toy_space(step: float | None) -> dict[str, Dimension]:
@@ -174,6 +179,28 @@ def test_the_sampler_learns_from_paused_trials(tmp_path: Path) -> None:
         trials.append(TrialRecord(trial.number, trial.params, Status.PAUSED, rungs={0: score}, score=score))
     late = [t.score for t in trials[-10:]]
     assert sum(s or 0.0 for s in late) >= 7  # at random: 4
+
+
+def test_importance_names_the_parameter_that_matters(tmp_path: Path) -> None:
+    dimensions: dict[str, Dimension] = {
+        "train.learning_rate": Interval(low=1e-5, high=1e-3, log=True),
+        "train.batch_size": Choice(choices=(16, 32)),
+    }
+    opened = study.Study(with_space(dimensions, "sampler=random"), tmp_path)
+    trials: list[TrialRecord] = []
+    for number in range(20):
+        drawn = opened.ask(trials)
+        worth = -abs(math.log10(drawn.params["train.learning_rate"]) + 4)
+        # Scores at the end say something else, and only one trial has come to it.
+        last = {"status": Status.COMPLETE, "score": 9.0} if number == 0 else {"status": Status.PRUNED, "score": worth}
+        trials.append(dataclasses.replace(drawn, rungs={0: worth}, **last))  # type: ignore[arg-type]
+        opened.tell(trials[-1])
+    found = opened.importance(trials)
+    assert list(found) == ["train.learning_rate", "train.batch_size"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["train.learning_rate"] > 0.9
+    assert opened.importance(trials[:5]) == {}
+    assert opened.importance([dataclasses.replace(trial, rungs={0: 0.5}) for trial in trials]) == {}
 
 
 def test_what_is_told_stays_told(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.sweep import run_train
 
-    run_train(checked, home)
+    run_train(checked, home, args.force)
 
 
 def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in ("serve", "ui"):
             sub.add_argument("--port", type=_port, default=5001 if verb == "serve" else 5000, help="%(default)s")
-        if verb == "sweep":
+        if verb in ("sweep", "train"):
             sub.add_argument("--force", action="store_true", help="go on although code or libraries have changed")
         if verb == "promote":
             sub.add_argument("--force", metavar="REASON", help="promote whatever the gate says; the reason is recorded")

@@ -62,7 +62,7 @@ class Crew:
 
         Raises:
             Interrupted: a signal came.
-            RequestError: one example does not fit.
+            RequestError: one example does not fit, or an update fails for another reason.
         """
         micro = self.micro
         while not micro.known:
@@ -112,11 +112,21 @@ class Crew:
         raise NoResultError(f"the worker that scores {spec.split} ended {self.settings.hardware.max_attempts} times")
 
     def _fits(self, worker: Worker) -> bool:
-        """Ask an idle worker. False also if it ends over it, for memory perhaps, or hangs: memory on a disk is none."""
+        """Ask an idle worker. False also if it ends over it, for memory perhaps, or hangs: memory on a disk is none.
+
+        Raises:
+            Interrupted: a signal came.
+            RequestError: the update fails for another reason, as every trial would.
+        """
         worker.ask(self.micro.question(self.ref))
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
             for ready in wait_for([worker], timeout_seconds=0.5):
                 answer = ready.receive()
+                if isinstance(answer, Fits) and answer.fault is not None:
+                    raise RequestError(
+                        f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
+                        f"{worker.log}); mend it and give the same command"
+                    )
                 return isinstance(answer, Fits) and answer.fits
             if self.interrupted:
                 raise Interrupted("interrupted before the first trial; give the same command to go on")

@@ -66,7 +66,11 @@ def groups(rows: Rows, task: TaskSettings) -> list[str | None]:
     if column is None:
         return [None] * len(rows.numbers)
     cells = rows.columns[column]
-    refuse(rows, f"task.columns.group={column}", ["there is no group" if missing(cell) else None for cell in cells])
+    refuse(
+        rows,
+        f"task.columns.group={column}",
+        ["there is no group" if missing(cell) or not str(cell).strip() else None for cell in cells],
+    )
     return [str(cell) for cell in cells]
 
 

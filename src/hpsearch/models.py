@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
@@ -121,8 +122,7 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
         raise RequestError(
             f"task.max_length={task.max_length}, but {model.name} takes at most {longest} tokens; lower task.max_length"
         )
-    if folder := local_folder(model):
-        _check_weights(model, folder)
+    _check_weights(model, local_folder(model) or _fetched(model))
     load_tokenizer(model)
 
 
@@ -225,14 +225,29 @@ def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:
             return auto.from_pretrained(folder, local_files_only=True, **options)
         return auto.from_pretrained(model.path, revision=model.revision, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
         if folder:
-            raise RequestError(f"model.path={model.path}: not a usable model folder: {what}") from None
-        raise RequestError(
-            f"model.path={model.path}: no such folder here, and the Hugging Face hub does not give it: {what} "
-            "Check the id and the network, give a local folder (model.path=./folder), "
-            "or take MODEL=minilm, which needs no network"
-        ) from None
+            raise RequestError(f"model.path={model.path}: not a usable model folder: {_first_line(error)}") from None
+        raise _not_given(model, error) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _not_given(model: ModelSettings, error: Exception) -> RequestError:
+    return RequestError(
+        f"model.path={model.path}: no such folder here, and the Hugging Face hub does not give it: "
+        f"{_first_line(error)} Check the id and the network, give a local folder (model.path=./folder), "
+        "or take MODEL=minilm, which needs no network"
+    )
+
+
+def _fetched(model: ModelSettings) -> Path:
+    """The folder of the hub's cache with the model's weights, which are fetched if they are not there."""
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=["model*.safetensors*"]))
+    except Exception as error:  # the hub and its HTTP client raise many unrelated types
+        raise _not_given(model, error) from None
 
 
 def _check_weights(model: ModelSettings, folder: Path) -> None:

@@ -270,7 +270,10 @@ def _squad(text: str, name: str, wanted: Wanted) -> Rows:
                     for column, value in zip(SQUAD, row, strict=True):
                         columns[column].append(value)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{name}: not JSON ({error}); write it anew") from None
+        remedy = "write it anew"
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            remedy = "if it holds an object on each line, rename it to .jsonl"
+        raise RequestError(f"{name}: not JSON ({error}); {remedy}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"{name}, {where}: not in the layout of SQuAD ({type(error).__name__}: {error}), which is "

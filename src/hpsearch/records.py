@@ -82,6 +82,7 @@ class Fits:
     """Answer to a FitSpec."""
 
     fits: bool
+    fault: str | None = None  # why the first update fails, where that is not for memory
 
 
 @dataclass(frozen=True)

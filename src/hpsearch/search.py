@@ -12,7 +12,7 @@ from hpsearch.settings import Settings, possible
 from hpsearch.study import Study
 
 TRIALS = "trials"  # folder of a study
-LATEST = 0.5  # share of a schedule; a first rung that would have to come later saves little
+LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
 
 class Search(Coordinator):
@@ -147,7 +147,7 @@ def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
     """The settings with rungs that come before anything can be seen moved to where it can.
 
     Before some hundred examples most trials are at chance, and a rung would choose by luck: experiments/search_race.
-    Where that is more than half of the shortest schedule, there is little to save and no rung at all.
+    Where that is half of the shortest schedule or more, there is little to save and no rung at all.
 
     Args:
         settings: as asked for.
@@ -155,7 +155,7 @@ def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
     """
     shortest = min(possible(settings, "train.epochs")) * train
     first = math.ceil(100 * settings.search.rungs_after / shortest) / 100
-    rungs = settings.search.rungs if first <= LATEST else ()
+    rungs = settings.search.rungs if first < LATEST else ()
     rungs = tuple(dict.fromkeys(max(rung, first) for rung in rungs))
     return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": rungs})})
 

@@ -278,7 +278,7 @@ class SearchSettings(Section):
     """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
     rungs_after: Count
     """Training examples that the shortest schedule has seen before the first rung, which is moved there; no rung where
-    that is more than half of it."""
+    that is half of it or more."""
     keep: Share
     """Share of the trials that goes on at each rung."""
     space: dict[str, Dimension]
@@ -459,10 +459,16 @@ def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> It
     for parent in dimension.when:
         if parent not in settings.search.space:
             yield f"when names {parent}, which is not searched{nearest(parent, settings.search.space)}"
+        elif isinstance(of := settings.search.space[parent], Choice):
+            for value in set(dimension.when[parent]) - set(of.choices):
+                near = nearest(str(value), map(str, of.choices))
+                yield f"when has {parent}: {value!r}, which is none of its choices{near}"
     values = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
     if isinstance(dimension, Interval) and SEARCHABLE[path] is str:
         yield "takes choices, not low and high"
         return
+    if isinstance(dimension, Interval) and SEARCHABLE[path] is int and (dimension.step or 1) % 1:
+        yield f"takes whole numbers, so step must be one, and it is {dimension.step}"
     for value in values:
         section, field = path.split(".")
         try:

@@ -45,13 +45,19 @@ def reference(settings: Settings) -> Params | None:
         section, field = path.split(".")
         value = getattr(getattr(settings, section), field)
         if isinstance(dimension, Interval):
-            matching = [value] if dimension.low <= value <= dimension.high else []
+            matching = [value] if _holds(dimension, value) else []
         else:
             matching = [choice for choice in dimension.choices if choice == value]
         if not matching:
             return None
         params[path] = matching[0]
     return params
+
+
+def _holds(dimension: Interval, value: float) -> bool:
+    """Whether a value is one that the interval can be sampled at."""
+    steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0.0
+    return dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8  # as Optuna has it
 
 
 def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:

@@ -22,6 +22,7 @@ from hpsearch.kinds import Kind, Scores
 from hpsearch.records import (
     DataRef,
     Decision,
+    Fits,
     FitSpec,
     Progress,
     RungReport,
@@ -251,7 +252,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     )
 
 
-def fits(spec: FitSpec, warm: Warm) -> bool:
+def fits(spec: FitSpec, warm: Warm) -> Fits:
     """Whether one update on the longest training examples fits in memory."""
     settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
     tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
@@ -260,8 +261,9 @@ def fits(spec: FitSpec, warm: Warm) -> bool:
         training.try_update(settings, kind, model, tokens, warm.hardware, spec.micro)
     except Exception as error:
         traceback.print_exc()
-        return not out_of_memory(error)  # of anything else the first trial will tell
-    return True
+        fault = None if out_of_memory(error) else f"{type(error).__name__}: {error}".splitlines()[0]
+        return Fits(fits=False, fault=fault)
+    return Fits(fits=True)
 
 
 def _predict(

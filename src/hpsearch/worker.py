@@ -14,7 +14,6 @@ from hpsearch.hardware import Hardware, apply, out_of_memory
 from hpsearch.records import (
     Alive,
     Decision,
-    Fits,
     FitSpec,
     NoRoom,
     OutOfMemory,
@@ -49,7 +48,7 @@ def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) ->
     if isinstance(request, ScoreSpec):
         return score(request, warm, line)
     if isinstance(request, FitSpec):
-        return Fits(fits(request, warm))
+        return fits(request, warm)
     try:
         return run_trial(request, warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
