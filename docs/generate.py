@@ -13,7 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from hpsearch.composition import compose, groups, options, shipped_conf
-from hpsearch.settings import SEARCHABLE, Settings
+from hpsearch.dimensions import SEARCHABLE
+from hpsearch.settings import Settings
 
 TARGET = Path(__file__).with_name("configuration.md")
 SCHEMA = Settings.model_json_schema()

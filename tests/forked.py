@@ -7,6 +7,7 @@ HOLD_AT=module.Class.name waits in a call while a file is there.
 
 import errno
 import importlib
+import json
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpsearch import cli, settings
+from hpsearch import cli, loading
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["hpsearch.sweep"])
@@ -57,7 +58,7 @@ def _run(request: Path, log: Path, environment: dict[str, str]) -> None:
             os.dup2(source.fileno(), target)
     os.environ.update(environment)
     cli.compose = lambda *_: None  # type: ignore[assignment,return-value]
-    cli.loading.load = lambda _: settings.from_json(request.read_text())  # type: ignore[assignment]
+    cli.loading.load = lambda _: loading.from_plain(json.loads(request.read_text()))  # type: ignore[assignment]
     acts = {"DIE_AT": _die, "FULL_AT": _full, "HOLD_AT": lambda: _hold(request.parent)}
     for name, act in acts.items():
         if name in os.environ:

@@ -57,8 +57,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
     port = tracked.free_port()
     code = (
-        "from pathlib import Path; from hpsearch import settings, tracking; "
-        f"tracking.ui(settings.from_json({settings.model_dump_json()!r}), Path(r'{home}'), {port})"
+        "import json; from pathlib import Path; from hpsearch import loading, ui; "
+        f"ui.ui(loading.from_plain(json.loads({settings.model_dump_json()!r})), Path(r'{home}'), {port})"
     )
     log = home / "ui.log"
     with tracked.process(code, f"http://127.0.0.1:{port}/health", log):

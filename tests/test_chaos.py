@@ -517,8 +517,8 @@ def test_a_full_disk(small_disk: Path, study: Chaos, expected: Outcome, rng: ran
 def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) -> None:
     study.finish()
     command = (
-        "import sys; from pathlib import Path; from hpsearch import mlflow_process, promotion, settings\n"
-        "promotion.promote(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), 'a toy')"
+        "import json, sys; from pathlib import Path; from hpsearch import loading, mlflow_process, promotion\n"
+        "promotion.promote(loading.from_plain(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]), 'a toy')"
     )
     words = [sys.executable, "-c", command, str(study.root / "settings.json"), str(study.home)]
     for seconds in (3.0, 4.5, 6.0):

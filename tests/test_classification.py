@@ -25,7 +25,8 @@ from hpsearch.classification import NO_LABEL, pooled
 from hpsearch.errors import RequestError
 from hpsearch.examples import Example, split
 from hpsearch.reading import Rows
-from hpsearch.settings import Settings, replace
+from hpsearch.section import replace
+from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
 from hpsearch.tokens import Tokens, save
 

@@ -145,7 +145,8 @@ def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
             assert len(table["data"]) == 38
     origin = tracking.origin(winner["run_id"])
     assert origin is not None
-    assert winner["train_digest"] == origin["digests"]["train"] != done.summary["data"]["digests"]["train"]
+    assert winner["digests"] == origin["digests"]
+    assert winner["digests"]["train"] != done.summary["data"]["digests"]["train"]
     mlflow.set_tracking_uri(tracking.uri)
     assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
 

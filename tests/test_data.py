@@ -25,9 +25,9 @@ from transformers import AutoTokenizer
 import tiny
 from hpsearch import classification, data
 from hpsearch.errors import RequestError
-from hpsearch.loading import load
+from hpsearch.loading import load, tuples
 from hpsearch.metrics import DIRECTIONS
-from hpsearch.settings import Settings, tuples
+from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
 from hpsearch.text import clean
 from hpsearch.text import encode as encode_texts

@@ -16,8 +16,9 @@ from rich.console import Console
 
 import tracked
 from hpsearch import promotion
+from hpsearch.champions import champion_uri, history, rollback
 from hpsearch.errors import PromotionRefused, RequestError
-from hpsearch.promotion import champion_uri, history, promote, rollback
+from hpsearch.promotion import promote
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 from make import compose_settings
@@ -166,7 +167,7 @@ def test_a_champion_that_another_machine_makes_meanwhile_is_compared_with(
     def slow(*args: Any) -> Any:
         done = real(*args)
         monkeypatch.setattr(promotion, moment, real)
-        monkeypatch.setattr(promotion, "_one_at_a_time", lambda home: contextlib.nullcontext())  # as elsewhere
+        monkeypatch.setattr(promotion, "one_at_a_time", lambda home: contextlib.nullcontext())  # as elsewhere
         promote(theirs, shop.home)
         return done
 

@@ -18,7 +18,8 @@ import make
 from hpsearch import data, squad
 from hpsearch.errors import RequestError
 from hpsearch.question_answering import QuestionAnswering, answers_fault, answers_of
-from hpsearch.settings import Settings, replace
+from hpsearch.section import replace
+from hpsearch.settings import Settings
 from hpsearch.tokens import Tokens, collate, save
 
 QA = QuestionAnswering()

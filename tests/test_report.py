@@ -109,7 +109,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "run_id": "4fd1c0ffee",
             "fitted": {},
             "folder": "confirmation/0",
-            "train_digest": "49f2ab4c5d6e7f84",
+            "digests": {"train": "49f2ab4c5d6e7f84", "validation": "19f2ab4c5d6e7f81", "test": "29f2ab4c5d6e7f82"},
             "validation": best.metrics,
             "corrected": 0.861,
         },

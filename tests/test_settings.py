@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from hpsearch import loading, settings
+from hpsearch import identity, loading, section
 from hpsearch.composition import compose
+from hpsearch.dimensions import SEARCHABLE, Choice, Interval
 from hpsearch.errors import RequestError
-from hpsearch.settings import SEARCHABLE, Choice, Interval, Settings
+from hpsearch.settings import Settings, digest
 
 IMDB = compose([])
 
@@ -235,21 +236,21 @@ def test_settings_are_frozen() -> None:
 
 def test_settings_survive_json() -> None:
     checked = loading.load(IMDB)
-    assert settings.from_json(checked.model_dump_json()) == checked
+    assert loading.from_plain(checked.model_dump(mode="json")) == checked
 
 
 def test_replace_checks_what_it_puts_in() -> None:
     train = loading.load(IMDB).train
-    assert settings.replace(train, {"batch_size": 4}).batch_size == 4
+    assert section.replace(train, {"batch_size": 4}).batch_size == 4
     with pytest.raises(ValueError, match="batch_size"):
-        settings.replace(train, {"batch_size": 0})
+        section.replace(train, {"batch_size": 0})
 
 
 def test_secrets_and_places_are_no_part_of_a_studys_identity() -> None:
     here = loading.load(IMDB)
     there = loading.load(changed("storage.uri", "postgresql://me:hunter2@db/optuna"))
-    assert settings.comparable(there) == settings.comparable(here)
-    assert "hunter2" not in str(settings.comparable(there))
+    assert identity.comparable(there) == identity.comparable(here)
+    assert "hunter2" not in str(identity.comparable(there))
 
 
 @pytest.mark.parametrize(
@@ -269,9 +270,9 @@ def test_secrets_and_places_are_no_part_of_a_studys_identity() -> None:
     ],
 )
 def test_identity_is_what_changes_results(path: str, value: Any, same: bool) -> None:
-    identities = [settings.comparable(loading.load(config)) for config in (IMDB, changed(path, value))]
+    identities = [identity.comparable(loading.load(config)) for config in (IMDB, changed(path, value))]
     assert (identities[0] == identities[1]) is same
-    assert (settings.digest(identities[0]) == settings.digest(identities[1])) is same
+    assert (digest(identities[0]) == digest(identities[1])) is same
 
 
 def test_every_searchable_path_is_a_setting() -> None:
@@ -283,7 +284,7 @@ def test_every_searchable_path_is_a_setting() -> None:
 
 
 def test_every_setting_of_the_root_has_a_section_or_description() -> None:
-    assert all(f.description or issubclass(f.annotation, settings.Section) for f in Settings.model_fields.values())
+    assert all(f.description or issubclass(f.annotation, section.Section) for f in Settings.model_fields.values())
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)

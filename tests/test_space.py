@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import make
 from hpsearch import locks, space, study
+from hpsearch.dimensions import Choice, Dimension, Interval
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.records import Status, TrialRecord
-from hpsearch.settings import Choice, Dimension, Interval, Settings, replace
+from hpsearch.section import replace
+from hpsearch.settings import Settings
 
 SAMPLERS = ("tpe", "gp", "random", "grid", "cmaes", "qmc")
 WIDE = make.compose_settings("search=wide")

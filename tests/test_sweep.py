@@ -22,9 +22,10 @@ import make
 import tiny
 import tracked
 from hpsearch import coordinator, records, results, squad, sweep
+from hpsearch.champions import champion_version
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
-from hpsearch.promotion import champion_version, promote
+from hpsearch.promotion import promote
 from hpsearch.records import Status, TrialRecord
 from hpsearch.search import Search
 from hpsearch.settings import Settings
@@ -434,9 +435,9 @@ def test_interrupted_sweep_goes_on_to_the_result_of_an_uninterrupted_one(
     request = tmp_path / "settings.json"
     request.write_text(swept.settings.model_dump_json())
     script = (
-        "import sys; from pathlib import Path; from hpsearch import settings, sweep, errors\n"
+        "import json, sys; from pathlib import Path; from hpsearch import errors, loading, sweep\n"
         "if __name__ == '__main__':\n"
-        "    try: sweep.run_sweep(settings.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))\n"
+        "    try: sweep.run_sweep(loading.from_plain(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))\n"
         "    except errors.HpsearchError as error: print(error); sys.exit(error.exit_code)\n"
     )
     (tmp_path / "run.py").write_text(script)

@@ -21,7 +21,8 @@ from hpsearch import pictures, stores
 from hpsearch.errors import OutOfReachError, RequestError, redact
 from hpsearch.records import Progress, Status
 from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking, ui
+from hpsearch.tracking import Tracking
+from hpsearch.ui import ui
 from make import compose_settings
 from tracked import LABELS, curve, data_ref, record
 
@@ -222,11 +223,11 @@ def test_a_study_of_another_folder_is_not_gone_on_with(
     said = rf"study={settings.study}: MLflow .* begun in another state folder \(run {parent}\); give STUDY="
     for study_id in ("other", None):  # None: the folder is gone
         with pytest.raises(RequestError, match=said):
-            tracking.check_study(settings.study, study_id)
+            tracking.own_study(settings.study, study_id)
     with pytest.raises(RequestError, match=said):
         tracking.open_study(settings.study, "other", settings, data_ref(home), {})
-    tracking.check_study(settings.study, "id")
-    tracking.check_study("another", None)
+    tracking.own_study(settings.study, "id")
+    tracking.own_study("another", None)
 
 
 def test_no_secret_reaches_a_run(home: Path) -> None:
@@ -353,6 +354,10 @@ assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "PYTEST"))}
     environment = clean | {"PYTHONPATH": str(tracked.SOURCE), "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}  # the user's wins
     command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # A module that has MLflow imported by itself, before ours.
+    command = [sys.executable, "-c", code.replace("from hpsearch import mlflow_process", "import hpsearch.champions")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -14,7 +14,7 @@ from measure import Rows, composed, of_trainer, plain_model
 from numpy.typing import NDArray
 
 from hpsearch import data, hardware, models, training
-from hpsearch.settings import replace
+from hpsearch.section import replace
 from hpsearch.tasks import KINDS
 from hpsearch.trial import Warm
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from hpsearch import data, hardware, loading, models
-from hpsearch.settings import Choice, Settings
+from hpsearch.dimensions import Choice
+from hpsearch.settings import Settings
 from hpsearch.trial import MODEL
 
 HERE = Path(__file__).parent

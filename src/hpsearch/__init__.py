@@ -1,3 +1,21 @@
 """hpsearch: hyperparameter search for fine-tuning BERT-class models."""
 
+import os
+
 __version__ = "0.1.0"
+
+# How MLflow behaves here and in the servers that hpsearch becomes. It reads some of it when it is imported, by
+# whichever module that is, so it is said before any is.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model may not run code that its files hide
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # on by default, and nothing here needs it
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the terminal shows the sweep's progress
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password of an address in it
+    # A server that is down costs seconds, not the minutes of MLflow's own defaults (7 retries of 120 s).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)  # what the user has set wins

@@ -89,8 +89,7 @@ def _data(data: Mapping[str, Any], winner: Mapping[str, Any]) -> Iterator[str]:
     if data["confirmation"] is not None:
         sizes["train"] = data["confirmation"]
     yield f"{data['source']}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
-    digests = data["digests"] | {"train": winner["train_digest"]}
-    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in digests.items())}."
+    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in winner['digests'].items())}."
 
 
 def _training(summary: Mapping[str, Any]) -> Iterator[str]:

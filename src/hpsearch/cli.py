@@ -93,7 +93,7 @@ def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.promotion import rollback
+    from hpsearch.champions import rollback
 
     print(rollback(checked, home))
 
@@ -101,7 +101,7 @@ def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from hpsearch.promotion import history
+    from hpsearch.champions import history
 
     Console().print(history(checked, home))
 
@@ -121,7 +121,7 @@ def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.promotion import champion_uri
+    from hpsearch.champions import champion_uri
     from hpsearch.serving import predict_file
     from hpsearch.tasks import KINDS
     from hpsearch.tracking import Tracking
@@ -135,14 +135,14 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.promotion import champion_uri
+    from hpsearch.champions import champion_uri
     from hpsearch.serving import serve
 
     serve(champion_uri(checked, home), args.port, checked.task.kind)
 
 
 def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.tracking import ui
+    from hpsearch.ui import ui
 
     ui(checked, home, args.port)
 

@@ -17,11 +17,11 @@ import yaml
 
 from hpsearch import checkpoints, identity, metrics, results, schedule, space
 from hpsearch import tracking as tracked
+from hpsearch.champions import CHAMPION, champion_version
 from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
 from hpsearch.delivery import Delivery
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError
 from hpsearch.locks import Lock
-from hpsearch.promotion import CHAMPION, champion_version
 from hpsearch.records import Status, TrialRecord, read_points
 from hpsearch.search import TRIALS
 from hpsearch.settings import Settings

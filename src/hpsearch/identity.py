@@ -12,18 +12,34 @@ from typing import Any
 
 from hpsearch.errors import RequestError
 from hpsearch.records import DataRef, write_durably
-from hpsearch.settings import Settings, comparable, digest
+from hpsearch.settings import Settings, digest
 
 IDENTITY = "identity.json"  # file of a study
 # Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
 FORMAT = 2
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
-    *("checkpoints", "classification", "data", "encoders", "errors", "examples", "hardware"),
+    *("checkpoints", "classification", "data", "dimensions", "encoders", "errors", "examples", "hardware"),
     *("kernels", "kinds", "labels", "metrics", "models", "question_answering", "reading", "records"),
-    *("settings", "squad", "tasks", "text", "tokens", "training", "trial", "windows", "worker"),
+    *("section", "settings", "squad", "tasks", "text", "tokens", "training", "trial", "windows", "worker"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
+
+
+def comparable(settings: Settings) -> dict[str, Any]:
+    """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
+
+    The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
+    """
+    dump = settings.model_dump(mode="json")
+    del dump["model"]["license"], dump["task"]["license"]
+    for key in ("study", "promotion", "hardware", "tracking", "storage", "sampler"):
+        del dump[key]
+    for key in ("name", "max_trials", "max_hours", "startup_trials"):
+        del dump["budget"][key]
+    # Runs with more seeds, or of more points, can be compared with those that are there.
+    dump["budget"]["confirmation"] = {"train_factor": settings.budget.confirmation.train_factor}
+    return dump
 
 
 def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[str]:

@@ -8,7 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from hpsearch.errors import RequestError, nearest
-from hpsearch.settings import Section, Settings, tuples
+from hpsearch.section import Section
+from hpsearch.settings import Settings
 
 
 def load(config: DictConfig) -> Settings:
@@ -28,6 +29,18 @@ def load(config: DictConfig) -> Settings:
     except ValidationError as error:
         faults = "\n".join(f"  - {fault}" for fault in _faults(error))
         raise RequestError(f"the settings are wrong:\n{faults}") from None
+
+
+def from_plain(value: object) -> Settings:
+    """Settings as `Settings.model_dump` gives them in the mode for JSON."""
+    return Settings.model_validate(tuples(value))
+
+
+def tuples(value: object) -> object:
+    """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
+    if isinstance(value, dict):
+        return {key: tuples(child) for key, child in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def _targets(value: object, path: str) -> Iterator[str]:

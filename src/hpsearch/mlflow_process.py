@@ -1,4 +1,4 @@
-"""How MLflow behaves here and in the servers that hpsearch becomes. Import it before `mlflow`, which reads it once."""
+"""MLflow, imported without its warnings, and the servers that hpsearch becomes."""
 
 import os
 import socket
@@ -10,19 +10,6 @@ from typing import NoReturn
 from hpsearch.errors import RequestError
 
 HOST = "127.0.0.1"
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model may not run code that its files hide
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # on by default, and nothing here needs it
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the terminal shows the sweep's progress
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password of an address in it
-    # A server that is down costs seconds, not the minutes of MLflow's own defaults (7 retries of 120 s).
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-
-for _name, _value in ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)  # what the user has set wins
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # these modules warn of their own type hints and of their own use of SQLAlchemy

@@ -10,9 +10,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from hpsearch.dimensions import Choice, Dimension
 from hpsearch.formats import parameter, parameters, score, value
 from hpsearch.records import Status, TrialRecord
-from hpsearch.settings import Choice, Dimension, Settings
+from hpsearch.settings import Settings
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
 

@@ -1,35 +1,23 @@
-"""Which version of a task's registered model is the champion: promote by evidence, roll back, look up.
+"""Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
 
-Every change of champion is one tag of the registered model, which `history` reads. It is written before the aliases
-move, so a change that was cut off is completed by the next command, and two that cross see each other.
-"""
-
-import contextlib
 import json
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from rich.table import Table
-from rich.text import Text
 
 from hpsearch import data, formats, gate, identity, results, serving, tasks
+from hpsearch.champions import CHAMPION, SHORT, change, complete, events, one_at_a_time, version_of
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError
 from hpsearch.gate import Contender, Decision
 from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking, answered, name_of
+from hpsearch.stores import answered
+from hpsearch.tracking import Tracking, name_of
 
-CHAMPION, PREVIOUS = "champion", "previous"
-EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
-ROLLBACK = "rollback"
 DECISION = "hpsearch.decision"  # tag of a version: why it became champion
 LONGEST = 5000  # characters of a tag that every MLflow store takes
-SHORT = 500  # of a text that is a part of one, however it is escaped
 
 
 def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
@@ -50,47 +38,8 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
     summary = _summary(settings, home)
     tasks.KINDS[settings.task.kind].check(settings)
     tracking = Tracking(settings, home)
-    with _one_at_a_time(home):
+    with one_at_a_time(home):
         return answered(_promote)(tracking, summary, settings, home, force, dry_run)
-
-
-def rollback(settings: Settings, home: Path) -> str:
-    """Make `previous` the champion again, and the champion `previous`; returns what was done, for the user."""
-    tracking = Tracking(settings, home)
-    with _one_at_a_time(home):
-        return answered(_rollback)(tracking, settings)
-
-
-def history(settings: Settings, home: Path) -> Table | str:
-    """Which version was champion when, and why, newest first."""
-    tracking = Tracking(settings, home)
-    events = answered(_events)(tracking, name_of(settings))
-    if not events:
-        return f"task {settings.task.name} has had no champion"
-    table = Table(title=name_of(settings), box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for heading in ("since", "version", "study", "how"):
-        table.add_column(heading, no_wrap=heading in ("since", "version"), overflow="fold")
-    table.add_column("why", overflow="fold")
-    for event in reversed(events.values()):
-        how = f"{event['how']}, cut off" if event.get("pending") else event["how"]
-        row = (event["time"], str(event["version"]), event["study"], how, event["why"])
-        table.add_row(*map(Text, row))
-    return table
-
-
-def champion_uri(settings: Settings, home: Path) -> str:
-    """The address of the task's champion. Raises RequestError if there is none."""
-    if champion_version(Tracking(settings, home), settings) is None:
-        raise RequestError(
-            f"task {settings.task.name} has no champion; promote a finished study with "
-            f"`make promote TASK={settings.task.name}`"
-        )
-    return f"models:/{name_of(settings)}@{CHAMPION}"
-
-
-def champion_version(tracking: Tracking, settings: Settings) -> Any:
-    """The version of the task's registered model that is the champion, or None."""
-    return answered(_version)(tracking, name_of(settings), CHAMPION)
 
 
 def _summary(settings: Settings, home: Path) -> dict[str, Any]:
@@ -110,21 +59,13 @@ def _summary(settings: Settings, home: Path) -> dict[str, Any]:
     return summary
 
 
-@contextlib.contextmanager
-def _one_at_a_time(home: Path) -> Iterator[None]:
-    """On one machine, the second of two that are given at once waits, and sees what the first has done."""
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "promotion.lock"):
-        yield
-
-
 def _promote(
     tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, force: str | None, dry_run: bool
 ) -> str:
     name, client, run_id = name_of(settings), tracking.client, summary["winner"]["run_id"]
     if not dry_run:
-        _complete(tracking, name)
-    seen, champion = _events(tracking, name), _version(tracking, name, CHAMPION)
+        complete(tracking, name)
+    seen, champion = events(tracking, name), version_of(tracking, name, CHAMPION)
     score = _score(summary["test"])
     if champion is not None and champion.run_id == run_id:
         return f"{name} version {champion.version} is the champion already: {score}"
@@ -138,14 +79,14 @@ def _promote(
     beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
     if dry_run:
         return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
-    if _events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
+    if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
         return _promote(tracking, summary, settings, home, force, dry_run)
     version = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
     client.update_model_version(name, version.version, _description(tracking, run_id, decision))
     client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
     how = "forced" if force is not None else f"by {decision['rule']['name']}"
     why = force or decision["reasons"][0].removeprefix("passed: ")
-    if not _change(tracking, name, seen, version, champion, how, why):
+    if not change(tracking, name, seen, version, champion, how, why):
         return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
     return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
 
@@ -263,7 +204,6 @@ def _evidence(summary: dict[str, Any]) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
     lineage: dict[str, str] = summary["lineage"]
     test, winner = summary["test"], summary["winner"]
-    digests = summary["data"]["digests"] | {"train": winner["train_digest"]}
     seeds = [str(seed) for standing in summary["confirmation"] for seed in standing["seeds"]]
     intervals = {
         f"hpsearch.test.{name}": f"{test['all'][name]!r} [{low!r}, {high!r}]"
@@ -291,7 +231,7 @@ def _evidence(summary: dict[str, Any]) -> dict[str, str]:
             "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
             "hpsearch.hardware": _hardware(summary),
         }
-        | {f"hpsearch.digest.{split}": digest for split, digest in digests.items()}
+        | {f"hpsearch.digest.{split}": digest for split, digest in winner["digests"].items()}
     )
 
 
@@ -334,73 +274,6 @@ def _score(test: dict[str, Any]) -> str:
     return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]{often}"
 
 
-Events = dict[str, dict[str, Any]]  # tag: a change of champion; oldest first
-
-
-def _change(tracking: Tracking, name: str, seen: Events, version: Any, former: Any, how: str, why: str) -> bool:
-    """Make `version` the champion in place of `former`, which becomes `previous`.
-
-    It is announced first: of two commands that cross, at least one sees the other's announcement and withdraws.
-
-    Args:
-        tracking: where.
-        name: of the registered model.
-        seen: its history, as it was before `former` was looked at.
-        version: the champion to be.
-        former: the champion until now; None if there is none.
-        how: it came to this, for people.
-        why: the same.
-
-    Returns:
-        False if somebody else has changed the champion since; then nothing is changed.
-    """
-    key = f"{EVENT}{time.time_ns()}"
-    event = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": int(version.version),
-        "previous": int(former.version) if former is not None else None,
-        "study": version.tags.get("hpsearch.study", formats.NONE),
-        "how": how,
-        "why": why[:SHORT],
-        "pending": True,
-    }
-    tracking.client.set_registered_model_tag(name, key, json.dumps(event))
-    if _events(tracking, name).keys() - {key} != seen.keys():
-        tracking.client.delete_registered_model_tag(name, key)
-        return False
-    _move(tracking, name, key, event)
-    return True
-
-
-def _move(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> None:
-    """Let the aliases follow an announced change. Harmless when repeated."""
-    if event["previous"] is not None:
-        tracking.client.set_registered_model_alias(name, PREVIOUS, str(event["previous"]))
-    tracking.client.set_registered_model_alias(name, CHAMPION, str(event["version"]))
-    tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
-
-
-def _complete(tracking: Tracking, name: str) -> dict[str, Any] | None:
-    """Complete the last change if it was cut off, and return it."""
-    for key, event in list(_events(tracking, name).items())[-1:]:
-        if event.get("pending"):
-            _move(tracking, name, key, event)
-            return event
-    return None
-
-
-def _events(tracking: Tracking, name: str) -> Events:
-    """Changes of champion."""
-    try:
-        tags = tracking.client.get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
-    keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
-    return {key: json.loads(tags[key]) for key in keys}
-
-
 def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> Any:
     """The version that holds the run's model, registered if it is not; with its evidence as tags."""
     client = tracking.client
@@ -416,31 +289,3 @@ def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, 
         return known[0]
     model_id = tracking.model_of(run_id)
     return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id)
-
-
-def _rollback(tracking: Tracking, settings: Settings) -> str:
-    name = name_of(settings)
-    completed = _complete(tracking, name)
-    seen = _events(tracking, name)
-    champion, previous = (_version(tracking, name, alias) for alias in (CHAMPION, PREVIOUS))
-    if champion is None or previous is None or champion.version == previous.version:
-        raise RequestError(f"{name} has no previous champion to go back to")
-    if completed is not None and completed["how"] == ROLLBACK:  # it is what this command is to do
-        champion, previous = previous, champion
-    elif not _change(tracking, name, seen, previous, champion, ROLLBACK, f"in place of version {champion.version}"):
-        return _rollback(tracking, settings)
-    study = previous.tags.get("hpsearch.study", formats.NONE)
-    return (
-        f"{name} version {previous.version} is the champion again (study {study}); "
-        f"version {champion.version} is `previous`"
-    )
-
-
-def _version(tracking: Tracking, name: str, alias: str) -> Any:
-    """The version that the alias names, or None."""
-    try:
-        return tracking.client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
-            return None
-        raise

@@ -8,8 +8,9 @@ from typing import Any
 from hpsearch import data, hardware, identity
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.hardware import Hardware
+from hpsearch.loading import from_plain
 from hpsearch.records import Decision, RungReport, Status, TrialResult, TrialSpec
-from hpsearch.settings import Settings, from_plain
+from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 from hpsearch.workers import Lost, Worker, wait_for
 

@@ -5,32 +5,13 @@ Defaults live in the YAML files under `conf/` and nowhere else: no field here ha
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from hpsearch.errors import nearest
-
-Scalar = bool | int | float | str
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A group of settings: unknown keys are refused, values are not converted, nothing changes later."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
+from hpsearch.dimensions import Choice, Dimension, flatten
+from hpsearch.dimensions import faults as dimension_faults
+from hpsearch.section import Count, Name, Positive, Probability, Scalar, Section, Share
 
 
 class PackagedData(Section):
@@ -227,48 +208,6 @@ class OptimizerSettings(Section):
     """Its keyword arguments except lr and weight_decay, which are settings of `train`."""
 
 
-class Interval(Section):
-    """Inclusive bounds; sampled as the type of the setting it names."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    """Even on a logarithmic scale."""
-    step: int | float | None = None
-    """Distance between values; none: any value."""
-    when: dict[str, tuple[Scalar, ...]] = {}
-    """Searched path: values for which this dimension exists."""
-
-    @model_validator(mode="after")
-    def _bounds(self) -> "Interval":
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log: true needs low above 0, and low is {self.low}")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"step must be above 0, and it is {self.step}")
-        if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other; remove one")
-        return self
-
-
-class Choice(Section):
-    """One of a list of values."""
-
-    choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
-    when: dict[str, tuple[Scalar, ...]] = {}
-    """Searched path: values for which this dimension exists."""
-
-
-def _kind_of_dimension(value: object) -> str:
-    return "choice" if isinstance(value, Choice) or (isinstance(value, dict) and "choices" in value) else "interval"
-
-
-Dimension = Annotated[
-    Annotated[Interval, Tag("interval")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_dimension)
-]
-
-
 class SearchSettings(Section):
     """What is searched, and when a trial must show what it is worth."""
 
@@ -287,7 +226,7 @@ class SearchSettings(Section):
     @field_validator("space", mode="before")
     @classmethod
     def _flatten(cls, value: object) -> object:
-        return dict(_dimensions(value, "")) if isinstance(value, dict) else value
+        return dict(flatten(value, "")) if isinstance(value, dict) else value
 
     @field_validator("space")
     @classmethod
@@ -424,62 +363,14 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _space_names_settings(self) -> "Settings":
-        faults = []
-        for path, dimension in self.search.space.items():
-            faults += [f"search.space.{path}: {fault}" for fault in _dimension_faults(self, path, dimension)]
+        faults, space = [], self.search.space
+        for path, dimension in space.items():
+            faults += [
+                f"search.space.{path}: {fault}" for fault in dimension_faults(path, dimension, self.search.space, self)
+            ]
         if faults:
             raise ValueError("; ".join(faults))
         return self
-
-
-S = TypeVar("S", bound=Section)
-
-# What a trial may vary. The seed is left out on purpose: the best of many seeds is luck, not a better recipe.
-SEARCHABLE: dict[str, type] = {
-    "train.learning_rate": float,
-    "train.batch_size": int,
-    "train.epochs": float,
-    "train.scheduler": str,
-    "train.warmup": float,
-    "train.weight_decay": float,
-    "train.label_smoothing": float,
-    "train.class_weights": str,
-    "train.max_grad_norm": float,
-    "model.dropout": float,
-    "model.attention_dropout": float,
-    "task.max_length": int,
-    "task.truncation": str,
-}
-
-
-def _dimension_faults(settings: Settings, path: str, dimension: Dimension) -> Iterator[str]:
-    if path not in SEARCHABLE:
-        yield f"there is no such setting to search{nearest(path, SEARCHABLE)}; these can be: {', '.join(SEARCHABLE)}"
-        return
-    for parent in dimension.when:
-        if parent not in settings.search.space:
-            yield f"when names {parent}, which is not searched{nearest(parent, settings.search.space)}"
-        elif isinstance(of := settings.search.space[parent], Choice):
-            for value in set(dimension.when[parent]) - set(of.choices):
-                near = nearest(str(value), map(str, of.choices))
-                yield f"when has {parent}: {value!r}, which is none of its choices{near}"
-    values = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-    if isinstance(dimension, Interval) and SEARCHABLE[path] is str:
-        yield "takes choices, not low and high"
-        return
-    if isinstance(dimension, Interval) and SEARCHABLE[path] is int and (dimension.step or 1) % 1:
-        yield f"takes whole numbers, so step must be one, and it is {dimension.step}"
-    for value in values:
-        section, field = path.split(".")
-        try:
-            replace(getattr(settings, section), {field: value})
-        except ValidationError as error:
-            yield f"{value!r} is no value for {path}: {error.errors()[0]['msg']}"
-
-
-def replace(section: S, values: dict[str, Any]) -> S:
-    """A copy of `section` with other values, checked like the original. Raises ValidationError."""
-    return type(section).model_validate(section.model_dump() | values)
 
 
 def possible(settings: Settings, path: str) -> tuple[Any, ...]:
@@ -491,50 +382,7 @@ def possible(settings: Settings, path: str) -> tuple[Any, ...]:
     return dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
 
 
-def comparable(settings: Settings) -> dict[str, Any]:
-    """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
-
-    The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
-    """
-    dump = settings.model_dump(mode="json")
-    del dump["model"]["license"], dump["task"]["license"]
-    for key in ("study", "promotion", "hardware", "tracking", "storage", "sampler"):
-        del dump[key]
-    for key in ("name", "max_trials", "max_hours", "startup_trials"):
-        del dump["budget"][key]
-    # Runs with more seeds, or of more points, can be compared with those that are there.
-    dump["budget"]["confirmation"] = {"train_factor": settings.budget.confirmation.train_factor}
-    return dump
-
-
 def digest(value: object) -> str:
     """sha256 of the canonical JSON of `value`, shortened to 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _dimensions(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Flatten a nested space into (dotted path, dimension)."""
-    for key, child in value.items():
-        path = f"{prefix}{key}"
-        if isinstance(child, dict) and not child.keys() & {"low", "high", "choices"}:
-            yield from _dimensions(child, f"{path}.")
-        else:
-            yield path, child
-
-
-def tuples(value: object) -> object:
-    """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
-    if isinstance(value, dict):
-        return {key: tuples(child) for key, child in value.items()}
-    return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-
-def from_json(text: str) -> Settings:
-    """Settings as `Settings.model_dump_json` wrote them."""
-    return from_plain(json.loads(text))
-
-
-def from_plain(value: object) -> Settings:
-    """Settings as `Settings.model_dump` gives them in the mode for JSON."""
-    return Settings.model_validate(tuples(value))

@@ -6,8 +6,10 @@ from typing import Any
 import optuna
 from pydantic import ValidationError
 
+from hpsearch.dimensions import SEARCHABLE, Dimension, Interval
 from hpsearch.errors import RequestError
-from hpsearch.settings import SEARCHABLE, Dimension, Interval, Settings, replace
+from hpsearch.section import replace
+from hpsearch.settings import Settings
 
 Params = dict[str, Any]
 

@@ -1,15 +1,47 @@
 """The addresses of MLflow's stores: reached within seconds or not at all, and shown without their secrets."""
 
+import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import requests
 import sqlalchemy
+from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import OutOfReachError, RequestError, redact
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
+# MLflow's codes for "it did not work"; the others say that the call was wrong, which is a fault of this program.
+SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ENDPOINT_NOT_FOUND")
+
+
+class Store(Protocol):
+    """What has an address."""
+
+    uri: str
+
+
+P = ParamSpec("P")
+S = TypeVar("S", bound=Store)
+T = TypeVar("T")
+
+
+def answered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A store that does not answer ends in OutOfReachError."""
+
+    @functools.wraps(method)
+    def call(store: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(store, *args, **kwargs)
+        except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
+            if isinstance(error, MlflowException) and error.error_code not in SILENT:
+                raise
+            raise out_of_reach(store.uri, error) from None
+
+    return call
 
 
 def out_of_reach(uri: str, error: Exception) -> OutOfReachError:

@@ -10,12 +10,12 @@ from typing import Any
 from hpsearch import metrics
 from hpsearch.confirmation import Confirmation, Standing
 from hpsearch.data import Corpus
-from hpsearch.identity import FORMAT
+from hpsearch.identity import FORMAT, comparable
 from hpsearch.lineage import lineage
 from hpsearch.racing import REFERENCE
 from hpsearch.records import TrialRecord
 from hpsearch.search import Search
-from hpsearch.settings import comparable, digest
+from hpsearch.settings import digest
 
 Summary = dict[str, Any]
 
@@ -98,7 +98,7 @@ def _winner(search: Search, confirmation: Confirmation | None, found: Found) -> 
         "seed": search.settings.seed if winner.seed is None else winner.seed,
         "run_id": winner.run_id,
         "fitted": winner.fitted,
-        "train_digest": phase.ref.digests["train"],
+        "digests": phase.ref.digests,
         "folder": found.folder,
         "validation": winner.metrics,
         "corrected": confirmation.corrected() if confirmation is not None else None,

@@ -31,12 +31,13 @@ from hpsearch.delivery import Delivery
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.hardware import Hardware
+from hpsearch.identity import comparable
 from hpsearch.locks import Lock
 from hpsearch.records import write_durably
 from hpsearch.results import PUBLISHED, publish, read_summary, write_settings
 from hpsearch.scoring import score_test
 from hpsearch.search import TRIALS, Search, make_plan, with_rungs_late_enough
-from hpsearch.settings import Settings, comparable, digest, possible
+from hpsearch.settings import Settings, digest, possible
 from hpsearch.study import Study, sampler
 from hpsearch.summary import Found, Summary, summarise
 from hpsearch.tracking import Tracking
@@ -56,7 +57,12 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
         HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
     """
     started = time.monotonic()
-    corpus, chosen = check(settings)
+    return _sweep(settings, *check(settings), home, started, force)
+
+
+def _sweep(
+    settings: Settings, corpus: data.Corpus, chosen: Hardware, home: Path, started: float, force: bool
+) -> Summary:
     folder = home / "studies" / settings.study
     if read_summary(folder) is None:  # a finished study needs no more
         check_disk(settings, chosen, home)
@@ -64,7 +70,7 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder)):
         tracking = Tracking(settings, home)
-        tracking.check_study(settings.study, identity.read_id(folder))
+        tracking.own_study(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, force)
         with contextlib.closing(Study(settings, home)) as study:
             crew = Crew(settings, home, ref, chosen, study.hasten)
@@ -85,13 +91,15 @@ def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
 
 def run_train(settings: Settings, home: Path, force: bool = False) -> Summary:
     """One fine-tune with the settings as they are: a study of one trial without rungs, named by settings and data."""
+    started = time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
-    of = [comparable(fixed), data.read(fixed).facts["digests"]]
-    name = f"{settings.task.name}-{settings.model.name}-train-{digest(of)[:8]}"
-    return run_sweep(fixed.model_copy(update={"study": name}), home, force)
+    corpus, chosen = check(fixed)
+    name = digest([comparable(fixed), corpus.facts["digests"]])[:8]
+    study = f"{settings.task.name}-{settings.model.name}-train-{name}"
+    return _sweep(fixed.model_copy(update={"study": study}), corpus, chosen, home, started, force)
 
 
 def check(settings: Settings) -> tuple[data.Corpus, Hardware]:

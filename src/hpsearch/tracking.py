@@ -1,34 +1,32 @@
 """All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
 
-import functools
 import hashlib
 import json
 import logging
 import math
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from hpsearch import mlflow_process
+from hpsearch import mlflow_process  # noqa: F401  # first, for MLflow's warnings
 
 # isort: split
 import mlflow
-import requests
-import sqlalchemy
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
-from hpsearch import identity, pictures, reading, serving
+from hpsearch import identity, pictures, serving
 from hpsearch.errors import RequestError, redact
+from hpsearch.identity import comparable
 from hpsearch.lineage import lineage
+from hpsearch.mlflow_forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.records import DataRef, Points, Progress, Status, TrialRecord, read_points
-from hpsearch.settings import Settings, comparable
-from hpsearch.stores import knock, open_database, out_of_reach
+from hpsearch.settings import Settings
+from hpsearch.stores import answered, knock, open_database
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
 STATUS, REASON = "hpsearch.status", "hpsearch.reason"
@@ -43,31 +41,11 @@ TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
 BATCH = 100  # params or tags that MLflow takes in one call
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
-# MLflow's codes for "it did not work"; the others say that the call was wrong, which is a fault of this program.
-SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ENDPOINT_NOT_FOUND")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def name_of(settings: Settings) -> str:
     """Of the task's experiment and of its registered model."""
     return f"hpsearch-{settings.task.name}"
-
-
-def answered(method: "Callable[Concatenate[Tracking, P], T]") -> "Callable[Concatenate[Tracking, P], T]":
-    """A store that does not answer ends in OutOfReachError."""
-
-    @functools.wraps(method)
-    def call(tracking: "Tracking", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(tracking, *args, **kwargs)
-        except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
-            if isinstance(error, MlflowException) and error.error_code not in SILENT:
-                raise
-            raise out_of_reach(tracking.uri, error) from None
-
-    return call
 
 
 class Tracking:
@@ -115,14 +93,15 @@ class Tracking:
         return found.experiment_id if found is not None else None
 
     @answered
-    def check_study(self, study: str, study_id: str | None) -> None:
-        """Raise RequestError if a study of that name is there that another state folder has begun."""
+    def own_study(self, study: str, study_id: str | None) -> Any:
+        """The study's parent run; None if it has none. Raises RequestError if another state folder has begun it."""
         run = self.find_study(study)
         if run is not None and run.data.tags.get(STUDY_ID) != study_id:
             raise RequestError(
                 f"study={study}: MLflow ({redact(self.uri)}) holds a study of that name which was begun in another "
                 f"state folder (run {run.info.run_id}); give STUDY=<another name>, or HPSEARCH_HOME=<that folder>"
             )
+        return run
 
     @answered
     def open_study(
@@ -142,22 +121,20 @@ class Tracking:
         Raises:
             RequestError: another state folder has begun a study of that name.
         """
-        self.check_study(study, study_id)
-        experiment = self.experiment_id
+        run, experiment = self.own_study(study, study_id), self.experiment_id
         if experiment is None:
             experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
-        run = self.find_study(study)
         if run is None:
             run = self.client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
-        tags = dict(_flat(changing, "hpsearch.")) | dict(_flat(_without_labels(facts), "hpsearch.data.")) | lineage()
+        tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
         if forced:
             tags["hpsearch.forced"] = "; ".join(forced)
-        self._set(run, dict(_flat(comparable(settings))), tags)
-        inputs = [_dataset(settings, split, ref) for split in ref.digests]
+        self._set(run, dict(flat(comparable(settings))), tags)
+        inputs = [dataset(settings, split, ref) for split in ref.digests]
         self.client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):
             dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
@@ -184,7 +161,7 @@ class Tracking:
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
-        self._set(run, dict(_flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
+        self._set(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
         return run_id
 
     @answered
@@ -310,8 +287,8 @@ class Tracking:
     def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, status: str = "FINISHED") -> None:
         """Log the summary's figures, the leaderboard and the files of the study's folder, and end the parent run."""
         records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
-        self._final(run_id, dict(_figures(summary)), len(records))
-        self.client.log_dict(run_id, _leaderboard(records), "leaderboard.json")
+        self._final(run_id, dict(figures(summary)), len(records))
+        self.client.log_dict(run_id, leaderboard(records), "leaderboard.json")
         points = [read_points(folder / "trials" / str(record.number)) for record in records]
         trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
         self.client.log_dict(run_id, {"trials": trials}, TRIALS)
@@ -338,14 +315,8 @@ class Tracking:
         place = run.info.artifact_uri
         summary, found = (mlflow.artifacts.load_dict(f"{place}/{name}") for name in (SUMMARY, TRIALS))
         identity.check_format(study, summary)
-        return (
-            mlflow.artifacts.load_text(f"{place}/{SETTINGS}"),
-            summary,
-            [
-                (TrialRecord.of(one["record"]), [(step, values) for step, values in one["points"]])
-                for one in found["trials"]
-            ],
-        )
+        trials = [(TrialRecord.of(one["record"]), [*map(tuple, one["points"])]) for one in found["trials"]]
+        return mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), summary, trials
 
     @answered
     def interrupt_study(self, run_id: str) -> None:
@@ -426,63 +397,3 @@ class Tracking:
         finite = [metric for metric in metrics if math.isfinite(metric.value)]
         for start in range(0, len(finite), 10 * BATCH):
             self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])
-
-
-def ui(settings: Settings, home: Path, port: int) -> None:
-    """Show where the runs are, and become the MLflow UI on loopback where the store is not a server already."""
-    tracking = Tracking(settings, home)
-    experiment = tracking.experiment_id
-    # The UI opens in another mode than this unless the address names the runs.
-    place = f"#/experiments/{experiment}/runs" if experiment else "#/experiments"
-    if tracking.artifacts is None:
-        print(f"runs: {redact(tracking.uri).rstrip('/')}/{place}")
-        return
-    address = f"http://{mlflow_process.HOST}:{port}/"
-    print(f"runs:   {address}{place}\ncharts: {address}{place}?compareRunsMode=CHART\nmodels: {address}#/models")
-    variables = {"MLFLOW_BACKEND_STORE_URI": tracking.uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": tracking.artifacts}
-    mlflow_process.become(["server"], port, variables)
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, leaf), in characters that MLflow takes for a name."""
-    for key, child in value.items():
-        path = prefix + re.sub(r"[^\w. /:-]", "_", str(key))
-        if isinstance(child, dict):
-            yield from _flat(child, f"{path}.")
-        else:
-            yield path, child
-
-
-def _without_labels(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
-    by_label = {name: json.dumps(facts[name]) for name in ("labels", "classes") if name in facts}
-    return facts | by_label
-
-
-def _dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
-    source = json.dumps({"source": reading.describe(settings.task)})
-    profile = json.dumps({"num_rows": ref.sizes[split]})
-    dataset = Dataset(settings.task.name, ref.digests[split], settings.task.source, source, profile=profile)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", split)])
-
-
-def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a summary as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
-    if test := summary.get("test"):
-        yield from ((f"test_{name}", value) for name, value in test["all"].items())
-        yield f"test_{test['metric']}_low", test["low"]
-        yield f"test_{test['metric']}_high", test["high"]
-    if best := summary.get("best"):
-        yield f"best_validation_{summary['metric']}", best["validation"]
-    for group in ("trials", "seconds"):
-        yield from ((f"{group}_{name}", value) for name, value in summary.get(group, {}).items())
-
-
-def _leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """A row for each trial, in the layout of MLflow's tables."""
-    params = sorted({name for record in records for name in record.params})
-    rows = [
-        [r.number, str(r.status), r.score, r.step, r.total_steps, *(r.params.get(name) for name in params), r.reason]
-        for r in sorted(records, key=lambda record: record.number)
-    ]
-    return {"columns": ["trial", "status", "score", "step", "total_steps", *params, "reason"], "data": rows}
