@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from hpsearch import loading, settings
+from hpsearch import loading
 from hpsearch.composition import compose, groups, options, shipped_conf
+from hpsearch.dimensions import Interval
 from hpsearch.settings import Settings
 
 CONF = shipped_conf()
@@ -56,7 +57,7 @@ def test_every_combination_loads(task: str, model: str, search: str) -> None:
     assert loaded.study == f"{loaded.task.name}-{model}-{search}"
     assert loaded.train.learning_rate == loaded.model.reference.learning_rate
     rate = loaded.search.space["train.learning_rate"]
-    assert isinstance(rate, settings.Interval)
+    assert isinstance(rate, Interval)
     assert rate.low <= loaded.train.learning_rate <= rate.high
 
 
