@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import transformers
 
 from hpsearch import checkpoints
 from hpsearch.records import Decision, Status
@@ -23,7 +24,9 @@ def unsealed(trial: Path, step: int) -> Path:
 
 
 def seal(trial: Path, step: int, score: float | None = None, behind: bool = False) -> None:
-    checkpoints.seal(unsealed(trial, step), trial, step, score, behind)
+    checkpoints.seal(unsealed(trial, step), trial, step, score)
+    if not behind:
+        checkpoints.settle()
 
 
 def steps(trial: Path) -> list[int]:
@@ -94,6 +97,51 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert not list((tmp_path / "unsealed").iterdir())
     seal(tmp_path, 5)
     assert steps(tmp_path) == [5]
+
+
+@pytest.mark.parametrize("decision", [Decision.CONTINUE, Decision.PAUSE])
+def test_on_a_full_disk_a_trial_goes_on_but_does_not_pause(
+    tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, decision: Decision
+) -> None:
+    """What it would have paused for is lost with its checkpoint; one that goes on needs none."""
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(transformers.Trainer, "_save_checkpoint", full)
+    monkeypatch.setattr(checkpoints, "disk_full", lambda folder: True)
+    if decision is Decision.PAUSE:
+        with pytest.raises(RuntimeError, match="file write failed"):
+            run_trial(spec, warm, Recorder(decision).line())
+    else:
+        assert run_trial(spec, warm, Recorder(decision).line()).status is Status.COMPLETE
+    assert steps(spec.folder) == []
+
+
+def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    unsealed(spec.folder, 3)
+    assert run_trial(spec, warm, Recorder().line()).status is Status.COMPLETE
+    assert not list(spec.folder.glob(f"{checkpoints.UNSEALED}/*"))
+
+
+@pytest.mark.parametrize("epochs", [1.5, 2.0])
+def test_from_a_checkpoint_of_the_last_step_nothing_is_trained(
+    tmp_path: Path, tiny_model: Callable[[str], Path], epochs: float
+) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert", f"train.epochs={epochs}", "train.scheduler=constant")
+    total = run_trial(replace(spec, folder=tmp_path / "counted"), warm, Recorder().line()).total_steps
+    first = Recorder(pause_after=total - 1)  # it is not asked at the rung
+    ended = run_trial(spec, warm, first.line())
+    assert (ended.step, ended.status) == (total, Status.COMPLETE)
+    assert steps(spec.folder)[-1] == total
+    weights = (spec.folder / MODEL / "model.safetensors").read_bytes()
+    again = Recorder()
+    result = run_trial(spec, warm, again.line())
+    assert (result.step, result.status, result.metrics) == (total, Status.COMPLETE, ended.metrics)
+    assert again.points == []
+    assert (spec.folder / MODEL / "model.safetensors").read_bytes() == weights
 
 
 def test_checkpoints_between_rungs_change_nothing_and_cost_at_most_a_step(

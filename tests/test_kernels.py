@@ -1,6 +1,8 @@
 """Attention and dropout of our own against what they stand for; a step in bfloat16 against one in float64."""
 
+import contextlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -197,30 +199,58 @@ def test_in_bfloat16_the_error_is_of_autocast_s_size(
     assert own < 3 * of_autocast
 
 
+def test_a_padding_token_inside_a_text_is_counted_as_by_transformers(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv", n=40), tiny_model("roberta"), "roberta")
+    kind, found = KINDS[settings.task.kind], hardware.resolve(settings.hardware)
+    tokenizer = models.load_tokenizer(settings.model)
+    pad = tokenizer.pad_token_id
+    ids = torch.tensor([[5, 6, pad, 7, 8, 9], [5, 6, 7, 8, pad, pad]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+
+    def logits(attention: str, **more: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = models.build(settings.model, kind, ("a", "b"), tokenizer, replace(found, attention=attention)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(10)  # as they come its outputs hardly depend on its inputs
+            return model(input_ids=ids, attention_mask=mask, **more)["logits"]  # type: ignore[no-any-return]
+
+    reference = logits("eager")
+    assert torch.allclose(logits("blocked"), reference, rtol=1e-4)
+    straight_on = torch.arange(pad + 1, pad + 7).expand(2, 6)
+    assert not torch.allclose(logits("eager", position_ids=straight_on), reference, rtol=1e-2)
+
+
 # --- what is chosen by device -----------------------------------------------------------------------------------------
 
 
-CHOICES = {
-    ("cpu", "float32", False): "blocked",
-    ("cpu", "bfloat16", False): "blocked",
-    ("cuda", "bfloat16", True): "flash_attention_2",
-    ("cuda", "bfloat16", False): "sdpa",
-    ("cuda", "float16", True): "flash_attention_2",
-    ("cuda", "float32", True): "sdpa",
-    ("cuda", "tf32", True): "sdpa",
-    ("mps", "float32", False): "sdpa",
+CHOICES = {  # device, precision, compute capability where FlashAttention is installed
+    ("cpu", "float32", None): "blocked",
+    ("cpu", "bfloat16", None): "blocked",
+    ("cuda", "bfloat16", (8, 0)): "flash_attention_2",
+    ("cuda", "bfloat16", None): "sdpa",
+    ("cuda", "float16", (9, 0)): "flash_attention_2",
+    ("cuda", "float16", (7, 5)): "sdpa",
+    ("cuda", "float32", (8, 0)): "sdpa",
+    ("cuda", "tf32", (8, 0)): "sdpa",
+    ("mps", "float32", None): "sdpa",
 }
 
 
 @pytest.mark.parametrize("case", CHOICES)
-def test_paths_are_chosen_by_device_and_precision(case: tuple[str, str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_chosen_by_device_and_precision(
+    case: tuple[str, str, tuple[int, int] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     device, precision, flash = case
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: flash)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(hardware, "is_flash_attn_2_available", lambda: flash)
+    monkeypatch.setattr(hardware, "is_flash_attn_2_available", lambda: flash is not None)
     asked = make.compose_settings(f"hardware.device={device}", f"hardware.precision={precision}").hardware
     chosen = hardware.resolve(asked)
     assert (chosen.device, chosen.precision, chosen.attention) == (device, precision, CHOICES[case])
@@ -258,9 +288,39 @@ def test_workers_take_gpus_in_turn_and_share_their_memory(
     assert [workers_module._gpu(index) for index in range(workers)] == gpus
 
 
-def test_every_precision_of_every_device_has_a_path() -> None:
-    assert {precision for _, precision in ATTENTION} == set(hardware.DTYPES)
-    assert {device for device, _ in ATTENTION} == {"cpu", "cuda", "mps"}
+def test_every_precision_of_every_device_has_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
+    can = set()
+    for device in ("cpu", "cuda", "mps"):
+        for precision in hardware.DTYPES:
+            with contextlib.suppress(RequestError):
+                can.add((device, hardware._precision(precision, device)))
+    assert can == ATTENTION.keys()
+    assert len(can) > 6
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_way_to_say_that_memory_ran_out_is_known(error: Exception) -> None:
+    assert hardware.out_of_memory(error)
+    assert not hardware.out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not hardware.out_of_memory(ValueError("CUDA error: out of memory"))
+
+
+def test_threads_are_counted_where_the_system_does_not_tell_of_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert hardware.resolve(make.compose_settings("hardware.device=cpu", "hardware.workers=2").hardware).threads == 3
 
 
 def test_tf32_is_the_gpu_s_alone_and_is_set_for_the_process() -> None:

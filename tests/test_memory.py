@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from hpsearch.crew import Crew
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, RequestError
 from hpsearch.hardware import resolve
+from hpsearch.memory import MicroBatch
 from hpsearch.records import TrialRecord
 from hpsearch.settings import Settings
 from hpsearch.training import micro_batch
@@ -146,6 +148,40 @@ def test_an_update_that_fails_for_another_reason_stops_the_sweep_before_its_firs
     assert found(tmp_path / "home") == [], "it is not known what fits"
     most_examples(99)
     assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["failed"] == 0
+
+
+def test_workers_that_run_out_together_halve_once(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    ref = make.prepared(settings, home)
+    micro = MicroBatch(settings, ref, resolve(settings.hardware), home)
+    assert (micro.largest, micro.examples) == (12, 12)
+    assert [micro.halve(12, 12) for _ in range(5)] == [True] * 5  # five workers, all of which had tried 12
+    assert micro.examples == 6
+    assert micro.halve(8, 4)  # a batch of 8 had been in two parts
+    assert micro.examples == 2
+    assert micro.halve(12, 6)  # started before that was known
+    assert micro.examples == 2
+    assert not micro.halve(12, 1)
+
+
+def test_the_probe_asks_for_the_most_that_may_be_sampled(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    condition = "+search.space.task.max_length={choices: [16, 24], when: {train.batch_size: [8]}}"
+    dropout = "+search.space.model.attention_dropout={low: 0.0, high: 0.2}"
+    settings = request_of(tmp_path, tiny_model, condition, dropout)
+    home = tmp_path / "home"
+    ref, chosen = make.prepared(settings, home), resolve(settings.hardware)
+    asked = MicroBatch(settings, ref, chosen, home).question().settings
+    assert (asked.task.max_length, asked.train.batch_size) == (48, 12)  # 48 where the condition is not met
+    assert (asked.model.dropout, asked.model.attention_dropout) == (0.0, 0.2)
+
+
+def test_what_fits_is_remembered_for_the_same_data_alone(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    ref, chosen = make.prepared(settings, home), resolve(settings.hardware)
+    MicroBatch(settings, ref, chosen, home).keep()
+    longer = replace(ref, digests=ref.digests | {"train": "another"})
+    assert MicroBatch(settings, ref, chosen, home).known
+    assert not MicroBatch(settings, longer, chosen, home).known
 
 
 def test_a_worker_that_does_not_answer_is_not_waited_for(

@@ -66,6 +66,22 @@ def other_family(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
 
 
+def other_vocabulary(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 8}))
+
+
+def one_layer_more(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    layers = config["num_hidden_layers"] + 1
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+
+
+def relative_positions(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"position_embedding_type": "relative_key"}))
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -80,6 +96,10 @@ CASES: dict[Callable[[Path], None], str] = {
     no_json: "not a usable model folder",
     no_tokenizer: "not a usable model folder",
     other_family: "says model_type gpt2; give MODEL=",
+    other_vocabulary: "1 weights that config.json asks for are not in its files, or have another shape there "
+    "(embeddings.word_embeddings.weight is the first)",
+    one_layer_more: "16 weights that config.json asks for are not in its files",
+    relative_positions: "position_embedding_type=relative_key, and only position_embedding_type=absolute is computed",
     empty: "not a usable model folder",
 }
 
@@ -96,6 +116,15 @@ def test_a_bad_folder_is_refused(spoil: Callable[[Path], None], tmp_path: Path) 
     assert caught.value.exit_code == 2
     assert not (tmp_path / "home").exists()
     assert not (folder / "trace").exists(), "something of the folder was run"
+
+
+def test_a_padding_token_of_another_id_is_refused_where_positions_count_from_it(tmp_path: Path) -> None:
+    folder = tiny.write_model("roberta", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": config["pad_token_id"] + 1}))
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "roberta")
+    with pytest.raises(RequestError, match="positions count from the padding token's id"):
+        models.check(settings.model, settings.task)
 
 
 def test_weights_of_another_checksum_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training against a plain loop as oracle; pausing; diverging."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -143,6 +144,59 @@ def test_losses_are_those_of_a_plain_loop(tmp_path: Path, tiny_model: Model, fam
     assert recorder.losses().keys() == expected.keys()
     assert len(expected) == result.total_steps > 10
     assert max(abs(recorder.losses()[step] - expected[step]) for step in expected) < 1e-5
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path, tiny_model: Model) -> None:
+    """Plain gradient descent without clipping: there a gradient of another size would be another update."""
+    how = ("model.dropout=0.0", "train.log_every=1", "train.max_grad_norm=1e9", "train.learning_rate=0.5")
+    losses = []
+    for micro in ("null", "4", "1"):
+        spec, warm = toy(tmp_path, tiny_model, "bert", *how, f"train.micro_batch_size={micro}")
+        sgd = spec.settings.optimizer.model_copy(update={"name": "SGD", "options": {}})
+        spec = replace(spec, folder=tmp_path / micro, settings=spec.settings.model_copy(update={"optimizer": sgd}))
+        recorder = Recorder()
+        assert run_trial(spec, warm, recorder.line()).status is Status.COMPLETE
+        losses.append(recorder.losses())
+    whole, fours, ones = losses
+    assert max(whole.values()) - min(whole.values()) > 0.05
+    for parts in (fours, ones):
+        assert max(abs(parts[step] - whole[step]) for step in whole) < 1e-5
+
+
+def test_each_part_of_a_step_is_a_sign_of_life(tmp_path: Path, tiny_model: Model) -> None:
+    signs = []
+    for micro in ("null", "1"):
+        spec, warm = toy(tmp_path, tiny_model, "bert", f"train.micro_batch_size={micro}")
+        given: list[None] = []
+        line = replace(Recorder().line(), alive=lambda given=given: given.append(None))
+        result = run_trial(replace(spec, folder=tmp_path / micro), warm, line)
+        signs.append(len(given))
+    parts = spec.settings.train.epochs * spec.data.sizes["train"]
+    assert signs[1] - signs[0] == parts - result.total_steps  # the last part of a step is the step's
+
+
+def test_the_probe_runs_on_top_of_moments_and_gradients(
+    tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, warm = toy(tmp_path, tiny_model, "bert")
+    settings, kind = spec.settings, KINDS["text_classification"]
+    model = models.build(settings.model, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
+    there: list[tuple[bool, bool]] = []
+    stepped: list[object] = []
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", noting(torch.optim.AdamW.__init__, stepped))
+    model.register_forward_pre_hook(
+        lambda *_: there.append((bool(stepped[-1].state), any(p.grad is not None for p in model.parameters())))  # type: ignore[attr-defined]
+    )
+    training.try_update(settings, kind, model, warm.tokens(spec.data, settings, "train"), warm.hardware, 4)
+    assert there == [(False, False), (True, True)]
+
+
+def noting(made: Callable[..., None], seen: list[object]) -> Callable[..., None]:
+    def init(self: object, *given: object, **options: object) -> None:
+        made(self, *given, **options)
+        seen.append(self)
+
+    return init
 
 
 @pytest.mark.parametrize("micro", ["null", "4"])
@@ -290,19 +344,12 @@ def test_a_loss_that_is_not_finite_fails_the_trial(tmp_path: Path, tiny_model: M
 
 
 def test_weights_of_the_rung_are_kept_where_they_are_better(tmp_path: Path, tiny_model: Model) -> None:
-    """A rate that rises to the absurd after the rung: constant schedule, warm-up to the end."""
+    """The weights are set to 0 after the last step."""
     spec, warm = toy(tmp_path, tiny_model, "bert", "train.epochs=8", "search.rungs=[0.5]")
-
-    class Ruin(Recorder):
-        def _rung(self, report: RungReport) -> Decision:
-            return Decision.PAUSE if not self.rungs.append(report) else Decision.CONTINUE
-
-    at_rung = Ruin()
+    at_rung = Recorder(Decision.PAUSE)
     run_trial(spec, warm, at_rung.line())
     assert at_rung.rungs[0].score > 0.9
     kept = load_file(checkpoints.newest(spec.folder).folder / "model.safetensors")  # type: ignore[union-attr]
-    state = next(spec.folder.glob("checkpoint-*")) / "scheduler.pt"
-    assert state.exists()
     original = training.run
 
     def ruined(trainer: training.SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
@@ -369,6 +416,32 @@ def test_evaluation_leaves_training_alone(tmp_path: Path, tiny_model: Model) -> 
     first = run_trial(spec, warm, Recorder().line())
     second = run_trial(often, warm, Recorder().line())
     assert_same((spec, first), (often, second))
+
+
+@pytest.mark.parametrize(("name", "options", "copies"), [
+    ("AdamW", {}, 2), ("AdamW", {"amsgrad": True}, 3), ("SGD", {}, 0), ("SGD", {"momentum": 0.9}, 1)
+])  # fmt: skip
+def test_what_an_optimizer_keeps_is_counted(name: str, options: dict[str, object], copies: int) -> None:
+    settings = make.compose_settings().optimizer.model_copy(update={"name": name, "options": options})
+    assert training.optimizer_copies(settings) == copies
+
+
+def test_each_scheduler_is_another_curve(tmp_path: Path, tiny_model: Model) -> None:
+    rates = {}
+    for name in training.SCHEDULERS:
+        spec, warm = toy(tmp_path, tiny_model, "bert", f"train.scheduler={name}", "train.warmup=0", "train.log_every=8")
+        recorder = Recorder()
+        run_trial(replace(spec, folder=tmp_path / name), warm, recorder.line())
+        rates[name] = next(p.metrics["learning_rate"] for p in recorder.points if p.step == 8)
+        left = 1 - (8 - 1) / training.total_steps(spec.settings.train, spec.data.sizes["train"])
+    full = spec.settings.train.learning_rate
+    expected = {
+        "linear": left,
+        "polynomial": left**2,
+        "cosine": (1 + math.cos(math.pi * (1 - left))) / 2,
+        "constant": 1,
+    }
+    assert rates == {name: pytest.approx(full * share, abs=1e-6) for name, share in expected.items()}
 
 
 def test_optimizer_options_are_tried_before_the_sweep() -> None:

@@ -10,10 +10,12 @@ import pytest
 import make
 import tiny
 from hpsearch import hardware, workers
+from hpsearch.crew import SEAL_SECONDS
 from hpsearch.records import (
     Alive,
     DataRef,
     Decision,
+    OutOfMemory,
     Progress,
     RungReport,
     Scored,
@@ -99,6 +101,73 @@ def test_an_error_fails_the_trial_and_not_the_worker(tmp_path: Path, request_of_
         assert "-9" in lost.reason
     finally:
         worker.end(timeout_seconds=10)
+
+
+def test_a_worker_that_the_system_killed_for_memory_ran_out_of_it(
+    tmp_path: Path, request_of_one: tuple[Settings, DataRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 3\n")
+    monkeypatch.setattr(workers, "VMSTAT", counters)
+    settings, ref = request_of_one
+    worker = started(tmp_path, settings)
+    try:
+        worker.give(TrialSpec(2, settings, ref, tmp_path / "trial"))
+        counters.write_text("pgfault 9\noom_kill 4\n")
+        worker.process.kill()
+        message = next_of(worker, OutOfMemory)
+        assert message == OutOfMemory(2, settings.train.batch_size, "the system killed the worker when memory ran out")
+        assert worker.trial is None
+    finally:
+        worker.end(timeout_seconds=10)
+
+
+SLOW_DISK = """
+import os
+import time
+import torch
+
+fsync, embedding = os.fsync, torch.nn.functional.embedding
+
+def slow(handle):
+    time.sleep(0.4)
+    fsync(handle)
+
+def limited(input, *args, **kwargs):
+    if os.path.exists(os.environ["NO_MEMORY"]):
+        raise torch.OutOfMemoryError("no room (simulated)")
+    return embedding(input, *args, **kwargs)
+
+os.fsync, torch.nn.functional.embedding = slow, limited
+"""
+
+
+@pytest.mark.parametrize("ended", ["idle", "out of memory"])
+def test_a_checkpoint_is_sealed_before_its_worker_ends(
+    tmp_path: Path, request_of_one: tuple[Settings, DataRef], monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(SLOW_DISK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
+    monkeypatch.setenv("NO_MEMORY", str(tmp_path / "no memory"))
+    settings, ref = request_of_one
+    worker = started(tmp_path, settings)
+    spec = TrialSpec(0, settings, ref, tmp_path / "trial")
+    try:
+        worker.give(spec)
+        next_of(worker, RungReport)
+        worker.answer(Decision.PAUSE)
+        next_of(worker, TrialResult)
+        assert not list(spec.folder.glob("checkpoint-*")), "it is being sealed still"
+        if ended == "out of memory":
+            (tmp_path / "no memory").touch()
+            worker.give(TrialSpec(1, settings, ref, tmp_path / "another"))
+            message = next_of(worker, OutOfMemory)
+            assert isinstance(message, OutOfMemory)
+            assert (message.number, message.examples) == (1, settings.train.batch_size)
+    finally:
+        worker.end(0.0 if ended == "out of memory" else SEAL_SECONDS)
+    assert list(spec.folder.glob("checkpoint-*"))
 
 
 def test_a_worker_ends_when_its_coordinator_is_gone(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:

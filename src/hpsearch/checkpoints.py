@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 MANIFEST = "manifest.json"
+UNSEALED = "unsealed"  # folder of what is being written, inside the trial's folder
 FULL_BYTES = 2**20  # a disk with less free is full
 _SEALERS = ThreadPoolExecutor(max_workers=1)  # at most one checkpoint is under way; the process ends after it
 
@@ -25,19 +26,18 @@ class Checkpoint:
     score: float | None  # on the rung examples, where the checkpoint was taken at a rung
 
 
-def seal(unsealed: Path, trial: Path, step: int, score: float | None, behind: bool) -> None:
+def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
     """Make files in `unsealed` a checkpoint of `trial`: hashed, fsynced, then renamed in place; older ones go.
 
-    The newest with a score stays too: its weights may turn out to be the trial's best. A crash at any point leaves the
-    former checkpoints or the new one whole.
+    Returns at once: a thread seals, and the process ends after it. Whoever asks for the trial's checkpoints waits for
+    it, in whatever process. The newest with a score stays too: its weights may turn out to be the trial's best. A crash
+    at any point leaves the former checkpoints or the new one whole.
 
     Args:
         unsealed: folder on the file system of `trial`.
         trial: folder of the trial.
         step: updates so far.
         score: on the rung examples, at a rung.
-        behind: return at once and seal in a thread, after what is still being sealed. Whoever asks for the trial's
-            checkpoints waits for it, in whatever process.
     """
     lock = _lock(trial)
 
@@ -49,9 +49,19 @@ def seal(unsealed: Path, trial: Path, step: int, score: float | None, behind: bo
                 traceback.print_exc()
                 shutil.rmtree(unsealed, ignore_errors=True)
 
-    sealing = _SEALERS.submit(work)
-    if not behind:
-        sealing.result()
+    _SEALERS.submit(work)
+
+
+def settle() -> None:
+    """Wait for what this process is sealing."""
+    _SEALERS.submit(lambda: None).result()
+
+
+def sync(folder: Path) -> None:
+    """Have a folder's files on the disk, not only in memory on their way there."""
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
 
 
 def _seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
@@ -69,7 +79,7 @@ def _seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
     if target.exists():
         shutil.rmtree(target)
     os.replace(unsealed, target)
-    _sync_folder(trial)
+    _sync(trial)
     others = [folder for folder in _folders(trial) if folder != target]
     scored = next((folder for folder in others if score is None and _score(folder) is not None), None)
     for folder in others:
@@ -102,7 +112,7 @@ def discard(trial: Path) -> None:
     with _lock(trial):
         for folder in _folders(trial):
             shutil.rmtree(folder)
-        shutil.rmtree(trial / "unsealed", ignore_errors=True)
+        shutil.rmtree(trial / UNSEALED, ignore_errors=True)
 
 
 def disk_full(folder: Path) -> bool:
@@ -142,8 +152,8 @@ def _score(folder: Path) -> float | None:
     return score
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -205,7 +205,7 @@ class Coordinator(ABC):
         """Halve the micro-batch and have the trial go on from its checkpoint in a fresh worker."""
         self.crew.renew(worker)
         trial = self.trials[message.number]
-        if self.crew.halve(self.settings_of(trial).train.batch_size):
+        if self.crew.halve(self.settings_of(trial).train.batch_size, message.examples):
             self._keep(replace(trial, status=Status.RUNNING))
         else:
             reason = f"one example does not fit in memory: {message.reason}"

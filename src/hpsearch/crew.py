@@ -12,7 +12,10 @@ from hpsearch.hardware import Hardware
 from hpsearch.memory import MicroBatch
 from hpsearch.records import DataRef, Fits, Scored, ScoreSpec
 from hpsearch.settings import Settings
+from hpsearch.training import micro_batch
 from hpsearch.workers import Worker, wait_for
+
+SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of the trial that it had last
 
 
 class Crew:
@@ -23,7 +26,7 @@ class Crew:
     ) -> None:
         self.settings, self.ref, self.hardware = settings, ref, hardware
         self.folder = home / "studies" / settings.study
-        self.micro = MicroBatch(settings, hardware, home)
+        self.micro = MicroBatch(settings, ref, hardware, home)
         self.workers: list[Worker] = []
         self.display: Display
         self.interrupted = False
@@ -39,7 +42,7 @@ class Crew:
             yield
         finally:
             for worker in self.workers:
-                worker.end(timeout_seconds=5.0)
+                worker.end(SEAL_SECONDS if worker.spec else 5.0)
             for sign, handler in former.items():
                 signal.signal(sign, handler)
 
@@ -70,7 +73,7 @@ class Crew:
                 micro.keep()
                 continue
             self.renew(self.workers[0])
-            if not micro.halve(micro.largest):
+            if not micro.halve(micro.largest, micro_batch(micro.largest, micro.examples)):
                 raise RequestError(
                     f"task.max_length={micro.length}: not one example of that length fits in memory with "
                     f"model {self.settings.model.name} on {self.hardware.name}; lower task.max_length, or take a "
@@ -79,12 +82,14 @@ class Crew:
         if micro.examples < micro.largest:
             self._say_parts()
 
-    def halve(self, batch_size: int) -> bool:
-        """Memory ran out with batches of that size: train them in smaller parts. False if it was one example."""
-        if not self.micro.halve(batch_size):
+    def halve(self, batch_size: int, examples: int) -> bool:
+        """Memory ran out over `examples` at once, of such a batch: train in smaller parts. False if it was one."""
+        before = self.micro.examples
+        if not self.micro.halve(batch_size, examples):
             return False
-        self.micro.keep()
-        self._say_parts()
+        if self.micro.examples < before:
+            self.micro.keep()
+            self._say_parts()
         return True
 
     def score(self, spec: ScoreSpec) -> Scored:
@@ -118,7 +123,7 @@ class Crew:
             Interrupted: a signal came.
             RequestError: the update fails for another reason, as every trial would.
         """
-        worker.ask(self.micro.question(self.ref))
+        worker.ask(self.micro.question())
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
             for ready in wait_for([worker], timeout_seconds=0.5):
                 answer = ready.receive()

@@ -103,9 +103,8 @@ def _embed(
     **__: Any,
 ) -> torch.Tensor:
     """(B, L, width) from ids and types (B, L)."""
-    length = input_ids.shape[1]
-    first = embeddings.padding_idx + 1 if after_padding else 0
-    x = embeddings.word_embeddings(input_ids) + embeddings.position_embeddings.weight[first : first + length]
+    at = _positions(input_ids, embeddings.padding_idx if after_padding else None)
+    x = embeddings.word_embeddings(input_ids) + embeddings.position_embeddings.weight[at]
     if hasattr(embeddings, "token_type_embeddings"):
         types = embeddings.token_type_embeddings.weight
         if token_type_ids is None or len(types) == 1:
@@ -113,6 +112,19 @@ def _embed(
         else:
             x = x + functional.one_hot(token_type_ids, len(types)).to(x.dtype) @ types
     return embeddings.dropout(embeddings.LayerNorm(x).to(dtype))  # type: ignore[no-any-return]
+
+
+def _positions(input_ids: torch.Tensor, padding: int | None) -> slice | torch.Tensor:
+    """Rows of the table of positions for ids (B, L): the same for all examples, wherever that comes to the same.
+
+    Where positions count from `padding` + 1, a padding token inside a text has no position of its own.
+    """
+    if padding is None:
+        return slice(0, input_ids.shape[1])
+    words = input_ids != padding
+    if bool((words[:, 1:] & ~words[:, :-1]).any()):
+        return padding + words.cumsum(1) * words
+    return slice(padding + 1, padding + 1 + input_ids.shape[1])
 
 
 class _Layer:

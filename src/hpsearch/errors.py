@@ -45,6 +45,11 @@ class Interrupted(HpsearchError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def redact(text: str) -> str:
     """`text` without the user names, passwords and keys of the addresses in it."""
     text = re.sub(r"://\S*@", "://***@", text)

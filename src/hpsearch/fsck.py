@@ -20,7 +20,7 @@ from hpsearch import tracking as tracked
 from hpsearch.champions import CHAMPION, champion_version
 from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
 from hpsearch.delivery import Delivery
-from hpsearch.errors import FaultsFound, HpsearchError, RequestError
+from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
 from hpsearch.locks import Lock
 from hpsearch.records import Status, TrialRecord, read_points
 from hpsearch.search import TRIALS
@@ -81,7 +81,7 @@ def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[t
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         if not list(folder.glob("trials/*")):
             return []  # it ended before it began
-        return [(Fault(f"settings.yaml can't be read ({str(error).splitlines()[0]})"), False)]
+        return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]
     with closing(Study(own, home)) as study:
         found = list(_faults(own, folder, study, Tracking(own, home)))
         mended = [repair and fault.mend is not None for fault in found]

@@ -27,6 +27,14 @@ ATTENTION = {
     ("mps", "float16"): "sdpa",
 }
 
+# What else torch says, without a class of its own: of a processor, of CUDA itself and its library, of Apple's GPU.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+
 COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of so many tokens
 COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch size, and training or not is one
 
@@ -60,9 +68,12 @@ def resolve(settings: HardwareSettings) -> Hardware:
         raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
     precision = _precision(settings.precision, device)
     workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
-    threads = settings.threads if settings.threads != "auto" else max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // workers)
     attention = ATTENTION[device, precision]
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+    # From the Ampere generation on.
+    if attention == "flash_attention_2" and (
+        not is_flash_attn_2_available() or torch.cuda.get_device_capability() < (8, 0)
+    ):
         attention = "sdpa"
     on_a_gpu = -(-workers // _devices(device)) if device == "cuda" else 1
     return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile, on_a_gpu)
@@ -80,10 +91,9 @@ def apply(hardware: Hardware) -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch has a class for GPUs only."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "MPS backend out of memory" in said)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
 
 
 def _device(asked: str) -> str:
@@ -97,6 +107,11 @@ def _device(asked: str) -> str:
 
 def _devices(device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def _cores() -> int:
+    """What this process may use; macOS tells only what there is."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _precision(asked: str, device: str) -> str:

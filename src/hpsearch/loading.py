@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from hpsearch.errors import RequestError, nearest
+from hpsearch.errors import RequestError, first_line, nearest
 from hpsearch.section import Section
 from hpsearch.settings import Settings
 
@@ -56,7 +56,7 @@ def _targets(value: object, path: str) -> Iterator[str]:
 
 def _omegaconf_message(error: OmegaConfBaseException) -> str:
     key = getattr(error, "full_key", None) or "the configuration"
-    return f"{key}: {str(error).splitlines()[0]}"
+    return f"{key}: {first_line(error)}"
 
 
 def _faults(error: ValidationError) -> list[str]:

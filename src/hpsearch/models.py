@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers import logging as transformers_logging
 
 from hpsearch.encoders import BERT, DISTILBERT, Layout, install
-from hpsearch.errors import RequestError
+from hpsearch.errors import RequestError, first_line
 from hpsearch.hardware import DTYPES, Hardware
 from hpsearch.kernels import Dropout
 from hpsearch.kinds import Kind
@@ -102,6 +102,15 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+# Fields of a config that would change what is computed: by transformers 5 itself no more, or not by `kernels`.
+COMPUTED = {
+    "position_embedding_type": "absolute",
+    "reorder_and_upcast_attn": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+
+
 def check(model: ModelSettings, task: TaskSettings) -> None:
     """Find everything wrong with the model that can be found without training it.
 
@@ -117,13 +126,25 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
             f"model.family={model.family}, but the config of {model.path} says model_type {config.model_type}; "
             f"give MODEL=<one of that family> or model.family=<{' | '.join(FAMILIES)}>"
         )
+    for name, value in COMPUTED.items():
+        if (found := getattr(config, name, value)) != value:
+            raise RequestError(
+                f"model.path={model.path}: its config says {name}={found}, and only {name}={value} is computed; "
+                "take another model"
+            )
     longest = getattr(config, family.positions) - family.offset
     if task.max_length > longest:
         raise RequestError(
             f"task.max_length={task.max_length}, but {model.name} takes at most {longest} tokens; lower task.max_length"
         )
     _check_weights(model, local_folder(model) or _fetched(model))
-    load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
+    after_padding = family.layout is not None and family.layout.positions_after_padding
+    if after_padding and tokenizer.pad_token_id != config.pad_token_id:
+        raise RequestError(
+            f"model.path={model.path}: positions count from the padding token's id, which is {config.pad_token_id} in "
+            f"config.json and {tokenizer.pad_token_id} in the tokenizer; take the model with its own tokenizer"
+        )
 
 
 def parameters(model: ModelSettings) -> int:
@@ -226,18 +247,14 @@ def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:
         return auto.from_pretrained(model.path, revision=model.revision, **options)
     except (OSError, ValueError, SafetensorError) as error:
         if folder:
-            raise RequestError(f"model.path={model.path}: not a usable model folder: {_first_line(error)}") from None
+            raise RequestError(f"model.path={model.path}: not a usable model folder: {first_line(error)}") from None
         raise _not_given(model, error) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _not_given(model: ModelSettings, error: Exception) -> RequestError:
     return RequestError(
         f"model.path={model.path}: no such folder here, and the Hugging Face hub does not give it: "
-        f"{_first_line(error)} Check the id and the network, give a local folder (model.path=./folder), "
+        f"{first_line(error)} Check the id and the network, give a local folder (model.path=./folder), "
         "or take MODEL=minilm, which needs no network"
     )
 
@@ -263,6 +280,16 @@ def _check_weights(model: ModelSettings, folder: Path) -> None:
                 file.keys()
         except SafetensorError as error:
             raise RequestError(f"model.path={model.path}: {shard.name} is damaged or truncated: {error}") from None
+    # On the meta device names and shapes are compared, and nothing is read.
+    _, info = _from_pretrained(
+        AutoModel, model, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    unlike = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+    if body := sorted(name for name in unlike if "pooler" not in name):  # which is no part of some pretraining
+        raise RequestError(
+            f"model.path={model.path}: {len(body)} weights that config.json asks for are not in its files, or have "
+            f"another shape there ({body[0]} is the first): they would start at random; save model and config together"
+        )
     if model.sha256 is not None:
         with open(folder / "model.safetensors", "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

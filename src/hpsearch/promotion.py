@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch import data, formats, gate, identity, results, serving, tasks
 from hpsearch.champions import CHAMPION, SHORT, change, complete, events, one_at_a_time, version_of
-from hpsearch.errors import HpsearchError, PromotionRefused, RequestError
+from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.gate import Contender, Decision
 from hpsearch.settings import Settings
 from hpsearch.stores import answered
@@ -182,7 +182,7 @@ def _champions_answers(
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(
             f"version {champion.version} was scored on other test data, and to run it on those of study "
-            f"{settings.study} these must be read: {str(error).splitlines()[0]}"
+            f"{settings.study} these must be read: {first_line(error)}"
         ) from None
     if ref.digests["test"] != digest:
         raise RequestError(

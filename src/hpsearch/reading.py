@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpsearch.errors import RequestError, nearest
+from hpsearch.errors import RequestError, first_line, nearest
 from hpsearch.settings import HubData, PackagedData, TaskSettings
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -348,7 +348,7 @@ def _load_hub(described: HubData, instead: str) -> Any:
         return datasets.load_dataset(described.path, name=described.config, revision=described.revision)
     # The hub, its HTTP client and the builders raise dozens of unrelated types; each means that this data can't be had.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RequestError(f"{setting}: cannot be loaded from the Hugging Face hub: {reason}; {instead}") from error
 
 

@@ -90,6 +90,7 @@ class OutOfMemory:
     """A trial does not fit in memory as it was given; its worker keeps nothing of it but the checkpoints."""
 
     number: int
+    examples: int  # of the forward pass that it ran out over
     reason: str
 
 

@@ -26,7 +26,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map
 
-from hpsearch.errors import RequestError
+from hpsearch.errors import RequestError, first_line
 from hpsearch.models import FAMILIES
 from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
@@ -255,7 +255,7 @@ def _load(model_uri: str) -> Any:
     try:
         return mlflow.pyfunc.load_model(model_uri)
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
 

@@ -182,7 +182,7 @@ class TrainSettings(Section):
     epochs: Annotated[float, Field(gt=0, le=1000)]
     """Passes over the training examples; need not be whole."""
     scheduler: Literal["linear", "cosine", "constant", "polynomial"]
-    """How the learning rate goes on after warm-up."""
+    """How the learning rate goes on after warm-up; polynomial: as the square of the share of steps that is left."""
     warmup: Probability
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0)]
@@ -374,12 +374,14 @@ class Settings(Section):
 
 
 def possible(settings: Settings, path: str) -> tuple[Any, ...]:
-    """The values a setting may take in a sweep: its choices, its bounds, or the one that is fixed."""
+    """The values a setting may take in a sweep: its choices or its bounds, and the fixed one where that can hold."""
     dimension = settings.search.space.get(path)
+    section, field = path.split(".")
+    fixed = (getattr(getattr(settings, section), field),)
     if dimension is None:
-        section, field = path.split(".")
-        return (getattr(getattr(settings, section), field),)
-    return dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        return fixed
+    sampled = dimension.choices if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+    return (*sampled, *fixed) if dimension.when else sampled
 
 
 def digest(value: object) -> str:

@@ -10,7 +10,7 @@ import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 
-from hpsearch.errors import OutOfReachError, RequestError, redact
+from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
@@ -46,7 +46,7 @@ def answered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
 def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
     """The error for a store that does not answer, in words for the user."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(uri, redact(uri))
+    reason = first_line(error).replace(uri, redact(uri))
     return OutOfReachError(
         f"tracking.uri={redact(uri)}: MLflow's store does not answer ({redact(reason)}); "
         "start or mend it, or leave tracking.uri out to use SQLite in the state folder"

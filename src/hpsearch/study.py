@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch import metrics, space
-from hpsearch.errors import OutOfReachError, RequestError, redact
+from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 from hpsearch.locks import DatabaseLock
 from hpsearch.records import Status, TrialRecord
 from hpsearch.settings import SamplerSettings, Settings
@@ -186,7 +186,7 @@ class Study:
 
 
 def _away(error: Exception) -> OutOfReachError:
-    reason = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+    reason = redact(first_line(error))
     return OutOfReachError(
         f"storage.uri: the study database does not answer ({reason}); nothing is lost: start or mend it, "
         "and give the same command to go on"

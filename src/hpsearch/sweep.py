@@ -118,13 +118,13 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
 def disk_bound(settings: Settings, chosen: Hardware) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
-    A checkpoint holds weights and two moments of each in float32; models are the best so far or one of each entrant of
-    the confirmation, one that each worker has just completed, and the one that is logged.
+    A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
+    each entrant of the confirmation, one that each worker has just completed, and the one that is logged.
     """
     weights = 4 * models.parameters(settings.model)
     checkpoints = schedule.most_checkpoints(make_plan(settings), chosen.workers)
     kept = 1 + settings.budget.confirmation.finalists + 1 + chosen.workers
-    return (3 * checkpoints + kept) * weights
+    return ((1 + training.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
 
 
 def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:

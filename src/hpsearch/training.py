@@ -46,6 +46,7 @@ SCHEDULERS = {
     "constant": "constant_with_warmup",
     "polynomial": "polynomial",
 }
+SCHEDULER_OPTIONS = {"polynomial": {"power": 2.0}}  # with transformers' own, 1, it is the linear one
 
 
 class NotFiniteError(Exception):
@@ -129,6 +130,18 @@ def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
     return chosen  # type: ignore[no-any-return]
 
 
+def optimizer_copies(settings: OptimizerSettings) -> int:
+    """Tensors as large as the weights that the optimizer keeps beside them, counted on one weight."""
+    weight = torch.zeros(2, 2, requires_grad=True)
+    weight.grad = torch.ones(2, 2)
+    chosen: Any = optimizer_class(settings)
+    optimizer = chosen([weight], lr=1e-3, **settings.options)
+    optimizer.step()
+    return sum(
+        isinstance(kept, torch.Tensor) and kept.shape == weight.shape for kept in optimizer.state[weight].values()
+    )
+
+
 def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
     """The precision of forward passes."""
     if DTYPES[hardware.precision] is torch.float32:
@@ -185,7 +198,8 @@ def try_update(
 ) -> None:
     """Two updates on the `micro` longest pieces: as much memory as a trial with such micro-batches can need.
 
-    The second, because only then are the optimizer's moments there beside all that a forward pass keeps.
+    The second, because only then are the optimizer's moments there beside all that a forward pass keeps; and on top of
+    the gradients of the first, which is what the later parts of a batch are computed on top of.
     """
     longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
     types = FAMILIES[settings.model.family].types
@@ -195,7 +209,6 @@ def try_update(
     chosen: Any = optimizer_class(settings.optimizer)
     optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
     for _ in range(2):
-        optimizer.zero_grad()
         with autocast(hardware):
             outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
         items = batch["labels"].numel()
@@ -212,7 +225,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     order: LengthGroupedOrder
     trial_folder: Path
     rung_score: float | None = None  # of the checkpoint to be taken
-    behind: bool = True  # seal it while training goes on
+    pausing: bool = False  # the trial ends with it, so it must not be lost
     saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
@@ -235,27 +248,37 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote.
 
-        On a full disk the trial goes on, and has its former checkpoints.
+        On a full disk a trial that goes on does so, and has its former checkpoints.
         """
         step = self.state.global_step
         unsealed = Path(self.args.output_dir) / f"checkpoint-{step}"
         with self.saving():
+            checkpoints.settle()  # at most one is under way, and on the disk
             try:
                 super()._save_checkpoint(model, trial)
             except Exception:
-                if not checkpoints.disk_full(self.trial_folder):
+                if self.pausing or not checkpoints.disk_full(self.trial_folder):
                     raise
                 traceback.print_exc()
                 shutil.rmtree(unsealed, ignore_errors=True)
             else:
-                checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score, behind=self.behind)
+                checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score)
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
-    """Tells of every step and every point of the curves; saves and stops when told to."""
+    """Tells of every part of a step, every step and every point of the curves; saves and stops when told to."""
 
-    def __init__(self, on_step: Callable[[int], tuple[bool, bool]], on_point: Callable[[int, dict[str, float]], None]):
-        self.on_step, self.on_point = on_step, on_point
+    def __init__(
+        self,
+        on_part: Callable[[], None],
+        on_step: Callable[[int], tuple[bool, bool]],
+        on_point: Callable[[int, dict[str, float]], None],
+    ):
+        self.on_part, self.on_step, self.on_point = on_part, on_step, on_point
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        """Called by Trainer after each micro-batch but an update's last."""
+        self.on_part()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -294,11 +317,12 @@ def make_trainer(
     balanced = train.class_weights == "balanced"
     weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
     arguments = TrainingArguments(
-        output_dir=str(folder / "unsealed"),
+        output_dir=str(folder / checkpoints.UNSEALED),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=train.batch_size // micro,
         learning_rate=train.learning_rate,
         lr_scheduler_type=SCHEDULERS[train.scheduler],
+        lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(train.scheduler, {}),
         warmup_steps=round(train.warmup * total),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
@@ -345,6 +369,10 @@ def make_trainer(
 
 def run(trainer: SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
     """Train until the schedule ends or the Watcher stops; returns the step reached."""
+    if resume and resume.step >= trainer.args.max_steps:  # Trainer would add a step in the midst of an epoch
+        trainer._load_from_checkpoint(str(resume.folder))
+        trainer.state.global_step = resume.step
+        return resume.step
     with warnings.catch_warnings():
         # Trainer restores the scheduler before the first optimizer step of the process; the order is right.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")

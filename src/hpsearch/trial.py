@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hpsearch import checkpoints, data, metrics, models, tasks, training
+from hpsearch.errors import first_line
 from hpsearch.hardware import Hardware, out_of_memory
 from hpsearch.kinds import Kind, Scores
 from hpsearch.records import (
@@ -67,7 +68,7 @@ class Line:
     point: Callable[[Progress], None]
     rung: Callable[[RungReport], Decision]
     asked_to_pause: Callable[[], bool]  # looked at after every step
-    alive: Callable[[], None]  # called with every step and every batch of an evaluation
+    alive: Callable[[], None]  # called with every part of a step and every batch of an evaluation
 
 
 def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
@@ -103,9 +104,12 @@ class _Trial:
             train = warm.tokens(spec.data, settings, "train")
             self.validation = warm.tokens(spec.data, settings, "validation")
             self.tokenizer = warm.tokenizer(settings.model)
+            line.alive()
             self.resume = checkpoints.newest(spec.folder)
+            shutil.rmtree(spec.folder / checkpoints.UNSEALED, ignore_errors=True)  # what a crash has left
             set_seed(settings.seed)  # of the new head
             self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
+            line.alive()
             self.trainer = training.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         self.total = training.total_steps(settings.train, len(train))
         self.rungs = {step: i for i, step in enumerate(training.rung_steps(settings.search.rungs, self.total))}
@@ -113,7 +117,7 @@ class _Trial:
         self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
         self.last_save = time.perf_counter()
-        self.trainer.add_callback(training.Watcher(self.on_step, self.on_point))
+        self.trainer.add_callback(training.Watcher(line.alive, self.on_step, self.on_point))
         self.trainer.saving = lambda: self.seconds("checkpoint")
 
     def on_step(self, step: int) -> tuple[bool, bool]:
@@ -122,15 +126,16 @@ class _Trial:
         if step not in self.rungs:
             pause = self.line.asked_to_pause()
             due = time.perf_counter() - self.last_save > self.settings.hardware.checkpoint_seconds
-            self.trainer.rung_score, self.trainer.behind = None, not pause
+            self.trainer.rung_score, self.trainer.pausing = None, pause
             if pause or due:
                 self.last_save = time.perf_counter()
             return pause or due, pause
         scores = self.scores(self.outputs(self.on_rung), self.on_rung).metrics
         score = self.trainer.rung_score = scores[self.settings.task.metric]
-        self.trainer.behind, self.last_save = True, time.perf_counter()
+        self.last_save = time.perf_counter()
         report = RungReport(self.spec.number, self.rungs[step], step, self.total, score, _validation(scores))
         decision = self.line.rung(report)
+        self.trainer.pausing = decision is Decision.PAUSE
         return decision is not Decision.STOP, decision is not Decision.CONTINUE
 
     def on_point(self, step: int, values: dict[str, float]) -> None:
@@ -190,6 +195,7 @@ class _Trial:
                 shutil.rmtree(old, ignore_errors=True)
             self.model.save_pretrained(beside)
             self.tokenizer.save_pretrained(beside)
+            checkpoints.sync(beside)
             os.replace(beside, target)
 
     def result(
@@ -261,7 +267,7 @@ def fits(spec: FitSpec, warm: Warm) -> Fits:
         training.try_update(settings, kind, model, tokens, warm.hardware, spec.micro)
     except Exception as error:
         traceback.print_exc()
-        fault = None if out_of_memory(error) else f"{type(error).__name__}: {error}".splitlines()[0]
+        fault = None if out_of_memory(error) else f"{type(error).__name__}: {first_line(error)}"
         return Fits(fits=False, fault=fault)
     return Fits(fits=True)
 

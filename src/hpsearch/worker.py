@@ -10,6 +10,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from hpsearch import checkpoints
+from hpsearch.errors import first_line
 from hpsearch.hardware import Hardware, apply, out_of_memory
 from hpsearch.records import (
     Alive,
@@ -24,6 +25,7 @@ from hpsearch.records import (
     TrialResult,
     TrialSpec,
 )
+from hpsearch.training import micro_batch
 from hpsearch.trial import Line, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # between two signs of life
@@ -56,7 +58,9 @@ def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) ->
     except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
         traceback.print_exc()
         if out_of_memory(error):
-            return OutOfMemory(request.number, str(error).splitlines()[0])
+            checkpoints.settle()  # before this process is ended: of the trial before
+            train = request.settings.train
+            return OutOfMemory(request.number, micro_batch(train.batch_size, train.micro_batch_size), first_line(error))
         if checkpoints.disk_full(request.folder):
             return NoRoom(request.number)
         reason = f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from hpsearch.records import (
     TrialResult,
     TrialSpec,
 )
+from hpsearch.training import micro_batch
 
 ENVIRONMENT = {
     # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps
@@ -39,6 +41,8 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(2**28),
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+VMSTAT = Path("/proc/vmstat")  # Linux
 
 Message = Alive | Fits | Progress | RungReport | TrialResult | Scored | OutOfMemory | NoRoom
 
@@ -57,8 +61,10 @@ class Worker:
     def __init__(self, index: int, hardware: Hardware, log: Path) -> None:
         self.index, self.hardware, self.log = index, hardware, log
         self.trial: int | None = None
+        self.spec: TrialSpec | ScoreSpec | None = None  # what it was given last
         self.pausing = False
         self.silent_seconds = 0.0  # since its last message, as far as somebody was there to listen
+        self.killed_before = _killed_for_memory()
         ours, theirs = socket.socketpair()
         environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(hardware.threads)}
         if hardware.device == "cuda":
@@ -80,7 +86,7 @@ class Worker:
 
     def give(self, spec: TrialSpec | ScoreSpec) -> None:
         """Hand over work; the answer comes through `messages`."""
-        self.trial, self.pausing, self.silent_seconds = spec.number, False, 0.0
+        self.trial, self.spec, self.pausing, self.silent_seconds = spec.number, spec, False, 0.0
         self._send(spec)
 
     def ask(self, spec: FitSpec) -> None:
@@ -106,7 +112,13 @@ class Worker:
             self.silent_seconds = 0.0
         except (EOFError, ConnectionResetError):
             number, self.trial = self.trial, None
-            return Lost(number, f"the worker ended with status {self.process.wait()}; see {self.log}")
+            status = self.process.wait()
+            for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
+            if number is not None and isinstance(self.spec, TrialSpec) and for_memory:
+                train = self.spec.settings.train
+                examples = micro_batch(train.batch_size, train.micro_batch_size)
+                return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
+            return Lost(number, f"the worker ended with status {status}; see {self.log}")
         if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
             self.trial = None
         return message
@@ -135,6 +147,15 @@ def wait_for(workers: list[Worker], timeout_seconds: float) -> list[Worker]:
     for worker in workers:
         worker.silent_seconds += passed
     return [worker for worker in workers if worker.connection in ready]
+
+
+def _killed_for_memory() -> int:
+    """Processes that the system has killed because memory ran out, since it was started; 0 where it does not count."""
+    try:
+        counters = VMSTAT.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in counters if line.startswith("oom_kill "))
 
 
 def _gpu(index: int) -> str:
