@@ -136,6 +136,32 @@ def test_a_wrong_request_is_explained_and_leaves_nothing(
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", ["file", "file/deeper"])
+def test_a_home_that_is_no_folder_is_refused(
+    folder: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file").write_text("")
+    monkeypatch.setenv("HPSEARCH_HOME", str(here / folder))
+    assert f"HPSEARCH_HOME: {here / 'file'} is not a folder" in refusal(capsys, "history")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("studies.db", "storage.uri=studies.db: Could not parse"),
+        ("nosql://somewhere/x", "storage.uri=nosql://somewhere/x: Can't load plugin"),
+        ("oracle+oracledb://me:secret@somewhere/x", "storage.uri=oracle+oracledb://***@somewhere/x: No module named"),
+    ],
+)
+def test_an_address_of_no_usable_database_is_refused(
+    address: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, "sweep", f"storage.uri={address}")
+    assert message in said
+    assert "secret" not in said
+    assert list(here.iterdir()) == []
+
+
 def test_a_setting_that_an_override_adds_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     added = ["+optimizer.options.amsgrad=true", "optimizer.options.amsgrad=false"]
     assert cli.main(["config", *added]) == 0

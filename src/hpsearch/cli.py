@@ -60,8 +60,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def home() -> Path:
-    """The folder that holds all a run writes: $HPSEARCH_HOME, or runs/ here; absolute."""
-    return Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser().absolute()
+    """The folder that holds all a run writes: $HPSEARCH_HOME, or runs/ here; absolute. Raises RequestError."""
+    folder = Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"HPSEARCH_HOME: {there} is not a folder that can be written to; set it to one, where runs are to be kept"
+        )
+    return folder
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------

@@ -185,6 +185,17 @@ class Study:
         return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
 
 
+def check_address(uri: str) -> None:
+    """See that `storage.uri` names a kind of database, and that its driver is there. Raises RequestError."""
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except (SQLAlchemyError, ImportError) as error:
+        raise RequestError(
+            f"storage.uri={redact(uri)}: {redact(first_line(error))}; give sqlite:///<file> or "
+            "postgresql+psycopg://<user>:<password>@<host>/<database>, which needs `pip install 'psycopg[binary]'`"
+        ) from None
+
+
 def _away(error: Exception) -> OutOfReachError:
     reason = redact(first_line(error))
     return OutOfReachError(

@@ -38,7 +38,7 @@ from hpsearch.results import PUBLISHED, publish, read_summary, write_settings
 from hpsearch.scoring import score_test
 from hpsearch.search import TRIALS, Search, make_plan, with_rungs_late_enough
 from hpsearch.settings import Settings, digest, possible
-from hpsearch.study import Study, sampler
+from hpsearch.study import Study, check_address, sampler
 from hpsearch.summary import Found, Summary, summarise
 from hpsearch.tracking import Tracking
 
@@ -108,6 +108,8 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     training.optimizer_class(settings.optimizer)
     make_plan(settings)
     sampler(settings, 0)
+    if settings.storage.uri is not None:
+        check_address(settings.storage.uri)
     space.reference(settings)
     tasks.KINDS[settings.task.kind].check(settings)
     longest = max(possible(settings, "task.max_length"))
