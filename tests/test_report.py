@@ -96,6 +96,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
     return {
         "format": FORMAT,
         "study": settings.study,
+        "given": [],
         "task": settings.task.name,
         "model": settings.model.name,
         "metric": "accuracy",
@@ -463,7 +464,7 @@ def test_console_table_keeps_paths_and_commands_whole() -> None:
     console.print(report.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
     lines = console.export_text().splitlines()
     assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
-    for _, command in report.commands(study.settings):
+    for _, command in report.commands(study.settings, study.summary["given"]):
         assert command in [line.rstrip() for line in lines]
     text = "\n".join(lines)
     for part in ("0.860", "0.861", "0.859", "0.858", "2,000 examples", "0.844 to 0.875", "not comparable", "7 more"):
@@ -477,9 +478,14 @@ def test_commands_compose_to_the_same_study() -> None:
         "task.files.train=my file.csv",
         "task.columns.text=review",
         "search=wide",
+        "budget.max_trials=7",
+        "budget.validation_examples=300",
+        "~search.space.train.warmup",
+        "model.path=./my model",
+        "model.name=mine",
     )
     settings = settings_of(*overrides)
-    command = dict(report.commands(settings))["continue this study with twice the budget"]
+    command = dict(report.commands(settings, overrides))["continue this study with twice the budget"]
     grown = settings_of(*hydra_words(command))
     assert (grown.study, grown.task, grown.search, grown.model) == (
         settings.study,
@@ -487,10 +493,18 @@ def test_commands_compose_to_the_same_study() -> None:
         settings.search,
         settings.model,
     )
-    assert grown.budget.max_trials == 2 * settings.budget.max_trials
-    larger = settings_of(*hydra_words(report.commands(settings)[-1][1]))
-    assert larger.study == "mine-minilm-wide-standard"
-    assert larger.budget.name == "standard"
+    assert grown.budget.model_copy(update={"max_trials": 7}) == settings.budget.model_copy(
+        update={"max_hours": grown.budget.max_hours}
+    )
+    assert (grown.budget.max_trials, grown.budget.max_hours) == (14, 2 * (settings.budget.max_hours or 0))
+    assert command.count("budget.max_trials") == 1
+    larger = settings_of(*hydra_words(report.commands(settings, overrides)[-1][1]))
+    assert larger.study == "mine-mine-wide-standard"
+    others = [word for word in overrides if not word.startswith("budget.")]
+    assert larger.budget == settings_of(*others, "budget=standard").budget
+    for purpose in ("register the winner and make it the champion", "serve the champion on this machine"):
+        again = settings_of(*hydra_words(dict(report.commands(settings, overrides))[purpose]))
+        assert (again.study, again.task) == (settings.study, settings.task)
 
 
 def hydra_words(command: str) -> Iterator[str]:

@@ -77,13 +77,13 @@ def home() -> Path:
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.sweep import run_sweep
 
-    run_sweep(checked, home, args.force)
+    run_sweep(checked, home, args.force, args.given)
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.sweep import run_train
 
-    run_train(checked, home, args.force)
+    run_train(checked, home, args.force, args.given)
 
 
 def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -201,6 +201,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if args.verb == "reproduce":
         args.run = next((word for word in words if word.isalnum()), None)
         words = [word for word in words if word != args.run]
+    args.given = [*words, *([f"--config-dir={args.config_dir}"] if args.config_dir else [])]
     return args, words
 
 

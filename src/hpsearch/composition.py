@@ -41,6 +41,12 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
     )
 
 
+def default_choices() -> dict[str, str]:
+    """What is chosen for each group where nothing is said."""
+    written = OmegaConf.load(shipped_conf() / "config.yaml").defaults
+    return {str(group): choice for entry in written if isinstance(entry, DictConfig) for group, choice in entry.items()}
+
+
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """The configuration that the overrides make of the shipped one and of the user's folder.
 

@@ -16,7 +16,7 @@ from hpsearch.settings import Settings, digest
 
 IDENTITY = "identity.json"  # file of a study
 # Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
-FORMAT = 2
+FORMAT = 3
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("checkpoints", "classification", "data", "dimensions", "encoders", "errors", "examples", "hardware"),

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch import formats, plots
+from hpsearch.composition import default_choices
 from hpsearch.metrics import DIRECTIONS
 from hpsearch.records import Status, TrialRecord, write_durably
 from hpsearch.settings import Settings
@@ -28,11 +29,7 @@ from hpsearch.tasks import KINDS
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-OWN_FILES = {  # task kind: the choice of TASK that reads the user's files
-    "text_classification": "csv",
-    "multilabel_classification": "multilabel",
-    "question_answering": "qa_files",
-}
+CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
 LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
 TABLE_ROWS = 5  # of the console's table
@@ -86,8 +83,8 @@ def write(
         splits=SPLITS,
         split_facts=list(_split_facts(summary["data"])),
         facts=list(_facts(summary["data"])),
-        next_steps=commands(settings),
-        again=make(_verb(settings), settings),
+        next_steps=commands(settings, summary["given"]),
+        again=make(_verb(settings), settings, summary["given"]),
         settings=_settings_text(settings),
     )
     path = folder / "report.html"
@@ -190,60 +187,61 @@ def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], setting
         Text(f"report  {folder / 'report.html'}"),
         Text(f"state   {folder}"),
         Text(),
-        *(Text.assemble((f"# {purpose}\n", "dim"), command) for purpose, command in commands(settings)),
+        *(
+            Text.assemble((f"# {purpose}\n", "dim"), command)
+            for purpose, command in commands(settings, summary["given"])
+        ),
     )
 
 
-def commands(settings: Settings) -> list[tuple[str, str]]:
-    """What to do next: (purpose, command)."""
+def commands(settings: Settings, given: Sequence[str]) -> list[tuple[str, str]]:
+    """What to do next: (purpose, command). `given` are the settings and options of the command that made the study."""
     budget = settings.budget
     steps = [
         ("see every run in the MLflow UI", "make ui"),
-        ("register the winner and make it the champion", make("promote", settings)),
-        ("serve the champion on this machine", make("serve", settings)),
+        ("register the winner and make it the champion", make("promote", settings, given)),
+        ("serve the champion on this machine", make("serve", settings, given)),
     ]
     if _verb(settings) == "train":
         return steps
     more = [f"budget.max_trials={2 * budget.max_trials}"]
     more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
-    steps.append(("continue this study with twice the budget", make("sweep", settings, *more)))
+    steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
     if larger := LARGER_BUDGET.get(budget.name):
         # It trains on more examples, and such trials can't be compared with these: a study of its own.
         grown = {"study": f"{settings.study}-{larger}", "budget": budget.model_copy(update={"name": larger})}
-        steps.append(("search on more data, as a study of its own", make("sweep", settings.model_copy(update=grown))))
+        others = [word for word in given if not _key(word).startswith("budget.")]
+        command = make("sweep", settings.model_copy(update=grown), others)
+        steps.append(("search on more data, as a study of its own", command))
     return steps
 
 
-def make(verb: str, settings: Settings, *overrides: str) -> str:
-    """The make command that hands these choices to `verb`; single overrides of the first call are not in the settings.
+def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
+    """The make command that hands what was given, changed by `overrides`, to `verb`.
 
-    The first call's choices are given whole, defaults too: the command then holds when a default changes.
+    Choices are given whole, defaults too: the command then holds when a default changes.
     """
-    task, search, arguments = settings.task, settings.search.name, list(overrides)
-    words = [f"TASK={task.name}"]
-    if task.source == "files" and task.files is not None:
-        files = {"train": task.files.train, "validation": task.files.validation, "test": task.files.test}
-        given = {f"task.files.{split}": path for split, path in files.items() if path}
-        if task.hub is None:
-            columns = {f"task.columns.{role}": column for role, column in task.columns.items() if role != column}
-            given, words = {"task.name": task.name} | given | columns, [f"TASK={OWN_FILES[task.kind]}"]
-        else:
-            given = {"task.source": "files"} | given
-        arguments = [f"{key}={text}" for key, text in given.items()] + arguments
-    elif task.source == "hub":
-        arguments.insert(0, "task.source=hub")
+    chosen = default_choices() | {_key(word): word.partition("=")[2] for word in given}
+    words = [f"TASK={chosen['task']}"]
     if verb in ("sweep", "train", "promote"):
-        words.append(f"MODEL={settings.model.name}")
+        words.append(f"MODEL={chosen['model']}")
     if verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
-        words.append(f"SEARCH={search}")
+        words.append(f"SEARCH={chosen['search']}")
     # The default is that of conf/config.yaml; `train` names its study itself.
-    if verb in ("sweep", "promote") and settings.study != f"{task.name}-{settings.model.name}-{search}":
+    default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
+    if verb in ("sweep", "promote") and settings.study != default:
         words.append(f"STUDY={settings.study}")
     if verb in ("sweep", "train"):
         words.append(f"BUDGET={settings.budget.name}")
-    if arguments:
+    replaced = {*CHOICES, *map(_key, overrides)}
+    if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
         words.append(f"ARGS={shlex.quote(shlex.join(arguments))}")
     return " ".join(["make", verb, *words])
+
+
+def _key(word: str) -> str:
+    """The setting that an override is of."""
+    return word.lstrip("+~").partition("=")[0]
 
 
 def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:

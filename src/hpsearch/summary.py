@@ -10,6 +10,7 @@ from typing import Any
 from hpsearch import metrics
 from hpsearch.confirmation import Confirmation, Standing
 from hpsearch.data import Corpus
+from hpsearch.errors import redact
 from hpsearch.identity import FORMAT, comparable
 from hpsearch.lineage import lineage
 from hpsearch.racing import REFERENCE
@@ -37,6 +38,7 @@ def summarise(
     corpus: Corpus,
     found: Found,
     test: dict[str, Any],
+    given: Sequence[str],
     seconds: dict[str, float],
     experiment: str | None,
     parent: str,
@@ -49,6 +51,7 @@ def summarise(
         corpus: what was searched on.
         found: what came of both.
         test: the study's reading, as `test.json` keeps it.
+        given: settings and options of the command.
         seconds: of each phase.
         experiment: id of the MLflow experiment.
         parent: id of the study's MLflow run.
@@ -60,6 +63,7 @@ def summarise(
     return {
         "format": FORMAT,
         "study": settings.study,
+        "given": [redact(word) for word in given],
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": settings.task.name,
         "model": settings.model.name,

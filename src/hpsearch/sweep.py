@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +45,30 @@ from hpsearch.tracking import Tracking
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
 
-def run_sweep(settings: Settings, home: Path, force: bool = False) -> Summary:
+def run_sweep(settings: Settings, home: Path, force: bool = False, given: Sequence[str] = ()) -> Summary:
     """Search, or go on searching, until the budget is spent; score the best on test; report.
 
     Args:
         settings: what to search.
         home: the state folder.
         force: go on with a study although code or libraries have changed.
+        given: settings and options that say so on the command line; the next commands that are proposed repeat them.
 
     Raises:
         HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
     """
     started = time.monotonic()
-    return _sweep(settings, *check(settings), home, started, force)
+    return _sweep(settings, *check(settings), home, started, force, given)
 
 
 def _sweep(
-    settings: Settings, corpus: data.Corpus, chosen: Hardware, home: Path, started: float, force: bool
+    settings: Settings,
+    corpus: data.Corpus,
+    chosen: Hardware,
+    home: Path,
+    started: float,
+    force: bool,
+    given: Sequence[str],
 ) -> Summary:
     folder = home / "studies" / settings.study
     if read_summary(folder) is None:  # a finished study needs no more
@@ -83,13 +90,13 @@ def _sweep(
                     f"trials; a larger budget (budget.max_trials=<total>) continues it"
                 )
             else:
-                summary = _run(search, corpus, home, console, started, tracking, forced)
+                summary = _run(search, corpus, home, console, started, tracking, forced, given)
             trials = list(search.trials.values())
             console.print(report.final_table(summary, trials, settings, folder), soft_wrap=True)
             return summary
 
 
-def run_train(settings: Settings, home: Path, force: bool = False) -> Summary:
+def run_train(settings: Settings, home: Path, force: bool = False, given: Sequence[str] = ()) -> Summary:
     """One fine-tune with the settings as they are: a study of one trial without rungs, named by settings and data."""
     started = time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
@@ -99,7 +106,7 @@ def run_train(settings: Settings, home: Path, force: bool = False) -> Summary:
     corpus, chosen = check(fixed)
     name = digest([comparable(fixed), corpus.facts["digests"]])[:8]
     study = f"{settings.task.name}-{settings.model.name}-train-{name}"
-    return _sweep(fixed.model_copy(update={"study": study}), corpus, chosen, home, started, force)
+    return _sweep(fixed.model_copy(update={"study": study}), corpus, chosen, home, started, force, given)
 
 
 def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
@@ -175,6 +182,7 @@ def _run(
     started: float,
     tracking: Tracking,
     forced: list[str],
+    given: Sequence[str],
 ) -> Summary:
     settings, crew, metric = search.settings, search.crew, search.settings.task.metric
     study_id = identity.read_id(crew.folder)
@@ -220,7 +228,8 @@ def _run(
             raise
         delivery.close(LAST_SECONDS)
         (crew.folder / PUBLISHED).unlink(missing_ok=True)
-        summary = summarise(search, confirmation, corpus, found, test, clock.seconds, tracking.experiment_id, parent)
+        experiment = tracking.experiment_id
+        summary = summarise(search, confirmation, corpus, found, test, given, clock.seconds, experiment, parent)
         publish(search, confirmation, corpus, found, summary, test, tracking)
         clock.lap("report")
     return summary
