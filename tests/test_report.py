@@ -502,9 +502,10 @@ def test_commands_compose_to_the_same_study() -> None:
     assert larger.study == "mine-mine-wide-standard"
     others = [word for word in overrides if not word.startswith("budget.")]
     assert larger.budget == settings_of(*others, "budget=standard").budget
-    for purpose in ("register the winner and make it the champion", "serve the champion on this machine"):
-        again = settings_of(*hydra_words(dict(report.commands(settings, overrides))[purpose]))
-        assert (again.study, again.task) == (settings.study, settings.task)
+    said = dict(report.commands(settings, overrides))
+    promoted = settings_of(*hydra_words(said["register the winner and make it the champion"]))
+    assert (promoted.study, promoted.task) == (settings.study, settings.task)
+    assert settings_of(*hydra_words(said["serve the champion on this machine"])).task == settings.task
 
 
 def hydra_words(command: str) -> Iterator[str]:

@@ -221,11 +221,14 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
 
     Choices are given whole, defaults too: the command then holds when a default changes.
     """
-    chosen = default_choices() | {_key(word): word.partition("=")[2] for word in given}
+    if verb == "serve":  # which knows of no model and no search
+        given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
+    own = {_key(word): word.partition("=")[2] for word in given}
+    chosen = default_choices() | own
     words = [f"TASK={chosen['task']}"]
     if verb in ("sweep", "train", "promote"):
         words.append(f"MODEL={chosen['model']}")
-    if verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
+    if "search" in own or verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
         words.append(f"SEARCH={chosen['search']}")
     # The default is that of conf/config.yaml; `train` names its study itself.
     default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
