@@ -4,7 +4,7 @@ python run.py [--repeats 3] [--trials 3] [--train 400] [--length 512]; 30 to 40 
 and the batch size at two epochs: how many epochs are drawn would otherwise decide who takes how long. Each side's time
 is that of its command, from nothing to a model and its score on test reviews; Trainer's search leaves no model, so its
 winner is trained once more, as its users do. Ours goes without its confirmation, for which Trainer has no counterpart.
-Accuracy is then computed by one loop for both, on more reviews. A repeat that is there is not run again.
+Accuracy is then computed by one loop for both, on more reviews. A side of a repeat that is there is not run again.
 """
 
 import argparse
@@ -32,9 +32,11 @@ from hpsearch.settings import Settings
 from hpsearch.trial import MODEL
 
 HERE = Path(__file__).parent
+SIDES = ("trainer", "ours")
 SIZE = ("trials", "train", "length")  # of a repeat
 CONF = HERE.parents[1] / "conf"
 EPOCHS = 2
+RATES = (5e-5, 6e-4)
 VALIDATION, SCORED, COMPARED = 200, 500, 2000  # reviews; the last two of test: by each side, and for the table
 
 
@@ -50,6 +52,9 @@ def overrides(given: argparse.Namespace, seed: int, test: int) -> list[str]:
         "budget.confirmation.finalists=0",
         "~search.space.train.epochs",
         f"train.epochs={EPOCHS}",
+        f"search.space.train.learning_rate.low={RATES[0]}",
+        f"search.space.train.learning_rate.high={RATES[1]}",
+        "train.warmup=0.0",  # as Trainer has it
     ]
 
 
@@ -155,59 +160,59 @@ def timed(command: Sequence[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def repeat(given: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Both searches with one seed: seconds, and which test reviews each winner gets right."""
+def raced(side: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """A side's search: where, seconds, and which test reviews its winner gets right."""
     settings, compared = composed(given, seed, SCORED), composed(given, seed, COMPARED)
+    chosen = hardware.resolve(settings.hardware)
     with tempfile.TemporaryDirectory() as scratch:
-        their_home, home = Path(scratch) / "theirs", Path(scratch) / "ours"
-        environment = os.environ | {"HPSEARCH_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-        options = [f"--{name}={getattr(given, name)}" for name in SIZE]
-        their_seconds = timed(
-            [sys.executable, __file__, "--theirs", str(their_home), "--seed", str(seed), *options], environment
-        )
-        our_seconds = timed([sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)], environment)
-        study = home / "studies" / settings.study
-        summary = json.loads((study / "summary.json").read_text())
-        chosen = summary["hardware"]
+        home = Path(scratch)
+        environment = os.environ | {"HPSEARCH_HOME": scratch, "HF_HUB_OFFLINE": "1"}
+        if side == "trainer":
+            options = [f"--{name}={getattr(given, name)}" for name in SIZE]
+            command = [sys.executable, __file__, "--theirs", scratch, "--seed", str(seed), *options]
+        else:
+            command = [sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)]
+        seconds, model, steps = timed(command, environment), home / "model", 1.0
+        if side == "ours":
+            study = home / "studies" / settings.study
+            summary = json.loads((study / "summary.json").read_text())
+            model = study / summary["winner"]["folder"] / MODEL
+            steps = summary["steps"]["trained"] / summary["steps"]["all_to_the_end"]
         return {
-            "hardware": f"{chosen['name']}, {chosen['threads']} threads, {chosen['precision']}",
-            "steps": summary["steps"],
-            "seconds": {"trainer": their_seconds, "ours": our_seconds},
-            "hits": {
-                "trainer": right(their_home / "model", compared, home).astype(int).tolist(),
-                "ours": right(study / summary["winner"]["folder"] / MODEL, compared, home).astype(int).tolist(),
-            },
+            "hardware": f"{chosen.name}, {chosen.threads} threads, {chosen.precision}",
+            "seconds": seconds,
+            "steps": steps,
+            "hits": right(model, compared, home).astype(int).tolist(),
         }
 
 
-def size(given: argparse.Namespace) -> str:
-    return f"{given.trials}-trials-{given.train}-reviews-{given.length}-tokens"
+def path_of(side: str, given: argparse.Namespace, seed: int) -> Path:
+    return (
+        HERE / "repeats" / f"{given.trials}-trials-{given.train}-reviews-{given.length}-tokens-seed-{seed}-{side}.json"
+    )
 
 
 def main(given: argparse.Namespace) -> None:
     for seed in range(given.repeats):
-        path = HERE / "repeats" / f"{size(given)}-seed-{seed}.json"
-        if path.exists():
-            continue  # repeats take long: they may be run on several days
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(repeat(given, seed)))
-        write(given)
+        for side in SIDES:
+            path = path_of(side, given, seed)
+            if not path.exists():  # repeats take long: they may be run on several days
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(json.dumps(raced(side, given, seed)))
+        write(given, seed + 1)
 
 
-def write(given: argparse.Namespace) -> None:
-    found = {}
-    for path in sorted((HERE / "repeats").glob(f"{size(given)}-seed-*.json")):
-        found[path.stem.rpartition("-")[2]] = json.loads(path.read_text())
-    times = [one["seconds"]["trainer"] / one["seconds"]["ours"] for one in found.values()]
-    hits = {side: np.array([one["hits"][side] for one in found.values()]) for side in ("trainer", "ours")}
-    gained = (hits["ours"] - hits["trainer"]).mean(0)  # of each review: all repeats share them
-    resampled = np.random.default_rng(0).choice(gained, (10_000, len(gained))).mean(1)
+def write(given: argparse.Namespace, repeats: int) -> None:
+    found = {side: [json.loads(path_of(side, given, seed).read_text()) for seed in range(repeats)] for side in SIDES}
+    pairs = list(zip(found["trainer"], found["ours"], strict=True))
+    times = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs]
+    gained = np.mean([np.subtract(ours["hits"], theirs["hits"]) for theirs, ours in pairs], axis=0)  # of each review
+    resampled = np.random.default_rng(0).choice(gained, (10_000, len(gained))).mean(1)  # all repeats share them
     low, high = np.percentile(resampled, [2.5, 97.5])
     lines = [
-        f"| {seed} | {one['hardware']} | {one['seconds']['trainer']:.0f} | {one['seconds']['ours']:.0f} | {ratio:.1f} "
-        f"| {one['steps']['trained'] / one['steps']['all_to_the_end']:.0%} "
-        f"| {np.mean(one['hits']['trainer']):.3f} | {np.mean(one['hits']['ours']):.3f} |"
-        for (seed, one), ratio in zip(found.items(), times, strict=True)
+        f"| {seed} | {ours['hardware']} | {theirs['seconds']:.0f} | {ours['seconds']:.0f} | {ratio:.1f} "
+        f"| {ours['steps']:.0%} | {np.mean(theirs['hits']):.3f} | {np.mean(ours['hits']):.3f} |"
+        for seed, ((theirs, ours), ratio) in enumerate(zip(pairs, times, strict=True))
     ]
     (HERE / "table.md").write_text(
         f"{given.trials} trials, {given.train} training, {VALIDATION} validation and {SCORED:,} test reviews of "
@@ -216,7 +221,8 @@ def write(given: argparse.Namespace) -> None:
         "| its winner, test accuracy | ours |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(lines)
         + f"\n\nMedian: {np.median(times):.1f} times as fast. Accuracy, ours minus theirs, pooled over "
-        f"{hits['ours'].size:,} pairs: {gained.mean():+.4f} (95 % interval over reviews {low:+.4f} to {high:+.4f}).\n"
+        f"{len(gained) * repeats:,} pairs: {gained.mean():+.4f} (95 % interval over reviews {low:+.4f} to "
+        f"{high:+.4f}).\n"
     )
 
 
