@@ -636,7 +636,7 @@ def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model
         ("in.jsonl", b'{"text": "good"}\n{"text": \n', r"in\.jsonl, line 2: is not JSON"),
         ("in.jsonl", b'["good"]\n', r"line 1: is not an object"),
         ("in.jsonl", b'{"text": "good"}\n{"review": "good"}\n', r"there is no column text; it has review"),
-        ("in.jsonl", b'{"text": null}\n', r"None in column text is not a text"),
+        ("in.jsonl", b'{"text": "good"}\n{"text": null}\n', r"in\.jsonl, row 2: None in column text is not a text"),
         ("in.parquet", b"no parquet", r"can't be read as parquet"),
         ("in.xlsx", b"", r"its name must end in one of \.csv, \.tsv, \.jsonl, \.parquet"),
     ],

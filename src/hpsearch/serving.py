@@ -202,8 +202,7 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
             model, added = _load(model_uri), PRODUCTS[kind].added
             with write(beside, source, found, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
-                    where = f"{source}, rows {rows_read + 1} to {rows_read + len(chunk)}"
-                    write_rows(_predicted(chunk, model, where, columns, added))
+                    write_rows(_predicted(chunk, model, source, rows_read + 1, columns, added))
                     rows_read += len(chunk)
         os.replace(beside, destination)
     except FileNotFoundError as error:
@@ -259,18 +258,20 @@ def _load(model_uri: str) -> Any:
         raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
 
-def _check_columns(source: Path | str, columns: Mapping[str, str], found: Iterable[str]) -> None:
+def _check_columns(where: Path | str, columns: Mapping[str, str], found: Iterable[str]) -> None:
     for role, column in columns.items():
         if column not in found:
             raise RequestError(
-                f"{source}: there is no column {column}; it has {', '.join(found)}; name it with task.columns.{role}"
+                f"{where}: there is no column {column}; it has {', '.join(found)}; name it with task.columns.{role}"
             )
 
 
 def _predicted(
-    chunk: list[Row], model: Any, where: str, columns: Mapping[str, str], added: dict[str, Any]
+    chunk: list[Row], model: Any, source: Path, first: int, columns: Mapping[str, str], added: dict[str, Any]
 ) -> list[Row]:
-    for row in chunk:
+    """Rows of the file, of which `first` is the first here, counted from 1, with what the model says of them."""
+    for number, row in enumerate(chunk, first):
+        where = f"{source}, row {number}"
         _check_columns(where, columns, row)
         for column in columns.values():
             if not isinstance(row[column], str):
@@ -280,6 +281,7 @@ def _predicted(
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
         values = {name: predicted[name].tolist() for name in added}
     except (MlflowException, KeyError) as error:
+        where = f"{source}, rows {first} to {first + len(chunk) - 1}"
         raise RequestError(f"{where}: the model can't predict these rows: {error}") from None
     names = _added(chunk[0], added)
     return [
