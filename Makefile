@@ -81,6 +81,9 @@ check: $(DEV)  ## lint, format, types, and docs that agree with the settings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# Each experiment by itself: all call their script run.py.
+	@for folder in $(sort $(dir $(wildcard experiments/*/*.py))); do \
+	    $(BIN)/mypy $$folder*.py > .mypy_cache/said || { cat .mypy_cache/said; exit 1; }; done
 	$(BIN)/python docs/generate.py --check
 
 help:  ## print this

@@ -53,8 +53,8 @@ def passes_by_f1(rng: np.random.Generator, repeats: int, n: int, differ: float) 
     truths, *models = zip(*cells, strict=True)
     of_cells = [KIND.tallies(truths, said, LABELS) for said in models]
     for counts in rng.multinomial(n, chances, size=repeats):
-        champion, challenger = (np.repeat(one, counts, axis=0) for one in of_cells)
-        passed += paired.compare(champion, challenger, KIND.of_sums, "f1").p <= ALPHA
+        before, after = (np.repeat(one, counts, axis=0) for one in of_cells)
+        passed += paired.compare(before, after, KIND.of_sums, "f1").p <= ALPHA
     return passed / repeats
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 VALIDATION = 1900  # reviews: nearly all there are
@@ -54,7 +55,7 @@ def main(variants: list[str], seeds: list[int]) -> None:
 
 
 def write() -> None:
-    found: dict[str, list[dict[str, object]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((HERE / "measured").glob("*.json")):
         found.setdefault(path.stem.rpartition("-")[0], []).append(json.loads(path.read_text()))
     lines, machines = [], set()

@@ -37,7 +37,7 @@ def now() -> float:
     return time.perf_counter()
 
 
-class Stopwatch(TrainerCallback):
+class Stopwatch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Times the steps after the first ones, and stops after `steps`."""
 
     def __init__(self, steps: int) -> None:
@@ -56,7 +56,8 @@ class Counter:
     """A collator that counts what is timed: the loader makes a batch when the step before has begun, or later."""
 
     def __init__(self, collator: Any) -> None:
-        self.collator, self.batches = collator, []
+        self.collator = collator
+        self.batches: list[Any] = []
 
     def __call__(self, items: Any) -> Any:
         batch = self.collator(items)
@@ -67,7 +68,7 @@ class Counter:
         return batch
 
 
-class Rows(torch.utils.data.Dataset):
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokens as Hugging Face's collators take them."""
 
     def __init__(self, tokens: Any, questions: bool, count: int) -> None:

@@ -14,7 +14,6 @@ from measure import Rows, composed, of_trainer, plain_model
 from numpy.typing import NDArray
 
 from hpsearch import data, hardware, models, training
-from hpsearch.section import replace
 from hpsearch.tasks import KINDS
 from hpsearch.trial import Warm
 
@@ -23,10 +22,12 @@ HERE = Path(__file__).parent
 
 def predictions(side: str, seed: int, given: argparse.Namespace, scratch: Path) -> NDArray[np.bool_]:
     """Which test reviews the model of one side and seed gets right."""
-    settings = composed("train-256", side).model_copy(update={"seed": seed})
-    budget = replace(settings.budget, {"train_examples": given.train, "test_examples": given.test})
-    train = replace(settings.train, {"epochs": given.epochs})
-    settings = settings.model_copy(update={"budget": budget, "train": train})
+    sizes = [
+        f"budget.train_examples={given.train}",
+        f"budget.test_examples={given.test}",
+        f"train.epochs={given.epochs}",
+    ]
+    settings = composed("train-256", side, [*sizes, f"seed={seed}", "train.warmup=0.0"])  # Trainer has no warm-up
     kind, chosen = KINDS[settings.task.kind], hardware.resolve(settings.hardware)
     hardware.apply(chosen)
     ref, warm = data.prepare(data.read(settings), settings, scratch), Warm(chosen)
@@ -46,7 +47,8 @@ def predictions(side: str, seed: int, given: argparse.Namespace, scratch: Path) 
 
 
 def main(given: argparse.Namespace) -> None:
-    lines, hits = [], {"trainer": [], "ours": []}
+    hits: dict[str, list[NDArray[np.bool_]]] = {"trainer": [], "ours": []}
+    lines = []
     for seed in range(given.seeds):
         for side, found in hits.items():
             with tempfile.TemporaryDirectory() as scratch:

@@ -81,7 +81,7 @@ def row(title: str, side: str, runs: list[dict[str, float]], times: str, limit: 
         return operations / one["seconds"] / 1e9 / limit
 
     def median(of: Any) -> float:
-        return statistics.median(of(one) for one in runs)
+        return float(statistics.median(of(one) for one in runs))
 
     padding = "" if forward_only else f"{median(lambda one: 1 - one['tokens'] / one['padded']):.0%}"
     examples, tokens = (median(lambda one, name=name: one[name] / one["seconds"]) for name in ("examples", "tokens"))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from hpsearch import data, hardware, loading, models
-from hpsearch.dimensions import Choice
+from hpsearch.dimensions import Choice, Interval
 from hpsearch.settings import Settings
 from hpsearch.trial import MODEL
 
@@ -63,7 +63,7 @@ def composed(given: argparse.Namespace, seed: int, test: int) -> Settings:
         return loading.load(compose("config", overrides=overrides(given, seed, test)))
 
 
-class Rows(torch.utils.data.Dataset):
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Reviews as Hugging Face's collator takes them."""
 
     def __init__(self, settings: Settings, home: Path, split: str) -> None:
@@ -82,20 +82,14 @@ def theirs(settings: Settings, home: Path) -> None:
     """Search as the documentation of transformers has it, then train the winner; leaves `home/model`."""
     train, validation = Rows(settings, home, "train"), Rows(settings, home, "validation")
     tokenizer = models.load_tokenizer(settings.model)
-    space = settings.search.space
-    rate = space["train.learning_rate"]
-
-    def choices(path: str) -> list[Any]:
-        dimension = space[path]
-        assert isinstance(dimension, Choice)
-        return list(dimension.choices)
+    rate, size = settings.search.space["train.learning_rate"], settings.search.space["train.batch_size"]
+    assert isinstance(rate, Interval)
+    assert isinstance(size, Choice)
 
     def draw(trial: Any) -> dict[str, Any]:
         return {
             "learning_rate": trial.suggest_float("learning_rate", rate.low, rate.high, log=True),
-            "per_device_train_batch_size": trial.suggest_categorical(
-                "per_device_train_batch_size", choices("train.batch_size")
-            ),
+            "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", list(size.choices)),
         }
 
     def accuracy(prediction: Any) -> dict[str, float]:
@@ -206,8 +200,12 @@ def write(given: argparse.Namespace, repeats: int) -> None:
     found = {side: [json.loads(path_of(side, given, seed).read_text()) for seed in range(repeats)] for side in SIDES}
     pairs = list(zip(found["trainer"], found["ours"], strict=True))
     times = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs]
-    gained = np.mean([np.subtract(ours["hits"], theirs["hits"]) for theirs, ours in pairs], axis=0)  # of each review
-    resampled = np.random.default_rng(0).choice(gained, (10_000, len(gained))).mean(1)  # all repeats share them
+    gained = np.mean(
+        [np.subtract(ours["hits"], theirs["hits"]) for theirs, ours in pairs], axis=0
+    )  # of each review, which all share
+    values, counts = np.unique(gained, return_counts=True)  # few, so resamples of reviews are cheap
+    drawn = np.random.default_rng(0).multinomial(len(gained), counts / len(gained), 200_000)
+    resampled = drawn @ values / len(gained)
     low, high = np.percentile(resampled, [2.5, 97.5])
     lines = [
         f"| {seed} | {ours['hardware']} | {theirs['seconds']:.0f} | {ours['seconds']:.0f} | {ratio:.1f} "

@@ -285,8 +285,8 @@ def _squad(text: str, name: str, wanted: Wanted) -> Rows:
 
 
 def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
-    import pyarrow  # type: ignore[import-untyped]  # costs 0.2 s, and only this format needs it
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow  # costs 0.2 s, and only this format needs it
+    import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from hpsearch.inference import Inference

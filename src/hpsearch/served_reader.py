@@ -7,7 +7,7 @@ only what `serving.CODE` sends along.
 from typing import Any
 
 import mlflow
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from hpsearch.inference import Inference
