@@ -19,7 +19,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hpsearch import report
+from hpsearch import next_steps, report
 from hpsearch.identity import FORMAT
 from hpsearch.loading import load
 from hpsearch.metrics import wilson
@@ -464,7 +464,7 @@ def test_console_table_keeps_paths_and_commands_whole() -> None:
     console.print(report.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
     lines = console.export_text().splitlines()
     assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
-    for _, command in report.commands(study.settings, study.summary["given"]):
+    for _, command in next_steps.commands(study.settings, study.summary["given"]):
         assert command in [line.rstrip() for line in lines]
     text = "\n".join(lines)
     for part in ("0.860", "0.861", "0.859", "0.858", "2,000 examples", "0.844 to 0.875", "not comparable", "7 more"):
@@ -485,7 +485,7 @@ def test_commands_compose_to_the_same_study() -> None:
         "model.name=mine",
     )
     settings = settings_of(*overrides)
-    command = dict(report.commands(settings, overrides))["continue this study with twice the budget"]
+    command = dict(next_steps.commands(settings, overrides))["continue this study with twice the budget"]
     grown = settings_of(*hydra_words(command))
     assert (grown.study, grown.task, grown.search, grown.model) == (
         settings.study,
@@ -498,11 +498,11 @@ def test_commands_compose_to_the_same_study() -> None:
     )
     assert (grown.budget.max_trials, grown.budget.max_hours) == (14, 2 * (settings.budget.max_hours or 0))
     assert command.count("budget.max_trials") == 1
-    larger = settings_of(*hydra_words(report.commands(settings, overrides)[-1][1]))
+    larger = settings_of(*hydra_words(next_steps.commands(settings, overrides)[-1][1]))
     assert larger.study == "mine-mine-wide-standard"
     others = [word for word in overrides if not word.startswith("budget.")]
     assert larger.budget == settings_of(*others, "budget=standard").budget
-    said = dict(report.commands(settings, overrides))
+    said = dict(next_steps.commands(settings, overrides))
     promoted = settings_of(*hydra_words(said["register the winner and make it the champion"]))
     assert (promoted.study, promoted.task) == (settings.study, settings.task)
     assert settings_of(*hydra_words(said["serve the champion on this machine"])).task == settings.task

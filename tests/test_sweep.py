@@ -203,6 +203,15 @@ def test_curves_have_each_point_once(swept: Swept) -> None:
         assert steps == [step for step, values in points if "train_loss" in values]
 
 
+def test_the_study_s_run_says_what_came_of_it(swept: Swept) -> None:
+    said = swept.client().get_run(swept.summary["mlflow"]["run_id"]).data.tags["mlflow.note.content"]
+    test = swept.summary["test"]
+    assert said.startswith(
+        f"tiny reaches accuracy {test['value']:.3f} on {test['n']} test examples of toy (95 % interval"
+    )
+    assert said.endswith("not confirmed with fresh seeds (budget.confirmation.finalists=0).")
+
+
 def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
     client = swept.client()
     run = client.get_run(swept.summary["winner"]["run_id"])

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch import formats, plots
-from hpsearch.composition import default_choices
+from hpsearch import formats, next_steps, plots
 from hpsearch.metrics import DIRECTIONS
 from hpsearch.records import Status, TrialRecord, write_durably
 from hpsearch.settings import Settings
@@ -29,8 +27,6 @@ from hpsearch.tasks import KINDS
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
-LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
 TABLE_ROWS = 5  # of the console's table
 OPTUNA_PLOTS = {
@@ -83,13 +79,23 @@ def write(
         splits=SPLITS,
         split_facts=list(_split_facts(summary["data"])),
         facts=list(_facts(summary["data"])),
-        next_steps=commands(settings, summary["given"]),
-        again=make(_verb(settings), settings, summary["given"]),
+        next_steps=next_steps.commands(settings, summary["given"]),
+        again=next_steps.again(settings, summary["given"]),
         settings=_settings_text(settings),
     )
     path = folder / "report.html"
     write_durably(path, page)
     return path
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The winner's score on test, a sentence."""
+    test = summary["test"]
+    value, low, high = (formats.score(test[name]) for name in ("value", "low", "high"))
+    return (
+        f"{summary['model']} reaches {summary['metric']} {value} on {test['n']:,} test examples of {summary['task']} "
+        f"(95 % interval {low} to {high})."
+    )
 
 
 def findings(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -189,62 +195,9 @@ def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], setting
         Text(),
         *(
             Text.assemble((f"# {purpose}\n", "dim"), command)
-            for purpose, command in commands(settings, summary["given"])
+            for purpose, command in next_steps.commands(settings, summary["given"])
         ),
     )
-
-
-def commands(settings: Settings, given: Sequence[str]) -> list[tuple[str, str]]:
-    """What to do next: (purpose, command). `given` are the settings and options of the command that made the study."""
-    budget = settings.budget
-    steps = [
-        ("see every run in the MLflow UI", "make ui"),
-        ("register the winner and make it the champion", make("promote", settings, given)),
-        ("serve the champion on this machine", make("serve", settings, given)),
-    ]
-    if _verb(settings) == "train":
-        return steps
-    more = [f"budget.max_trials={2 * budget.max_trials}"]
-    more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
-    steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
-    if larger := LARGER_BUDGET.get(budget.name):
-        # It trains on more examples, and such trials can't be compared with these: a study of its own.
-        grown = {"study": f"{settings.study}-{larger}", "budget": budget.model_copy(update={"name": larger})}
-        others = [word for word in given if not _key(word).startswith("budget.")]
-        command = make("sweep", settings.model_copy(update=grown), others)
-        steps.append(("search on more data, as a study of its own", command))
-    return steps
-
-
-def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
-    """The make command that hands what was given, changed by `overrides`, to `verb`.
-
-    Choices are given whole, defaults too: the command then holds when a default changes.
-    """
-    if verb == "serve":  # which knows of no model and no search
-        given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
-    own = {_key(word): word.partition("=")[2] for word in given}
-    chosen = default_choices() | own
-    words = [f"TASK={chosen['task']}"]
-    if verb in ("sweep", "train", "promote"):
-        words.append(f"MODEL={chosen['model']}")
-    if "search" in own or verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
-        words.append(f"SEARCH={chosen['search']}")
-    # The default is that of conf/config.yaml; `train` names its study itself.
-    default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
-    if verb in ("sweep", "promote") and settings.study != default:
-        words.append(f"STUDY={settings.study}")
-    if verb in ("sweep", "train"):
-        words.append(f"BUDGET={settings.budget.name}")
-    replaced = {*CHOICES, *map(_key, overrides)}
-    if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
-        words.append(f"ARGS={shlex.quote(shlex.join(arguments))}")
-    return " ".join(["make", verb, *words])
-
-
-def _key(word: str) -> str:
-    """The setting that an override is of."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
@@ -349,11 +302,6 @@ def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Tabl
     yield from map(Text, findings(summary))
     if note:
         yield Text(note, style="yellow")
-
-
-def _verb(settings: Settings) -> str:
-    """The command that made the study: a fine-tune without a search is `train`'s."""
-    return "sweep" if settings.search.space else "train"
 
 
 def _phases(seconds: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -72,7 +72,8 @@ def publish(
     tracking.log_winner(found.winner, folder / found.folder / MODEL, winner, search.ref, examples, card)
     for run_id, tables in _answers(confirmation, found, test).items():
         tracking.log_answers(run_id, tables)
-    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder)
+    said = "\n\n".join([report.headline(summary), *report.findings(summary)])
+    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder, said)
     if confirmation is not None:
         search.drop_models()
     write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))

@@ -284,8 +284,8 @@ class Tracking:
         return total
 
     @answered
-    def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, status: str = "FINISHED") -> None:
-        """Log the summary's figures, the leaderboard and the files of the study's folder, and end the parent run."""
+    def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, said: str = "") -> None:
+        """Log figures, leaderboard, `said` as description, and files of the study's folder; end the parent run."""
         records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
         self._final(run_id, dict(figures(summary)), len(records))
         self.client.log_dict(run_id, leaderboard(records), "leaderboard.json")
@@ -293,14 +293,15 @@ class Tracking:
         trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
         self.client.log_dict(run_id, {"trials": trials}, TRIALS)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
-        tags |= {TEST_DIGEST: summary["test"]["split_digest"], READINGS: str(summary["test"]["readings"])}
+        test = summary["test"]
+        tags |= {"mlflow.note.content": said, TEST_DIGEST: test["split_digest"], READINGS: str(test["readings"])}
         self._set_tags(run_id, tags)
         for name in ("report.html", SUMMARY):
             if (folder / name).exists():
                 self.client.log_artifact(run_id, str(folder / name))
         if (folder / "plots").is_dir():
             self.client.log_artifacts(run_id, str(folder / "plots"), "plots")
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, "FINISHED")
 
     @answered
     def kept(self, study: str) -> tuple[str, dict[str, Any], list[tuple[TrialRecord, Points]]] | None:

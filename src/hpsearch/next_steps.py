@@ -1,0 +1,73 @@
+"""The commands that a finished study proposes: those that made it, changed."""
+
+import shlex
+from collections.abc import Sequence
+
+from hpsearch.composition import default_choices
+from hpsearch.settings import Settings
+
+CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
+LARGER_BUDGET = {"quick": "standard", "standard": "full"}
+
+
+def commands(settings: Settings, given: Sequence[str]) -> list[tuple[str, str]]:
+    """What to do next: (purpose, command). `given` are the settings and options of the command that made the study."""
+    budget = settings.budget
+    steps = [
+        ("see every run in the MLflow UI", "make ui"),
+        ("register the winner and make it the champion", make("promote", settings, given)),
+        ("serve the champion on this machine", make("serve", settings, given)),
+    ]
+    if _verb(settings) == "train":
+        return steps
+    more = [f"budget.max_trials={2 * budget.max_trials}"]
+    more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
+    steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
+    if larger := LARGER_BUDGET.get(budget.name):
+        # It trains on more examples, and such trials can't be compared with these: a study of its own.
+        grown = {"study": f"{settings.study}-{larger}", "budget": budget.model_copy(update={"name": larger})}
+        others = [word for word in given if not _key(word).startswith("budget.")]
+        command = make("sweep", settings.model_copy(update=grown), others)
+        steps.append(("search on more data, as a study of its own", command))
+    return steps
+
+
+def again(settings: Settings, given: Sequence[str]) -> str:
+    """The command that made the study, its choices written out."""
+    return make(_verb(settings), settings, given)
+
+
+def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
+    """The make command that hands what was given, changed by `overrides`, to `verb`.
+
+    Choices are given whole, defaults too: the command then holds when a default changes.
+    """
+    if verb == "serve":  # which knows of no model and no search
+        given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
+    own = {_key(word): word.partition("=")[2] for word in given}
+    chosen = default_choices() | own
+    words = [f"TASK={chosen['task']}"]
+    if verb in ("sweep", "train", "promote"):
+        words.append(f"MODEL={chosen['model']}")
+    if "search" in own or verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
+        words.append(f"SEARCH={chosen['search']}")
+    # The default is that of conf/config.yaml; `train` names its study itself.
+    default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
+    if verb in ("sweep", "promote") and settings.study != default:
+        words.append(f"STUDY={settings.study}")
+    if verb in ("sweep", "train"):
+        words.append(f"BUDGET={settings.budget.name}")
+    replaced = {*CHOICES, *map(_key, overrides)}
+    if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
+        words.append(f"ARGS={shlex.quote(shlex.join(arguments))}")
+    return " ".join(["make", verb, *words])
+
+
+def _key(word: str) -> str:
+    """The setting that an override is of."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _verb(settings: Settings) -> str:
+    """The command that made the study: a fine-tune without a search is `train`'s."""
+    return "sweep" if settings.search.space else "train"
