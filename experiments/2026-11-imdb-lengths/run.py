@@ -21,6 +21,7 @@ def trained(variant: str, seed: int) -> dict[str, object]:
     """Validation accuracy of the reference recipe but for its epochs, seconds of training, machine."""
     truncation, length, reviews, epochs = variant.split("-")
     overrides = (
+        "train.learning_rate=2e-4",
         "task=imdb",
         f"task.truncation={truncation}",
         f"task.max_length={length}",

@@ -307,7 +307,7 @@ def _notes(search: Search, corpus: data.Corpus) -> Iterator[str]:
     """Choices made on the user's behalf, to be printed; tokenises on the way, while the workers start."""
     settings, ref, chosen = search.settings, search.ref, search.crew.hardware
     yield (
-        f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, "
+        f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, {chosen.attention} attention, "
         f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
     )
     yield f"disk: checkpoints and models take {disk_bound(settings, chosen) / 1e9:.1f} GB at the most"
