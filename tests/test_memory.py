@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import make
 import tiny
-from hpsearch import sweep
+from hpsearch import sweep, workers
 from hpsearch.crew import Crew
 from hpsearch.display import Display
 from hpsearch.errors import Interrupted, RequestError
@@ -200,6 +200,28 @@ def test_a_worker_that_does_not_answer_is_not_waited_for(
             crew.settle_memory()
     assert "no sign of life for hardware.hang_seconds=1" in capsys.readouterr().out
     assert found(home) == []
+
+
+@pytest.mark.parametrize(("killed_for_memory", "examples"), [(False, 12), (True, 6)])
+def test_a_worker_that_is_killed_while_it_is_asked_is_asked_again(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_for_memory: bool,
+    examples: int,
+) -> None:
+    """Unless the system says that it killed it for memory: then so many did not fit."""
+    counters = tmp_path / "vmstat"
+    counters.write_text("oom_kill 0\n")
+    monkeypatch.setattr(workers, "VMSTAT", counters)
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    crew = Crew(settings, home, make.prepared(settings, home), resolve(settings.hardware), lambda: None)
+    crew.display = Display(Console(), "accuracy", "maximize")
+    with crew.staffed():
+        crew.workers[0].process.kill()
+        counters.write_text(f"oom_kill {int(killed_for_memory)}\n")
+        crew.settle_memory()
+    assert found(home) == [examples]
 
 
 def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(

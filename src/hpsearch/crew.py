@@ -13,7 +13,7 @@ from hpsearch.memory import MicroBatch
 from hpsearch.records import DataRef, Fits, Scored, ScoreSpec
 from hpsearch.settings import Settings
 from hpsearch.training import micro_batch
-from hpsearch.workers import Worker, wait_for
+from hpsearch.workers import Lost, Worker, wait_for
 
 SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of the trial that it had last
 
@@ -67,12 +67,17 @@ class Crew:
             Interrupted: a signal came.
             RequestError: one example does not fit, or an update fails for another reason.
         """
-        micro = self.micro
+        micro, ended = self.micro, 0
         while not micro.known:
-            if self._fits(self.workers[0]):
+            fits = self._fits(self.workers[0])
+            if fits:
                 micro.keep()
                 continue
             self.renew(self.workers[0])
+            ended += fits is None
+            if fits is None and ended < self.settings.hardware.max_attempts:
+                continue  # somebody has killed it, perhaps
+            ended = 0
             if not micro.halve(micro.largest, micro_batch(micro.largest, micro.examples)):
                 raise RequestError(
                     f"task.max_length={micro.length}: not one example of that length fits in memory with "
@@ -116,8 +121,8 @@ class Crew:
             worker = self.workers[0]
         raise NoResultError(f"the worker that scores {spec.split} ended {self.settings.hardware.max_attempts} times")
 
-    def _fits(self, worker: Worker) -> bool:
-        """Ask an idle worker. False also if it ends over it, for memory perhaps, or hangs: memory on a disk is none.
+    def _fits(self, worker: Worker) -> bool | None:
+        """Ask an idle worker. False also if it hangs: memory on a disk is none. None if it ends for an unknown reason.
 
         Raises:
             Interrupted: a signal came.
@@ -132,6 +137,8 @@ class Crew:
                         f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
                         f"{worker.log}); mend it and give the same command"
                     )
+                if isinstance(answer, Lost):
+                    return False if answer.for_memory else None
                 return isinstance(answer, Fits) and answer.fits
             if self.interrupted:
                 raise Interrupted("interrupted before the first trial; give the same command to go on")

@@ -53,6 +53,7 @@ class Lost:
 
     number: int | None
     reason: str
+    for_memory: bool = False  # the system killed it because memory ran out
 
 
 class Worker:
@@ -118,7 +119,7 @@ class Worker:
                 train = self.spec.settings.train
                 examples = micro_batch(train.batch_size, train.micro_batch_size)
                 return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
-            return Lost(number, f"the worker ended with status {status}; see {self.log}")
+            return Lost(number, f"the worker ended with status {status}; see {self.log}", for_memory)
         if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
             self.trial = None
         return message
