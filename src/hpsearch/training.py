@@ -98,6 +98,11 @@ def micro_batch(batch_size: int, at_most: int | None) -> int:
     return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
 
 
+def examples_at_once(train: TrainSettings) -> int:
+    """Of a forward pass, as the settings have it."""
+    return micro_batch(train.batch_size, train.micro_batch_size)
+
+
 def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
     """The lengths that batches are padded to where each costs a compilation; none where it does not."""
     if not hardware.compile:
@@ -312,7 +317,7 @@ def make_trainer(
     The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
     """
     train = settings.train
-    micro = micro_batch(train.batch_size, train.micro_batch_size)
+    micro = examples_at_once(train)
     total = total_steps(train, len(tokens))
     balanced = train.class_weights == "balanced"
     weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None

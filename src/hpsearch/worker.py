@@ -25,7 +25,7 @@ from hpsearch.records import (
     TrialResult,
     TrialSpec,
 )
-from hpsearch.training import micro_batch
+from hpsearch.training import examples_at_once
 from hpsearch.trial import Line, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # between two signs of life
@@ -59,8 +59,7 @@ def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) ->
         traceback.print_exc()
         if out_of_memory(error):
             checkpoints.settle()  # before this process is ended: of the trial before
-            train = request.settings.train
-            return OutOfMemory(request.number, micro_batch(train.batch_size, train.micro_batch_size), first_line(error))
+            return OutOfMemory(request.number, examples_at_once(request.settings.train), first_line(error))
         if checkpoints.disk_full(request.folder):
             return NoRoom(request.number)
         reason = f"{type(error).__name__}: {error}"

@@ -28,7 +28,7 @@ from hpsearch.records import (
     TrialResult,
     TrialSpec,
 )
-from hpsearch.training import micro_batch
+from hpsearch.training import examples_at_once
 
 ENVIRONMENT = {
     # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps
@@ -116,8 +116,7 @@ class Worker:
             status = self.process.wait()
             for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
             if number is not None and isinstance(self.spec, TrialSpec) and for_memory:
-                train = self.spec.settings.train
-                examples = micro_batch(train.batch_size, train.micro_batch_size)
+                examples = examples_at_once(self.spec.settings.train)
                 return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
             return Lost(number, f"the worker ended with status {status}; see {self.log}", for_memory)
         if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
