@@ -1,9 +1,10 @@
-"""Rungs at which nothing can be seen yet are moved or left out."""
+"""Rungs at which nothing can be seen yet are moved or left out, and who passes them."""
 
 import pytest
 
 import make
-from hpsearch.search import with_rungs_late_enough
+from hpsearch.schedule import quota
+from hpsearch.search import make_plan, with_rungs_late_enough
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,9 @@ def test_the_standard_budget_keeps_its_rungs() -> None:
         asked = make.compose_settings(f"search={search}", "budget=standard")
         assert asked.budget.train_examples is not None
         assert with_rungs_late_enough(asked, asked.budget.train_examples) == asked
+
+
+def test_the_search_completes_as_many_trials_as_the_confirmation_has_places() -> None:
+    for finalists, complete in ((0, 1), (1, 1), (2, 2), (3, 3), (9, 8)):
+        asked = make.compose_settings("search.keep=0.17", "budget.max_trials=8", f"budget.confirmation.finalists={finalists}")
+        assert quota(make_plan(asked), rung=0, trials=8) == complete

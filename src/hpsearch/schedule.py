@@ -18,6 +18,7 @@ class Plan:
     max_trials: int
     rungs: tuple[float, ...]
     keep: float
+    at_least: int  # trials that pass each rung, where there are so many
     maximize: bool
 
 
@@ -47,8 +48,8 @@ Action = Start | Resume | Wait | Done
 
 
 def quota(plan: Plan, rung: int, trials: int) -> int:
-    """How many of `trials` may pass a rung: the share `keep` for each rung so far, at least one."""
-    return max(1, int(trials * plan.keep ** (rung + 1) + 1e-9))
+    """How many of `trials` may pass a rung: the share `keep` for each rung so far, or `at_least` if that is more."""
+    return min(trials, max(plan.at_least, int(trials * plan.keep ** (rung + 1) + 1e-9)))
 
 
 def most_checkpoints(plan: Plan, workers: int) -> int:

@@ -161,7 +161,10 @@ def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
 
 
 def make_plan(settings: Settings) -> schedule.Plan:
-    """The schedule's part of the settings; a grid has no more trials than points."""
+    """The schedule's part of the settings; a grid has no more trials than points.
+
+    As many trials are run to their end as the confirmation has places.
+    """
     trials = settings.budget.max_trials
     if settings.sampler.name == "GridSampler":
         points = 1
@@ -169,4 +172,5 @@ def make_plan(settings: Settings) -> schedule.Plan:
             points *= len(values)
         trials = min(trials, points)
     maximize = metrics.DIRECTIONS[settings.task.metric] == "maximize"
-    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, maximize)
+    at_least = max(1, settings.budget.confirmation.finalists)
+    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, maximize)

@@ -219,7 +219,7 @@ class SearchSettings(Section):
     """Training examples that the shortest schedule has seen before the first rung, which is moved there; no rung where
     that is half of it or more."""
     keep: Share
-    """Share of the trials that goes on at each rung."""
+    """Share of the trials that goes on at each rung; no fewer than budget.confirmation.finalists."""
     space: dict[str, Dimension]
     """Path into the settings: what to sample. Written nested, as the settings are."""
 
