@@ -183,6 +183,10 @@ def no_model(home: Home) -> None:
     shutil.rmtree(home.study / "trials" / str(home.best) / "model")
 
 
+def torn_summary(home: Home) -> None:
+    (home.study / "summary.json").write_text("{")
+
+
 def other_summary(home: Home) -> None:
     path = home.study / "summary.json"
     raw = json.loads(path.read_text())
@@ -197,6 +201,7 @@ HOPELESS = {
     point_twice: "trial 0 has points twice in MLflow: train_loss",
     second_run: "trial 0 has two runs in MLflow",
     no_model: r"the model of the winner, trials/\d, is missing",
+    torn_summary: r"summary\.json: is damaged .* delete it, and the sweep's command writes it anew",
     other_summary: r"summary\.json has trial \d as the best, and it is",
 }
 
@@ -224,6 +229,28 @@ def test_the_champion_s_weights_are_compared(swept: Home, home: Home) -> None:
             fsck(home.settings, home.path, repair=False)
     finally:
         weights.write_bytes(whole)
+
+
+def test_a_checkpoint_s_empty_folder_is_no_fault(home: Home) -> None:
+    (home.study / "trials" / "1" / "unsealed").mkdir(parents=True)  # as Trainer makes it
+    assert fsck(home.settings, home.path, repair=False) == f"{home.settings.study}: clean"
+
+
+def test_a_torn_identity_is_said(home: Home) -> None:
+    (home.study / "identity.json").write_text("{")
+    assert "identity.json: is damaged" in fsck(home.settings, home.path, repair=False)
+
+
+def test_a_study_that_mlflow_has_lost_is_told_again_by_the_sweep(home: Home) -> None:
+    former = home.parent
+    home.tracking().client.delete_run(former)
+    with pytest.raises(FaultsFound, match=r"MLflow has no run of the study; .*: --repair mends it"):
+        fsck(home.settings, home.path, repair=False)
+    assert fsck(home.settings, home.path, repair=True).endswith(": mended")
+    summary = sweep.run_sweep(home.settings, home.path)
+    assert summary["mlflow"]["run_id"] not in (None, former)
+    assert summary["test"]["readings"] == 1
+    assert fsck(home.settings, home.path, repair=False) == f"{home.settings.study}: clean"
 
 
 def test_a_study_that_runs_is_left_alone(home: Home) -> None:

@@ -105,6 +105,7 @@ def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None
         "test examples: +35.00 points"
     )
     assert "these test examples have been scored once" in message
+    assert "the study has no run of the reference recipe, so nothing was compared with that" in message
     champion = shop.version()
     summary = json.loads((shop.home / "studies" / "first" / "summary.json").read_text())
     assert champion.run_id == summary["winner"]["run_id"]

@@ -1,5 +1,6 @@
 """Who is run again, who is out, who wins: without training anything."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,19 @@ def test_the_best_enter_and_the_reference_always_does() -> None:
     assert [one.name for one in entrants(best, reference, 3)] == ["trial 4", "reference", "trial 2"]
     assert entrants(best, {}, 1)[-1] == Entrant("reference", {})
     assert [one.name for one in entrants(best[:1], reference, 5)] == ["trial 4", "reference"]
+
+
+def test_a_point_that_was_drawn_twice_enters_once() -> None:
+    best = [
+        trial(4, 0.9),
+        replace(trial(4, 0.9), number=6),
+        replace(trial(0, 0.8), number=5),
+        trial(0, 0.8),
+        trial(2, 0.7),
+    ]
+    reference = {"train.learning_rate": 0.0}
+    assert [one.name for one in entrants(best, reference, 3)] == ["trial 4", "reference", "trial 2"]
+    assert [one.name for one in entrants(best, {}, 2)] == ["trial 4", "trial 5", "reference"]
 
 
 def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:

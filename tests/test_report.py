@@ -190,6 +190,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "test": n,
             "note": settings.task.packaged.note if settings.task.packaged else None,
             "rows": {"train": 25000},
+            "examples": {"train": 19_922, "validation": 2_490, "test": 2_490},
             "dropped": {"duplicates": 96, "contradictory": 2},
             "labels": {label: i for i, label in enumerate(labels)},
             "classes": {split: dict.fromkeys(labels, 250) for split in ("train", "validation", "test")},
@@ -464,7 +465,7 @@ def test_console_table_keeps_paths_and_commands_whole() -> None:
     console.print(report.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
     lines = console.export_text().splitlines()
     assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
-    for _, command in next_steps.commands(study.settings, study.summary["given"]):
+    for _, command in next_steps.commands(study.settings, study.summary):
         assert command in [line.rstrip() for line in lines]
     text = "\n".join(lines)
     for part in ("0.860", "0.861", "0.859", "0.858", "2,000 examples", "0.844 to 0.875", "not comparable", "7 more"):
@@ -475,7 +476,7 @@ def test_commands_compose_to_the_same_study() -> None:
     overrides = (
         "task=csv",
         "task.name=mine",
-        "task.files.train=my file.csv",
+        "task.files.train=my $file.csv",
         "task.columns.text=review",
         "search=wide",
         "budget.max_trials=7",
@@ -485,7 +486,8 @@ def test_commands_compose_to_the_same_study() -> None:
         "model.name=mine",
     )
     settings = settings_of(*overrides)
-    command = dict(next_steps.commands(settings, overrides))["continue this study with twice the budget"]
+    summary = {"given": overrides, "data": {"train": 1000, "examples": {"train": 1001}}}
+    command = dict(next_steps.commands(settings, summary))["continue this study with twice the budget"]
     grown = settings_of(*hydra_words(command))
     assert (grown.study, grown.task, grown.search, grown.model) == (
         settings.study,
@@ -498,20 +500,61 @@ def test_commands_compose_to_the_same_study() -> None:
     )
     assert (grown.budget.max_trials, grown.budget.max_hours) == (14, 2 * (settings.budget.max_hours or 0))
     assert command.count("budget.max_trials") == 1
-    larger = settings_of(*hydra_words(next_steps.commands(settings, overrides)[-1][1]))
+    larger = settings_of(*hydra_words(next_steps.commands(settings, summary)[-1][1]))
     assert larger.study == "mine-mine-wide-standard"
     others = [word for word in overrides if not word.startswith("budget.")]
     assert larger.budget == settings_of(*others, "budget=standard").budget
-    said = dict(next_steps.commands(settings, overrides))
+    said = dict(next_steps.commands(settings, summary))
     promoted = settings_of(*hydra_words(said["register the winner and make it the champion"]))
     assert (promoted.study, promoted.task) == (settings.study, settings.task)
     assert settings_of(*hydra_words(said["serve the champion on this machine"])).task == settings.task
 
 
+def test_a_larger_budget_is_proposed_where_it_has_more_data() -> None:
+    purposes = []
+    for used, there in ((1000, 1001), (1000, 1000)):
+        summary = {"given": [], "data": {"train": used, "examples": {"train": there}}}
+        purposes.append([purpose for purpose, _ in next_steps.commands(settings_of(), summary)])
+    assert purposes[0] == [*purposes[1], "search on more data, as a study of its own"]
+
+
+def test_commands_name_the_budget_that_was_given() -> None:
+    settings = settings_of("budget=standard")  # whose file may say another name
+    renamed = settings.model_copy(update={"budget": settings.budget.model_copy(update={"name": "quick"})})
+    summary = {"given": ["budget=standard"], "data": {"train": 1, "examples": {"train": 2}}}
+    found = [command for _, command in next_steps.commands(renamed, summary) if "BUDGET" in command]
+    assert [" BUDGET=standard" in command for command in found] == [True, False]
+    assert " BUDGET=full" in found[-1]
+    assert " BUDGET=standard" in next_steps.again(renamed, summary["given"])
+
+
+def test_a_study_that_has_been_continued_shows_what_is_known(tmp_path: Path) -> None:
+    study = Study()
+    before = Page(study.write(tmp_path)).shown()
+    started = [TrialRecord(12, study.records[1].params, Status.RUNNING, total_steps=20)]
+    started += [replace(study.records[2], number=13, score=0.99)]
+    study.records += started
+    after = Page(study.write(tmp_path)).shown()
+    note = (
+        "The study has been continued: 2 more trial(s) have begun, of which this page knows nothing until the sweep's "
+        "command has come to its end."
+    )
+    assert note in after
+    assert note not in before
+    assert after.replace(note + " ", "") == before
+
+
+def test_a_score_that_validation_does_not_have_is_left_out(tmp_path: Path) -> None:
+    study = Study(overrides=("task=qa_demo", "search=default"))
+    study.summary["test"] |= {"confusion": None, "classes": {}, "all": {"f1": 0.8, "no_answer_accuracy": 0.9}}
+    study.summary["winner"]["validation"] = {"validation_f1": 0.7}
+    assert re.search(r"<tr><td>[^<]*</td><td>-</td><td>0.900</td>", study.write(tmp_path))
+
+
 def hydra_words(command: str) -> Iterator[str]:
-    """A make command as the overrides that it becomes: two shells have read them."""
+    """A make command as the overrides that it becomes: a shell, make and another shell have read them."""
     for word in shlex.split(command)[2:]:
-        key, _, text = word.partition("=")
+        key, _, text = word.replace("$$", "$").partition("=")
         assert key in ("TASK", "MODEL", "SEARCH", "BUDGET", "STUDY", "ARGS")
         yield from shlex.split(text) if key == "ARGS" else [f"{key.lower()}={text}"]
 

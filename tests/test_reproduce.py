@@ -56,6 +56,19 @@ def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done:
     assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
 
 
+def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, origin = done.run_id(Status.PRUNED), Tracking.origin
+
+    def older(self: Tracking, run_id: str) -> dict[str, Any]:
+        found = origin(self, run_id)
+        assert found is not None
+        return found | {"settings": found["settings"] | {"retired": 1}}
+
+    monkeypatch.setattr(Tracking, "origin", older)
+    with pytest.raises(RequestError, match=r"another version of hpsearch; use that one \(retired: there is no such"):
+        reproduce(done.settings, done.home, run_id)
+
+
 def test_a_trial_without_a_score_has_nothing_to_compare(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = done.run_id(Status.PRUNED)
     origin = Tracking(done.settings, done.home).origin(run_id)

@@ -37,5 +37,7 @@ def test_the_standard_budget_keeps_its_rungs() -> None:
 
 def test_the_search_completes_as_many_trials_as_the_confirmation_has_places() -> None:
     for finalists, complete in ((0, 1), (1, 1), (2, 2), (3, 3), (9, 8)):
-        asked = make.compose_settings("search.keep=0.17", "budget.max_trials=8", f"budget.confirmation.finalists={finalists}")
+        asked = make.compose_settings(
+            "search.keep=0.17", "budget.max_trials=8", f"budget.confirmation.finalists={finalists}"
+        )
         assert quota(make_plan(asked), rung=0, trials=8) == complete

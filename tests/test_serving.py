@@ -611,6 +611,18 @@ def test_labels_that_a_file_has_are_not_covered_up(suffix: str, logged: Logged, 
         serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
 
 
+def test_labels_of_some_rows_are_not_covered_up(
+    logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ROWS", 1)
+    source = write(tmp_path / "in.jsonl", [{"text": "a film"}, {"text": "a good film", "label": "mine"}])
+    serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
+    first, second = read(tmp_path / "out.jsonl")
+    assert second["label"] == "mine"
+    assert first.keys() == {"text", "predicted_label", "predicted_score"}
+    assert second.keys() == {"text", "label", "predicted_label", "predicted_score"}
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / f"in{suffix}", ROWS[:1])
@@ -635,7 +647,8 @@ def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model
         ("in.csv", b"", r"there is no column text"),
         ("in.jsonl", b'{"text": "good"}\n{"text": \n', r"in\.jsonl, line 2: is not JSON"),
         ("in.jsonl", b'["good"]\n', r"line 1: is not an object"),
-        ("in.jsonl", b'{"text": "good"}\n{"review": "good"}\n', r"there is no column text; it has review"),
+        ("in.jsonl", b'{"text": "good"}\n{"review": "good"}\n', r"row 2: there is no column text; it has review"),
+        ("in.jsonl", b'{"review": "good"}\n', r"in\.jsonl: there is no column text; it has review"),
         ("in.jsonl", b'{"text": "good"}\n{"text": null}\n', r"in\.jsonl, row 2: None in column text is not a text"),
         ("in.parquet", b"no parquet", r"can't be read as parquet"),
         ("in.xlsx", b"", r"its name must end in one of \.csv, \.tsv, \.jsonl, \.parquet"),
@@ -664,6 +677,7 @@ def test_places_that_cannot_be_are_named(logged: Logged, model: Any, tmp_path: P
         serving.predict_file(logged.uri, source, tmp_path / "absent" / "out.csv", *TEXT)
     with pytest.raises(RequestError, match=r"let its name end in \.csv"):
         serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
-    with pytest.raises(RequestError, match=r"models:/nothing/1: no model can be loaded"):
-        serving.predict_file("models:/nothing/1", source, tmp_path / "out.csv", *TEXT)
+    for address in ("models:/nothing/1", "http://x/y", "runs:x", "ftp-y://x"):
+        with pytest.raises(RequestError, match=f"{address}: no model can be loaded"):
+            serving.predict_file(address, source, tmp_path / "out.csv", *TEXT)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -209,10 +209,6 @@ def test_an_interval_of_words_is_refused() -> None:
     assert "takes choices" in space({"low": 0, "high": 1}, "train.scheduler")
 
 
-def test_an_empty_space_is_refused() -> None:
-    assert "the space is empty" in fault("search.space", {})
-
-
 def test_a_condition_on_a_searched_setting_is_accepted() -> None:
     decay = {"low": 0.0, "high": 0.1, "when": {"train.scheduler": ["linear"]}}
     searched = {"train": {"scheduler": {"choices": ["linear", "constant"]}, "weight_decay": decay}}

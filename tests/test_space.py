@@ -102,6 +102,14 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
     }
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
     assert space.reference(outside) is None
+    assert space.own(outside) == {**params, "train.batch_size": 7}
+    assert space.apply(outside, space.own(outside)) == outside
+    assert space.recipe(outside, {"train.epochs": 9.0}) == {
+        **params,
+        "train.batch_size": 7,
+        "train.epochs": 9.0,
+        "train.warmup": settings.train.warmup,
+    }
     for step, params in ((0.05, {"train.warmup": 0.1}), (0.04, None)):  # 0.1 is between two steps of the latter
         stepped = with_space({"train.warmup": Interval(low=0.0, high=0.2, step=step)})
         assert stepped.train.warmup == 0.1

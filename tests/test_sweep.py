@@ -27,6 +27,7 @@ from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, Re
 from hpsearch.fsck import fsck
 from hpsearch.promotion import promote
 from hpsearch.records import Status, TrialRecord
+from hpsearch.reproduce import reproduce
 from hpsearch.search import Search
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
@@ -292,6 +293,13 @@ def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[st
     assert summary["trials"] == {"complete": 1, "pruned": 0, "failed": 0}
     assert summary["best"]["params"] == {}
     assert summary["test"]["value"] > 0.8
+    study = settings.model_copy(update={"study": summary["study"]})
+    assert fsck(study, home, repair=False) == f"{study.study}: clean"
+    page = results.rebuild_report(study, home).read_text()
+    assert "<dt>epochs</dt><dd>6</dd>" in page
+    assert "comes to the same, bit for bit" in reproduce(study, home, summary["winner"]["run_id"])
+    with pytest.raises(RequestError, match=r"search\.space is empty; name at least one setting"):
+        sweep.run_sweep(study.model_copy(update={"search": study.search.model_copy(update={"space": {}})}), home)
 
 
 @pytest.fixture

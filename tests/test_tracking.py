@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -362,10 +363,25 @@ assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_a_confusion_matrix_that_nobody_can_read_is_not_drawn(tmp_path: Path) -> None:
+    settings, labels = compose_settings(), tuple(f"class {i}" for i in range(26))
+    tracking = Tracking(settings, tracked.new_home(tmp_path))
+    parent = tracking.open_study(settings.study, "id", settings, data_ref(tmp_path), {})
+    for number, count in enumerate((25, 26)):
+        done = replace(record(number), status=Status.COMPLETE, confusion=((1,) * count,) * count)
+        done = replace(done, run_id=tracking.open_trial(parent, done, settings))
+        assert done.run_id is not None
+        tracking.finish_trial(done, settings, labels[:count], curve(number), None)
+        drawn = {file.path for file in tracking.client.list_artifacts(done.run_id)}
+        assert ("confusion_matrix.png" in drawn) == (count == 25)
+
+
 def test_pictures_hold_the_figures() -> None:
     matrix = pictures.confusion_matrix(((1234, 0), (3, 4)), ("no", "yes"))
     assert {text.get_text() for text in matrix.axes[0].texts} == {"1,234", "0", "3", "4"}
     assert [label.get_text() for label in matrix.axes[0].get_yticklabels()] == ["no", "yes"]
+    prices = pictures.confusion_matrix(((1, 0), (0, 1)), ("$", "$5 #1 $$10"))  # no formulas
+    prices.savefig(io.BytesIO())
     curves = pictures.learning_curves(curve(0))
     assert curves is not None
     assert [panel.get_title() for panel in curves.axes] == ["loss", "scores"]

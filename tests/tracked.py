@@ -89,6 +89,7 @@ def summary(
         "trials": {"complete": 1, "pruned": 0, "failed": 0},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
         "winner": {
+            "entrant": f"trial {best.number}",
             "params": best.params,
             "seed": 0,
             "run_id": best.run_id,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpsearch import formats, report
+from hpsearch import formats, report, space
 from hpsearch.serving import PRODUCTS
 from hpsearch.settings import Settings
 from hpsearch.tasks import KINDS
@@ -31,7 +31,7 @@ def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
         f"How good it is: {formats.count(summary['test']['n'])} test examples": _quality(settings, summary),
         "What it takes and gives": _use(settings, summary),
         "Data": _data(summary["data"], summary["winner"]),
-        "How it was trained": _training(summary),
+        "How it was trained": _training(settings, summary),
         "Licences": (f"- {what}: {text or UNSTATED}" for what, text in summary["licenses"].items()),
     }
     for heading, lines in sections.items():
@@ -92,9 +92,9 @@ def _data(data: Mapping[str, Any], winner: Mapping[str, Any]) -> Iterator[str]:
     yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in winner['digests'].items())}."
 
 
-def _training(summary: Mapping[str, Any]) -> Iterator[str]:
+def _training(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
     data, winner, hardware, made = (summary[name] for name in ("data", "winner", "hardware", "lineage"))
-    for path, value in winner["params"].items():
+    for path, value in space.recipe(settings, winner["params"]).items():
         yield f"- {path}: {formats.value(value)}"
     trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
     yield f"- training examples: {formats.count(trained)}"

@@ -40,8 +40,8 @@ def run_settings(settings: Settings, run: TrialRecord) -> Settings:
 
 
 def reference(settings: Settings) -> dict[str, Any]:
-    """The parameters of the reference recipe; none where it lies outside the space: the settings are it."""
-    return space.reference(settings) or {}
+    """The parameters of the reference recipe, which may lie outside the space."""
+    return space.own(settings)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def read(settings: Settings) -> Corpus:
         "rows": {name: len(rows) for name, rows in given.items()},
         "empty_texts": {name: sum(not example.key for example in rows) for name, rows in given.items()},
         "dropped": {"train": dropped},
+        "examples": {name: len(complete[name]) for name in SPLITS},
         "overlap": overlap(given),
         "groups": {name: len({example.group for example in complete[name]} - {None}) for name in SPLITS},
         "split_by": {name: "source" if name in given else "hpsearch" for name in SPLITS},

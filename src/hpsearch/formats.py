@@ -1,9 +1,10 @@
-"""How numbers are written on the page, on the console and in charts."""
+"""How numbers are written on the page, on the console and in charts, and how many fit."""
 
 from collections.abc import Mapping
 from typing import Any
 
 NONE = "-"  # where there is no value
+MOST_CLASSES = 25  # above, a confusion matrix gives way to a list of the most frequent errors
 
 
 def score(number: float | None) -> str:

@@ -111,6 +111,11 @@ class Group:
 
 def _faults(settings: Settings, folder: Path, study: Study, tracking: Tracking) -> Iterator[Fault]:
     yield from _leftovers(folder)
+    try:
+        results.read_summary(folder)
+    except RequestError as error:
+        yield Fault(str(error))
+        return
     groups = []
     for noun, name, tag in (("trial", TRIALS, TRIAL), ("run", CONFIRMATION, tracked.CONFIRMATION)):
         records = {}
@@ -135,7 +140,8 @@ def _faults(settings: Settings, folder: Path, study: Study, tracking: Tracking) 
 
 def _leftovers(folder: Path) -> Iterator[Fault]:
     """What a crash left of files and folders that were being written."""
-    for path in sorted([*folder.rglob("*.tmp"), *folder.glob("*/*/unsealed")]):
+    unsealed = [path for path in folder.glob("*/*/unsealed") if any(path.iterdir())]
+    for path in sorted([*folder.rglob("*.tmp"), *unsealed]):
         yield Fault(f"{path.relative_to(folder)} is left of a crash", partial(_delete, path))
 
 
@@ -217,7 +223,11 @@ def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking
     parent = tracking.find_study(settings.study)
     if parent is None:
         if any(group.records for group in groups):
-            yield Fault("MLflow has no run of the study; the sweep's command tells it")
+            yield Fault(
+                "MLflow has no run of the study; if tracking.uri is right, mend this, and the sweep's command "
+                "tells it everything",
+                partial(_untell, folder, groups),
+            )
         return
     children = tracking.children(parent.info.run_id)
     for group in groups:
@@ -328,6 +338,14 @@ def _deliver(folder: Path, group: Group, record: TrialRecord, tracking: Tracking
         delivery.flush(TELL_SECONDS)
     finally:
         delivery.close(TELL_SECONDS)
+
+
+def _untell(folder: Path, groups: list[Group]) -> None:
+    """Have the sweep's command tell MLflow everything."""
+    for group in groups:
+        for number, record in group.records.items():
+            replace(record, told=False, run_id=None).save(group.folder / str(number))
+    (folder / results.PUBLISHED).unlink(missing_ok=True)
 
 
 def _delete(*paths: Path) -> None:

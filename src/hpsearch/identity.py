@@ -16,7 +16,7 @@ from hpsearch.settings import Settings, digest
 
 IDENTITY = "identity.json"  # file of a study
 # Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
-FORMAT = 3
+FORMAT = 4
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("checkpoints", "classification", "data", "dimensions", "encoders", "errors", "examples", "hardware"),
@@ -65,7 +65,7 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
         write_durably(path, json.dumps(begun, indent=1))
         return []
     check_folder(folder)
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _read(path)
     forced: list[str] = before.pop("forced", [])
     if differing := list(changes({key: before.get(key) for key in question}, question)):
         raise RequestError(
@@ -91,14 +91,23 @@ def read_id(folder: Path) -> str | None:
     """What tells the study in `folder` from others of its name; None where there is none yet."""
     check_folder(folder)
     path = folder / IDENTITY
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"]) if path.exists() else None
+    return str(_read(path)["id"]) if path.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises RequestError if the file is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{path}: is damaged ({error}); bring it back, or give STUDY=<another name>") from None
+    return found
 
 
 def check_folder(folder: Path) -> None:
     """See that this version can read what a study has left in `folder`. Raises RequestError if not."""
     path = folder / IDENTITY
     if path.exists():
-        check_format(folder.name, json.loads(path.read_text(encoding="utf-8")))
+        check_format(folder.name, _read(path))
 
 
 def check_format(study: str, written: Mapping[str, Any]) -> None:

@@ -32,8 +32,16 @@ def load(config: DictConfig) -> Settings:
 
 
 def from_plain(value: object) -> Settings:
-    """Settings as `Settings.model_dump` gives them in the mode for JSON."""
-    return Settings.model_validate(tuples(value))
+    """Settings as `Settings.model_dump` gives them in the mode for JSON.
+
+    Raises:
+        RequestError: they are not this version's.
+    """
+    try:
+        return Settings.model_validate(tuples(value))
+    except ValidationError as error:
+        faults = "; ".join(_faults(error))
+        raise RequestError(f"these settings are of another version of hpsearch; use that one ({faults})") from None
 
 
 def tuples(value: object) -> object:

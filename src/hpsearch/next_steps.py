@@ -1,7 +1,8 @@
 """The commands that a finished study proposes: those that made it, changed."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hpsearch.composition import default_choices
 from hpsearch.settings import Settings
@@ -10,9 +11,9 @@ CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable
 LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 
 
-def commands(settings: Settings, given: Sequence[str]) -> list[tuple[str, str]]:
-    """What to do next: (purpose, command). `given` are the settings and options of the command that made the study."""
-    budget = settings.budget
+def commands(settings: Settings, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What to do next: (purpose, command), by a study's settings and summary."""
+    budget, given, data = settings.budget, summary["given"], summary["data"]
     steps = [
         ("see every run in the MLflow UI", "make ui"),
         ("register the winner and make it the champion", make("promote", settings, given)),
@@ -23,11 +24,12 @@ def commands(settings: Settings, given: Sequence[str]) -> list[tuple[str, str]]:
     more = [f"budget.max_trials={2 * budget.max_trials}"]
     more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
     steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
-    if larger := LARGER_BUDGET.get(budget.name):
+    larger = LARGER_BUDGET.get(_chosen(given)["budget"])
+    if larger and data["train"] < data["examples"]["train"]:
         # It trains on more examples, and such trials can't be compared with these: a study of its own.
-        grown = {"study": f"{settings.study}-{larger}", "budget": budget.model_copy(update={"name": larger})}
-        others = [word for word in given if not _key(word).startswith("budget.")]
-        command = make("sweep", settings.model_copy(update=grown), others)
+        others = [word for word in given if not _key(word).startswith("budget")]
+        grown = settings.model_copy(update={"study": f"{settings.study}-{larger}"})
+        command = make("sweep", grown, [*others, f"budget={larger}"])
         steps.append(("search on more data, as a study of its own", command))
     return steps
 
@@ -44,8 +46,7 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
     """
     if verb == "serve":  # which knows of no model and no search
         given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
-    own = {_key(word): word.partition("=")[2] for word in given}
-    chosen = default_choices() | own
+    own, chosen = _own(given), _chosen(given)
     words = [f"TASK={chosen['task']}"]
     if verb in ("sweep", "train", "promote"):
         words.append(f"MODEL={chosen['model']}")
@@ -56,11 +57,22 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
     if verb in ("sweep", "promote") and settings.study != default:
         words.append(f"STUDY={settings.study}")
     if verb in ("sweep", "train"):
-        words.append(f"BUDGET={settings.budget.name}")
+        words.append(f"BUDGET={chosen['budget']}")
     replaced = {*CHOICES, *map(_key, overrides)}
     if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
-        words.append(f"ARGS={shlex.quote(shlex.join(arguments))}")
+        quoted = shlex.quote(shlex.join(arguments))
+        words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single one as a variable's
     return " ".join(["make", verb, *words])
+
+
+def _own(given: Sequence[str]) -> dict[str, str]:
+    """What was given, by setting."""
+    return {_key(word): word.partition("=")[2] for word in given}
+
+
+def _chosen(given: Sequence[str]) -> dict[str, str]:
+    """The choices of a command, defaults too."""
+    return default_choices() | _own(given)
 
 
 def _key(word: str) -> str:

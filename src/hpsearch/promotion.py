@@ -12,6 +12,7 @@ from hpsearch import data, formats, gate, identity, results, serving, tasks
 from hpsearch.champions import CHAMPION, SHORT, change, complete, events, one_at_a_time, version_of
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.gate import Contender, Decision
+from hpsearch.racing import REFERENCE
 from hpsearch.settings import Settings
 from hpsearch.stores import answered
 from hpsearch.tracking import Tracking, name_of
@@ -127,8 +128,8 @@ def _compare(
     table = tracking.answers(run_id, "test")
     if table is None:
         raise RequestError(
-            f"the MLflow run {run_id} has no answers on test; give the sweep's command again to finish it, or the "
-            "tracking.uri that the sweep was given"
+            f"the MLflow run {run_id} has no answers on test; give the tracking.uri that the sweep had, or, where "
+            "MLflow has lost them, `hpsearch fsck --repair` and then the sweep's command"
         )
     ids, truths, answers = map(list, zip(*table["data"], strict=True))
     recipe = summary["reference"]  # None where no other than the winner was scored
@@ -150,6 +151,8 @@ def _compare(
             champion.tags.get("hpsearch.hardware"),
         )
         notes = [note, *notes] if note else notes
+    elif recipe is None and summary["winner"]["entrant"] != REFERENCE:
+        notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
     decision = gate.decide(
         settings.promotion,
         kind,

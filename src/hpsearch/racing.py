@@ -48,10 +48,17 @@ class Rule:
 
 
 def entrants(best_first: Sequence[TrialRecord], reference: dict[str, Any], finalists: int) -> list[Entrant]:
-    """The best complete trials of the search and the reference recipe, which is one of them or comes last."""
+    """The best points of the search and the reference recipe, which is one of them or comes last.
+
+    A sampler may draw a point again; it enters once, by the name of its best trial.
+    """
+    points: list[TrialRecord] = []
+    for trial in best_first:
+        if trial.params not in [other.params for other in points]:
+            points.append(trial)
     found = [
         Entrant(REFERENCE if trial.params == reference else f"trial {trial.number}", trial.params)
-        for trial in best_first[:finalists]
+        for trial in points[:finalists]
     ]
     if REFERENCE not in [entrant.name for entrant in found]:
         found.append(Entrant(REFERENCE, reference))

@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch import formats, next_steps, plots
+from hpsearch import formats, next_steps, plots, space
 from hpsearch.metrics import DIRECTIONS
 from hpsearch.records import Status, TrialRecord, write_durably
 from hpsearch.settings import Settings
@@ -27,7 +27,6 @@ from hpsearch.tasks import KINDS
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-MOST_CLASSES = 25  # above, the confusion matrix gives way to a list of the most frequent errors
 TABLE_ROWS = 5  # of the console's table
 OPTUNA_PLOTS = {
     "history": "optimization_history",
@@ -59,9 +58,14 @@ def write(
     shown = ("score", "count", "value", "duration", "answer")
     environment.filters |= {name: getattr(formats, name) for name in shown}
     best, test, confirmed = summary["best"]["trial"], summary["test"], summary["confirmation"]
+    known = [record for record in records if record.number < sum(summary["trials"].values())]
+    later, records = len(records) - len(known), known  # of a study that has been continued, and not to its end
+    recipe = space.recipe(settings, summary["winner"]["params"])
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
         rows=leaderboard(records, settings),
+        later=later,
+        recipe={formats.parameter(path): value for path, value in recipe.items()},
         race=[standing for standing in confirmed if standing["validation"]],
         lines=list(findings(summary)),
         expected=plots.expected(summary["expected"], summary["metric"]) if len(summary["expected"]) > 1 else None,
@@ -69,7 +73,7 @@ def write(
         parameters={path: formats.parameter(path) for path in settings.search.space},
         answer=plots.answer(records, summary),
         confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
-        many_classes=len(test["classes"]) > MOST_CLASSES,
+        many_classes=len(test["classes"]) > formats.MOST_CLASSES,
         saved=saved(records),
         validation=plots.validation(records, settings, best),
         training_loss=plots.training_loss(records, curves, settings, best),
@@ -79,7 +83,7 @@ def write(
         splits=SPLITS,
         split_facts=list(_split_facts(summary["data"])),
         facts=list(_facts(summary["data"])),
-        next_steps=next_steps.commands(settings, summary["given"]),
+        next_steps=next_steps.commands(settings, summary),
         again=next_steps.again(settings, summary["given"]),
         settings=_settings_text(settings),
     )
@@ -109,8 +113,9 @@ def findings(summary: Mapping[str, Any]) -> Iterator[str]:
     spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
     runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
     worth = ""
-    if winner["corrected"] is not None and len(confirmed) > 1:
-        worth = f"; on a further seed, as a choice among {len(confirmed)}, {formats.score(winner['corrected'])}"
+    among = sum(bool(standing["validation"]) for standing in confirmed)
+    if winner["corrected"] is not None and among > 1:
+        worth = f"; on a further seed, as a choice among {among}, {formats.score(winner['corrected'])}"
     yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}{worth}."
     if (reference := summary["reference"]) is not None:
         gain = reference["gain"]
@@ -195,7 +200,7 @@ def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], setting
         Text(),
         *(
             Text.assemble((f"# {purpose}\n", "dim"), command)
-            for purpose, command in next_steps.commands(settings, summary["given"])
+            for purpose, command in next_steps.commands(settings, summary)
         ),
     )
 
@@ -257,9 +262,9 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[st
         }
     )
     return {
-        "shown": len(labels) <= MOST_CLASSES,
+        "shown": len(labels) <= formats.MOST_CLASSES,
         "rows": [(labels[i], [(number, number / max(1, true[i])) for number in row]) for i, row in enumerate(counts)],
-        "errors": [(*pair, number) for pair, number in errors.most_common(MOST_CLASSES)],
+        "errors": [(*pair, number) for pair, number in errors.most_common(formats.MOST_CLASSES)],
     }
 
 

@@ -44,9 +44,15 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
 
 
 def read_summary(folder: Path) -> Summary | None:
-    """The result of the study in `folder`, or None."""
+    """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
     path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found: Summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{path}: is damaged ({error}); delete it, and the sweep's command writes it anew") from None
+    return found
 
 
 def publish(

@@ -200,9 +200,10 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
             if found is not None:
                 _check_columns(source, columns, found)
             model, added = _load(model_uri), PRODUCTS[kind].added
-            with write(beside, source, found, added) as write_rows:
+            names = _added(found or (), added)
+            with write(beside, source, found, names, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
-                    write_rows(_predicted(chunk, model, source, rows_read + 1, columns, added))
+                    write_rows(_predicted(chunk, model, source, rows_read + 1, columns, names))
                     rows_read += len(chunk)
         os.replace(beside, destination)
     except FileNotFoundError as error:
@@ -253,7 +254,7 @@ def _public_version(package: str) -> str:
 def _load(model_uri: str) -> Any:
     try:
         return mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, ValueError, ImportError) as error:  # the last two of addresses it can't read
         reason = first_line(error)
         raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
@@ -267,7 +268,7 @@ def _check_columns(where: Path | str, columns: Mapping[str, str], found: Iterabl
 
 
 def _predicted(
-    chunk: list[Row], model: Any, source: Path, first: int, columns: Mapping[str, str], added: dict[str, Any]
+    chunk: list[Row], model: Any, source: Path, first: int, columns: Mapping[str, str], names: Mapping[str, str]
 ) -> list[Row]:
     """Rows of the file, of which `first` is the first here, counted from 1, with what the model says of them."""
     for number, row in enumerate(chunk, first):
@@ -279,11 +280,10 @@ def _predicted(
     inputs = {role: [row[column] for row in chunk] for role, column in columns.items()}
     try:
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
-        values = {name: predicted[name].tolist() for name in added}
+        values = {name: predicted[name].tolist() for name in names}
     except (MlflowException, KeyError) as error:
         where = f"{source}, rows {first} to {first + len(chunk) - 1}"
         raise RequestError(f"{where}: the model can't predict these rows: {error}") from None
-    names = _added(chunk[0], added)
     return [
         row | {names[name]: value for name, value in zip(values, of_row, strict=True)}
         for row, of_row in zip(chunk, zip(*values.values(), strict=True), strict=True)
@@ -321,9 +321,10 @@ def _whole_rows(reader: "csv.DictReader[str]", source: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _write_csv(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
+def _write_csv(
+    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
+) -> Iterator[Write]:
     assert columns is not None
-    names = _added(columns, added)
     with open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, *names.values()], delimiter=_delimiter(source))
         writer.writeheader()
@@ -343,7 +344,9 @@ def _delimiter(source: Path) -> str:
 @contextmanager
 def _read_jsonl(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row]]]:
     with open(source, encoding="utf-8-sig") as file:
-        yield None, _objects(file, source)
+        keys = dict.fromkeys(key for row in _objects(file, source) for key in row)
+        file.seek(0)
+        yield list(keys) or None, _objects(file, source)
 
 
 def _objects(lines: Iterable[str], source: Path) -> Iterator[Row]:
@@ -360,7 +363,9 @@ def _objects(lines: Iterable[str], source: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _write_jsonl(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
+def _write_jsonl(
+    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
+) -> Iterator[Write]:
     with open(beside, "w", encoding="utf-8") as file:
         yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -372,9 +377,11 @@ def _read_parquet(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row
 
 
 @contextmanager
-def _write_parquet(beside: Path, source: Path, columns: list[str] | None, added: dict[str, Any]) -> Iterator[Write]:
+def _write_parquet(
+    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
+) -> Iterator[Write]:
     schema = pq.read_schema(source)
-    for name, shown in _added(schema.names, added).items():
+    for name, shown in names.items():
         schema = schema.append(pa.field(shown, added[name]))
     with pq.ParquetWriter(beside, schema) as writer:
         yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))

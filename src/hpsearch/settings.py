@@ -228,13 +228,6 @@ class SearchSettings(Section):
     def _flatten(cls, value: object) -> object:
         return dict(flatten(value, "")) if isinstance(value, dict) else value
 
-    @field_validator("space")
-    @classmethod
-    def _not_empty(cls, value: dict[str, Dimension]) -> dict[str, Dimension]:
-        if not value:
-            raise ValueError("the space is empty; name at least one setting to search")
-        return value
-
     @field_validator("rungs")
     @classmethod
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
@@ -256,7 +249,8 @@ class ConfirmationSettings(Section):
     """Runs of the search's best points with fresh seeds, which alone decide who wins."""
 
     finalists: Annotated[int, Field(ge=0)]
-    """Best points of the search that are run again, beside the reference recipe; 0: none, and the best trial wins."""
+    """Best points of the search that are run again, and with them the reference recipe where it is none of them; 0: no
+    confirmation, and the best trial wins."""
     seeds: Count
     """Fresh seeds for each, until it clearly loses."""
     confidence: Share

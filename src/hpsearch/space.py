@@ -12,6 +12,7 @@ from hpsearch.section import replace
 from hpsearch.settings import Settings
 
 Params = dict[str, Any]
+RECIPE = ("train.learning_rate", "train.batch_size", "train.epochs", "train.warmup")
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, Dimension]) -> Params:
@@ -37,29 +38,43 @@ def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def reference(settings: Settings) -> Params | None:
-    """The settings' own values as a point of the space; None where one of them lies outside it."""
+def own(settings: Settings) -> Params:
+    """The settings' own values of what is searched, whether they lie in the space or not: the reference recipe."""
     params: Params = {}
     for path in _parents_first(settings.search.space):
         dimension = settings.search.space[path]
-        if not all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
-            continue
-        section, field = path.split(".")
-        value = getattr(getattr(settings, section), field)
-        if isinstance(dimension, Interval):
-            matching = [value] if _holds(dimension, value) else []
-        else:
-            matching = [choice for choice in dimension.choices if choice == value]
-        if not matching:
-            return None
-        params[path] = matching[0]
+        if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
+            params[path] = _value(settings, path)
     return params
 
 
-def _holds(dimension: Interval, value: float) -> bool:
-    """Whether a value is one that the interval can be sampled at."""
+def reference(settings: Settings) -> Params | None:
+    """The settings' own values as a point of the space; None where one of them lies outside it."""
+    params = own(settings)
+    return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
+
+
+def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:
+    """What a reader wants to know of a point: rate, batch size, epochs and warm-up, and whatever else it sets.
+
+    Args:
+        settings: of the study.
+        params: of the point.
+    """
+    return {path: _value(settings, path) for path in RECIPE} | dict(params)
+
+
+def _value(settings: Settings, path: str) -> Any:
+    section, field = path.split(".")
+    return getattr(getattr(settings, section), field)
+
+
+def _holds(dimension: Dimension, value: Any) -> bool:
+    """Whether a value is one that the dimension can be sampled at."""
+    if not isinstance(dimension, Interval):
+        return value in dimension.choices
     steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0.0
-    return dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8  # as Optuna has it
+    return bool(dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8)  # as Optuna has it
 
 
 def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:

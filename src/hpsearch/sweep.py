@@ -58,6 +58,8 @@ def run_sweep(settings: Settings, home: Path, force: bool = False, given: Sequen
         HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
     """
     started = time.monotonic()
+    if not settings.search.space:
+        raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
     return _sweep(settings, *check(settings), home, started, force, given)
 
 

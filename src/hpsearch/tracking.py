@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
-from hpsearch import identity, pictures, serving
+from hpsearch import formats, identity, pictures, serving
 from hpsearch.errors import RequestError, redact
 from hpsearch.identity import comparable
 from hpsearch.lineage import lineage
@@ -202,7 +202,7 @@ class Tracking:
             size = record.params.get("train.batch_size", settings.train.batch_size)
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
         self._final(run_id, final, record.step)
-        if record.confusion is not None:
+        if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
             self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
         if (figure := pictures.learning_curves(curves)) is not None:
             self.client.log_figure(run_id, figure, "learning_curves.png")
