@@ -212,6 +212,13 @@ def test_report_and_fsck_know_the_confirmation(done: Done) -> None:
     assert fsck(done.settings, done.home, repair=False) == f"{done.settings.study}: clean"
 
 
+def test_a_confirmed_study_keeps_its_confirmation(done: Done) -> None:
+    confirmation = done.settings.budget.confirmation.model_copy(update={"finalists": 0})
+    budget = done.settings.budget.model_copy(update={"confirmation": confirmation, "max_trials": 5})
+    with pytest.raises(RequestError, match=r"finalists=0: study .* has been confirmed, and its trials'"):
+        sweep.run_sweep(done.settings.model_copy(update={"budget": budget}), done.home)
+
+
 def test_a_finished_study_starts_nothing(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "__init__", lambda *_: pytest.fail("a worker was started"))
     assert sweep.run_sweep(done.settings, done.home)["finished"] == done.summary["finished"]

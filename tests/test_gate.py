@@ -61,13 +61,20 @@ def test_better_needs_evidence() -> None:
 
 
 def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
-    champion = model(40)
-    assert not decided("cheaper", model(40), champion).passed  # saves nothing
-    assert decided("cheaper", model(40, megabytes=80.0), champion).passed
-    assert not decided("cheaper", model(40, megabytes=81.0), champion).passed
-    assert decided("cheaper", model(40, seconds_per_example=0.008), champion).passed
-    assert not decided("cheaper", model(40, seconds_per_example=0.008, hardware="there"), champion).passed
-    assert not decided("cheaper", model(40, first=100, megabytes=50.0), champion).passed  # as good, or far worse
+    champion, two_points = model(40), rule("cheaper").model_copy(update={"margin": 0.02})
+
+    def passed(challenger: Contender) -> bool:
+        return decide(two_points, KIND, LABELS, "accuracy", TRUTHS, challenger, champion, None).passed
+
+    assert not passed(model(40))  # saves nothing
+    assert passed(model(40, megabytes=80.0))
+    assert not passed(model(40, megabytes=81.0))
+    assert passed(model(40, seconds_per_example=0.008))
+    assert not passed(model(40, seconds_per_example=0.008, hardware="there"))
+    assert not passed(model(40, first=100, megabytes=50.0))  # as good, or far worse
+    equal = decided("cheaper", model(40, megabytes=80.0), champion)  # 200 examples can't show that 1 point is not lost
+    assert not equal.passed
+    assert "at least -1.83 points at the level 0.025" in equal.checks[0].text
     unknown = replace(champion, megabytes=None, seconds_per_example=None)
     found = decided("cheaper", model(40, megabytes=50.0), unknown)
     assert not found.passed

@@ -156,6 +156,39 @@ def test_without_a_mistake_there_is_still_an_interval() -> None:
     assert 0.9 < low < high == 1.0
 
 
+def test_rare_classes_do_not_pull_an_interval_below_its_score() -> None:
+    """A class of one example is missing in a third of the resamples; with 0 there F1 of 0.99 had 0.64 to 0.94."""
+    labels = [f"class {i}" for i in range(20)]
+    truths = [label for i, label in enumerate(labels) for _ in range(30 if i < 10 else 1)]
+    for kind, form in ((ONE, str), (MANY, lambda label: [label])):
+        said = ["class 0" if i == 40 else label for i, label in enumerate(truths)]
+        sums = kind.tallies([form(one) for one in truths], [form(one) for one in said], labels)
+        score, found = kind.of_sums(sums.sum(0)), paired.intervals(sums, kind.of_sums)
+        for name in ("f1", "precision", "recall"):
+            low, high = found[name]
+            assert 0.98 < low < score[name] <= high
+    assert ONE.of_sums(ONE.tallies(["a"], ["a"], LABELS).sum(0))["f1"] == pytest.approx(1 / len(LABELS)), "as ever"
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(4, 0), (5, 0), (8, 1), (0, 0)])
+def test_few_differences_are_no_proof(gained: int, lost: int) -> None:
+    champion, challenger = np.ones((200, 3)), np.ones((200, 3))
+    champion[:gained, 0] = 0.0
+    challenger[gained : gained + lost, 0] = 0.0
+    found = paired.compare(champion, challenger, READER.of_sums, "exact_match")
+    assert found.p >= paired.mcnemar(gained, lost)
+    bound = paired.least_gain(champion, challenger, READER.of_sums, "exact_match", 0.025)
+    most = stats.binomtest(lost, 200).proportion_ci(0.95).high  # of the answers that get worse, as often as 1 in 40
+    assert bound <= -most + 1e-9
+
+
+def test_the_least_gain_is_the_bootstrap_s_where_many_answers_differ() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(2000) < 0.9, rng.random(2000) < 0.8
+    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy")
+    assert paired.least_gain(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy", 0.025) == found.low
+
+
 def test_other_intervals_are_seeded_and_as_wide_as_they_should_be() -> None:
     values = np.random.default_rng(1).random(400)
     many = np.column_stack([values > 0.9, values, np.ones(400)])

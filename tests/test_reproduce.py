@@ -12,11 +12,12 @@ import make
 import tiny
 import tracked
 from hpsearch import cli, sweep
-from hpsearch.errors import FaultsFound, RequestError
-from hpsearch.records import Status, TrialRecord
+from hpsearch.errors import FaultsFound, NoResultError, RequestError
+from hpsearch.records import NoRoom, OutOfMemory, Status, TrialRecord
 from hpsearch.reproduce import reproduce
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
+from hpsearch.workers import Worker
 
 
 @dataclass
@@ -67,6 +68,21 @@ def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.Mon
     monkeypatch.setattr(Tracking, "origin", older)
     with pytest.raises(RequestError, match=r"another version of hpsearch; use that one \(retired: there is no such"):
         reproduce(done.settings, done.home, run_id)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (OutOfMemory(0, 16, "no memory"), "one update does not fit in memory here: no memory"),
+        (NoRoom(0), "is full; free some"),
+    ],
+)
+def test_what_the_machine_lacks_is_not_taken_for_another_result(
+    message: Any, reason: str, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "receive", lambda self: message)
+    with pytest.raises(NoResultError, match=reason):
+        reproduce(done.settings, done.home, done.run_id(Status.PRUNED))
 
 
 def test_a_trial_without_a_score_has_nothing_to_compare(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:

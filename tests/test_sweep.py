@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -228,6 +229,22 @@ def test_a_finished_study_starts_nothing(swept: Swept, capsys: pytest.CaptureFix
     assert sweep.run_sweep(swept.settings, swept.home) == json.loads(json.dumps(swept.summary))
     assert before == {path: path.stat().st_mtime_ns for path in swept.folder.glob("trials/**/*") if path.is_file()}
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_study_whose_time_is_spent_starts_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = swept.settings.budget.model_copy(update={"max_trials": 99, "max_hours": 1e-6})
+    found = sweep.run_sweep(swept.settings.model_copy(update={"budget": budget}), swept.home)
+    assert found == json.loads(json.dumps(swept.summary))
+    assert "is finished: 6 of 99 trials; a larger budget" in " ".join(capsys.readouterr().out.split())
+
+
+def test_hours_are_those_of_the_clock_where_it_was_read() -> None:
+    search = Search.__new__(Search)
+    search.trials = {0: TrialRecord(0, {}, Status.COMPLETE, seconds={"training": 7200.0})}
+    search.crew = SimpleNamespace(hardware=SimpleNamespace(workers=2))  # type: ignore[assignment]
+    for clocked, hours in ((0.0, 1.0), (1.5, 1.5)):  # the first was killed before it could write down its time
+        search._clocked = clocked
+        assert search.hours == hours
 
 
 def test_other_settings_or_data_are_refused(swept: Swept) -> None:

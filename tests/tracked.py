@@ -130,6 +130,7 @@ def save_study(home: Path, settings: Settings, trials: list[TrialRecord], result
     (folder / "plots" / "history.html").write_text("<p>history</p>")
     (folder / "report.html").write_text("<p>report</p>")
     (folder / "summary.json").write_text(json.dumps(result))
+    (folder / "published.json").write_text("{}")
     return folder
 
 

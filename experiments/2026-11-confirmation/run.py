@@ -1,6 +1,6 @@
 """Fresh seeds against the best of N, replayed on 300 real fine-tunes of BERT-large. Writes table.md.
 
-python run.py [--repeats 4000]; four minutes. The runs: two tasks, three recipes, 50 seeds each (revisit-bert-finetuning,
+python run.py [--repeats 4000]; a minute. The runs: two tasks, three recipes, 50 seeds each (revisit-bert-finetuning,
 `../shared/data`). A search draws runs; best of N reports the best validation score and keeps that run. Confirmation
 spends part of the same number of runs on fresh seeds of the best recipes and of the reference, as the project does,
 with the project's own functions but for one: predictions are not in the data, so nobody is out early.

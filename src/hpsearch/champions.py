@@ -107,18 +107,39 @@ def change(tracking: Tracking, name: str, seen: Events, version: Any, former: An
     }
     tracking.client.set_registered_model_tag(name, key, json.dumps(event))
     if events(tracking, name).keys() - {key} != seen.keys():
-        tracking.client.delete_registered_model_tag(name, key)
-        return False
+        return not _withdrawn(tracking, name, key, event)
     _move(tracking, name, key, event)
     return True
 
 
-def _move(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> None:
-    """Let the aliases follow an announced change. Harmless when repeated."""
-    if event["previous"] is not None:
-        tracking.client.set_registered_model_alias(name, PREVIOUS, str(event["previous"]))
-    tracking.client.set_registered_model_alias(name, CHAMPION, str(event["version"]))
+def _withdrawn(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> bool:
+    """Take an announcement back; False where another command took it for one that was cut off, and completed it."""
+    if not events(tracking, name).get(key, event)["pending"]:
+        return False
+    tracking.client.delete_registered_model_tag(name, key)
+    champion = version_of(tracking, name, CHAMPION)
+    if champion is None or int(champion.version) != event["version"]:
+        return True
     tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
+    return False
+
+
+def _move(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> None:
+    """Let the aliases follow an announced change. Harmless when repeated.
+
+    Another command may have made a later change meanwhile, and the aliases are those of the newest. One that has only
+    been announced is its maker's to make or to take back.
+    """
+    while True:
+        if event["previous"] is not None:
+            tracking.client.set_registered_model_alias(name, PREVIOUS, str(event["previous"]))
+        tracking.client.set_registered_model_alias(name, CHAMPION, str(event["version"]))
+        tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
+        newest, last = list(events(tracking, name).items())[-1]
+        champion = version_of(tracking, name, CHAMPION)
+        if last["pending"] or (champion is not None and int(champion.version) == last["version"]):
+            return
+        key, event = newest, last
 
 
 def complete(tracking: Tracking, name: str) -> dict[str, Any] | None:

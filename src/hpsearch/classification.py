@@ -145,16 +145,19 @@ class TextClassification(_OfTexts):
         """For each class: both say it, the answer alone does, the truth alone does."""
         return _tallies(_among([[t] for t in truths], labels), _among([[a] for a in answers], labels))
 
-    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
         """Each truth is one class, so they count the examples."""
         found, _, missed = _parts(sums)
         of_class = found + missed
         precision, recall, f1 = _rates(sums)
+        counted = _counted(sums, whole)
         return {
             "accuracy": found.sum(-1) / of_class.sum(-1),
-            "precision": precision.mean(-1),
-            "recall": recall.mean(-1),
-            "f1": f1.mean(-1),
+            "precision": _macro(precision, counted),
+            "recall": _macro(recall, counted),
+            "f1": _macro(f1, counted),
             "f1_weighted": (f1 * of_class).sum(-1) / of_class.sum(-1),
         }
 
@@ -282,15 +285,18 @@ class MultilabelClassification(_OfTexts):
         of_labels = _tallies(_among(truths, labels), _among(answers, labels))
         return np.column_stack([of_labels, right, np.ones(len(right))])
 
-    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
         """Macro averages over the labels, and F1 of all of them together."""
         found, excess, missed = _parts(sums[..., :-2])
         precision, recall, f1 = _rates(sums[..., :-2])
+        counted = _counted(sums[..., :-2], whole[:-2] if whole is not None else None)
         return {
-            "f1": f1.mean(-1),
+            "f1": _macro(f1, counted),
             "f1_micro": _ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
-            "precision": precision.mean(-1),
-            "recall": recall.mean(-1),
+            "precision": _macro(precision, counted),
+            "recall": _macro(recall, counted),
             "accuracy": sums[..., -2] / sums[..., -1],
         }
 
@@ -323,6 +329,21 @@ def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         _ratio(found, found + missed),
         _ratio(2 * found, 2 * found + excess + missed),
     )
+
+
+def _counted(sums: NDArray[np.float64], whole: NDArray[np.float64] | None) -> NDArray[np.bool_]:
+    """(..., classes): whether a class counts in a macro average, by `Kind.of_sums`."""
+    found, _, missed = _parts(sums)
+    there = found + missed > 0
+    if whole is None:
+        return np.ones_like(there)
+    found, _, missed = _parts(whole)
+    counted: NDArray[np.bool_] = np.logical_or(there, found + missed == 0)
+    return counted
+
+
+def _macro(rates: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return _ratio((rates * counted).sum(-1), counted.sum(-1).astype(np.float64))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

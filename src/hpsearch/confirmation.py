@@ -66,7 +66,7 @@ class Standing:
 class Confirmation(Coordinator):
     """The race of a study's entrants."""
 
-    noun = "run"
+    noun, phase = "run", "confirmation"
 
     def __init__(self, crew: Crew, ref: DataRef, entrants: list[Entrant], hours_before: float) -> None:
         """Take up what there is.

@@ -4,6 +4,7 @@ A phase of a study says what is next: `search` and `confirmation`.
 """
 
 import errno
+import json
 import os
 import shutil
 import time
@@ -36,8 +37,15 @@ from hpsearch.settings import Settings
 from hpsearch.trial import MODEL
 from hpsearch.workers import Lost, Worker, wait_for
 
+SECONDS = "seconds.json"  # file of a study
 INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
 TELL_SECONDS = 60.0  # for MLflow to be told the last of a study
+
+
+def read_seconds(folder: Path) -> dict[str, float]:
+    """Seconds of each phase of the study in `folder`, over all runs of its command that came to an end of some kind."""
+    path = folder / SECONDS
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 class Coordinator(ABC):
@@ -46,8 +54,12 @@ class Coordinator(ABC):
     noun: str
     """What people are told of: a trial, or a run."""
 
+    phase: str
+    """Its name in the study's `seconds.json`."""
+
     def __init__(self, crew: Crew, settings: Settings, ref: DataRef, folder: Path) -> None:
         """`folder` holds a folder for each trial, named by its number."""
+        self._clocked = read_seconds(crew.folder).get(self.phase, 0.0) / 3600  # hours
         self.crew, self.settings, self.ref, self.folder = crew, settings, ref, folder
         self.trials: dict[int, TrialRecord] = {}
         self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) in its points file
@@ -117,7 +129,7 @@ class Coordinator(ABC):
     def _loop(self) -> None:
         started, before = time.monotonic(), self.hours
         while True:
-            hours = before + (time.monotonic() - started) / 3600
+            hours = self._clocked = before + (time.monotonic() - started) / 3600
             if self.crew.interrupted:
                 self._pause_all()
                 raise Interrupted(
@@ -140,8 +152,9 @@ class Coordinator(ABC):
 
     @property
     def hours(self) -> float:
-        """Spent by the trials so far, as if workers had never been idle."""
-        return sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.crew.hardware.workers
+        """Spent so far: by the clock, or by the trials where a command was killed before it could write that down."""
+        trained = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.crew.hardware.workers
+        return max(trained, self._clocked)
 
     def _feed(self, worker: Worker, hours: float) -> None:
         """Give an idle worker what is next: first of all a trial that lost its worker."""

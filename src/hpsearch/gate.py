@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from hpsearch import formats, paired
 from hpsearch.kinds import ClassScores, Kind
 from hpsearch.paired import Paired
@@ -99,7 +97,7 @@ def decide(
     found = paired.compare(theirs, ours, kind.of_sums, metric)
     checks = []
     if rule.margin:
-        bound = float(np.quantile(paired.gains([theirs], [ours], kind.of_sums, metric), rule.alpha))
+        bound = paired.least_gain(theirs, ours, kind.of_sums, metric, rule.alpha)
         text = f"{_shown(found, champion.name)}; at least {_points(bound)} at the level {rule.alpha:g}"
         text += f", and the rule allows {_points(-rule.margin)}"
         checks.append(Check(bound > -rule.margin, text))

@@ -211,8 +211,17 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """The metrics of `headings`, (...), from sums of tallies (..., k)."""
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """The metrics of `headings`, (...), from sums of tallies (..., k).
+
+        Args:
+            sums: over some examples.
+            whole: over the examples that these were drawn from, (k,), where they are a resample. A class of which the
+                resample happens to have no example is left out of its averages: with 0 it would say that rare classes
+                are never recognised.
+        """
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each class, from sums of tallies (k,); without classes that have no example."""

@@ -17,9 +17,10 @@ SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples, to bound the memory
 SEED = 0
+FEW = 10  # with fewer answers that differ, a resample of them says little
 
 Tallies = NDArray[np.float64]
-OfSums = Callable[[Tallies], dict[str, NDArray[np.float64]]]
+OfSums = Callable[[Tallies, Tallies | None], dict[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
     """Compare answers to the same examples.
 
     The p-value is that of the exact McNemar test (McNemar 1947) for accuracy, else of the paired bootstrap (Efron and
-    Tibshirani 1993, chapter 16): the share of resamples in which the challenger gains nothing.
+    Tibshirani 1993, chapter 16): the share of resamples in which the challenger gains nothing. Where few answers
+    differ, four in favour of one would be enough for that; then it is no less than the exact sign test's.
 
     Args:
         champion: (n, k), by `Kind.tallies`.
@@ -57,23 +59,44 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
     """
     drawn = gains([champion], [challenger], of_sums, metric)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    alone: tuple[int, int] | None = None
-    if metric == "accuracy":
-        right = [of_sums(one)[metric] > 0.5 for one in (champion, challenger)]
-        alone = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
-    p = mcnemar(*alone) if alone is not None else float((1 + (drawn <= 0).sum()) / (1 + len(drawn)))
+    gained, lost = _differing(champion, challenger, of_sums, metric)
+    exact = metric == "accuracy"
+    p = float((1 + (drawn <= 0).sum()) / (1 + len(drawn)))
+    if exact:
+        p = mcnemar(gained, lost)
+    elif gained + lost < FEW:
+        p = max(p, mcnemar(gained, lost))
     return Paired(
         metric=metric,
         n=len(champion),
-        champion=float(of_sums(champion.sum(0))[metric]),
-        challenger=float(of_sums(challenger.sum(0))[metric]),
+        champion=float(of_sums(champion.sum(0), None)[metric]),
+        challenger=float(of_sums(challenger.sum(0), None)[metric]),
         low=float(low),
         high=float(high),
         p=p,
-        test="exact McNemar" if alone is not None else "paired bootstrap",
-        challenger_alone=alone[0] if alone is not None else None,
-        champion_alone=alone[1] if alone is not None else None,
+        test="exact McNemar" if exact else "paired bootstrap",
+        challenger_alone=gained if exact else None,
+        champion_alone=lost if exact else None,
     )
+
+
+def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str, alpha: float) -> float:
+    """What the challenger gains at the least, at the one-sided level `alpha`: the paired bootstrap's.
+
+    Where few answers differ, it is no more than what the share of answers that got worse may be (Clopper and Pearson
+    1934): of 100 examples without a difference, 3 or 4 in a hundred others may well get worse.
+    """
+    bound = float(np.quantile(gains([champion], [challenger], of_sums, metric), alpha))
+    gained, lost = _differing(champion, challenger, of_sums, metric)
+    if gained + lost < FEW and lost < len(champion):
+        bound = min(bound, -float(stats.beta.ppf(1 - alpha, lost + 1, len(champion) - lost)))
+    return bound
+
+
+def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str) -> tuple[int, int]:
+    """On how many examples, each taken alone, the challenger is better, and on how many worse."""
+    before, now = (of_sums(one, None)[metric] for one in (champion, challenger))
+    return int((now > before).sum()), int((now < before).sum())
 
 
 def gains(
@@ -88,9 +111,9 @@ def gains(
         metric: one of its keys.
     """
     models, k = len(champions), champions[0].shape[1]
-    means = []
+    means, whole = [], champions[0].sum(0)  # of the truths, which all share
     for sums in _resampled(np.hstack([*champions, *challengers])):
-        values = of_sums(sums.reshape(len(sums), 2 * models, k))[metric]
+        values = of_sums(sums.reshape(len(sums), 2 * models, k), whole)[metric]
         means.append(values[:, models:].mean(1) - values[:, :models].mean(1))
     return np.concatenate(means)
 
@@ -108,10 +131,11 @@ def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, tuple[float, float
     varies no more than a share.
     """
     found: dict[str, list[NDArray[np.float64]]] = {}
+    whole = tallies.sum(0)
     for sums in _resampled(tallies):
-        for name, values in of_sums(sums).items():
+        for name, values in of_sums(sums, whole).items():
             found.setdefault(name, []).append(values)
-    result, reached = {}, of_sums(tallies.sum(0))
+    result, reached = {}, of_sums(whole, None)
     for name, parts in found.items():
         low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
         if name in SHARES or low == high:

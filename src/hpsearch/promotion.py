@@ -18,6 +18,7 @@ from hpsearch.stores import answered
 from hpsearch.tracking import Tracking, name_of
 
 DECISION = "hpsearch.decision"  # tag of a version: why it became champion
+MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
 LONGEST = 5000  # characters of a tag that every MLflow store takes
 
 
@@ -47,9 +48,9 @@ def _summary(settings: Settings, home: Path) -> dict[str, Any]:
     folder = home / "studies" / settings.study
     identity.check_folder(folder)
     summary = results.read_summary(folder)
-    if summary is None:
+    if summary is None or not (folder / results.PUBLISHED).exists():
         raise RequestError(
-            f"study={settings.study}: is not finished ({folder / 'summary.json'} is missing); "
+            f"study={settings.study}: is not finished ({folder / results.PUBLISHED} is missing); "
             f"run `make sweep TASK={settings.task.name}`, or name a finished study"
         )
     if summary["task"] != settings.task.name:
@@ -82,12 +83,14 @@ def _promote(
         return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
     if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
         return _promote(tracking, summary, settings, home, force, dry_run)
-    version = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
+    version, made_now = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
     client.update_model_version(name, version.version, _description(tracking, run_id, decision))
     client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
     how = "forced" if force is not None else f"by {decision['rule']['name']}"
     why = force or decision["reasons"][0].removeprefix("passed: ")
     if not change(tracking, name, seen, version, champion, how, why):
+        if made_now:  # a refusal leaves nothing behind
+            client.delete_model_version(name, version.version)
         return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
     return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
 
@@ -184,8 +187,8 @@ def _champions_answers(
         ref = data.prepare(data.read(own), own, home)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(
-            f"version {champion.version} was scored on other test data, and to run it on those of study "
-            f"{settings.study} these must be read: {first_line(error)}"
+            f"what version {champion.version} says of the test data of study {settings.study} is not known, and to run "
+            f"it on them they must be read: {first_line(error)}"
         ) from None
     if ref.digests["test"] != digest:
         raise RequestError(
@@ -197,10 +200,12 @@ def _champions_answers(
     said = dict(
         zip(rows["id"], serving.answers(f"models:/{champion.name}/{champion.version}", own, inputs), strict=True)
     )
-    return [said[one] for one in ids], (
-        f"  version {champion.version} was scored on other test data (digest "
-        f"{champion.tags.get('hpsearch.digest.test', 'unknown')}) and was run on these (digest {digest})"
-    )
+    before = champion.tags.get("hpsearch.digest.test", "unknown")
+    who = f"  version {champion.version}"
+    note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"
+    if before == digest:
+        note = f"{who} was run on these test data again: MLflow has lost what it had said of them"
+    return [said[one] for one in ids], note
 
 
 def _evidence(summary: dict[str, Any]) -> dict[str, str]:
@@ -240,7 +245,11 @@ def _evidence(summary: dict[str, Any]) -> dict[str, str]:
 
 def _description(tracking: Tracking, run_id: str, decision: dict[str, Any]) -> str:
     """The model's card, and why it became champion."""
-    reasons = "\n".join(f"- {reason}" for reason in decision["reasons"])
+    given = decision["reasons"]
+    if len(given) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
+        left_out = f"{len(given) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
+        given = [*given[: MOST_REASONS - NOTES], left_out, *given[-NOTES:]]
+    reasons = "\n".join(f"- {reason}" for reason in given)
     ending = f"\n## Why it became champion\n\n{reasons[: LONGEST // 2]}\n"
     return tracking.card(run_id)[: LONGEST - len(ending)] + ending
 
@@ -277,8 +286,8 @@ def _score(test: dict[str, Any]) -> str:
     return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]{often}"
 
 
-def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> Any:
-    """The version that holds the run's model, registered if it is not; with its evidence as tags."""
+def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> tuple[Any, bool]:
+    """The version that holds the run's model, with its evidence as tags, and whether it had to be registered."""
     client = tracking.client
     try:
         client.create_registered_model(name)
@@ -289,6 +298,6 @@ def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, 
     if known:
         for key, value in evidence.items():
             client.set_model_version_tag(name, known[0].version, key, value)
-        return known[0]
+        return known[0], False
     model_id = tracking.model_of(run_id)
-    return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id)
+    return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id), True

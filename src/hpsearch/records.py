@@ -155,7 +155,7 @@ class Scored:
     confusion: tuple[tuple[int, ...], ...] | None
     predictions: tuple[Any, ...]  # of each example, JSON-able
     confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
-    seconds: float
+    seconds: float  # of predicting, without loading
 
 
 @dataclass(frozen=True)

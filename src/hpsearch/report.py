@@ -96,9 +96,10 @@ def headline(summary: Mapping[str, Any]) -> str:
     """The winner's score on test, a sentence."""
     test = summary["test"]
     value, low, high = (formats.score(test[name]) for name in ("value", "low", "high"))
+    often = f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
     return (
         f"{summary['model']} reaches {summary['metric']} {value} on {test['n']:,} test examples of {summary['task']} "
-        f"(95 % interval {low} to {high})."
+        f"(95 % interval {low} to {high}{often})."
     )
 
 

@@ -9,7 +9,7 @@ from hpsearch import data, hardware, identity
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.hardware import Hardware
 from hpsearch.loading import from_plain
-from hpsearch.records import Decision, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.records import Decision, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
 from hpsearch.settings import Settings
 from hpsearch.tracking import Tracking
 from hpsearch.workers import Lost, Worker, wait_for
@@ -28,7 +28,7 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     Raises:
         RequestError: the run holds nothing to go by, or the data can't be read.
         FaultsFound: it comes to something else; what differs from then is said.
-        NoResultError: the worker ended.
+        NoResultError: the worker ended, or has no memory or disk for it.
     """
     origin = Tracking(settings, home).origin(run_id)
     if origin is None:
@@ -87,6 +87,10 @@ def _train(spec: TrialSpec, here: Hardware, origin: dict[str, Any], log: Path) -
                     if message.status is Status.FAILED:
                         raise FaultsFound(f"the trial fails now: {message.reason}")
                     found |= message.metrics
+                elif isinstance(message, OutOfMemory):
+                    raise NoResultError(f"one update does not fit in memory here: {message.reason}")
+                elif isinstance(message, NoRoom):
+                    raise NoResultError(f"the disk of {spec.folder} is full; free some, and give the command again")
                 elif isinstance(message, Lost):
                     raise NoResultError(f"the worker ended: {log.read_text()[-500:]}")
     finally:

@@ -18,7 +18,7 @@ LATEST = 0.5  # share of a schedule; a first rung that would have to come then o
 class Search(Coordinator):
     """One study's search, from the first trial or from wherever it was left."""
 
-    noun = "trial"
+    noun, phase = "trial", "search"
 
     def __init__(self, crew: Crew, study: Study) -> None:
         super().__init__(crew, crew.settings, crew.ref, crew.folder / TRIALS)

@@ -25,7 +25,7 @@ from hpsearch import (
     training,
 )
 from hpsearch.confirmation import CONFIRMATION, Confirmation, reference, settings_for
-from hpsearch.coordinator import Coordinator
+from hpsearch.coordinator import SECONDS, Coordinator, read_seconds
 from hpsearch.crew import Crew
 from hpsearch.delivery import Delivery
 from hpsearch.display import Display
@@ -41,6 +41,7 @@ from hpsearch.settings import Settings, digest, possible
 from hpsearch.study import Study, check_address, sampler
 from hpsearch.summary import Found, Summary, summarise
 from hpsearch.tracking import Tracking
+from hpsearch.trial import MODEL
 
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
@@ -85,11 +86,12 @@ def _sweep(
             crew = Crew(settings, home, ref, chosen, study.hasten)
             search = Search(crew, study)
             search.load()
+            _check_models(search)
             console = Console()
             if (summary := _finished(search, corpus, home)) is not None:
                 console.print(
                     f"study {settings.study} is finished: {len(search.trials)} of {search.plan.max_trials} "
-                    f"trials; a larger budget (budget.max_trials=<total>) continues it"
+                    f"trials; a larger budget (budget.max_trials=<total>, budget.max_hours=<total>) continues it"
                 )
             else:
                 summary = _run(search, corpus, home, console, started, tracking, forced, given)
@@ -126,6 +128,18 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     return data.read(settings), chosen
 
 
+def _check_models(search: Search) -> None:
+    """Whose models were deleted for a confirmation's can't win without one. Raises RequestError."""
+    settings, complete = search.settings, search.complete()
+    if settings.budget.confirmation.finalists or not complete or not (search.crew.folder / CONFIRMATION).exists():
+        return
+    if not (search.trial_folder(complete[0].number) / MODEL).exists():
+        raise RequestError(
+            f"budget.confirmation.finalists=0: study {settings.study} has been confirmed, and its trials' models are "
+            "gone; leave the confirmation in, or give STUDY=<another name>"
+        )
+
+
 def disk_bound(settings: Settings, chosen: Hardware) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
@@ -155,9 +169,9 @@ def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
 class Clock:
     """Seconds of each phase, summed over all runs of the command."""
 
-    def __init__(self, path: Path, started: float) -> None:
-        self.path, self.last = path, started
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    def __init__(self, folder: Path, started: float) -> None:
+        self.path, self.last = folder / SECONDS, started
+        self.seconds = read_seconds(folder)
 
     def lap(self, phase: str) -> None:
         """What has passed since the last lap was this phase."""
@@ -189,7 +203,7 @@ def _run(
     settings, crew, metric = search.settings, search.crew, search.settings.task.metric
     study_id = identity.read_id(crew.folder)
     assert study_id is not None, "the study has been checked"
-    clock = Clock(crew.folder / "seconds.json", started)
+    clock = Clock(crew.folder, started)
     with Display(console, metric, metrics.DIRECTIONS[metric]) as display, crew.staffed():
         crew.display = display
         display.phase("data")
@@ -296,7 +310,8 @@ def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
 def _finished(search: Search, corpus: data.Corpus, home: Path) -> Summary | None:
     """The study's result if nothing is left to do for it."""
     trials = list(search.trials.values())
-    action = schedule.next_action(search.plan, trials, may_start=True)
+    time_left = schedule.may_start(search.plan, trials, search.hours, search.max_hours)
+    action = schedule.next_action(search.plan, trials, time_left)
     if not (search.crew.folder / PUBLISHED).exists():
         return None
     if not isinstance(action, schedule.Done) or not all(trial.status.final for trial in trials):

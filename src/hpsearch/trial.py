@@ -239,13 +239,14 @@ class _Trial:
 
 def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
-    start = time.perf_counter()
     settings, kind = spec.settings, tasks.KINDS[spec.settings.task.kind]
     tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
     saved = settings.model.model_copy(update={"path": str(spec.model)})
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
     model.to(warm.hardware.device)
+    start = time.perf_counter()  # loading is no part of what an example takes
     outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware, line.alive)
+    seconds = time.perf_counter() - start
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
     return Scored(
         number=spec.number,
@@ -254,7 +255,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
         confusion=scores.confusion,
         predictions=scores.predictions,
         confidences=scores.confidences,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
 
 
