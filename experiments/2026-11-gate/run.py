@@ -36,8 +36,8 @@ def least_gain(n: int, ours: int, theirs: int) -> float:
     """Of the challenger, by what each alone has right; the rest is right in both."""
     champion = ["no"] * ours + ["yes"] * (n - ours)
     challenger = ["yes"] * (n - theirs) + ["no"] * theirs
-    sides = (KIND.tallies(["yes"] * n, said, LABELS) for said in (champion, challenger))
-    return paired.least_gain(*sides, KIND.of_sums, "accuracy", ALPHA)
+    before, after = (KIND.tallies(["yes"] * n, said, LABELS) for said in (champion, challenger))
+    return paired.least_gain(before, after, KIND.of_sums, "accuracy", ALPHA)
 
 
 def not_worse(rng: np.random.Generator, repeats: int, n: int, differ: float) -> float:
@@ -54,8 +54,7 @@ def covered_f1(rng: np.random.Generator, repeats: int, n: int, rare: int) -> flo
     said = np.where(np.eye(CLASSES) > 0, ACCURACY, (1 - ACCURACY) / (CLASSES - 1))  # (truth, answer)
     expected = counts[:, None] * said
     true = float(np.mean(2 * np.diag(expected) / (expected.sum(0) + counts)))
-    cells = [(truth, answer) for truth in labels for answer in labels]
-    of_cells = KIND.tallies(*zip(*cells, strict=True), labels)
+    of_cells = KIND.tallies(np.repeat(labels, CLASSES).tolist(), labels * CLASSES, labels)
     held = 0
     for _ in range(repeats):
         drawn = rng.multinomial(counts, said).ravel()
