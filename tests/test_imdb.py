@@ -11,6 +11,7 @@ import pytest
 
 SMALL = (
     "budget.max_trials=2",
+    "budget.confirmation.finalists=1",
     "budget.train_examples=48",
     "budget.validation_examples=20",
     "budget.rung_examples=10",

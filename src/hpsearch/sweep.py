@@ -242,7 +242,8 @@ def _run(
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
             raise
-        delivery.close(LAST_SECONDS)
+        finally:  # whatever the end, nothing is told behind the back of the next command
+            delivery.close(LAST_SECONDS)
         (crew.folder / PUBLISHED).unlink(missing_ok=True)
         experiment = tracking.experiment_id
         summary = summarise(search, confirmation, corpus, found, test, given, clock.seconds, experiment, parent)
