@@ -100,6 +100,8 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
         "train.batch_size": settings.model.reference.batch_size,
         "train.epochs": settings.model.reference.epochs,
     }
+    assert params is not None
+    assert type(params["train.epochs"]) is int, "the choice, as the sampler draws it"
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
     assert space.reference(outside) is None
     assert space.own(outside) == {**params, "train.batch_size": 7}

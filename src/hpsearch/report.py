@@ -96,11 +96,15 @@ def headline(summary: Mapping[str, Any]) -> str:
     """The winner's score on test, a sentence."""
     test = summary["test"]
     value, low, high = (formats.score(test[name]) for name in ("value", "low", "high"))
-    often = f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
     return (
         f"{summary['model']} reaches {summary['metric']} {value} on {test['n']:,} test examples of {summary['task']} "
-        f"(95 % interval {low} to {high}{often})."
+        f"(95 % interval {low} to {high}{_often(test)})."
     )
+
+
+def _often(test: Mapping[str, Any]) -> str:
+    """What stands behind a score on test that is not the first."""
+    return f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
 
 
 def findings(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -303,8 +307,7 @@ def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Tabl
     table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
     yield table
     low, high = formats.score(test["low"]), formats.score(test["high"])
-    often = f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
-    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}{often}")
+    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}{_often(test)}")
     yield from map(Text, findings(summary))
     if note:
         yield Text(note, style="yellow")

@@ -44,7 +44,8 @@ def own(settings: Settings) -> Params:
     for path in _parents_first(settings.search.space):
         dimension = settings.search.space[path]
         if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
-            params[path] = _value(settings, path)
+            value, choices = _value(settings, path), getattr(dimension, "choices", ())
+            params[path] = next((choice for choice in choices if choice == value), value)  # 2 where they say 2, not 2.0
     return params
 
 
