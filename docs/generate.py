@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from hpsearch.composition import compose, groups, options, shipped_conf
-from hpsearch.dimensions import SEARCHABLE
-from hpsearch.settings import Settings
+from hpsearch.config.composition import compose, groups, options, shipped_conf
+from hpsearch.config.dimensions import SEARCHABLE
+from hpsearch.config.settings import Settings
 
 TARGET = Path(__file__).with_name("configuration.md")
 SCHEMA = Settings.model_json_schema()

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpsearch import cli, loading
+from hpsearch import cli
+from hpsearch.config import loading
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["hpsearch.sweep"])
+FORKED.set_forkserver_preload(["hpsearch.coordinator.sweep"])
 
 
 class Coordinator:

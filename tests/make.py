@@ -4,9 +4,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from hpsearch import data, loading
-from hpsearch.records import DataRef
-from hpsearch.settings import Settings
+from hpsearch.config import loading
+from hpsearch.config.settings import Settings
+from hpsearch.state.records import DataRef
+from hpsearch.training import data
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 import tiny
 import tracked
-from hpsearch.promotion import promote
-from hpsearch.tracking import Tracking
+from hpsearch.registry.promotion import promote
+from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

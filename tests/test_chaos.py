@@ -29,12 +29,12 @@ import postgres
 import tiny
 import tracked
 from forked import Coordinator
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.results import read_summary
 from hpsearch.fsck import fsck
-from hpsearch.promotion import promote
-from hpsearch.records import TrialRecord, read_points
-from hpsearch.results import read_summary
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.registry.promotion import promote
+from hpsearch.state.records import TrialRecord, read_points
+from hpsearch.tracking.runs import Tracking
 
 pytestmark = pytest.mark.chaos
 
@@ -97,7 +97,9 @@ class Chaos:
     def workers(self, process: Coordinator) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             return [
-                one for one in psutil.Process(process.pid).children() if "hpsearch.worker" in " ".join(one.cmdline())
+                one
+                for one in psutil.Process(process.pid).children()
+                if "hpsearch.training.worker" in " ".join(one.cmdline())
             ]
         return []
 
@@ -371,7 +373,7 @@ def test_the_study_database_is_away_for_0_20_and_60_seconds(
 
 SERVER = """
 import sys
-from hpsearch import mlflow_process
+from hpsearch.serving import mlflow_process
 home, port = sys.argv[1:]
 mlflow_process.become(
     ["server", "--artifacts-destination", f"{home}/served"],

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import transformers
 
-from hpsearch import checkpoints
-from hpsearch.records import Decision, Status
-from hpsearch.trial import MODEL, run_trial
+from hpsearch.state.records import Decision, Status
+from hpsearch.training import checkpoints
+from hpsearch.training.trial import MODEL, run_trial
 from test_training import Recorder, assert_same, toy
 
 

@@ -20,15 +20,16 @@ from transformers import AutoTokenizer
 
 import make
 import tiny
-from hpsearch import data, metrics
-from hpsearch.classification import NO_LABEL, pooled
+from hpsearch.config.section import replace
+from hpsearch.config.settings import Settings
+from hpsearch.data.examples import Example, split
+from hpsearch.data.reading import Rows
+from hpsearch.data.tokens import Tokens, save
 from hpsearch.errors import RequestError
-from hpsearch.examples import Example, split
-from hpsearch.reading import Rows
-from hpsearch.section import replace
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.tokens import Tokens, save
+from hpsearch.tasks import metrics
+from hpsearch.tasks.classification import NO_LABEL, pooled
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data
 
 ONE, MANY = KINDS["text_classification"], KINDS["multilabel_classification"]
 SPLITS = ("train", "validation", "test")

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpsearch import cli, composition, errors, loading
-from hpsearch.settings import Settings
+from hpsearch import cli, errors
+from hpsearch.config import composition, loading
+from hpsearch.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 MINE = "defaults: [csv, _self_]\nname: tickets\nfiles: {train: tickets.csv}\ncolumns: {text: subject, label: team}\n"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from hpsearch import loading
-from hpsearch.composition import compose, groups, options, shipped_conf
-from hpsearch.dimensions import Interval
-from hpsearch.settings import Settings
+from hpsearch.config import loading
+from hpsearch.config.composition import compose, groups, options, shipped_conf
+from hpsearch.config.dimensions import Interval
+from hpsearch.config.settings import Settings
 
 CONF = shipped_conf()
 # Counted here so that a file nobody looks at, or one that is lost, is noticed.

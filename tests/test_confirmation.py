@@ -14,17 +14,18 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import identity, results, sweep
-from hpsearch.confirmation import Confirmation
-from hpsearch.coordinator import Coordinator
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import results, sweep
+from hpsearch.coordinator.confirmation import Confirmation
+from hpsearch.coordinator.phase import Coordinator
 from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
-from hpsearch.promotion import promote
-from hpsearch.records import Status, TrialRecord, read_points
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.tracking import Tracking
-from hpsearch.workers import Worker
+from hpsearch.registry.promotion import promote
+from hpsearch.state import identity
+from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tracking.runs import Tracking
+from hpsearch.workers.local import Worker
 
 OVERRIDES = (
     "budget.max_trials=4",

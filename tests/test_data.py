@@ -23,15 +23,16 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 import tiny
-from hpsearch import classification, data
+from hpsearch.config.loading import load, tuples
+from hpsearch.config.settings import Settings
+from hpsearch.data.text import clean
+from hpsearch.data.text import encode as encode_texts
+from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
-from hpsearch.loading import load, tuples
-from hpsearch.metrics import DIRECTIONS
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.text import clean
-from hpsearch.text import encode as encode_texts
-from hpsearch.tokens import collate
+from hpsearch.tasks import classification
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import DIRECTIONS
+from hpsearch.training import data
 
 CONF = Path(__file__).parents[1] / "conf"
 SPLITS = ("train", "validation", "test")

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 import tracked
-from hpsearch import delivery, records, space
-from hpsearch.delivery import Delivery
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError
-from hpsearch.records import Status, TrialRecord
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.state import records
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tracking import delivery
+from hpsearch.tracking.delivery import Delivery
+from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 from tracked import LABELS, data_ref, record
 

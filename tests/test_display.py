@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hpsearch.display import Display
-from hpsearch.records import Decision, Status, TrialRecord
+from hpsearch.report.display import Display
+from hpsearch.state.records import Decision, Status, TrialRecord
 
 PARAMS = {"train.learning_rate": 2.13e-4, "train.batch_size": 16}
 

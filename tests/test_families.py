@@ -18,14 +18,16 @@ from transformers import PreTrainedModel
 import make
 import tiny
 import tracked
-from hpsearch import data, encoders, hardware, kernels, models, serving, training
-from hpsearch.kinds import Kind
-from hpsearch.models import FAMILIES
-from hpsearch.records import Decision, Status, TrialResult, TrialSpec
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.tokens import Tokens, collate
-from hpsearch.trial import MODEL, Line, Warm, run_trial
+from hpsearch.config.settings import Settings
+from hpsearch.data.tokens import Tokens, collate
+from hpsearch.serving import packaging
+from hpsearch.state.records import Decision, Status, TrialResult, TrialSpec
+from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data, encoders, hardware, kernels, models
+from hpsearch.training.models import FAMILIES
+from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trial import MODEL, Line, Warm, run_trial
 
 # isort: split
 import mlflow
@@ -99,7 +101,7 @@ class Trained:
 
     def outputs(self, model: PreTrainedModel, batch_size: int, precision: str = "float32") -> list[np.ndarray]:
         where = replace(self.warm.hardware, precision=precision)
-        return training.predict(model, self.kind, self.tokens, len(self.tokens), batch_size, where, self.types)
+        return predict(model, self.kind, self.tokens, len(self.tokens), batch_size, where, self.types)
 
     def exact(self) -> tuple[np.ndarray, float]:
         """Outputs in float64, and how far from them float32 may be: four times what transformers' own path is."""
@@ -231,9 +233,7 @@ def test_token_types_go_to_those_who_take_them(trained: Trained, tmp_path: Path)
     model = trained.model()
     model.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs), with_kwargs=True)
     trained.outputs(model, len(trained.tokens))
-    trainer = training.make_trainer(
-        trained.settings, trained.kind, model, trained.tokens, trained.warm.hardware, tmp_path
-    )
+    trainer = make_trainer(trained.settings, trained.kind, model, trained.tokens, trained.warm.hardware, tmp_path)
     batch = trainer.data_collator([trained.tokens[0], trained.tokens[1]])
     trainer.compute_loss(model, batch, num_items_in_batch=4)
     takes = {"input_ids", "attention_mask"}
@@ -284,10 +284,10 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -> None:
-    described = serving.describe(trained.settings, trained.spec.data.labels, trained.result.fitted)
+    described = packaging.describe(trained.settings, trained.spec.data.labels, trained.result.fitted)
     raw = pd.DataFrame({role: trained.rows()[role] for role in trained.kind.inputs})
     run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
     examples = {role: raw[role].tolist()[:2] for role in trained.kind.inputs}
-    uri = serving.log_model(run_id, trained.spec.folder / MODEL, described, examples, "# a card")
+    uri = packaging.log_model(run_id, trained.spec.folder / MODEL, described, examples, "# a card")
     predicted = mlflow.pyfunc.load_model(uri).predict(raw)
     assert predicted.iloc[:, 0].tolist() == trained.predictions()  # label, labels or answer

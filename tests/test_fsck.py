@@ -13,13 +13,14 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import promotion, sweep
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
-from hpsearch.locks import Lock
-from hpsearch.records import TrialRecord
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.registry import promotion
+from hpsearch.state.locks import Lock
+from hpsearch.state.records import TrialRecord
+from hpsearch.tracking.runs import Tracking
 
 
 @dataclass

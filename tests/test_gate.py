@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hpsearch import composition
+from hpsearch.config import composition
+from hpsearch.config.settings import PromotionSettings
 from hpsearch.errors import RequestError
-from hpsearch.gate import Contender, Decision, decide
-from hpsearch.settings import PromotionSettings
-from hpsearch.tasks import KINDS
+from hpsearch.registry.gate import Contender, Decision, decide
+from hpsearch.tasks.kinds import KINDS
 from make import compose_settings
 
 KIND = KINDS["text_classification"]

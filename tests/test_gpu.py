@@ -12,9 +12,10 @@ from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSeque
 
 import make
 import tiny
-from hpsearch import hardware, sweep
-from hpsearch.records import Status, TrialRecord
-from hpsearch.trial import MODEL, Warm, run_trial
+from hpsearch.coordinator import sweep
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.training import hardware
+from hpsearch.training.trial import MODEL, Warm, run_trial
 from test_memory import found
 from test_training import Recorder, reference_losses, span_loss, toy, toy_questions
 

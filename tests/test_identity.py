@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import make
 import tracked
-from hpsearch import identity
 from hpsearch.errors import RequestError
+from hpsearch.state import identity
 
 SETTINGS = make.compose_settings()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import hpsearch
-from hpsearch import identity, serving
+from hpsearch.serving import packaging
+from hpsearch.state import identity
 
 PACKAGE = Path(hpsearch.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -109,18 +110,18 @@ def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
     }
 
 
-@pytest.mark.parametrize("script", sorted({product.script.stem for product in serving.PRODUCTS.values()}))
+@pytest.mark.parametrize("script", sorted({product.script.stem for product in packaging.PRODUCTS.values()}))
 def test_a_served_model_imports_only_what_is_sent_along(script: str) -> None:
     ours = walk(script).keys() - {script}
     assert {"inference", "errors"} <= ours
-    assert {f"{module}.py" for module in ours} <= set(serving.CODE)
+    assert {f"{module}.py" for module in ours} <= set(packaging.CODE)
     foreign = {normal(package) for package in closure(script)} - set(sys.stdlib_module_names)
-    assert foreign <= set(serving.REQUIREMENTS)
+    assert foreign <= set(packaging.REQUIREMENTS)
 
 
 def test_nothing_is_sent_along_in_vain() -> None:
-    needed = {module for product in serving.PRODUCTS.values() for module in walk(product.script.stem)}
-    assert set(serving.CODE) - {"__init__.py"} <= {f"{module}.py" for module in needed}
+    needed = {module for product in packaging.PRODUCTS.values() for module in walk(product.script.stem)}
+    assert set(packaging.CODE) - {"__init__.py"} <= {f"{module}.py" for module in needed}
 
 
 def test_every_imported_package_is_declared() -> None:

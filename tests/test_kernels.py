@@ -16,13 +16,13 @@ from scipy import stats
 
 import make
 import tiny
-from hpsearch import hardware, kernels, models, training
-from hpsearch import workers as workers_module
+from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
-from hpsearch.hardware import ATTENTION, Hardware
-from hpsearch.tasks import KINDS
-from hpsearch.tokens import collate
-from hpsearch.trial import Warm
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import hardware, kernels, models, trainer
+from hpsearch.training.hardware import ATTENTION, Hardware
+from hpsearch.training.trial import Warm
+from hpsearch.workers import local as workers_module
 
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ def test_dropout_of_attention_weights_is_in_values_and_gradients() -> None:
 def gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor], kind: str, where: Hardware) -> torch.Tensor:
     """The loss and the gradient of all parameters, one vector."""
     model.zero_grad()
-    with training.autocast(where):
+    with trainer.autocast(where):
         outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
     labels, candidates = batch["labels"], batch.get("candidates")
     loss = KINDS[kind].loss(outputs, labels, candidates, labels.numel(), 0.0, None)

@@ -13,16 +13,16 @@ import sqlalchemy
 
 import make
 import postgres
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.study import Study
 from hpsearch.errors import OutOfReachError, RequestError
-from hpsearch.locks import DatabaseLock, Lock
-from hpsearch.records import Status
-from hpsearch.settings import Settings
-from hpsearch.study import Study
+from hpsearch.state.locks import DatabaseLock, Lock
+from hpsearch.state.records import Status
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hpsearch.locks import DatabaseLock, Lock
+from hpsearch.state.locks import DatabaseLock, Lock
 held = Lock(Path(sys.argv[2])) if sys.argv[1] == "folder" else DatabaseLock(sys.argv[2], "a study")
 print("held", flush=True)
 time.sleep(600)

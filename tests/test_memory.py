@@ -19,15 +19,16 @@ from safetensors.torch import load_file
 
 import make
 import tiny
-from hpsearch import sweep, workers
-from hpsearch.crew import Crew
-from hpsearch.display import Display
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import sweep
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, RequestError
-from hpsearch.hardware import resolve
-from hpsearch.memory import MicroBatch
-from hpsearch.records import TrialRecord
-from hpsearch.settings import Settings
-from hpsearch.training import micro_batch
+from hpsearch.report.display import Display
+from hpsearch.state.records import TrialRecord
+from hpsearch.training.hardware import resolve
+from hpsearch.training.trainer import micro_batch
+from hpsearch.workers import local
 
 LIMITED = """
 import os
@@ -213,7 +214,7 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_asked_again(
     """Unless the system says that it killed it for memory: then so many did not fit."""
     counters = tmp_path / "vmstat"
     counters.write_text("oom_kill 0\n")
-    monkeypatch.setattr(workers, "VMSTAT", counters)
+    monkeypatch.setattr(local, "VMSTAT", counters)
     settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
     crew = Crew(settings, home, make.prepared(settings, home), resolve(settings.hardware), lambda: None)
     crew.display = Display(Console(), "accuracy", "maximize")

@@ -10,8 +10,9 @@ import pytest
 
 import make
 import tiny
-from hpsearch import models, sweep
+from hpsearch.coordinator import sweep
 from hpsearch.errors import RequestError
+from hpsearch.training import models
 
 
 class Trap:

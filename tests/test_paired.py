@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 
-from hpsearch import metrics, paired, squad
-from hpsearch.kinds import ClassScores
-from hpsearch.tasks import KINDS
+from hpsearch.decisions import paired
+from hpsearch.tasks import metrics, squad
+from hpsearch.tasks.kind import ClassScores
+from hpsearch.tasks.kinds import KINDS
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
 LABELS = ("a", "b", "c")

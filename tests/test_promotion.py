@@ -15,12 +15,12 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import tracked
-from hpsearch import champions, promotion
-from hpsearch.champions import champion_uri, history, rollback
+from hpsearch.config.settings import Settings
 from hpsearch.errors import PromotionRefused, RequestError
-from hpsearch.promotion import promote
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.registry import champions, promotion
+from hpsearch.registry.champions import champion_uri, history, rollback
+from hpsearch.registry.promotion import promote
+from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
 NAME = "hpsearch-imdb"

@@ -15,12 +15,13 @@ from torch.nn import functional
 from transformers import AutoTokenizer
 
 import make
-from hpsearch import data, squad
+from hpsearch.config.section import replace
+from hpsearch.config.settings import Settings
+from hpsearch.data.tokens import Tokens, collate, save
 from hpsearch.errors import RequestError
-from hpsearch.question_answering import QuestionAnswering, answers_fault, answers_of
-from hpsearch.section import replace
-from hpsearch.settings import Settings
-from hpsearch.tokens import Tokens, collate, save
+from hpsearch.tasks import squad
+from hpsearch.tasks.question_answering import QuestionAnswering, answers_fault, answers_of
+from hpsearch.training import data
 
 QA = QuestionAnswering()
 SPLITS = ("train", "validation", "test")

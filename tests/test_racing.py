@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.racing import Entrant, Rule, Run, corrected, entrants, out, winner
-from hpsearch.records import Status, TrialRecord
-from hpsearch.tasks import KINDS
+from hpsearch.decisions.racing import Entrant, Rule, Run, corrected, entrants, out, winner
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.kinds import KINDS
 
 KIND = KINDS["text_classification"]
 RULE = Rule(KIND.of_sums, "accuracy", 0.95)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import make
 import tiny
-from hpsearch import data, reading
+from hpsearch.config.settings import Settings, TaskSettings
+from hpsearch.data import reading
 from hpsearch.errors import RequestError
-from hpsearch.settings import Settings, TaskSettings
-from hpsearch.tasks import KINDS
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "squad-v2.0-half-dev.json"
 GOOD_ROWS = [(f"text {i}", "pos" if i % 2 else "neg") for i in range(20)]

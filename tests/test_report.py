@@ -19,12 +19,12 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hpsearch import next_steps, report
-from hpsearch.identity import FORMAT
-from hpsearch.loading import load
-from hpsearch.metrics import wilson
-from hpsearch.records import Status, TrialRecord
-from hpsearch.settings import Settings
+from hpsearch.config.loading import load
+from hpsearch.config.settings import Settings
+from hpsearch.report import next_steps, page
+from hpsearch.state.identity import FORMAT
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import wilson
 
 CONF = Path(__file__).parent.parent / "conf"
 HOSTILE = "<script>alert('x')</script>"
@@ -212,7 +212,7 @@ class Study:
         self.summary = made_up_summary(self.settings, self.records, labels)
 
     def write(self, folder: Path) -> str:
-        path = report.write(folder, self.settings, self.records, self.curves, self.summary)
+        path = page.write(folder, self.settings, self.records, self.curves, self.summary)
         return path.read_text()
 
 
@@ -400,7 +400,7 @@ def test_many_classes_are_shown_by_their_errors(tmp_path: Path) -> None:
 
 
 def test_confusion_gives_shares_of_each_true_class_and_the_errors() -> None:
-    found = report.confusion(["a", "b", "c"], [[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+    found = page.confusion(["a", "b", "c"], [[8, 2, 0], [1, 3, 0], [0, 0, 0]])
     assert found["rows"][0] == ("a", [(8, 0.8), (2, 0.2), (0, 0.0)])
     assert found["rows"][2] == ("c", [(0, 0.0)] * 3)
     assert found["errors"] == [("a", "b", 2), ("b", "a", 1)]
@@ -416,7 +416,7 @@ def test_classes_mistakes_and_the_time_that_was_saved(tmp_path: Path) -> None:
     stopped = [r for r in study.records if r.status in (Status.PRUNED, Status.PAUSED)]
     assert len(stopped) == 8
     # All are as fast: 0.3 s a step, which `made_up_records` gives.
-    assert report.saved(study.records) == pytest.approx(
+    assert page.saved(study.records) == pytest.approx(
         0.06 * sum((r.total_steps / r.step - 1) * r.total_steps for r in stopped)
     )
     assert "The rest would have taken about" in shown
@@ -443,7 +443,7 @@ def test_leaderboard_is_ordered(scores: list[float | None], data: st.DataObject)
         )
         rungs = {} if score is None else dict.fromkeys(range(data.draw(st.integers(1, 3))), score)
         records.append(TrialRecord(number, {}, status, score=score, rungs=rungs))
-    rows = report.leaderboard(records, STUDY.settings)
+    rows = page.leaderboard(records, STUDY.settings)
     assert sorted(row["trial"] for row in rows) == list(range(len(scores)))
     assert [row["rank"] for row in rows] == list(range(1, len(scores) + 1))
     groups = [{"complete": 0, "failed": 2}.get(row["status"], 1) for row in rows]
@@ -462,7 +462,7 @@ def test_console_table_keeps_paths_and_commands_whole() -> None:
     study = Study()
     folder = Path("/somewhere") / ("long" * 30) / "studies" / "imdb-minilm-default"
     console = Console(width=60, record=True, file=io.StringIO())
-    console.print(report.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
+    console.print(page.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
     lines = console.export_text().splitlines()
     assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
     for _, command in next_steps.commands(study.settings, study.summary):
@@ -581,7 +581,7 @@ def optuna_study(values: list[float]) -> optuna.Study:
 
 
 def test_optuna_plots_are_pictures_and_one_page(tmp_path: Path) -> None:
-    written = report.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path / "plots")
+    written = page.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path / "plots")
     names = ["history.png", "importances.png", "parallel_coordinates.png", "slice.png", "optuna.html"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(names)
@@ -598,7 +598,7 @@ def test_optuna_plots_that_few_trials_cannot_give_are_named(
     values: list[float], written: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="hpsearch"):
-        paths = report.optuna_plots(optuna_study(values), tmp_path)
+        paths = page.optuna_plots(optuna_study(values), tmp_path)
     assert len(paths) == written
     assert "left out" in caplog.text
     assert ("importances" in caplog.text) == bool(written)
@@ -635,12 +635,12 @@ def test_page_in_a_browser(labels: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.browser
 def test_optuna_page_is_drawn_where_mlflow_shows_it(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    page_file = report.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path)[-1]
+    page_file = page.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path)[-1]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto("about:blank")
-        page.evaluate(
+        tab = browser.new_page()
+        tab.goto("about:blank")
+        tab.evaluate(
             """text => {
                 const frame = document.createElement("iframe");
                 frame.sandbox = "allow-scripts";
@@ -649,7 +649,7 @@ def test_optuna_page_is_drawn_where_mlflow_shows_it(tmp_path: Path) -> None:
             }""",
             page_file.read_text(),
         )
-        plots = page.frame_locator("iframe").locator(".js-plotly-plot")
+        plots = tab.frame_locator("iframe").locator(".js-plotly-plot")
         for number in range(4):
             plots.nth(number).locator(".main-svg").first.wait_for(timeout=20_000)
         browser.close()

@@ -11,13 +11,14 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import cli, sweep
+from hpsearch import cli
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
-from hpsearch.records import NoRoom, OutOfMemory, Status, TrialRecord
 from hpsearch.reproduce import reproduce
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
-from hpsearch.workers import Worker
+from hpsearch.state.records import NoRoom, OutOfMemory, Status, TrialRecord
+from hpsearch.tracking.runs import Tracking
+from hpsearch.workers.local import Worker
 
 
 @dataclass

@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch import schedule
-from hpsearch.records import Status, TrialRecord
+from hpsearch.decisions import schedule
+from hpsearch.state.records import Status, TrialRecord
 
 plans = st.builds(
     schedule.Plan,

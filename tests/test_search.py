@@ -3,8 +3,8 @@
 import pytest
 
 import make
-from hpsearch.schedule import quota
-from hpsearch.search import make_plan, with_rungs_late_enough
+from hpsearch.coordinator.search import make_plan, with_rungs_late_enough
+from hpsearch.decisions.schedule import quota
 
 
 @pytest.mark.parametrize(

@@ -24,17 +24,17 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClas
 
 import tiny
 import tracked
-from hpsearch import serving
+from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.serving import packaging
+from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 from tracked import LABELS, data_ref
 
 # isort: split
 import mlflow
 
-from hpsearch import served_classifier, served_reader
+from hpsearch.serving import served_classifier, served_reader
 
 TEXTS = [text for text, _ in tiny.sentences(5, seed=1)] + ["a good<br />film &amp; plot", "", "the " * 60 + "bad"]
 ASKED = pd.DataFrame(tiny.questions(24, seed=3, longest=14))[["question", "context"]]  # each is one window
@@ -159,7 +159,7 @@ def served(folder: Path, settings: Settings, labels: tuple[str, ...], fitted: di
     """The model that MLflow would load, without MLflow."""
     reads = settings.task.kind == "question_answering"
     model = served_reader.Reader() if reads else served_classifier.TextClassifier()
-    config = serving.describe(settings, labels, fitted)
+    config = packaging.describe(settings, labels, fitted)
     model.load_context(SimpleNamespace(artifacts={"model": str(folder)}, model_config=config))
     return model
 
@@ -424,7 +424,7 @@ def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> N
     port = tracked.free_port()
     code = (
         "from hpsearch import serving; import mlflow; "
-        f"mlflow.set_tracking_uri({logged.tracking.uri!r}); serving.serve({logged.uri!r}, {port}, {TEXT[0]!r})"
+        f"mlflow.set_tracking_uri({logged.tracking.uri!r}); packaging.serve({logged.uri!r}, {port}, {TEXT[0]!r})"
     )
     address = f"http://127.0.0.1:{port}"
     log = tmp_path / "log"
@@ -459,7 +459,7 @@ def test_a_reader_is_served_over_http(winners: dict[str, Logged], reader: Any, t
     bodies = {
         "records": {"dataframe_records": LONG.to_dict("records")},
         "inputs": {"inputs": LONG.to_dict("list")},
-        "the example shown": serving.PRODUCTS["question_answering"].example,
+        "the example shown": packaging.PRODUCTS["question_answering"].example,
         "the example logged": json.loads((folder / "serving_input_example.json").read_text()),
         "no context": {"dataframe_records": [{"question": "which?"}]},
     }
@@ -507,13 +507,13 @@ def read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
-@pytest.mark.parametrize("suffix", serving.FORMATS)
+@pytest.mark.parametrize("suffix", packaging.FORMATS)
 def test_a_file_is_labelled_row_for_row(
     suffix: str, logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "ROWS", 4)  # so that the file takes several chunks
+    monkeypatch.setattr(packaging, "ROWS", 4)  # so that the file takes several chunks
     source, destination = write(tmp_path / f"in{suffix}", ROWS), tmp_path / f"out{suffix}"
-    assert serving.predict_file(logged.uri, source, destination, *TEXT) == len(ROWS)
+    assert packaging.predict_file(logged.uri, source, destination, *TEXT) == len(ROWS)
     expected = model.predict([row["text"] for row in ROWS])
     found = read(destination)
     assert [{"id": row["id"], "text": row["text"]} for row in found] == ROWS
@@ -522,7 +522,7 @@ def test_a_file_is_labelled_row_for_row(
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{suffix}", f"out{suffix}"]
 
 
-@pytest.mark.parametrize("suffix", serving.FORMATS)
+@pytest.mark.parametrize("suffix", packaging.FORMATS)
 def test_questions_of_a_file_are_answered_row_for_row(
     suffix: str, winners: dict[str, Logged], reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,10 +531,10 @@ def test_questions_of_a_file_are_answered_row_for_row(
     source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
     columns = {"question": "q", "context": "passage"}
     uri, kind = winners["reader"].uri, "question_answering"
-    assert serving.predict_file(uri, source, destination, kind, columns) == len(rows)
+    assert packaging.predict_file(uri, source, destination, kind, columns) == len(rows)
     at_once = read(destination)
-    monkeypatch.setattr(serving, "ROWS", 5)
-    serving.predict_file(uri, source, destination, kind, columns)
+    monkeypatch.setattr(packaging, "ROWS", 5)
+    packaging.predict_file(uri, source, destination, kind, columns)
     expected = reader.predict(both)
     for found in (at_once, read(destination)):
         assert list(found[0]) == ["q", "id", "passage", "answer", "score", "begin", "end", "no_answer"]
@@ -548,14 +548,14 @@ def test_questions_of_a_file_are_answered_row_for_row(
 TYPED = (".jsonl", ".parquet")
 
 
-@pytest.mark.parametrize("suffix", serving.FORMATS)
+@pytest.mark.parametrize("suffix", packaging.FORMATS)
 def test_a_row_of_a_file_may_get_several_labels(
     suffix: str, winners: dict[str, Logged], topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "ROWS", 3)
+    monkeypatch.setattr(packaging, "ROWS", 3)
     rows = [{"text": text} for text in LABELLED]
     source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
-    serving.predict_file(winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"})
+    packaging.predict_file(winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"})
     found, expected = read(destination), topics.predict(LABELLED)
     if suffix not in TYPED:
         found = [row | {name: json.loads(row[name]) for name in ("labels", "scores")} for row in found]
@@ -584,7 +584,7 @@ def test_a_file_without_questions_is_named_and_nothing_is_left(
     (tmp_path / "in.csv").write_text(content)
     named = {"question": "question", "context": "context"} | columns
     with pytest.raises(RequestError, match=message):
-        serving.predict_file(
+        packaging.predict_file(
             winners["reader"].uri, tmp_path / "in.csv", tmp_path / "out.csv", "question_answering", named
         )
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
@@ -593,30 +593,30 @@ def test_a_file_without_questions_is_named_and_nothing_is_left(
 def test_a_model_of_another_kind_is_named(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", ROWS)
     with pytest.raises(RequestError, match="the model can't predict these rows"):
-        serving.predict_file(winners["topics"].uri, source, tmp_path / "out.csv", *TEXT)
+        packaging.predict_file(winners["topics"].uri, source, tmp_path / "out.csv", *TEXT)
     with pytest.raises(RequestError, match="the model can't predict these rows"):
-        serving.predict_file(winners["reader"].uri, source, tmp_path / "out.csv", *TEXT)
+        packaging.predict_file(winners["reader"].uri, source, tmp_path / "out.csv", *TEXT)
 
 
-@pytest.mark.parametrize("suffix", serving.FORMATS)
+@pytest.mark.parametrize("suffix", packaging.FORMATS)
 def test_labels_that_a_file_has_are_not_covered_up(suffix: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / f"in{suffix}", [{"review": "a good film", "label": "mine"}])
-    serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
+    packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
     (row,) = read(tmp_path / f"out{suffix}")
     assert row["label"] == "mine"
     assert row["predicted_label"] in LABELS
     assert "score" not in row
     write(source, [row])
     with pytest.raises(RequestError, match="has a column predicted_"):
-        serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
+        packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
 
 
 def test_labels_of_some_rows_are_not_covered_up(
     logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "ROWS", 1)
+    monkeypatch.setattr(packaging, "ROWS", 1)
     source = write(tmp_path / "in.jsonl", [{"text": "a film"}, {"text": "a good film", "label": "mine"}])
-    serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
+    packaging.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
     first, second = read(tmp_path / "out.jsonl")
     assert second["label"] == "mine"
     assert first.keys() == {"text", "predicted_label", "predicted_score"}
@@ -630,7 +630,7 @@ def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model
         source.write_text("id,text\n")
     else:
         pq.write_table(pq.read_table(source)[:0], source)
-    assert serving.predict_file(logged.uri, source, tmp_path / f"out{suffix}", *TEXT) == 0
+    assert packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", *TEXT) == 0
     if suffix == ".csv":
         assert (tmp_path / "out.csv").read_text().strip() == "id,text,label,score"
     else:
@@ -662,7 +662,7 @@ def test_a_file_that_cannot_be_labelled_is_named_and_nothing_is_left(
     destination = tmp_path / f"out{source.suffix}"
     destination.write_text("what was there before")
     with pytest.raises(RequestError, match=message):
-        serving.predict_file(logged.uri, source, destination, *TEXT)
+        packaging.predict_file(logged.uri, source, destination, *TEXT)
     assert destination.read_text() == "what was there before"
     assert {path.name for path in tmp_path.iterdir()} == {name, destination.name}
 
@@ -670,14 +670,14 @@ def test_a_file_that_cannot_be_labelled_is_named_and_nothing_is_left(
 def test_places_that_cannot_be_are_named(logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", ROWS)
     with pytest.raises(RequestError, match="no such file"):
-        serving.predict_file(logged.uri, tmp_path / "absent.csv", tmp_path / "out.csv", *TEXT)
+        packaging.predict_file(logged.uri, tmp_path / "absent.csv", tmp_path / "out.csv", *TEXT)
     with pytest.raises(RequestError, match="is the file to label"):
-        serving.predict_file(logged.uri, source, source, *TEXT)
+        packaging.predict_file(logged.uri, source, source, *TEXT)
     with pytest.raises(RequestError, match="there is no folder"):
-        serving.predict_file(logged.uri, source, tmp_path / "absent" / "out.csv", *TEXT)
+        packaging.predict_file(logged.uri, source, tmp_path / "absent" / "out.csv", *TEXT)
     with pytest.raises(RequestError, match=r"let its name end in \.csv"):
-        serving.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
+        packaging.predict_file(logged.uri, source, tmp_path / "out.jsonl", *TEXT)
     for address in ("models:/nothing/1", "http://x/y", "runs:x", "ftp-y://x"):
         with pytest.raises(RequestError, match=f"{address}: no model can be loaded"):
-            serving.predict_file(address, source, tmp_path / "out.csv", *TEXT)
+            packaging.predict_file(address, source, tmp_path / "out.csv", *TEXT)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from hpsearch import identity, loading, section
-from hpsearch.composition import compose
-from hpsearch.dimensions import SEARCHABLE, Choice, Interval
+from hpsearch.config import loading, section
+from hpsearch.config.composition import compose
+from hpsearch.config.dimensions import SEARCHABLE, Choice, Interval
+from hpsearch.config.settings import Settings, digest
 from hpsearch.errors import RequestError
-from hpsearch.settings import Settings, digest
+from hpsearch.state import identity
 
 IMDB = compose([])
 

@@ -12,12 +12,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import make
-from hpsearch import locks, space, study
-from hpsearch.dimensions import Choice, Dimension, Interval
+from hpsearch.config import space
+from hpsearch.config.dimensions import Choice, Dimension, Interval
+from hpsearch.config.section import replace
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import study
 from hpsearch.errors import OutOfReachError, RequestError
-from hpsearch.records import Status, TrialRecord
-from hpsearch.section import replace
-from hpsearch.settings import Settings
+from hpsearch.state import locks
+from hpsearch.state.records import Status, TrialRecord
 
 SAMPLERS = ("tpe", "gp", "random", "grid", "cmaes", "qmc")
 WIDE = make.compose_settings("search=wide")

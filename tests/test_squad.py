@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from hpsearch import squad
+from hpsearch.tasks import squad
 
 WORDS = ["Paris", "river", "the", "a", "an", "The", "1066", "x-ray", "U.S.", "naïve", "–", "don't", "anthem"]  # noqa: RUF001
 SENTENCES = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)

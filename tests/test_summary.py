@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch import cards, summary
-from hpsearch.confirmation import Standing
-from hpsearch.racing import Entrant
-from hpsearch.records import Status, TrialRecord
+from hpsearch.coordinator import summary
+from hpsearch.coordinator.confirmation import Standing
+from hpsearch.decisions.racing import Entrant
+from hpsearch.report import cards
+from hpsearch.state.records import Status, TrialRecord
 from test_report import Study
 
 

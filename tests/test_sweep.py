@@ -22,17 +22,19 @@ from mlflow.entities import Run
 import make
 import tiny
 import tracked
-from hpsearch import coordinator, records, results, squad, sweep
-from hpsearch.champions import champion_version
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import phase, results, sweep
+from hpsearch.coordinator.search import Search
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
-from hpsearch.promotion import promote
-from hpsearch.records import Status, TrialRecord
+from hpsearch.registry.champions import champion_version
+from hpsearch.registry.promotion import promote
 from hpsearch.reproduce import reproduce
-from hpsearch.search import Search
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
-from hpsearch.workers import Lost, Worker
+from hpsearch.state import records
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks import squad
+from hpsearch.tracking.runs import Tracking
+from hpsearch.workers.local import Lost, Worker
 
 OVERRIDES = (
     "budget.max_trials=6",
@@ -323,15 +325,15 @@ def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[st
 def killed_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Kill the worker the first time that a trial reports its progress."""
     killed: list[int] = []
-    original = coordinator.Coordinator._handle
+    original = phase.Coordinator._handle
 
-    def handle(self: coordinator.Coordinator, worker: Worker) -> None:
+    def handle(self: phase.Coordinator, worker: Worker) -> None:
         original(self, worker)
         if not killed and self.trials and self.logged.get(1):
             killed.append(worker.process.pid)
             worker.process.kill()
 
-    monkeypatch.setattr(coordinator.Coordinator, "_handle", handle)
+    monkeypatch.setattr(phase.Coordinator, "_handle", handle)
     yield killed
     assert killed
 
@@ -355,9 +357,9 @@ def test_a_worker_that_hangs_costs_no_trial(
     """It is stopped the first time that the second trial reports its progress."""
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
     stopped: list[int] = []
-    handle, lost = coordinator.Coordinator._handle, coordinator.Coordinator._lost
+    handle, lost = phase.Coordinator._handle, phase.Coordinator._lost
 
-    def stopping(self: coordinator.Coordinator, worker: Worker) -> None:
+    def stopping(self: phase.Coordinator, worker: Worker) -> None:
         handle(self, worker)
         if not stopped and self.logged.get(1) and worker.trial == 1:
             stopped.append(worker.process.pid)
@@ -365,12 +367,12 @@ def test_a_worker_that_hangs_costs_no_trial(
             patience = settings.hardware.model_copy(update={"hang_seconds": 2.0})
             self.crew.settings = settings.model_copy(update={"hardware": patience})
 
-    def as_before(self: coordinator.Coordinator, worker: Worker, message: Lost) -> None:
+    def as_before(self: phase.Coordinator, worker: Worker, message: Lost) -> None:
         self.crew.settings = settings  # a fresh worker takes longer to start
         lost(self, worker, message)
 
-    monkeypatch.setattr(coordinator.Coordinator, "_handle", stopping)
-    monkeypatch.setattr(coordinator.Coordinator, "_lost", as_before)
+    monkeypatch.setattr(phase.Coordinator, "_handle", stopping)
+    monkeypatch.setattr(phase.Coordinator, "_lost", as_before)
     summary = sweep.run_sweep(settings, home)
     assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
     assert not Path(f"/proc/{stopped[0]}").exists()
@@ -394,7 +396,7 @@ def test_a_search_without_mlflow_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Tracking, "open_trial", away)
-        patched.setattr(coordinator, "TELL_SECONDS", 1.0)
+        patched.setattr(phase, "TELL_SECONDS", 1.0)
         patched.setattr(sweep, "LAST_SECONDS", 1.0)
         with pytest.raises(OutOfReachError, match="it does not answer"):
             sweep.run_sweep(settings, home)
@@ -427,8 +429,8 @@ def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Study, "tell", locked)
-        patched.setattr("hpsearch.study.PATIENCE_SECONDS", 0.2)
-        patched.setattr("hpsearch.study.RETRY_SECONDS", 0.05)
+        patched.setattr("hpsearch.coordinator.study.PATIENCE_SECONDS", 0.2)
+        patched.setattr("hpsearch.coordinator.study.RETRY_SECONDS", 0.05)
         with pytest.raises(OutOfReachError, match=r"storage\.uri: the study database does not answer"):
             sweep.run_sweep(settings, home)
     done = Swept(settings, home, sweep.run_sweep(settings, home))

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 import tracked
-from hpsearch import pictures, stores
+from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError, RequestError, redact
-from hpsearch.records import Progress, Status
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
-from hpsearch.ui import ui
+from hpsearch.state.records import Progress, Status
+from hpsearch.tracking import pictures, stores
+from hpsearch.tracking.runs import Tracking
+from hpsearch.tracking.ui import ui
 from make import compose_settings
 from tracked import LABELS, curve, data_ref, record
 
@@ -344,7 +344,7 @@ def test_the_ui_names_a_taken_port(home: Path, settings: Settings, capsys: pytes
 
 def test_mlflow_is_imported_quietly_without_telemetry_pickle_and_jobs() -> None:
     code = """
-from hpsearch import mlflow_process
+from hpsearch.serving import mlflow_process
 import mlflow
 from mlflow.telemetry import client
 assert client._MLFLOW_TELEMETRY_CLIENT is None
@@ -358,7 +358,11 @@ assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     # A module that has MLflow imported by itself, before ours.
-    command = [sys.executable, "-c", code.replace("from hpsearch import mlflow_process", "import hpsearch.champions")]
+    command = [
+        sys.executable,
+        "-c",
+        code.replace("from hpsearch.serving import mlflow_process", "import hpsearch.registry.champions"),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

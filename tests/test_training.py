@@ -22,13 +22,13 @@ from transformers.utils import ModelOutput
 
 import make
 import tiny
-from hpsearch import checkpoints, hardware, models, training
+from hpsearch.config.settings import Settings
+from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
-from hpsearch.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.tokens import collate
-from hpsearch.trial import MODEL, Line, Warm, run_trial
+from hpsearch.state.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import checkpoints, hardware, models, trainer
+from hpsearch.training.trial import MODEL, Line, Warm, run_trial
 
 Model = Callable[[str], Path]
 
@@ -108,9 +108,9 @@ def reference_losses(
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [{"params": decay, "weight_decay": settings.train.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.train.learning_rate, eps=1e-8)
-    total = training.total_steps(settings.train, len(tokens))
+    total = trainer.total_steps(settings.train, len(tokens))
     schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
-    order = training.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
+    order = trainer.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
     pad = warm.tokenizer(settings.model).pad_token_id
     types = models.FAMILIES[settings.model.family].types
     losses, step = {}, 0
@@ -187,7 +187,7 @@ def test_the_probe_runs_on_top_of_moments_and_gradients(
     model.register_forward_pre_hook(
         lambda *_: there.append((bool(stepped[-1].state), any(p.grad is not None for p in model.parameters())))  # type: ignore[attr-defined]
     )
-    training.try_update(settings, kind, model, warm.tokens(spec.data, settings, "train"), warm.hardware, 4)
+    trainer.try_update(settings, kind, model, warm.tokens(spec.data, settings, "train"), warm.hardware, 4)
     assert there == [(False, False), (True, True)]
 
 
@@ -230,7 +230,7 @@ def test_a_compiled_model_has_few_shapes_and_the_same_losses(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=translate))
-    monkeypatch.setattr(training, "COMPILED_LENGTH", 8)
+    monkeypatch.setattr(trainer, "COMPILED_LENGTH", 8)
     torch.compiler.reset()
     recorder = Recorder()
     assert run_trial(spec, warm, recorder.line()).status is Status.COMPLETE
@@ -255,7 +255,7 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     kind = KINDS["text_classification"]
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(spec.settings.model), warm.hardware)
     tokens = warm.tokens(spec.data, spec.settings, "validation")
-    logits = np.stack(training.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
+    logits = np.stack(trainer.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
 
 
@@ -350,20 +350,20 @@ def test_weights_of_the_rung_are_kept_where_they_are_better(tmp_path: Path, tiny
     run_trial(spec, warm, at_rung.line())
     assert at_rung.rungs[0].score > 0.9
     kept = load_file(checkpoints.newest(spec.folder).folder / "model.safetensors")  # type: ignore[union-attr]
-    original = training.run
+    original = trainer.run
 
-    def ruined(trainer: training.SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
-        step = original(trainer, resume)
+    def ruined(one: trainer.SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
+        step = original(one, resume)
         with torch.no_grad():
-            for parameter in trainer.model.parameters():
+            for parameter in one.model.parameters():
                 parameter.zero_()
         return step
 
-    training.run = ruined
+    trainer.run = ruined
     try:
         result = run_trial(spec, warm, Recorder().line())
     finally:
-        training.run = original
+        trainer.run = original
     assert result.score is not None
     assert result.score > 0.9
     assert all(torch.equal(tensor, kept[name]) for name, tensor in weights(spec).items())
@@ -395,7 +395,7 @@ def test_order_is_a_function_of_seed_and_epoch_and_covers_all() -> None:
     lengths = np.random.default_rng(0).integers(4, 40, size=333)
 
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = training.LengthGroupedOrder(lengths, 16, seed)
+        sampler = trainer.LengthGroupedOrder(lengths, 16, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -423,17 +423,17 @@ def test_evaluation_leaves_training_alone(tmp_path: Path, tiny_model: Model) -> 
 ])  # fmt: skip
 def test_what_an_optimizer_keeps_is_counted(name: str, options: dict[str, object], copies: int) -> None:
     settings = make.compose_settings().optimizer.model_copy(update={"name": name, "options": options})
-    assert training.optimizer_copies(settings) == copies
+    assert trainer.optimizer_copies(settings) == copies
 
 
 def test_each_scheduler_is_another_curve(tmp_path: Path, tiny_model: Model) -> None:
     rates = {}
-    for name in training.SCHEDULERS:
+    for name in trainer.SCHEDULERS:
         spec, warm = toy(tmp_path, tiny_model, "bert", f"train.scheduler={name}", "train.warmup=0", "train.log_every=8")
         recorder = Recorder()
         run_trial(replace(spec, folder=tmp_path / name), warm, recorder.line())
         rates[name] = next(p.metrics["learning_rate"] for p in recorder.points if p.step == 8)
-        left = 1 - (8 - 1) / training.total_steps(spec.settings.train, spec.data.sizes["train"])
+        left = 1 - (8 - 1) / trainer.total_steps(spec.settings.train, spec.data.sizes["train"])
     full = spec.settings.train.learning_rate
     expected = {
         "linear": left,
@@ -448,6 +448,6 @@ def test_optimizer_options_are_tried_before_the_sweep() -> None:
     settings = make.compose_settings()
     wrong = settings.optimizer.model_copy(update={"options": {"momentum": 0.9}})
     with pytest.raises(RequestError, match="AdamW refuses"):
-        training.optimizer_class(wrong)
+        trainer.optimizer_class(wrong)
     with pytest.raises(RequestError, match=r"no such class in torch\.optim"):
-        training.optimizer_class(settings.optimizer.model_copy(update={"name": "Lion"}))
+        trainer.optimizer_class(settings.optimizer.model_copy(update={"name": "Lion"}))

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from hpsearch import squad
-from hpsearch import windows as windows_module
+from hpsearch.data.text import TOKENISE_AT_ONCE
 from hpsearch.errors import RequestError
-from hpsearch.text import TOKENISE_AT_ONCE
-from hpsearch.windows import Decoded, Span, Window, decode, probabilities, target, windows
+from hpsearch.tasks import squad
+from hpsearch.tasks import windows as windows_module
+from hpsearch.tasks.windows import Decoded, Span, Window, decode, probabilities, target, windows
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "squad-v2.0-half-dev.json"
 WORDPIECE = ("bert", "distilbert", "electra", "minilm")
@@ -244,7 +244,7 @@ def test_a_tokenizer_that_cannot_say_no_answer_is_refused() -> None:
         windows(["good"], ["film"], with_template("[CLS] $B [SEP] $A [SEP]"), 32, 8)
 
 
-@pytest.mark.parametrize(("module", "ours"), [("windows", {"hpsearch.errors", "hpsearch.text"}), ("squad", set())])
+@pytest.mark.parametrize(("module", "ours"), [("windows", {"hpsearch.errors", "hpsearch.data.text"}), ("squad", set())])
 def test_what_a_served_model_carries_imports_nothing_else(module: str, ours: set[str]) -> None:
     source = Path(windows_module.__file__).with_name(f"{module}.py")
     found = set()

@@ -9,9 +9,9 @@ import pytest
 
 import make
 import tiny
-from hpsearch import hardware, workers
-from hpsearch.crew import SEAL_SECONDS
-from hpsearch.records import (
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.crew import SEAL_SECONDS
+from hpsearch.state.records import (
     Alive,
     DataRef,
     Decision,
@@ -24,8 +24,9 @@ from hpsearch.records import (
     TrialResult,
     TrialSpec,
 )
-from hpsearch.settings import Settings
-from hpsearch.trial import MODEL, Line, Warm, run_trial
+from hpsearch.training import hardware
+from hpsearch.training.trial import MODEL, Line, Warm, run_trial
+from hpsearch.workers import local
 
 
 @pytest.fixture
@@ -35,15 +36,15 @@ def request_of_one(tmp_path: Path, tiny_model: Callable[[str], Path]) -> tuple[S
     return settings, make.prepared(settings, tmp_path)
 
 
-def started(tmp_path: Path, settings: Settings) -> workers.Worker:
-    return workers.Worker(0, hardware.resolve(settings.hardware), tmp_path / "worker.log")
+def started(tmp_path: Path, settings: Settings) -> local.Worker:
+    return local.Worker(0, hardware.resolve(settings.hardware), tmp_path / "worker.log")
 
 
-def next_of(worker: workers.Worker, kind: type) -> object:
+def next_of(worker: local.Worker, kind: type) -> object:
     """The next message of a kind; others on the way are points of the curve."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for ready in workers.wait_for([worker], timeout_seconds=1.0):
+        for ready in local.wait_for([worker], timeout_seconds=1.0):
             message = ready.receive()
             if isinstance(message, kind):
                 return message
@@ -95,8 +96,8 @@ def test_an_error_fails_the_trial_and_not_the_worker(tmp_path: Path, request_of_
         assert worker.process.poll() is None
         worker.process.kill()
         worker.give(TrialSpec(1, settings, ref, tmp_path / "trial"))
-        lost = next_of(worker, workers.Lost)
-        assert isinstance(lost, workers.Lost)
+        lost = next_of(worker, local.Lost)
+        assert isinstance(lost, local.Lost)
         assert lost.number == 1
         assert "-9" in lost.reason
     finally:
@@ -108,7 +109,7 @@ def test_a_worker_that_the_system_killed_for_memory_ran_out_of_it(
 ) -> None:
     counters = tmp_path / "vmstat"
     counters.write_text("pgfault 7\noom_kill 3\n")
-    monkeypatch.setattr(workers, "VMSTAT", counters)
+    monkeypatch.setattr(local, "VMSTAT", counters)
     settings, ref = request_of_one
     worker = started(tmp_path, settings)
     try:

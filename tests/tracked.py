@@ -17,11 +17,11 @@ from typing import Any
 
 import requests
 
-from hpsearch import mlflow_process  # noqa: F401  # before mlflow
-from hpsearch.identity import FORMAT
-from hpsearch.records import DataRef, Progress, Status, TrialRecord
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
+from hpsearch.config.settings import Settings
+from hpsearch.serving import mlflow_process  # noqa: F401  # before mlflow
+from hpsearch.state.identity import FORMAT
+from hpsearch.state.records import DataRef, Progress, Status, TrialRecord
+from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -11,10 +11,10 @@ ROUNDS = 3
 SPINS = ("300000", "30000", "3000")
 STEPS = """
 import time, torch
-from hpsearch import hardware, models
-from hpsearch.tasks import KINDS
+from hpsearch.training import hardware, models
+from hpsearch.tasks.kinds import KINDS
 from hydra import compose, initialize_config_dir
-from hpsearch import loading
+from hpsearch.config import loading
 with initialize_config_dir({conf!r}, version_base="1.3"):
     settings = loading.load(compose("config"))
 chosen = hardware.resolve(settings.hardware)

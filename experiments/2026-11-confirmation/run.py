@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpsearch.racing import Run, corrected, entrants, winner
-from hpsearch.records import Status, TrialRecord
+from hpsearch.decisions.racing import Run, corrected, entrants, winner
+from hpsearch.state.records import Status, TrialRecord
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / ".." / "shared" / "data" / "bert-large-glue-curves.csv.gz"

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpsearch import paired
-from hpsearch.metrics import wilson
-from hpsearch.tasks import KINDS
+from hpsearch.decisions import paired
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import wilson
 
 HERE = Path(__file__).parent
 ALPHA = 0.025

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from hpsearch.records import TrialRecord
-from hpsearch.report import findings
+from hpsearch.report.page import findings
+from hpsearch.state.records import TrialRecord
 
 BOOKKEEPING = ("setup", "checkpoint")  # of a trial; training and evaluation are the work itself
 

@@ -24,14 +24,15 @@ import psutil
 import requests
 from hydra import compose, initialize_config_dir
 
-from hpsearch import hardware, loading
+from hpsearch.config import loading
+from hpsearch.training import hardware
 
 HERE = Path(__file__).parent
 ANSWERS, AWAY = "answers", ("is gone", "never answers")
 BLOCK, SETTLE = 20, 5  # steps, of which the first do not count: the change itself, and what is told late
 BATCH = 16
 SERVER = """
-from hpsearch import mlflow_process
+from hpsearch.serving import mlflow_process
 mlflow_process.become(
     ["server", "--artifacts-destination", "{home}/served"], {port}, {{"MLFLOW_BACKEND_STORE_URI": "sqlite:///{home}/m.db"}}
 )

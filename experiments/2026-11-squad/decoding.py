@@ -10,9 +10,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from hpsearch import data, hardware, loading, models, training
-from hpsearch.tasks import KINDS
-from hpsearch.trial import Warm
+from hpsearch.config import loading
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data, hardware, models, trainer
+from hpsearch.training.trial import Warm
 
 HERE = Path(__file__).parent
 
@@ -28,7 +29,7 @@ def main(source: Path) -> None:
         model = models.build(settings.model, kind, (), warm.tokenizer(settings.model), warm.hardware)
         size, types = settings.train.evaluation_batch_size, models.FAMILIES[settings.model.family].types
         start = time.perf_counter()
-        outputs = training.predict(model, kind, tokens, len(tokens), size, warm.hardware, types)
+        outputs = trainer.predict(model, kind, tokens, len(tokens), size, warm.hardware, types)
         forward = time.perf_counter() - start
         start = time.perf_counter()
         kind.score(outputs, tokens, rows, settings.task, None)

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from hpsearch import data, formats, loading, squad
+from hpsearch import formats
+from hpsearch.config import loading
+from hpsearch.tasks import squad
+from hpsearch.training import data
 
 HERE = Path(__file__).parent
 SPLIT = (

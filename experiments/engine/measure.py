@@ -19,10 +19,12 @@ import transformers
 from hydra import compose, initialize_config_dir
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hpsearch import data, hardware, loading, models, training
-from hpsearch.settings import Settings
-from hpsearch.tasks import KINDS
-from hpsearch.trial import Warm
+from hpsearch.config import loading
+from hpsearch.config.settings import Settings
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data, hardware, models
+from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trial import Warm
 
 CONF = Path(__file__).parents[2] / "conf"
 EVALUATED = 512  # examples
@@ -133,7 +135,7 @@ def main(side: str, work: str, steps: int, given: list[str]) -> None:
         transformers.set_seed(settings.seed)
         if side == "ours":
             model = models.build(settings.model, kind, ref.labels, tokenizer, chosen)
-            trainer: Trainer = training.make_trainer(settings, kind, model, tokens, chosen, Path(scratch))
+            trainer: Trainer = make_trainer(settings, kind, model, tokens, chosen, Path(scratch))
         else:
             model = plain_model(settings, questions)
             trainer = of_trainer(settings, model, tokens, tokenizer, Path(scratch), questions)
@@ -164,7 +166,7 @@ def evaluate(
     began = now()
     if side == "ours":
         types = models.FAMILIES[settings.model.family].types
-        training.predict(model, kind, tokens, EVALUATED, settings.train.evaluation_batch_size, chosen, types)
+        predict(model, kind, tokens, EVALUATED, settings.train.evaluation_batch_size, chosen, types)
     else:
         trainer.predict(Rows(tokens, False, EVALUATED))
     counts = (EVALUATED, int(lengths.sum()), int(lengths.sum()), int((lengths**2).sum()))

@@ -13,9 +13,10 @@ import transformers
 from measure import Rows, composed, of_trainer, plain_model
 from numpy.typing import NDArray
 
-from hpsearch import data, hardware, models, training
-from hpsearch.tasks import KINDS
-from hpsearch.trial import Warm
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data, hardware, models
+from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trial import Warm
 
 HERE = Path(__file__).parent
 
@@ -36,9 +37,9 @@ def predictions(side: str, seed: int, given: argparse.Namespace, scratch: Path) 
     transformers.set_seed(seed)
     if side == "ours":
         model = models.build(settings.model, kind, ref.labels, tokenizer, chosen)
-        training.make_trainer(settings, kind, model, rows, chosen, scratch).train()
+        make_trainer(settings, kind, model, rows, chosen, scratch).train()
         types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
-        logits: Any = np.stack(training.predict(model, kind, test, len(test), size, chosen, types))
+        logits: Any = np.stack(predict(model, kind, test, len(test), size, chosen, types))
     else:
         trainer = of_trainer(settings, plain_model(settings, False), rows, tokenizer, scratch, False)
         trainer.train()

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from measure import composed
 
-from hpsearch import hardware
-from hpsearch.workers import ENVIRONMENT
+from hpsearch.training import hardware
+from hpsearch.workers.local import ENVIRONMENT
 
 HERE = Path(__file__).parent
 STEPS = {"ours": 100, "trainer": 50} if torch.cuda.is_available() else {"ours": 12, "trainer": 4}

@@ -26,10 +26,11 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from hpsearch import data, hardware, loading, models
-from hpsearch.dimensions import Choice, Interval
-from hpsearch.settings import Settings
-from hpsearch.trial import MODEL
+from hpsearch.config import loading
+from hpsearch.config.dimensions import Choice, Interval
+from hpsearch.config.settings import Settings
+from hpsearch.training import data, hardware, models
+from hpsearch.training.trial import MODEL
 
 HERE = Path(__file__).parent
 SIDES = ("trainer", "ours")

@@ -14,10 +14,11 @@ from typing import NoReturn
 
 from omegaconf import OmegaConf
 
-from hpsearch import __version__, loading
-from hpsearch.composition import compose, groups, options, shipped_conf
+from hpsearch import __version__
+from hpsearch.config import loading
+from hpsearch.config.composition import compose, groups, options, shipped_conf
+from hpsearch.config.settings import Settings
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
-from hpsearch.settings import Settings
 
 EXIT_CODES = """\
 exit codes:
@@ -75,31 +76,31 @@ def home() -> Path:
 
 
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.sweep import run_sweep
+    from hpsearch.coordinator.sweep import run_sweep
 
     run_sweep(checked, home, args.force, args.given)
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.sweep import run_train
+    from hpsearch.coordinator.sweep import run_train
 
     run_train(checked, home, args.force, args.given)
 
 
 def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.results import rebuild_report
+    from hpsearch.coordinator.results import rebuild_report
 
     print(rebuild_report(checked, home))
 
 
 def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.promotion import promote
+    from hpsearch.registry.promotion import promote
 
     print(promote(checked, home, args.force, args.dry_run))
 
 
 def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.champions import rollback
+    from hpsearch.registry.champions import rollback
 
     print(rollback(checked, home))
 
@@ -107,7 +108,7 @@ def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from hpsearch.champions import history
+    from hpsearch.registry.champions import history
 
     Console().print(history(checked, home))
 
@@ -127,10 +128,10 @@ def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.champions import champion_uri
-    from hpsearch.serving import predict_file
-    from hpsearch.tasks import KINDS
-    from hpsearch.tracking import Tracking
+    from hpsearch.registry.champions import champion_uri
+    from hpsearch.serving.packaging import predict_file
+    from hpsearch.tasks.kinds import KINDS
+    from hpsearch.tracking.runs import Tracking
 
     Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
     task, kind = checked.task, KINDS[checked.task.kind]
@@ -141,14 +142,14 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.champions import champion_uri
-    from hpsearch.serving import serve
+    from hpsearch.registry.champions import champion_uri
+    from hpsearch.serving.packaging import serve
 
     serve(champion_uri(checked, home), args.port, checked.task.kind)
 
 
 def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.ui import ui
+    from hpsearch.tracking.ui import ui
 
     ui(checked, home, args.port)
 

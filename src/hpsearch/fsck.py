@@ -15,19 +15,24 @@ from typing import Any
 import mlflow
 import yaml
 
-from hpsearch import checkpoints, identity, metrics, results, schedule, space
-from hpsearch import tracking as tracked
-from hpsearch.champions import CHAMPION, champion_version
-from hpsearch.confirmation import ANSWERS, CONFIRMATION, run_settings
-from hpsearch.delivery import Delivery
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import results
+from hpsearch.coordinator.confirmation import ANSWERS, CONFIRMATION, run_settings
+from hpsearch.coordinator.search import TRIALS
+from hpsearch.coordinator.study import STATES, Study
+from hpsearch.decisions import schedule
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
-from hpsearch.locks import Lock
-from hpsearch.records import Status, TrialRecord, read_points
-from hpsearch.search import TRIALS
-from hpsearch.settings import Settings
-from hpsearch.study import STATES, Study
-from hpsearch.tracking import ENDED, SHA256, TRIAL, Tracking, name_of
-from hpsearch.trial import MODEL
+from hpsearch.registry.champions import CHAMPION, champion_version
+from hpsearch.state import identity
+from hpsearch.state.locks import Lock
+from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.tasks import metrics
+from hpsearch.tracking import runs as tracked
+from hpsearch.tracking.delivery import Delivery
+from hpsearch.tracking.runs import ENDED, SHA256, TRIAL, Tracking, name_of
+from hpsearch.training import checkpoints
+from hpsearch.training.trial import MODEL
 
 WEIGHTS = "model.safetensors"
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial

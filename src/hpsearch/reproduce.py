@@ -5,14 +5,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hpsearch import data, hardware, identity
+from hpsearch.config.loading import from_plain
+from hpsearch.config.settings import Settings
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
-from hpsearch.hardware import Hardware
-from hpsearch.loading import from_plain
-from hpsearch.records import Decision, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
-from hpsearch.settings import Settings
-from hpsearch.tracking import Tracking
-from hpsearch.workers import Lost, Worker, wait_for
+from hpsearch.state import identity
+from hpsearch.state.records import Decision, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.tracking.runs import Tracking
+from hpsearch.training import data, hardware
+from hpsearch.training.hardware import Hardware
+from hpsearch.workers.local import Lost, Worker, wait_for
 
 
 def reproduce(settings: Settings, home: Path, run_id: str) -> str:

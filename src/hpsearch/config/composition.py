@@ -1,0 +1,198 @@
+"""Hydra: the configuration that choices and settings make of the shipped folder and of the user's own."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpsearch.errors import RequestError
+
+
+def shipped_conf() -> Path:
+    """The shipped configurations: beside this module in an installed wheel, at the top of a checkout."""
+    installed = Path(__file__).parents[1] / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def groups(folder: Path) -> list[str]:
+    """Names of the groups of a folder of configurations."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def options(group: str, folders: Sequence[Path]) -> list[str]:
+    """Names that can be chosen for a group."""
+    return sorted(
+        {
+            path.relative_to(folder / group).with_suffix("").as_posix()
+            for folder in folders
+            for path in (folder / group).rglob("*.yaml")
+        }
+    )
+
+
+def default_choices() -> dict[str, str]:
+    """What is chosen for each group where nothing is said."""
+    written = OmegaConf.load(shipped_conf() / "config.yaml").defaults
+    return {str(group): choice for entry in written if isinstance(entry, DictConfig) for group, choice in entry.items()}
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The configuration that the overrides make of the shipped one and of the user's folder.
+
+    Raises:
+        RequestError: what is wrong with the overrides or the folder, and the nearest valid names.
+    """
+    folders = [shipped_conf()]
+    if config_dir is not None:
+        folders.append(_checked_folder(config_dir.expanduser().absolute()))
+    parsed = [_parse_override(text, folders) for text in overrides]
+    for override in parsed:
+        _check_choice(override, folders)
+    try:
+        config = _compose(overrides, folders)
+    except HydraException as error:
+        raise RequestError(_explanation(error, overrides, parsed, folders)) from None
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"a configuration file cannot be read: {_one_line(error)}") from None
+    if missing := [path for path, value in _nodes(OmegaConf.to_container(config)) if value == "???"]:
+        raise RequestError(f"{', '.join(missing)}: required; add {' '.join(f'{path}=...' for path in missing)}")
+    return config
+
+
+def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    shipped, *own = folders
+    # A quoted Hydra string: the folder's name may hold commas, brackets and the like.
+    search = [f"hydra.searchpath=[{json.dumps(f'file://{folder}', ensure_ascii=False)}]" for folder in own]
+    with initialize_config_dir(str(shipped), version_base="1.3"):
+        return hydra_compose("config", overrides=[*search, *overrides])
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise RequestError(f"--config-dir {folder}: there is no such folder")
+    for group in groups(shipped_conf()):
+        # Hydra would take the shipped file and say nothing.
+        if both := set(options(group, [folder])) & set(options(group, [shipped_conf()])):
+            name = min(both)
+            raise RequestError(
+                f"--config-dir {folder}: {group}/{name}.yaml has the name of a shipped one; give it another, "
+                f"for example {group}/my-{name}.yaml"
+            )
+    return folder
+
+
+def _parse_override(text: str, folders: Sequence[Path]) -> Override:
+    name, equals, value = text.partition("=")
+    if not equals and not text.startswith("~"):
+        groups_with = [group for group in groups(folders[0]) if text in options(group, folders)]
+        hint = f"did you mean {groups_with[0]}={text}?" if groups_with else "quote a value that has spaces: 'name=a b'"
+        raise RequestError(f"{text!r} is no setting=value; {hint}")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        if not re.fullmatch(r"[\w@.:/$~+-]+", name):
+            raise RequestError(
+                f"{text!r}: {name!r} is no name of a setting; write setting=value without spaces"
+            ) from None
+        quoted = json.dumps(value, ensure_ascii=False)
+        remedy = f"quote it for the shell and for hpsearch: '{name}={quoted}'"
+        if value[:1] in "[{'\"":
+            remedy = "close every quote and bracket"
+        elif value.startswith("~"):
+            remedy = "write $HOME for ~"
+        raise RequestError(f"{name}: cannot read the value {value}; {remedy}") from None
+    if not override.key_or_group:
+        raise RequestError(f"{text!r} names no setting; write setting=value")
+    if override.is_sweep_override():
+        raise RequestError(
+            f"{text}: takes one value; a list is written {name}=[...], and what a sweep tries stands under search.space"
+        )
+    if re.match(r"hydra\b", override.key_or_group):
+        raise RequestError(f"{text}: Hydra's own settings have no use here; --config-dir adds a folder")
+    return override
+
+
+def _check_choice(override: Override, folders: Sequence[Path]) -> None:
+    """Refuse an option that a group does not have; groups of the user's own are added with a plus sign, as in Hydra."""
+    group = override.key_or_group
+    shipped, *own = folders
+    added = group not in groups(shipped)
+    if added and not any(group in groups(folder) for folder in own):
+        return
+    valid = options(group, folders)
+    if override.package is not None or override.type != (OverrideType.ADD if added else OverrideType.CHANGE):
+        form = f"+{group}=NAME" if added else f"{group}=NAME"
+        raise RequestError(f"{override.input_line}: write {form}; {_valid(valid)}")
+    if override.value() not in valid:
+        shown = override.get_value_element_as_str()
+        longer = [name for name in valid if shown and name.startswith(shown)]
+        near = longer or difflib.get_close_matches(shown, valid, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise RequestError(f"{group}={shown}: no such {group}; {meant}{_valid(valid)}")
+
+
+def _explanation(
+    error: HydraException, overrides: Sequence[str], parsed: Sequence[Override], folders: Sequence[Path]
+) -> str:
+    """Which settings do not exist, as Hydra says only of the first and without a suggestion; else its own words."""
+    every_group = {group for folder in folders for group in groups(folder)}
+    choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in every_group]
+    try:
+        known = [path for path, _ in _nodes(OmegaConf.to_container(_compose(choices, folders)))]
+    except HydraException as choice_error:
+        return _one_line(choice_error)
+    added = [o.key_or_group for o in parsed if o.is_add() or o.is_force_add()]
+    changed = [o.key_or_group for o in parsed if o.type == OverrideType.CHANGE]
+    faults = [_unknown_setting(key, known) for key in changed if key not in (*known, *added)]
+    return "\n".join(faults) or _one_line(error)
+
+
+def _unknown_setting(key: str, known: Sequence[str]) -> str:
+    if elsewhere := _choices_describing(key):
+        return f"{key}: no such setting in this composition; it comes with {' or '.join(elsewhere)}"
+    parent, _, leaf = key.rpartition(".")
+    siblings = {path.rpartition(".")[2]: path for path in known if path.rpartition(".")[0] == parent}
+    same_leaf = sorted((path for path in known if path.rpartition(".")[2] == leaf), key=lambda path: path.count("."))
+    near = [siblings[name] for name in difflib.get_close_matches(leaf, siblings, n=1)]
+    near = near or same_leaf or ([] if siblings else difflib.get_close_matches(key, known, n=1))
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{key}: no such setting; {meant}{_valid(list(siblings.values()))}"
+
+
+def _choices_describing(key: str) -> list[str]:
+    """The shipped choices whose file has a setting that the composition lacks: `task=csv` for `task.files.train`."""
+    group, _, inside = key.partition(".")
+    files = sorted((shipped_conf() / group).glob("*.yaml"))
+    described = {
+        path.stem: [name for name, _ in _nodes(OmegaConf.to_container(OmegaConf.load(path)))] for path in files
+    }
+    return [f"{group}={name}" for name, known in described.items() if inside in known]
+
+
+def _valid(names: Sequence[str]) -> str:
+    return f"valid: {', '.join(names)}" if names else "`hpsearch config` prints what there is"
+
+
+def _nodes(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every section and setting with its dotted path."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield f"{prefix}{key}", child
+            yield from _nodes(child, f"{prefix}{key}.")
+
+
+def _one_line(error: Exception) -> str:
+    """A library's message without line breaks and without Hydra's inner search path."""
+    lines = [line.strip() for line in str(error).partition("Config search path:")[0].splitlines()]
+    return " ".join(line for line in lines if line)

@@ -1,0 +1,112 @@
+"""A composed configuration to checked settings: one message with every fault."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from hpsearch.config.section import Section
+from hpsearch.config.settings import Settings
+from hpsearch.errors import RequestError, first_line, nearest
+
+
+def load(config: DictConfig) -> Settings:
+    """Check a composed configuration whole.
+
+    Raises:
+        RequestError: one message with every fault: dotted path, value, rule.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(_omegaconf_message(error)) from None
+    if targets := list(_targets(plain, "")):
+        raise RequestError(f"_target_ is not allowed in a configuration (found at {', '.join(targets)}); remove it")
+    try:
+        return Settings.model_validate(tuples(plain))
+    except ValidationError as error:
+        faults = "\n".join(f"  - {fault}" for fault in _faults(error))
+        raise RequestError(f"the settings are wrong:\n{faults}") from None
+
+
+def from_plain(value: object) -> Settings:
+    """Settings as `Settings.model_dump` gives them in the mode for JSON.
+
+    Raises:
+        RequestError: they are not this version's.
+    """
+    try:
+        return Settings.model_validate(tuples(value))
+    except ValidationError as error:
+        faults = "; ".join(_faults(error))
+        raise RequestError(f"these settings are of another version of hpsearch; use that one ({faults})") from None
+
+
+def tuples(value: object) -> object:
+    """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
+    if isinstance(value, dict):
+        return {key: tuples(child) for key, child in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def _targets(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if key == "_target_":
+                yield f"{path}{key}"
+            yield from _targets(child, f"{path}{key}.")
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _targets(child, f"{path}{index}.")
+
+
+def _omegaconf_message(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None) or "the configuration"
+    return f"{key}: {first_line(error)}"
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """The faults in words for the user, one for each setting: a union's branches all complain of the same value."""
+    by_path: dict[str, list[str]] = {}
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"] if part not in _BRANCHES]
+        by_path.setdefault(".".join(location) or "settings", []).append(_fault(fault, location))
+    return ["; or ".join(dict.fromkeys(messages)) for messages in by_path.values()]
+
+
+# Parts of an error's location that are no settings: which member of a union was tried.
+_BRANCHES = ("interval", "choice", "bool", "int", "float", "str", "constrained-int", "literal['auto']")
+
+
+def _fault(error: Any, location: list[str]) -> str:
+    path = ".".join(location) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{path}: there is no such setting{nearest(location[-1], _siblings(location))}"
+    if error["type"] == "missing":
+        return f"{path}: is required"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message if path == "settings" else f"{path}: {message}"
+    return f"{path}={error['input']!r}: {message}"
+
+
+def _siblings(location: list[str]) -> list[str]:
+    """Names of the settings beside the one at `location`."""
+    section: Any = Settings
+    for part in location[:-1]:
+        field = section.model_fields.get(part)
+        candidates = (
+            [
+                a
+                for a in (getattr(field, "annotation", None), *getattr(field.annotation, "__args__", ()))
+                if isinstance(a, type) and issubclass(a, Section)
+            ]
+            if field
+            else []
+        )
+        if not candidates:
+            return []
+        section = candidates[0]
+    return list(section.model_fields)

@@ -1,0 +1,233 @@
+"""The confirmation: the search's best points and the reference recipe are run again with fresh seeds."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.phase import Coordinator
+from hpsearch.decisions import paired, racing
+from hpsearch.decisions.racing import Entrant, Rule, Run
+from hpsearch.errors import NoResultError
+from hpsearch.state.records import DataRef, Decision, RungReport, Status, TrialRecord, TrialResult, write_durably
+from hpsearch.tasks import metrics
+from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data
+from hpsearch.training.trial import MODEL
+
+CONFIRMATION = "confirmation"  # folder of a study
+ANSWERS = "validation.json"  # what a complete run's model said of each validation example
+
+
+def settings_for(settings: Settings) -> Settings:
+    """What confirmation runs are trained with, apart from parameters and seed: perhaps more examples, no rungs."""
+    examples = settings.budget.train_examples
+    if examples is not None:
+        examples = max(1, round(examples * settings.budget.confirmation.train_factor))
+    budget = settings.budget.model_copy(update={"train_examples": examples})
+    search = settings.search.model_copy(update={"rungs": ()})
+    return settings.model_copy(update={"budget": budget, "search": search})
+
+
+def run_settings(settings: Settings, run: TrialRecord) -> Settings:
+    """What a run is trained with, in a study with these settings."""
+    return space.apply(settings_for(settings), run.params).model_copy(update={"seed": run.seed})
+
+
+def reference(settings: Settings) -> dict[str, Any]:
+    """The parameters of the reference recipe, which may lie outside the space."""
+    return space.own(settings)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an entrant came to."""
+
+    entrant: Entrant
+    runs: tuple[TrialRecord, ...]  # complete ones, by seed
+    out_after: int | None  # seeds, where it was not run to the end
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """On validation, by seed."""
+        return tuple(run.score for run in self.runs if run.score is not None)
+
+    @property
+    def mean(self) -> float:
+        """Of the scores."""
+        return fmean(self.scores)
+
+
+class Confirmation(Coordinator):
+    """The race of a study's entrants."""
+
+    noun, phase = "run", "confirmation"
+
+    def __init__(self, crew: Crew, ref: DataRef, entrants: list[Entrant], hours_before: float) -> None:
+        """Take up what there is.
+
+        Args:
+            crew: of the study.
+            ref: the data, with the training examples of confirmation runs.
+            entrants: who is run.
+            hours_before: of the budget, spent by the search.
+        """
+        super().__init__(crew, settings_for(crew.settings), ref, crew.folder / CONFIRMATION)
+        self.entrants, self._hours_before = entrants, hours_before
+        given = self.settings.budget.confirmation
+        self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
+        self.kind: Kind = KINDS[self.settings.task.kind]
+        self.rule = Rule(self.kind.of_sums, self.settings.task.metric, given.confidence)
+        self._sign = 1 if metrics.DIRECTIONS[self.settings.task.metric] == "maximize" else -1
+        self._runs: dict[int, Run] = {}
+        self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
+        for trial in self.recorded().values():
+            self.take_up(trial)
+        for one in entrants:
+            best = self.best_run(one.name)
+            if best is not None and not (self.trial_folder(best.number) / MODEL).exists():
+                # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
+                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)
+
+    # ---- the race
+
+    def done(self) -> bool:
+        """Whether nothing is left to be run, within the time there is."""
+        running = any(trial.status is Status.RUNNING for trial in self.trials.values())
+        return not running and self._next(self.hours) is None
+
+    def standings(self) -> list[Standing]:
+        """What each entrant came to, in the order in which they entered."""
+        out = self._out()
+        return [Standing(one, tuple(self._complete(one.name)), out.get(one.name)) for one in self.entrants]
+
+    def winner(self) -> Standing:
+        """Raises NoResultError if no run is complete."""
+        name = racing.winner(self._by_name(), self.seeds, self._out())
+        if name is None:
+            reasons = {trial.reason for trial in self.trials.values() if trial.reason}
+            raise NoResultError(
+                f"study {self.settings.study} has no confirmation run that is complete ({'; '.join(sorted(reasons))}); "
+                "budget.confirmation.finalists=0 takes the search's best trial"
+            )
+        return next(one for one in self.standings() if one.entrant.name == name)
+
+    def corrected(self) -> float | None:
+        """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
+        found = racing.corrected(self._by_name(), self.seeds, self._out())
+        return self._sign * found if found is not None else None
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """95 %, over validation examples, of the mean of an entrant's runs.
+
+        Each example counts with the mean of what the runs add for it, which varies less than one run does: where the
+        runs differ the interval is rather too wide.
+        """
+        tallies = np.mean([self._run(run).tallies for run in self._complete(name)], axis=0)
+        return paired.intervals(tallies, self.kind.of_sums)[self.settings.task.metric]
+
+    def best_run(self, name: str) -> TrialRecord | None:
+        """The run of an entrant whose model is kept; None if none is complete."""
+        return max(self._complete(name), key=lambda run: (self._sign * (run.score or 0.0), -run.number), default=None)
+
+    def answers(self, number: int) -> dict[str, Any]:
+        """What a complete run's model said of each validation example, as a table."""
+        said = self.kind.answers(json.loads((self.trial_folder(number) / ANSWERS).read_text()), self.ref.labels)
+        ids, truths = self._validation
+        rows = [list(row) for row in zip(ids, truths, said, strict=True)]
+        return {"columns": ["id", "truth", "answer"], "data": rows}
+
+    @cached_property
+    def _validation(self) -> tuple[list[str], list[Any]]:
+        rows = data.load(self.ref, "validation").to_dict()
+        return rows["id"], self.kind.truths(rows, self.ref.labels)
+
+    def _complete(self, name: str) -> list[TrialRecord]:
+        """The complete runs of an entrant, in the order of the seeds; those of former seeds are left out."""
+        found = {t.seed: t for t in self.trials.values() if t.entrant == name and t.status is Status.COMPLETE}
+        return [found[seed] for seed in self.seeds if seed in found]
+
+    def _by_name(self) -> dict[str, list[Run]]:
+        return {one.name: [self._run(trial) for trial in self._complete(one.name)] for one in self.entrants}
+
+    def _run(self, trial: TrialRecord) -> Run:
+        if trial.number not in self._runs:
+            said = [row[2] for row in self.answers(trial.number)["data"]]
+            tallies = self.kind.tallies(self._validation[1], said, self.ref.labels)
+            assert trial.seed is not None, "a confirmation run has its seed"
+            score = self._sign * (trial.score or 0.0)
+            cost = trial.step * self.settings_of(trial).train.batch_size
+            self._runs[trial.number] = Run(trial.seed, score, tallies, cost)
+        return self._runs[trial.number]
+
+    def _out(self) -> dict[str, int]:
+        """Who is out, after how many seeds; decided anew when a run has ended, for it takes up to seconds."""
+        ended = frozenset((t.number, t.status) for t in self.trials.values() if t.status.final)
+        if ended != self._decided[0]:
+            self._decided = ended, self._decide()
+        return self._decided[1]
+
+    def _decide(self) -> dict[str, int]:
+        failed = {
+            t.entrant: self.seeds.index(t.seed)
+            for t in self.trials.values()
+            if t.status is Status.FAILED and t.entrant is not None and t.seed in self.seeds
+        }
+        return racing.out(self._by_name(), self.seeds, self.rule, failed)
+
+    # ---- as a phase
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        """The study's, with a run's parameters and seed."""
+        return run_settings(self.crew.settings, trial)
+
+    def _next(self, hours: float) -> TrialRecord | None:
+        """The next run, round by round; the first round is run whatever the time."""
+        begun = {(trial.entrant, trial.seed): trial for trial in self.trials.values()}
+        out = self._out()
+        for done, seed in enumerate(self.seeds):
+            if done and self._spent(hours):
+                return None
+            due = [one for one in self.entrants if out.get(one.name, len(self.seeds)) > done]
+            for entrant in due:
+                if (entrant.name, seed) not in begun:
+                    number = max(self.trials, default=-1) + 1
+                    return TrialRecord(number, entrant.params, Status.RUNNING, entrant=entrant.name, seed=seed)
+            if any(not begun[entrant.name, seed].status.final for entrant in due):
+                return None  # who loses this round is not known yet
+        return None
+
+    def _spent(self, hours: float) -> bool:
+        limit = self.settings.budget.max_hours
+        return limit is not None and self._hours_before + hours >= limit
+
+    def _over(self, hours: float) -> bool:
+        return False
+
+    def _at_rung(self, report: RungReport) -> Decision:
+        raise AssertionError("a confirmation run has no rungs")
+
+    def _ended(self, result: TrialResult) -> None:
+        if result.status is Status.COMPLETE:
+            path: Path = self.trial_folder(result.number) / ANSWERS
+            write_durably(path, json.dumps(result.predictions))
+        super()._ended(result)
+
+    def _kept(self, before: TrialRecord | None, trial: TrialRecord) -> None:
+        pass
+
+    def _tidy(self) -> None:
+        """Checkpoints of what is running are kept, and the best model of each entrant."""
+        self._free_disk([self.best_run(one.name) for one in self.entrants])
+
+    def _planned(self) -> float:
+        out = self._out()
+        return sum(out.get(one.name, len(self.seeds)) for one in self.entrants)

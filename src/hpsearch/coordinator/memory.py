@@ -1,0 +1,69 @@
+"""How many examples fit in memory at once: found before the first trial, halved if it runs out all the same."""
+
+import json
+from pathlib import Path
+
+from hpsearch.config.settings import Settings, digest, possible
+from hpsearch.state.records import DataRef, FitSpec, write_durably
+from hpsearch.training.hardware import Hardware
+from hpsearch.training.trainer import micro_batch
+
+NEEDY = ("train.batch_size", "task.max_length", "model.dropout", "model.attention_dropout")
+
+
+class MicroBatch:
+    """The most examples of a forward pass. Remembered for what it depends on: model, data, optimizer, device."""
+
+    def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
+        self._ref = ref
+        # What needs the most memory of all that may be sampled; a mask is kept for each dropout that is not 0.
+        most = {path: max(possible(settings, path)) for path in NEEDY}
+        model = {name: most[f"model.{name}"] for name in ("dropout", "attention_dropout")}
+        self._settings = settings.model_copy(
+            update={
+                "task": settings.task.model_copy(update={"max_length": most["task.max_length"]}),
+                "train": settings.train.model_copy(update={"batch_size": most["train.batch_size"]}),
+                "model": settings.model.model_copy(update=model),
+            }
+        )
+        self.largest, self.length = self._settings.train.batch_size, self._settings.task.max_length
+        asked = settings.train.micro_batch_size
+        parts = [self._settings.model, self._settings.optimizer]
+        lengths = [self.length, settings.task.truncation, ref.digests["train"], ref.sizes["train"]]
+        key = digest(
+            [
+                *(part.model_dump(mode="json") for part in parts),
+                settings.task.kind,
+                lengths,
+                self.largest,
+                asked,
+                hardware.describe(),
+            ]
+        )
+        self._file = home / "cache" / "micro_batch" / f"{key}.json"
+        self.known = self._file.exists()
+        """Whether it was found to fit."""
+        self.examples: int = json.loads(self._file.read_text()) if self.known else micro_batch(self.largest, asked)
+
+    def question(self) -> FitSpec:
+        """Whether the longest examples fit."""
+        return FitSpec(self._settings, self._ref, self.examples)
+
+    def keep(self) -> None:
+        """It fits."""
+        write_durably(self._file, json.dumps(self.examples))
+        self.known = True
+
+    def halve(self, batch_size: int, examples: int) -> bool:
+        """Memory ran out over `examples` at once, of a batch of that size: take half as many, or a little less.
+
+        What another worker found since then stands where it is less. False if it was one example.
+        """
+        if examples > 1:
+            self.examples = min(self.examples, micro_batch(batch_size, examples // 2))
+        return examples > 1
+
+    def applied(self, settings: Settings) -> Settings:
+        """Settings of a trial, to be trained in micro-batches that fit."""
+        train = settings.train.model_copy(update={"micro_batch_size": self.examples})
+        return settings.model_copy(update={"train": train})

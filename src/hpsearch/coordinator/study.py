@@ -1,0 +1,239 @@
+"""Optuna: open or continue a study, sample, report, tell."""
+
+import functools
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpsearch.config import space
+from hpsearch.config.settings import SamplerSettings, Settings
+from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
+from hpsearch.state.locks import DatabaseLock
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks import metrics
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
+# Their points are one sequence, shuffled by the seed: it must be the same at each draw.
+ONE_SEQUENCE = ("GridSampler", "QMCSampler")
+STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
+# User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
+SAMPLER_STATE = "sampler"
+PATIENCE_SECONDS = 90.0  # with a database that does not answer: it may be restarting
+RETRY_SECONDS = 1.0
+FEWEST = 6  # trials that tell which parameter matters
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatenate[Study, P], T]":
+    """A database that does not answer is asked again for a while, then ends in OutOfReachError."""
+
+    @functools.wraps(method)
+    def call(study: "Study", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                if study.lock is not None:
+                    study.lock.check()
+                return method(study, *args, **kwargs)
+            except OutOfReachError:  # another coordinator has the study
+                study.away = True
+                raise
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                if study.hurry or time.monotonic() > deadline:
+                    study.away = True
+                    raise _away(error) from None
+                time.sleep(RETRY_SECONDS)
+
+    return call
+
+
+class Study:
+    """The Optuna study. The coordinator is its only writer."""
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        """Open or create, and take the database's lock where there is one.
+
+        Raises:
+            OutOfReachError: the database does not answer.
+            RequestError: the sampler refuses its options, the study has another direction, or it is being run.
+        """
+        self.settings = settings
+        self.hurry = False  # to be told at once if the database does not answer
+        self.away = False  # it did not answer
+        direction = metrics.DIRECTIONS[settings.task.metric]
+        wanted = optuna.study.StudyDirection[direction.upper()]
+        url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
+        try:
+            shared = sqlalchemy.make_url(url).get_backend_name() == "postgresql"
+            self.lock = DatabaseLock(url, settings.study) if shared else None
+            self._storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            self.optuna = optuna.create_study(
+                storage=self._storage, study_name=settings.study, direction=wanted, load_if_exists=True
+            )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise _away(error) from None
+        if self.optuna.direction is not wanted:
+            raise RequestError(
+                f"task.metric={settings.task.metric} is to {direction}, but study {settings.study} was opened to "
+                f"{self.optuna.direction.name.lower()}; give STUDY=<another name>"
+            )
+
+    def close(self) -> None:
+        """Let another coordinator have the study."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+        if self.lock is not None:
+            self.lock.close()
+
+    @patient
+    def known(self) -> list[TrialRecord]:
+        """The trials that the study has, with what it knows of their status."""
+        known = []
+        for trial in self.optuna.get_trials(deepcopy=False):
+            if trial.state is not TrialState.WAITING:  # that one is taken up by `ask`
+                status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
+                known.append(TrialRecord(number=trial.number, params=self._params(trial), status=status))
+        return known
+
+    @patient
+    def ask(self, trials: Sequence[TrialRecord]) -> TrialRecord:
+        """A new trial: the reference recipe first, then what the sampler says, given the trials so far.
+
+        The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
+        a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
+        was drawn before, when the study could not be told all of it, is the new one.
+        """
+        number = len(trials)
+        if number == len(self.optuna.get_trials(deepcopy=False)):
+            params, state = self._draw(trials)
+            self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
+        frozen = self.optuna.get_trials(deepcopy=False)[number]
+        if frozen.state is TrialState.WAITING:
+            self.optuna.ask()
+        return TrialRecord(number=number, params=self._params(frozen), status=Status.RUNNING)
+
+    @patient
+    def tell(self, trial: TrialRecord) -> None:
+        """A trial's scores at rungs and its final status, as far as the study does not know them."""
+        frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
+        if frozen.state.is_finished():
+            return
+        for rung, score in sorted(trial.rungs.items()):
+            if rung not in frozen.intermediate_values:
+                optuna.Trial(self.optuna, frozen._trial_id).report(score, step=rung)
+        if trial.status.final:
+            value = trial.score if trial.status is Status.COMPLETE else None
+            self.optuna.tell(trial.number, value, STATES[trial.status])
+
+    @patient
+    def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
+        """Path: share of the variance of the trials' scores that a searched parameter explains, largest first.
+
+        By functional ANOVA (Hutter, Hoos and Leyton-Brown 2014), of the scores at the first rung where there is one:
+        all trials come to it. Nothing where few trials or equal scores tell nothing.
+        """
+        scored = [replace(trial, score=trial.rungs.get(0, trial.score)) for trial in trials]
+        scored = [trial for trial in scored if trial.score is not None and trial.status is not Status.FAILED]
+        if len(scored) < FEWEST or len({trial.score for trial in scored}) == 1:
+            return {}
+        frozen = self.optuna.get_trials(deepcopy=False)
+        beside = optuna.create_study(direction=self.optuna.direction)
+        beside.add_trials([_as_seen(trial, frozen[trial.number].distributions, {}) for trial in scored])
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return dict(optuna.importance.get_param_importances(beside, evaluator=evaluator))
+
+    def hasten(self) -> None:
+        """Be told at once from now on if the database does not answer."""
+        self.hurry = True
+
+    def _params(self, frozen: FrozenTrial) -> dict[str, Any]:
+        """A trial's parameters; those that it was drawn with and has not shown the study yet are shown."""
+        if frozen.state.is_finished():
+            return frozen.params
+        return space.suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
+
+    def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
+        number = len(trials)
+        first = number == 0 and self.settings.sampler.name != "GridSampler"  # a grid has each point once
+        if first and (params := space.reference(self.settings)) is not None:
+            return params, {"trial": {}, "study": {}}
+        seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
+        frozen = self.optuna.get_trials(deepcopy=False)
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            state = frozen[trial.number].user_attrs.get(SAMPLER_STATE, {"trial": {}, "study": {}})
+            seen.add_trial(_as_seen(trial, frozen[trial.number].distributions, state["trial"]))
+            for key, value in state["study"].items():
+                seen._storage.set_study_system_attr(seen._study_id, key, value)
+        asked = seen.ask()
+        params = space.suggest(asked, self.settings.search.space)
+        drawn: FrozenTrial = seen.get_trials(deepcopy=False)[asked.number]
+        study_state = seen._storage.get_study_system_attrs(seen._study_id)
+        return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
+
+
+def check_address(uri: str) -> None:
+    """See that `storage.uri` names a kind of database, and that its driver is there. Raises RequestError."""
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except (SQLAlchemyError, ImportError) as error:
+        raise RequestError(
+            f"storage.uri={redact(uri)}: {redact(first_line(error))}; give sqlite:///<file> or "
+            "postgresql+psycopg://<user>:<password>@<host>/<database>, which needs `pip install 'psycopg[binary]'`"
+        ) from None
+
+
+def _away(error: Exception) -> OutOfReachError:
+    reason = redact(first_line(error))
+    return OutOfReachError(
+        f"storage.uri: the study database does not answer ({reason}); nothing is lost: start or mend it, "
+        "and give the same command to go on"
+    )
+
+
+def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for the draw of one trial. Raises RequestError where it refuses its options."""
+    chosen: SamplerSettings = settings.sampler
+    if chosen.name not in SAMPLERS:
+        raise RequestError(f"sampler.name={chosen.name}: no such sampler; there are {', '.join(SAMPLERS)}")
+    options: dict[str, Any] = dict(chosen.options)
+    if chosen.name == "GridSampler":
+        options["search_space"] = space.grid(settings.search.space)
+    seed = settings.seed if chosen.name in ONE_SEQUENCE else settings.seed + number
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # we pin the version
+            return getattr(optuna.samplers, chosen.name)(seed=seed, **options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"sampler.options={chosen.options}: {chosen.name} refuses them: {error}") from None
+
+
+def _as_seen(
+    trial: TrialRecord, distributions: dict[str, BaseDistribution], system_attrs: dict[str, Any]
+) -> FrozenTrial:
+    """A trial as the sampler is shown it."""
+    if trial.status is Status.FAILED:
+        state = TrialState.FAIL
+    else:
+        state = TrialState.RUNNING if trial.score is None else TrialState.COMPLETE
+    return create_trial(
+        state=state,
+        value=trial.score if state is TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions=distributions,
+        system_attrs=system_attrs,
+    )

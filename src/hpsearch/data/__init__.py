@@ -1,0 +1,1 @@
+"""Sources to rows, texts to tokens."""

@@ -1,0 +1,370 @@
+"""Sources to rows: a packaged CSV, the user's own files, the Hugging Face hub.
+
+Values are taken as they stand (no type is guessed), and every fault names the line or row that the user sees.
+"""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpsearch.config.settings import HubData, PackagedData, TaskSettings
+from hpsearch.errors import RequestError, first_line, nearest
+
+HUB_TIMEOUT_SECONDS = 10.0
+SHOWN = 5  # numbers or names that a message lists before "and N more"
+
+ARTICLE = "title"
+SQUAD = ("id", ARTICLE, "context", "question", "answers")  # columns of questions in the layout of SQuAD
+
+# Setting that names a column: the column.
+Wanted = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of one file or hub split."""
+
+    name: str
+    """Of the file or split, as messages call it."""
+    unit: str
+    """What `numbers` count: "line", "row" or "question"."""
+    numbers: Sequence[int]
+    """Where each row begins, from 1 on, as an editor or viewer counts."""
+    columns: dict[str, list[Any]]
+
+    def where(self, numbers: Sequence[int]) -> str:
+        """Some of `numbers` in words: "reviews.csv, lines 3, 7 and 12"."""
+        return f"{self.name}, {self.unit}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
+def read(task: TaskSettings) -> dict[str, Rows]:
+    """The splits that the source gives, train among them, with the columns that `task.columns` names.
+
+    Raises:
+        RequestError: the source is missing, unreadable, or lacks a column.
+    """
+    wanted = {f"task.columns.{role}": column for role, column in task.columns.items()}
+    given = {"packaged": _packaged, "files": _files, "hub": _hub}[task.source](task, wanted)
+    for rows in given.values():
+        if not rows.numbers:
+            raise RequestError(f"{rows.name}: there is not a single row in it (a header is none); give it some")
+    return given
+
+
+def describe(task: TaskSettings) -> str:
+    """The source in one line, for records and reports."""
+    if task.source == "packaged" and task.packaged is not None:
+        matching = ", ".join(f"{column}={value}" for column, value in task.packaged.where.items())
+        return f"packaged: {task.packaged.package}/{task.packaged.file}" + (f" ({matching})" if matching else "")
+    if task.source == "hub" and task.hub is not None:
+        return "hub: " + " ".join(filter(None, (task.hub.path, task.hub.config, task.hub.revision)))
+    files = task.files.model_dump(include={"train", "validation", "test"}) if task.files is not None else {}
+    return "files: " + ", ".join(path for path in files.values() if path)
+
+
+def listed(values: Any) -> str:
+    """ "3, 7, 9, 12, 15 and 4 more"."""
+    shown = [str(value) for value in values]
+    if len(shown) > SHOWN:
+        return ", ".join(shown[:SHOWN]) + f" and {len(shown) - SHOWN} more"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:]))) or "none"
+
+
+def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
+    described = task.packaged
+    assert described is not None  # TaskSettings checks that the source is described
+    path = _packaged_path(described)
+    content = _content(path, f"task.packaged.file={described.file}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != described.sha256:
+        raise RequestError(
+            f"task.packaged.sha256={described.sha256}: {path} has {found}, so it is not the file that was pinned; "
+            f"install the version of {described.package} that the requirements pin"
+        )
+    matched = {f"task.packaged.where.{column}": column for column in described.where}
+    rows = _parse(content, path, {**wanted, **matched}, "utf-8")
+    conditions = [(rows.columns[column], value) for column, value in described.where.items()]
+    keep = [i for i in range(len(rows.numbers)) if all(values[i] == value for values, value in conditions)]
+    if not keep:
+        raise RequestError(f"task.packaged.where={described.where}: no row of {path.name} matches")
+    columns = {column: [values[i] for i in keep] for column, values in rows.columns.items()}
+    if described.classes is not None:
+        label = task.columns.get("label")
+        if label is None:
+            raise RequestError(f"task.packaged.classes: task.kind={task.kind} has no column label; set it to null")
+        if unknown := sorted(set(columns[label]) - described.classes.keys()):
+            raise RequestError(f"task.packaged.classes={described.classes}: no name for label {unknown[0]!r}; add it")
+        columns[label] = [described.classes[value] for value in columns[label]]
+    return {"train": Rows(rows.name, rows.unit, [rows.numbers[i] for i in keep], columns)}
+
+
+def _packaged_path(described: PackagedData) -> Path:
+    try:
+        # Finds a top-level package without importing it: an import may run anything, and may be slow.
+        spec = None if "." in described.package else importlib.util.find_spec(described.package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise RequestError(
+            f"task.packaged.package={described.package}: no such package is installed; "
+            "install the pinned requirements, or choose task.source=hub or files where the task describes them"
+        )
+    return Path(spec.submodule_search_locations[0]) / described.file
+
+
+def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
+    described = task.files
+    assert described is not None
+    if described.train is None:
+        raise RequestError("task.files.train: is required; give the path of the file with the training rows")
+    rows = {}
+    for split in ("train", "validation", "test"):
+        given: str | None = getattr(described, split)
+        if given is not None:
+            path = Path(given).expanduser()
+            content = _content(path, f"task.files.{split}={given}")
+            rows[split] = _parse(content, path, wanted, described.encoding)
+    return rows
+
+
+def _content(path: Path, setting: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RequestError(f"{setting}: there is no such file ({path.absolute()}); correct the path") from None
+    except OSError as error:
+        raise RequestError(f"{setting}: {error.strerror} ({path.absolute()}); give a file that can be read") from None
+    if not content.strip(b" \t\r\n\xef\xbb\xbf"):
+        raise RequestError(f"{setting}: the file is empty; it needs rows")
+    return content
+
+
+def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str) -> Rows:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(content, path.name, wanted)
+    if suffix == ".jsonl":
+        return _jsonl(_decode(content, path.name, encoding), path.name, wanted)
+    if suffix == ".json":
+        return _squad(_decode(content, path.name, encoding), path.name, wanted)
+    if suffix in (".csv", ".tsv"):
+        delimiter = "," if suffix == ".csv" else "\t"
+        return _csv(_decode(content, path.name, encoding), path.name, wanted, delimiter)
+    raise RequestError(
+        f"{path.name}: the suffix {suffix or '(none)'} is unknown; it tells the format and must be one of "
+        ".csv, .tsv, .jsonl, .parquet, or .json for questions in the layout of SQuAD"
+    )
+
+
+def _decode(content: bytes, name: str, encoding: str) -> str:
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")  # the byte-order mark that spreadsheets write
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding, errors="ignore").count("\n") + 1
+        hint = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        raise RequestError(
+            f"{name}, line {line}: byte {error.start + 1} (0x{content[error.start]:02x}) is not {encoding}; "
+            f"set task.files.encoding to the encoding of the file (perhaps {hint}), or convert it to UTF-8"
+        ) from None
+    except (LookupError, UnicodeError):
+        raise RequestError(f"task.files.encoding={encoding}: Python knows no such text encoding; try utf-8") from None
+
+
+def _check_columns(wanted: Wanted, found: Sequence[str], name: str) -> None:
+    for setting, column in wanted.items():
+        if column not in found:
+            raise RequestError(
+                f"{setting}={column}: {name} has no such column; it has {listed(map(repr, found))}"
+                f"{nearest(column, found)}"
+            )
+        if found.count(column) > 1:
+            raise RequestError(f"{setting}={column}: {name} has {found.count(column)} columns of that name; rename one")
+
+
+def _csv(text: str, name: str, wanted: Wanted, delimiter: str) -> Rows:
+    records = _records(text, name, delimiter)
+    _, header = next(records, (1, [""]))
+    if len(header) == 1:
+        raise RequestError(
+            f"{name}: the header has one column only, {header[0]!r}; columns must be separated by {delimiter!r}, "
+            "and there must be one with the text and one with the label"
+        )
+    _check_columns(wanted, header, name)
+    positions = {column: header.index(column) for column in wanted.values()}
+    numbers: list[int] = []
+    columns: dict[str, list[str]] = {column: [] for column in positions}
+    for line, fields in records:
+        if len(fields) != len(header):
+            raise RequestError(
+                f"{name}, line {line}: the number of fields is {len(fields)}, but the header has {len(header)}; "
+                f"put a text that holds {delimiter!r} into double quotes"
+            )
+        numbers.append(line)
+        for column, position in positions.items():
+            columns[column].append(fields[position])
+    return Rows(name, "line", numbers, columns)
+
+
+def _records(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line on which the record begins, its fields); blank lines are passed over."""
+    csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
+    # newline="" keeps the line ends inside quotes; strict refuses a quote that is not closed
+    # instead of swallowing the rest of the file.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise RequestError(
+            f"{name}, line {line}: {error}; a field that begins with a double quote must end with one, "
+            "and a quote inside it is written twice"
+        ) from None
+
+
+def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
+    numbers: list[int] = []
+    columns: dict[str, list[Any]] = {column: [] for column in wanted.values()}
+    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{name}, line {number}: not JSON ({error}); write one JSON object a line") from None
+        if not isinstance(row, dict):
+            example = json.dumps(dict.fromkeys(wanted.values(), "..."))
+            raise RequestError(f"{name}, line {number}: not a JSON object; write {example}")
+        _check_columns(wanted, list(row), f"{name}, line {number}")
+        numbers.append(number)
+        for column, values in columns.items():
+            values.append(row[column])
+    return Rows(name, "line", numbers, columns)
+
+
+def _squad(text: str, name: str, wanted: Wanted) -> Rows:
+    """Questions in the published layout of SQuAD: data > paragraphs > qas, with the columns of its copy on the hub.
+
+    The title of the article is a column whether it is wanted or not.
+    """
+    columns: dict[str, list[Any]] = {column: [] for column in SQUAD}
+    where = "data"
+    try:
+        content = json.loads(text)
+        for i, article in enumerate(content["data"]):
+            where = f"data[{i}]"
+            for j, paragraph in enumerate(article["paragraphs"]):
+                where = f"data[{i}].paragraphs[{j}]"
+                for qa in paragraph["qas"]:
+                    answers = [] if qa.get("is_impossible") else qa["answers"]
+                    row = (qa["id"], article[ARTICLE], paragraph["context"], qa["question"], answers)
+                    for column, value in zip(SQUAD, row, strict=True):
+                        columns[column].append(value)
+    except (ValueError, RecursionError) as error:
+        remedy = "write it anew"
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            remedy = "if it holds an object on each line, rename it to .jsonl"
+        raise RequestError(f"{name}: not JSON ({error}); {remedy}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{name}, {where}: not in the layout of SQuAD ({type(error).__name__}: {error}), which is "
+            "data: [{title, paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]; "
+            "or give JSONL or Parquet with a row for each question"
+        ) from None
+    _check_columns(wanted, SQUAD, name)
+    return Rows(name, "question", range(1, len(columns[ARTICLE]) + 1), columns)
+
+
+def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
+    import pyarrow  # costs 0.2 s, and only this format needs it
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        _check_columns(wanted, file.schema_arrow.names, name)
+        table = file.read(columns=sorted(set(wanted.values())))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RequestError(f"{name}: not a readable Parquet file ({error}); write it anew") from None
+    columns = {column: table.column(column).to_pylist() for column in wanted.values()}
+    return Rows(name, "row", range(1, table.num_rows + 1), columns)
+
+
+def _hub(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
+    described = task.hub
+    assert described is not None
+    loaded = _load_hub(described, _instead(task))
+    rows = {}
+    for split in ("train", "validation", "test"):
+        given: str | None = getattr(described, f"{split}_split")
+        if given is None:
+            continue
+        if given not in loaded:
+            raise RequestError(
+                f"task.hub.{split}_split={given}: {described.path} has no such split; it has {listed(loaded)}"
+                f"{nearest(given, list(loaded))}"
+            )
+        rows[split] = _hub_rows(loaded[given], f"{described.path}, split {given}", wanted)
+    return rows
+
+
+def _hub_rows(dataset: Any, name: str, wanted: Wanted) -> Rows:
+    _check_columns(wanted, dataset.column_names, name)
+    columns = {}
+    for column in wanted.values():
+        feature = dataset.features[column]
+        names = getattr(getattr(feature, "feature", feature), "names", None)  # of a ClassLabel, or of a list of them
+        values = list(dataset[column])
+        columns[column] = [_named(value, names) for value in values] if names else values
+    return Rows(name, "row", range(1, len(dataset) + 1), columns)
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """A ClassLabel's integer, or a list of them, by name; -1 stands for "no label"."""
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return None if value is None or value < 0 else names[value]
+
+
+def _load_hub(described: HubData, instead: str) -> Any:
+    """A DatasetDict, from the hub or from the local Hugging Face cache."""
+    import datasets
+    import huggingface_hub
+
+    setting = f"task.hub.path={described.path}"
+    try:
+        if not huggingface_hub.is_offline_mode() and not Path(described.path).is_dir():
+            # load_dataset retries a name that does not resolve for 23 s, and longer behind a firewall; this asks once.
+            api = huggingface_hub.HfApi()
+            api.dataset_info(described.path, revision=described.revision, timeout=HUB_TIMEOUT_SECONDS)
+        return datasets.load_dataset(described.path, name=described.config, revision=described.revision)
+    # The hub, its HTTP client and the builders raise dozens of unrelated types; each means that this data can't be had.
+    except Exception as error:
+        reason = first_line(error)
+        raise RequestError(f"{setting}: cannot be loaded from the Hugging Face hub: {reason}; {instead}") from error
+
+
+def _instead(task: TaskSettings) -> str:
+    """What a user can do where the hub gives no data."""
+    ways = []
+    if task.packaged is not None:
+        ways.append("choose task.source=packaged, which needs no network")
+    if task.files is not None:
+        ways.append("give the published files with task.source=files task.files.train=<path> task.files.test=<path>")
+    else:
+        ways.append("give your own files with TASK=csv task.files.train=<path>")
+    if task.kind == "question_answering":
+        ways.append("see how it works with TASK=qa_demo, which needs neither")
+    ways.append(
+        "load the data set once where there is a network, copy the Hugging Face cache here, and set HF_HOME to it and "
+        "HF_HUB_OFFLINE=1"
+    )
+    return "check task.hub.path, config and revision; " + "; or ".join(ways)

@@ -1,0 +1,1 @@
+"""Pure functions over records: who starts, who goes on, who is out, who wins, what is better."""

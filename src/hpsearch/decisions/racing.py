@@ -1,0 +1,149 @@
+"""Who is run again with fresh seeds, how long each stays in the race, and who wins. Pure functions over runs.
+
+Scores of the search decide who enters; only the fresh runs decide who wins. All that are in the race share their
+seeds, and are compared example by example, so what an example is worth cancels out. Who clearly loses to the best is
+run no more, as in racing (Maron and Moore 1997).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from hpsearch.decisions import paired
+from hpsearch.decisions.paired import OfSums, Tallies
+from hpsearch.state.records import TrialRecord
+
+REFERENCE = "reference"
+LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A point that is run again."""
+
+    name: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A confirmation run that is complete."""
+
+    seed: int
+    score: float  # on validation, more is better
+    tallies: Tallies  # (validation examples, k)
+    cost: float  # training examples, each as often as it was seen
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides who stays."""
+
+    of_sums: OfSums
+    metric: str
+    confidence: float
+
+
+def entrants(best_first: Sequence[TrialRecord], reference: dict[str, Any], finalists: int) -> list[Entrant]:
+    """The best points of the search and the reference recipe, which is one of them or comes last.
+
+    A sampler may draw a point again; it enters once, by the name of its best trial.
+    """
+    points: list[TrialRecord] = []
+    for trial in best_first:
+        if trial.params not in [other.params for other in points]:
+            points.append(trial)
+    found = [
+        Entrant(REFERENCE if trial.params == reference else f"trial {trial.number}", trial.params)
+        for trial in points[:finalists]
+    ]
+    if REFERENCE not in [entrant.name for entrant in found]:
+        found.append(Entrant(REFERENCE, reference))
+    return found
+
+
+def out(
+    runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], rule: Rule, ended: Mapping[str, int]
+) -> dict[str, int]:
+    """Who is out of the race, and after how many seeds.
+
+    Args:
+        runs: of each entrant, as far as they are there; the order of entrants does not matter.
+        seeds: of the rounds, in their order.
+        rule: says when somebody clearly loses.
+        ended: who failed, and after how many seeds.
+    """
+    left = dict(ended)
+    for done in range(1, len(seeds)):  # after the last round nobody need be spared another
+        # Who failed will not win, so nobody is out for being worse than them.
+        racing = {
+            name: _first(found, seeds[:done])
+            for name, found in runs.items()
+            if name not in ended and left.get(name, done) >= done
+        }
+        if not racing or any(len(found) < done for found in racing.values()):
+            break  # the round is not over
+        best = _ranked(racing)[0]
+        for name, found in racing.items():
+            if name not in left and name != best and _loses(found, racing[best], rule):
+                left[name] = done
+    return left
+
+
+def winner(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> str | None:
+    """The best mean wins, of equal ones the smallest spread, then the least cost; None if nobody has run."""
+    racing = _compared(runs, seeds, out)
+    return _ranked(racing)[0] if racing else None
+
+
+def corrected(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> float | None:
+    """What the choice is worth on a seed that has no part in it; None with fewer than two seeds.
+
+    The winner's mean is too good, as the best of some means is. Where each seed scores whom the others alone would
+    choose the error is to the other side, because a choice by fewer seeds is a worse one. The two are weighed as Efron
+    weighs the error on examples that are left out and on those that are used (1983, JASA 78, pages 316-331).
+    """
+    racing = _compared(runs, seeds, out)
+    if not racing or len(next(iter(racing.values()))) < 2:
+        return None
+    own = fmean(run.score for run in racing[_ranked(racing)[0]])
+    return LEFT_OUT * _crossfitted(racing) + (1 - LEFT_OUT) * own
+
+
+def _crossfitted(racing: Mapping[str, Sequence[Run]]) -> float:
+    """Each seed scores whom the other seeds choose."""
+    rounds = range(len(next(iter(racing.values()))))
+    return fmean(
+        racing[_ranked({name: [*found[:i], *found[i + 1 :]] for name, found in racing.items()})[0]][i].score
+        for i in rounds
+    )
+
+
+def _compared(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> dict[str, list[Run]]:
+    """The runs of all who stayed, by seed; as many of each, because the last round may be cut off."""
+    racing = {name: _first(found, seeds) for name, found in runs.items() if name not in out and found}
+    shared = min((len(found) for found in racing.values()), default=0)
+    return {name: found[:shared] for name, found in racing.items()}
+
+
+def _first(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
+    by_seed = {run.seed: run for run in runs}
+    return [by_seed[seed] for seed in seeds if seed in by_seed]
+
+
+def _ranked(racing: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Best first."""
+
+    def order(name: str) -> tuple[float, float, float, str]:
+        scores = [run.score for run in racing[name]]
+        return -fmean(scores), pstdev(scores), fmean(run.cost for run in racing[name]), name
+
+    return sorted(racing, key=order)
+
+
+def _loses(runs: Sequence[Run], best: Sequence[Run], rule: Rule) -> bool:
+    drawn = paired.gains([run.tallies for run in best], [run.tallies for run in runs], rule.of_sums, rule.metric)
+    return bool(np.quantile(drawn, (1 + rule.confidence) / 2) < 0)

@@ -1,0 +1,309 @@
+"""Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.exceptions import MlflowException
+
+from hpsearch import formats
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import results
+from hpsearch.decisions.racing import REFERENCE
+from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
+from hpsearch.registry import gate
+from hpsearch.registry.champions import CHAMPION, SHORT, change, complete, events, one_at_a_time, version_of
+from hpsearch.registry.gate import Contender, Decision
+from hpsearch.serving import packaging
+from hpsearch.state import identity
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tracking.runs import Tracking, name_of
+from hpsearch.tracking.stores import answered
+from hpsearch.training import data
+
+DECISION = "hpsearch.decision"  # tag of a version: why it became champion
+MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
+LONGEST = 5000  # characters of a tag that every MLflow store takes
+
+
+def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
+    """Register the winner of the study `settings.study` and make it champion; returns what was done, for the user.
+
+    The winner of a run that is registered already is not registered again, so the command may be repeated.
+
+    Args:
+        settings: name study, task and gate.
+        home: the state folder.
+        force: why it is to become champion whatever the gate says.
+        dry_run: say what the gate says, and change nothing.
+
+    Raises:
+        RequestError: the study is not finished, or is another task's.
+        PromotionRefused: the gate is not satisfied; nothing is changed.
+    """
+    summary = _summary(settings, home)
+    KINDS[settings.task.kind].check(settings)
+    tracking = Tracking(settings, home)
+    with one_at_a_time(home):
+        return answered(_promote)(tracking, summary, settings, home, force, dry_run)
+
+
+def _summary(settings: Settings, home: Path) -> dict[str, Any]:
+    folder = home / "studies" / settings.study
+    identity.check_folder(folder)
+    summary = results.read_summary(folder)
+    if summary is None or not (folder / results.PUBLISHED).exists():
+        raise RequestError(
+            f"study={settings.study}: is not finished ({folder / results.PUBLISHED} is missing); "
+            f"run `make sweep TASK={settings.task.name}`, or name a finished study"
+        )
+    if summary["task"] != settings.task.name:
+        raise RequestError(
+            f"study={settings.study}: is of task {summary['task']}, not of {settings.task.name}; give its TASK (and "
+            "task.name, where it reads your own files), or another study"
+        )
+    return summary
+
+
+def _promote(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, force: str | None, dry_run: bool
+) -> str:
+    name, client, run_id = name_of(settings), tracking.client, summary["winner"]["run_id"]
+    if not dry_run:
+        complete(tracking, name)
+    seen, champion = events(tracking, name), version_of(tracking, name, CHAMPION)
+    score = _score(summary["test"])
+    if champion is not None and champion.run_id == run_id:
+        return f"{name} version {champion.version} is the champion already: {score}"
+    decision, reasons = _decide(tracking, summary, settings, home, champion, force)
+    if force is None and not decision["passed"]:
+        stays = f"version {champion.version} stays champion" if champion is not None else "there is still no champion"
+        raise PromotionRefused(
+            f"{name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
+            "search on with a larger budget, choose another promotion, or give ARGS='--force \"<reason>\"'"
+        )
+    beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
+    if dry_run:
+        return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
+    if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
+        return _promote(tracking, summary, settings, home, force, dry_run)
+    version, made_now = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
+    client.update_model_version(name, version.version, _description(tracking, run_id, decision))
+    client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
+    how = "forced" if force is not None else f"by {decision['rule']['name']}"
+    why = force or decision["reasons"][0].removeprefix("passed: ")
+    if not change(tracking, name, seen, version, champion, how, why):
+        if made_now:  # a refusal leaves nothing behind
+            client.delete_model_version(name, version.version)
+        return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
+    return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
+
+
+def _decide(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any, force: str | None
+) -> tuple[dict[str, Any], str]:
+    """The gate's decision as a record, and its reasons as lines for people."""
+    try:
+        made, notes = _compare(tracking, summary, settings, home, champion)
+        record = made.record()
+        lines = [f"  {'passed' if check.passed else 'failed'}: {check.text}" for check in made.checks] + notes
+    except RequestError as error:
+        if force is None:
+            raise
+        record = {"passed": False, "rule": settings.promotion.model_dump(mode="json"), "checks": [], "comparison": None}
+        lines = [f"  not compared: {error}"]
+    if force is not None:
+        lines.append(f"  forced: {force}")
+    return record | {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "study": summary["study"],
+        "in_place_of": int(champion.version) if champion is not None else None,
+        "forced": force,
+        "reasons": [line.strip() for line in lines],
+    }, "\n".join(lines)
+
+
+def _compare(
+    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any
+) -> tuple[Decision, list[str]]:
+    """The gate's decision on the challenger's test examples, and notes on how they were come by.
+
+    Raises:
+        RequestError: an answer is missing and can't be had.
+    """
+    kind, run_id, test = KINDS[settings.task.kind], summary["winner"]["run_id"], summary["test"]
+    table = tracking.answers(run_id, "test")
+    if table is None:
+        raise RequestError(
+            f"the MLflow run {run_id} has no answers on test; give the tracking.uri that the sweep had, or, where "
+            "MLflow has lost them, `hpsearch fsck --repair` and then the sweep's command"
+        )
+    ids, truths, answers = map(list, zip(*table["data"], strict=True))
+    recipe = summary["reference"]  # None where no other than the winner was scored
+    reference = tracking.answers(recipe["run_id"], "test") if recipe is not None else None
+    challenger = Contender(
+        f"study {summary['study']}", answers, test["megabytes"], test["seconds_per_example"], _hardware(summary)
+    )
+    looks = tracking.looks(test["split_digest"])
+    often = "once" if looks == 1 else f"{looks} times"
+    notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
+    incumbent = None
+    if champion is not None:
+        said, note = _champions_answers(tracking, champion, ids, summary, settings, home)
+        incumbent = Contender(
+            f"version {champion.version}",
+            said,
+            _number(champion.tags.get("hpsearch.model.megabytes")),
+            _number(champion.tags.get("hpsearch.seconds_per_example")),
+            champion.tags.get("hpsearch.hardware"),
+        )
+        notes = [note, *notes] if note else notes
+    elif recipe is None and summary["winner"]["entrant"] != REFERENCE:
+        notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
+    decision = gate.decide(
+        settings.promotion,
+        kind,
+        summary["labels"],
+        test["metric"],
+        truths,
+        challenger,
+        incumbent,
+        [row[2] for row in reference["data"]] if reference is not None else None,
+    )
+    return decision, notes
+
+
+def _champions_answers(
+    tracking: Tracking, champion: Any, ids: list[str], summary: dict[str, Any], settings: Settings, home: Path
+) -> tuple[list[Any], str | None]:
+    """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
+
+    Raises:
+        RequestError: neither can be had.
+    """
+    digest = summary["test"]["digest"]
+    table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
+    if table is not None and champion.tags.get("hpsearch.digest.test") == digest:
+        stored = {row[0]: row[2] for row in table["data"]}
+        return [stored[one] for one in ids], None
+    try:
+        own = results.read_settings(home / "studies" / settings.study, settings)
+        ref = data.prepare(data.read(own), own, home)
+    except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
+        raise RequestError(
+            f"what version {champion.version} says of the test data of study {settings.study} is not known, and to run "
+            f"it on them they must be read: {first_line(error)}"
+        ) from None
+    if ref.digests["test"] != digest:
+        raise RequestError(
+            f"study {settings.study}: the test data are no longer those that it was scored on (digest {digest}, now "
+            f"{ref.digests['test']}); bring them back, or search anew with STUDY=<another name>"
+        )
+    rows, kind = data.load(ref, "test").to_dict(), KINDS[own.task.kind]
+    inputs = {role: rows[role] for role in kind.inputs}
+    said = dict(
+        zip(rows["id"], packaging.answers(f"models:/{champion.name}/{champion.version}", own, inputs), strict=True)
+    )
+    before = champion.tags.get("hpsearch.digest.test", "unknown")
+    who = f"  version {champion.version}"
+    note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"
+    if before == digest:
+        note = f"{who} was run on these test data again: MLflow has lost what it had said of them"
+    return [said[one] for one in ids], note
+
+
+def _evidence(summary: dict[str, Any]) -> dict[str, str]:
+    """The tags of a version: where it comes from, what it scored, on what."""
+    lineage: dict[str, str] = summary["lineage"]
+    test, winner = summary["test"], summary["winner"]
+    seeds = [str(seed) for standing in summary["confirmation"] for seed in standing["seeds"]]
+    intervals = {
+        f"hpsearch.test.{name}": f"{test['all'][name]!r} [{low!r}, {high!r}]"
+        for name, (low, high) in test["intervals"].items()
+    }
+    return (
+        intervals
+        | lineage
+        | {
+            "hpsearch.study": summary["study"],
+            "hpsearch.study_run_id": summary["mlflow"]["run_id"],
+            "hpsearch.run_id": winner["run_id"],
+            "hpsearch.seed": str(winner["seed"]),
+            "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
+            "hpsearch.hours": repr(round(summary["seconds"]["total"] / 3600, 4)),
+            "hpsearch.license.weights": summary["licenses"]["weights"] or "not stated",
+            "hpsearch.license.data": summary["licenses"]["data"] or "not stated",
+            "hpsearch.test.metric": test["metric"],
+            "hpsearch.test.value": repr(test["value"]),
+            "hpsearch.test.low": repr(test["low"]),
+            "hpsearch.test.high": repr(test["high"]),
+            "hpsearch.test.examples": str(test["n"]),
+            "hpsearch.test.readings": str(test["readings"]),
+            "hpsearch.model.megabytes": repr(test["megabytes"]),
+            "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
+            "hpsearch.hardware": _hardware(summary),
+        }
+        | {f"hpsearch.digest.{split}": digest for split, digest in winner["digests"].items()}
+    )
+
+
+def _description(tracking: Tracking, run_id: str, decision: dict[str, Any]) -> str:
+    """The model's card, and why it became champion."""
+    given = decision["reasons"]
+    if len(given) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
+        left_out = f"{len(given) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
+        given = [*given[: MOST_REASONS - NOTES], left_out, *given[-NOTES:]]
+    reasons = "\n".join(f"- {reason}" for reason in given)
+    ending = f"\n## Why it became champion\n\n{reasons[: LONGEST // 2]}\n"
+    return tracking.card(run_id)[: LONGEST - len(ending)] + ending
+
+
+def _tags(decision: dict[str, Any]) -> dict[str, str]:
+    """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
+    found, whole = decision["comparison"], json.dumps(decision)
+    if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
+        first = {"checks": [], "reasons": [decision["reasons"][0][:SHORT]]}
+        whole = json.dumps(decision | first | {"forced": decision["forced"] and decision["forced"][:SHORT]})
+    tags = {DECISION: whole, "hpsearch.promotion.rule": decision["rule"]["name"]}
+    if found is not None:
+        tags |= {
+            "hpsearch.promotion.p": repr(found["p"]),
+            "hpsearch.promotion.difference": repr(found["challenger"] - found["champion"]),
+        }
+    if decision["forced"] is not None:
+        tags["hpsearch.promotion.forced"] = decision["forced"][:SHORT]
+    return tags
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text is not None else None
+
+
+def _hardware(summary: dict[str, Any]) -> str:
+    chosen = summary["hardware"]
+    return f"{chosen['name']}, {chosen['threads']} threads, {chosen['precision']}"
+
+
+def _score(test: dict[str, Any]) -> str:
+    value, low, high = (formats.score(test[key]) for key in ("value", "low", "high"))
+    often = f", read {test['readings']} times" if test["readings"] > 1 else ""
+    return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]{often}"
+
+
+def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> tuple[Any, bool]:
+    """The version that holds the run's model, with its evidence as tags, and whether it had to be registered."""
+    client = tracking.client
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if known:
+        for key, value in evidence.items():
+            client.set_model_version_tag(name, known[0].version, key, value)
+        return known[0], False
+    model_id = tracking.model_of(run_id)
+    return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id), True

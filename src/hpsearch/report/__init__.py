@@ -1,0 +1,1 @@
+"""What people see: the page, plots, the console, the model card, the next commands."""

@@ -1,0 +1,109 @@
+"""The model card: what someone who is handed the winner must know, in Markdown."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpsearch import formats
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.report import page
+from hpsearch.serving.packaging import PRODUCTS
+from hpsearch.tasks.kinds import KINDS
+
+UNSTATED = "not stated by their source"
+
+
+def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
+    """The card of a study's winner.
+
+    Args:
+        settings: of the study, with the winner's parameters applied.
+        summary: as in `summary.json`.
+    """
+    return "\n".join(_lines(settings, summary)) + "\n"
+
+
+def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    task, kind = settings.task, KINDS[settings.task.kind]
+    yield f"# hpsearch-{task.name}"
+    yield ""
+    yield f"{settings.model.name} ({settings.model.path}), fine-tuned for {kind.name.replace('_', ' ')} on {task.name}."
+    sections = {
+        f"How good it is: {formats.count(summary['test']['n'])} test examples": _quality(settings, summary),
+        "What it takes and gives": _use(settings, summary),
+        "Data": _data(summary["data"], summary["winner"]),
+        "How it was trained": _training(settings, summary),
+        "Licences": (f"- {what}: {text or UNSTATED}" for what, text in summary["licenses"].items()),
+    }
+    for heading, lines in sections.items():
+        yield from ("", f"## {heading}", "")
+        yield from lines
+
+
+def _quality(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    test, note = summary["test"], summary["data"]["note"]
+    for name, heading in page.headings(settings, summary).items():
+        interval = ""
+        if name in test["intervals"]:
+            low, high = (formats.score(bound) for bound in test["intervals"][name])
+            interval = f" (95 % interval over examples {low} to {high})"
+        yield f"- {heading}: {formats.score(test['all'][name])}{interval}"
+    yield ""
+    chosen = "confirmed with fresh seeds" if summary["confirmation"] else "not confirmed with fresh seeds"
+    yield (
+        f"Chosen on validation among {sum(summary['trials'].values())} trials, {chosen}; test was scored by this study "
+        f"{'once, after the choice' if test['readings'] == 1 else str(test['readings']) + ' times'}."
+    )
+    if summary["confirmation"]:
+        yield ""
+        yield from (f"- {line}" for line in page.findings(summary))
+    if note:
+        yield ""
+        yield f"Note: {note}."
+
+
+def _use(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    kind, product = KINDS[settings.task.kind], PRODUCTS[settings.task.kind]
+    columns = ", ".join(product.signature.outputs.input_names())
+    yield f"It takes {' and '.join(kind.inputs)}, and gives {columns}."
+    if summary["labels"]:
+        yield f"Classes: {', '.join(summary['labels'])}."
+    for name, value in summary["winner"]["fitted"].items():
+        yield f"{name.replace('_', ' ').capitalize()}, fitted on validation: {json.dumps(value)}."
+    yield f"It reads at most {settings.task.max_length} tokens at a time ({_longer(settings)})."
+    yield ""
+    yield "```"
+    yield "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\"
+    yield f"  -d '{json.dumps(product.example)}'"
+    yield "```"
+
+
+def _longer(settings: Settings) -> str:
+    if settings.task.truncation == "windows":
+        return "longer ones are read in overlapping windows"
+    return f"of longer ones it reads the {settings.task.truncation.replace('_', ' and ')}"
+
+
+def _data(data: Mapping[str, Any], winner: Mapping[str, Any]) -> Iterator[str]:
+    """What this model was trained on, chosen by and scored on."""
+    sizes = {split: data[split] for split in page.SPLITS}
+    if data["confirmation"] is not None:
+        sizes["train"] = data["confirmation"]
+    yield f"{data['source']}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
+    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in winner['digests'].items())}."
+
+
+def _training(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+    data, winner, hardware, made = (summary[name] for name in ("data", "winner", "hardware", "lineage"))
+    for path, value in space.recipe(settings, winner["params"]).items():
+        yield f"- {path}: {formats.value(value)}"
+    trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
+    yield f"- training examples: {formats.count(trained)}"
+    yield f"- seed: {winner['seed']}"
+    yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
+    yield f"- study {summary['study']}, MLflow run {winner['run_id']}"
+    yield f"- the whole study took {formats.duration(summary['seconds']['total'])} on it"
+    yield f"- settings {made['hpsearch.settings']}, commit {made.get('mlflow.source.git.commit', 'unknown')}"
+    versions = {key.removeprefix("hpsearch.version."): text for key, text in made.items() if ".version." in key}
+    yield f"- {', '.join(f'{package} {version}' for package, version in versions.items())}"

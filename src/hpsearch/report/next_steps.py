@@ -1,0 +1,85 @@
+"""The commands that a finished study proposes: those that made it, changed."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpsearch.config.composition import default_choices
+from hpsearch.config.settings import Settings
+
+CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
+LARGER_BUDGET = {"quick": "standard", "standard": "full"}
+
+
+def commands(settings: Settings, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What to do next: (purpose, command), by a study's settings and summary."""
+    budget, given, data = settings.budget, summary["given"], summary["data"]
+    steps = [
+        ("see every run in the MLflow UI", "make ui"),
+        ("register the winner and make it the champion", make("promote", settings, given)),
+        ("serve the champion on this machine", make("serve", settings, given)),
+    ]
+    if _verb(settings) == "train":
+        return steps
+    more = [f"budget.max_trials={2 * budget.max_trials}"]
+    more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
+    steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
+    larger = LARGER_BUDGET.get(_chosen(given)["budget"])
+    if larger and data["train"] < data["examples"]["train"]:
+        # It trains on more examples, and such trials can't be compared with these: a study of its own.
+        others = [word for word in given if not _key(word).startswith("budget")]
+        grown = settings.model_copy(update={"study": f"{settings.study}-{larger}"})
+        command = make("sweep", grown, [*others, f"budget={larger}"])
+        steps.append(("search on more data, as a study of its own", command))
+    return steps
+
+
+def again(settings: Settings, given: Sequence[str]) -> str:
+    """The command that made the study, its choices written out."""
+    return make(_verb(settings), settings, given)
+
+
+def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
+    """The make command that hands what was given, changed by `overrides`, to `verb`.
+
+    Choices are given whole, defaults too: the command then holds when a default changes.
+    """
+    if verb == "serve":  # which knows of no model and no search
+        given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
+    own, chosen = _own(given), _chosen(given)
+    words = [f"TASK={chosen['task']}"]
+    if verb in ("sweep", "train", "promote"):
+        words.append(f"MODEL={chosen['model']}")
+    if "search" in own or verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
+        words.append(f"SEARCH={chosen['search']}")
+    # The default is that of conf/config.yaml; `train` names its study itself.
+    default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
+    if verb in ("sweep", "promote") and settings.study != default:
+        words.append(f"STUDY={settings.study}")
+    if verb in ("sweep", "train"):
+        words.append(f"BUDGET={chosen['budget']}")
+    replaced = {*CHOICES, *map(_key, overrides)}
+    if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
+        quoted = shlex.quote(shlex.join(arguments))
+        words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single one as a variable's
+    return " ".join(["make", verb, *words])
+
+
+def _own(given: Sequence[str]) -> dict[str, str]:
+    """What was given, by setting."""
+    return {_key(word): word.partition("=")[2] for word in given}
+
+
+def _chosen(given: Sequence[str]) -> dict[str, str]:
+    """The choices of a command, defaults too."""
+    return default_choices() | _own(given)
+
+
+def _key(word: str) -> str:
+    """The setting that an override is of."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _verb(settings: Settings) -> str:
+    """The command that made the study: a fine-tune without a search is `train`'s."""
+    return "sweep" if settings.search.space else "train"

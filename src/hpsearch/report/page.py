@@ -1,0 +1,351 @@
+"""What a finished study has to say: one self-contained HTML page, Optuna's plots, the last lines on the console."""
+
+import logging
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import matplotlib.pyplot
+import optuna
+from omegaconf import OmegaConf
+from optuna.visualization import matplotlib as pictures
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch import formats
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.report import next_steps, plots
+from hpsearch.state.records import Status, TrialRecord, write_durably
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import DIRECTIONS
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+TABLE_ROWS = 5  # of the console's table
+OPTUNA_PLOTS = {
+    "history": "optimization_history",
+    "importances": "param_importances",
+    "parallel_coordinates": "parallel_coordinate",
+    "slice": "slice",
+}
+
+
+def write(
+    folder: Path, settings: Settings, records: Sequence[TrialRecord], curves: plots.Curves, summary: dict[str, Any]
+) -> Path:
+    """Write `folder/report.html`: one page that loads nothing from anywhere.
+
+    Args:
+        folder: of the study.
+        settings: of the study.
+        records: all its trials.
+        curves: of every trial.
+        summary: as in `summary.json`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = ("score", "count", "value", "duration", "answer")
+    environment.filters |= {name: getattr(formats, name) for name in shown}
+    best, test, confirmed = summary["best"]["trial"], summary["test"], summary["confirmation"]
+    known = [record for record in records if record.number < sum(summary["trials"].values())]
+    later, records = len(records) - len(known), known  # of a study that has been continued, and not to its end
+    recipe = space.recipe(settings, summary["winner"]["params"])
+    page = environment.get_template("report.html.jinja").render(
+        summary=summary,
+        rows=leaderboard(records, settings),
+        later=later,
+        recipe={formats.parameter(path): value for path, value in recipe.items()},
+        race=[standing for standing in confirmed if standing["validation"]],
+        lines=list(findings(summary)),
+        expected=plots.expected(summary["expected"], summary["metric"]) if len(summary["expected"]) > 1 else None,
+        scores=headings(settings, summary),
+        parameters={path: formats.parameter(path) for path in settings.search.space},
+        answer=plots.answer(records, summary),
+        confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
+        many_classes=len(test["classes"]) > formats.MOST_CLASSES,
+        saved=saved(records),
+        validation=plots.validation(records, settings, best),
+        training_loss=plots.training_loss(records, curves, settings, best),
+        scatters=list(plots.scatters(records, settings, best)),
+        rungs=settings.search.rungs,
+        costs=[("Study, by phase", _phases(summary["seconds"])), ("Inside the trials", _work(records))],
+        splits=SPLITS,
+        split_facts=list(_split_facts(summary["data"])),
+        facts=list(_facts(summary["data"])),
+        next_steps=next_steps.commands(settings, summary),
+        again=next_steps.again(settings, summary["given"]),
+        settings=_settings_text(settings),
+    )
+    path = folder / "report.html"
+    write_durably(path, page)
+    return path
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The winner's score on test, a sentence."""
+    test = summary["test"]
+    value, low, high = (formats.score(test[name]) for name in ("value", "low", "high"))
+    return (
+        f"{summary['model']} reaches {summary['metric']} {value} on {test['n']:,} test examples of {summary['task']} "
+        f"(95 % interval {low} to {high}{_often(test)})."
+    )
+
+
+def _often(test: Mapping[str, Any]) -> str:
+    """What stands behind a score on test that is not the first."""
+    return f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
+
+
+def findings(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What confirmation and test say beyond the winner's score, a sentence each."""
+    metric, winner, confirmed = summary["metric"], summary["winner"], summary["confirmation"]
+    race = {standing["entrant"]: standing for standing in confirmed}
+    if not confirmed:
+        yield "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+        return
+    own = race[winner["entrant"]]
+    spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
+    runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
+    worth = ""
+    among = sum(bool(standing["validation"]) for standing in confirmed)
+    if winner["corrected"] is not None and among > 1:
+        worth = f"; on a further seed, as a choice among {among}, {formats.score(winner['corrected'])}"
+    yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}{worth}."
+    if (reference := summary["reference"]) is not None:
+        gain = reference["gain"]
+        low, high = (f"{100 * gain[bound]:+.1f}" for bound in ("low", "high"))
+        doubt = "" if gain["low"] > 0 else "; these examples do not show that the search was worth it"
+        yield (
+            f"The reference recipe has test {metric} {formats.score(reference['value'])} on the same examples: the "
+            f"winner gains {formats.points(gain['difference'])} (95 % interval {low} to {high}){doubt}."
+        )
+    elif own["reference"]:
+        yield "The reference recipe is the winner: the search found nothing better."
+    else:
+        yield "No run of the reference recipe is complete, so there is nothing to compare with."
+    if (optimism := summary["optimism"]) is not None:
+        data = summary["data"]
+        more = ""
+        if data["confirmation"] != data["train"]:
+            more = f" and {data['confirmation']:,} training examples in place of {data['train']:,}"
+        yield (
+            f"The search's best score, {formats.score(optimism['search'])}, came to "
+            f"{formats.score(optimism['confirmed'])} with fresh seeds{more}: {formats.points(-optimism['difference'])}."
+        )
+
+
+def saved(records: Sequence[TrialRecord]) -> float:
+    """Seconds that trials which were stopped early would have gone on, each at its own pace so far."""
+    return sum(
+        (record.total_steps - record.step) / record.step * record.seconds.get("training", 0.0)
+        for record in records
+        if record.status in (Status.PRUNED, Status.PAUSED) and record.step
+    )
+
+
+def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[dict[str, Any]]:
+    """A row for each trial, best first.
+
+    Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
+    """
+    sign = -1.0 if DIRECTIONS[settings.task.metric] == "maximize" else 1.0
+
+    def order(record: TrialRecord) -> tuple[int, int, float, int]:
+        group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
+        furthest = max(record.rungs, default=-1) if group == 1 else 0
+        return group, -furthest, sign * record.score if record.score is not None else math.inf, record.number
+
+    return [
+        {
+            "rank": rank,
+            "trial": record.number,
+            "status": record.status.value,
+            "params": record.params,
+            "score": record.score,
+            "step": record.step,
+            "total_steps": record.total_steps,
+            "seconds": sum(record.seconds.values()),
+            "reason": record.reason,
+        }
+        for rank, record in enumerate(sorted(records, key=order), start=1)
+    ]
+
+
+def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], settings: Settings, folder: Path) -> Group:
+    """The end of a sweep on the console; print it with `soft_wrap=True`, so that paths and commands stay whole.
+
+    Args:
+        summary: as in `summary.json`.
+        records: all trials of the study.
+        settings: of the study.
+        folder: of the study.
+    """
+    rows = leaderboard(records, settings)
+    more = [Text(f"and {len(rows) - TABLE_ROWS} more in the report", style="dim")] if len(rows) > TABLE_ROWS else []
+    return Group(
+        Text(),
+        _trials_table(rows[:TABLE_ROWS], summary),
+        *more,
+        Text(),
+        *_test_lines(settings, summary),
+        Text(),
+        Text(f"report  {folder / 'report.html'}"),
+        Text(f"state   {folder}"),
+        Text(),
+        *(
+            Text.assemble((f"# {purpose}\n", "dim"), command)
+            for purpose, command in next_steps.commands(settings, summary)
+        ),
+    )
+
+
+def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
+    """Optuna's own plots: a PNG each, and all of them in one `optuna.html`.
+
+    One page for all, with plotly.js in it: MLflow shows an HTML artifact as a blob in a sandbox, where no file beside
+    it can be reached. A plot that can't be drawn of so few trials is left out and logged with the reason.
+
+    Returns:
+        The files that were written; none with fewer than two complete trials.
+    """
+    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    if len(complete) < 2 or not complete[0].params:
+        log.info("Optuna's plots are left out: they need two complete trials and a searched parameter")
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    matplotlib.pyplot.switch_backend("agg")  # the coordinator has no screen to draw on
+    written: list[Path] = []
+    parts: list[str] = []
+    for name, plot in OPTUNA_PLOTS.items():
+        try:
+            with warnings.catch_warnings(), matplotlib.rc_context({"figure.figsize": (10, 5)}):
+                warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+                # Without a difference between the trials Optuna warns and draws equal bars, which say nothing.
+                warnings.filterwarnings("error", message=".*importances will be equal", category=UserWarning)
+                warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)
+                getattr(pictures, f"plot_{plot}")(study)
+                figure = getattr(optuna.visualization, f"plot_{plot}")(study)
+        except UserWarning as reason:
+            log.info("Optuna's plot of %s is left out: %s", name, reason)
+            continue
+        matplotlib.pyplot.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        matplotlib.pyplot.close("all")
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
+        written.append(folder / f"{name}.png")
+    page = folder / "optuna.html"
+    write_durably(
+        page, f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Optuna</title>{"".join(parts)}</html>'
+    )
+    return [*written, page]
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The confusion matrix for the page, and its most frequent errors.
+
+    Args:
+        labels: the classes.
+        counts: a row for each true class, a column for each predicted one.
+    """
+    true = [sum(row) for row in counts]
+    errors = Counter(
+        {
+            (labels[i], labels[j]): number
+            for i, row in enumerate(counts)
+            for j, number in enumerate(row)
+            if i != j and number
+        }
+    )
+    return {
+        "shown": len(labels) <= formats.MOST_CLASSES,
+        "rows": [(labels[i], [(number, number / max(1, true[i])) for number in row]) for i, row in enumerate(counts)],
+        "errors": [(*pair, number) for pair, number in errors.most_common(formats.MOST_CLASSES)],
+    }
+
+
+def _trials_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "status", "validation", "steps", "time"):
+        table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
+    table.add_column("parameters")
+    for row in rows:
+        table.add_row(
+            str(row["trial"]),
+            row["status"],
+            formats.score(row["score"]),
+            f"{row['step']:,}/{row['total_steps']:,}",
+            formats.duration(row["seconds"]),
+            Text(formats.parameters(row["params"])),
+            style="bold" if row["trial"] == summary["best"]["trial"] else "",
+        )
+    return table
+
+
+def headings(settings: Settings, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Metric: heading, of what is known on test."""
+    kind = KINDS[settings.task.kind]
+    return {name: text for name, text in (kind.headings | kind.details).items() if name in summary["test"]["all"]}
+
+
+def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Table | Text]:
+    test, note, shown = summary["test"], summary["data"]["note"], headings(settings, summary)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("test", no_wrap=True)
+    for name in shown.values():
+        table.add_column(name, justify="right")
+    scores = [formats.score(test["all"][key]) for key in shown]
+    table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
+    yield table
+    low, high = formats.score(test["low"]), formats.score(test["high"])
+    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}{_often(test)}")
+    yield from map(Text, findings(summary))
+    if note:
+        yield Text(note, style="yellow")
+
+
+def _phases(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(phase, spent) for phase, spent in seconds.items() if phase != "total" and spent > 0]
+
+
+def _work(records: Sequence[TrialRecord]) -> list[tuple[str, float]]:
+    parts = dict.fromkeys((part for record in records for part in record.seconds), 0.0)
+    for record in records:
+        for part, spent in record.seconds.items():
+            parts[part] += spent
+    return [(part, spent) for part, spent in parts.items() if spent > 0]
+
+
+def _split_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What is known of each split: (name, a text for each of SPLITS)."""
+    yield "used in this study", [formats.value(data[split]) for split in SPLITS]
+    for name, fact in data.items():
+        if _by_split(fact):
+            yield name.replace("_", " "), [formats.value(fact.get(split, formats.NONE)) for split in SPLITS]
+
+
+def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known of the data as a whole: (name, text)."""
+    for name, fact in data.items():
+        if name not in (*SPLITS, "note", "confirmation") and fact not in (None, {}) and not _by_split(fact):
+            yield name.replace("_", " "), formats.value(fact)
+
+
+def _by_split(fact: object) -> bool:
+    return isinstance(fact, Mapping) and bool(fact) and set(fact) <= set(SPLITS)
+
+
+def _settings_text(settings: Settings) -> str:
+    """The settings as YAML, without the addresses of databases and servers: these may hold a password."""
+    return OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json", exclude={"tracking", "storage"})))

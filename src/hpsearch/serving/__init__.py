@@ -1,0 +1,1 @@
+"""The model as a product: logged, loaded, served; files of predictions."""

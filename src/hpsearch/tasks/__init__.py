@@ -1,0 +1,1 @@
+"""Kinds of task, each whole in its module, and their metrics."""

@@ -1,0 +1,383 @@
+"""Texts with one label each, or with any number of labels."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from hpsearch.config.settings import TaskSettings
+from hpsearch.data.examples import SPLITS, Example, groups, refuse, text_fault
+from hpsearch.data.reading import Rows
+from hpsearch.data.text import clean, encode
+from hpsearch.data.tokens import Arrays, Tokens
+from hpsearch.tasks import metrics
+from hpsearch.tasks.kind import ClassScores, Fitted, Kind, Scores
+from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of
+
+NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
+FEW = 10
+
+
+class _OfTexts(Kind):
+    """What both kinds share."""
+
+    inputs = ("text",)
+    head = "AutoModelForSequenceClassification"
+    reads_first_token = True
+    has_classes = True
+    wrong_at_zero = "accuracy"
+
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits (B, C)."""
+        return outputs["logits"]
+
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+        """Of each class."""
+        found, _, missed = _parts(sums)
+        columns = zip(labels, (found + missed).astype(int), *_rates(sums), strict=True)
+        return {label: ClassScores(int(n), *map(float, rates)) for label, n, *rates in columns if n}
+
+
+class TextClassification(_OfTexts):
+    """One label for each text."""
+
+    name = "text_classification"
+    answer = "label"
+    roles = ("text", "label")
+    problem_type = "single_label_classification"
+    weighs_classes = True
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
+    )
+    headings: ClassVar = {
+        "accuracy": "accuracy",
+        "precision": "precision (macro)",
+        "recall": "recall (macro)",
+        "f1": "F1 (macro)",
+        "f1_weighted": "F1 (weighted)",
+    }
+
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Cleaned texts with their labels."""
+        texts, labels = _texts(rows, task), rows.columns[task.columns["label"]]
+        refuse(rows, f"task.columns.label={task.columns['label']}", [label_fault(label) for label in labels])
+        return [
+            Example(number, text, group, (label,), label, {"text": text, "label": label})
+            for number, text, group, label in zip(
+                rows.numbers, texts, groups(rows, task), [str(label).strip() for label in labels], strict=True
+            )
+        ]
+
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """`task.labels`, or as the train split has them, sorted."""
+        return class_names(given, rows, task, least=2)
+
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Labels as indices."""
+        return {
+            "text": [e.values["text"] for e in examples],
+            "label": [labels.index(e.values["label"]) for e in examples],
+        }
+
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """A piece of a long text has the label of the text."""
+        return _encode(rows["text"], np.asarray(rows["label"], dtype=np.int64), tokenizer, task)
+
+    def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
+        """n / (classes * n of the class)."""
+        return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
+
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Cross-entropy."""
+        summed = functional.cross_entropy(
+            outputs["logits"].float(), labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
+        )
+        return summed / num_items_in_batch
+
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """The class with the largest mean logit over the text's pieces; no threshold is fitted."""
+        truth = np.asarray(rows["label"], dtype=np.int64)
+        logits = pooled(outputs, tokens, len(truth))
+        predicted = logits.argmax(axis=1)
+        return Scores(
+            metrics=metrics.classification(logits, truth),
+            predictions=tuple(int(i) for i in predicted),
+            confidences=tuple(metrics.softmax(logits).max(axis=1).tolist()),
+            fitted={},
+            confusion=metrics.confusion(predicted, truth, logits.shape[1]),
+        )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Names of classes."""
+        return self.answers(rows["label"], labels)
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Names of classes."""
+        return [labels[i] for i in predictions]
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The most frequent class."""
+        return Counter(sorted(truths)).most_common(1)[0][0]
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """For each class: both say it, the answer alone does, the truth alone does."""
+        return _tallies(_among([[t] for t in truths], labels), _among([[a] for a in answers], labels))
+
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Each truth is one class, so they count the examples."""
+        found, _, missed = _parts(sums)
+        of_class = found + missed
+        precision, recall, f1 = _rates(sums)
+        counted = _counted(sums, whole)
+        return {
+            "accuracy": found.sum(-1) / of_class.sum(-1),
+            "precision": _macro(precision, counted),
+            "recall": _macro(recall, counted),
+            "f1": _macro(f1, counted),
+            "f1_weighted": (f1 * of_class).sum(-1) / of_class.sum(-1),
+        }
+
+
+class MultilabelClassification(_OfTexts):
+    """Any number of labels for each text. The labels of a row are a list, or a string with separators between them."""
+
+    name = "multilabel_classification"
+    answer = "labels"
+    roles = ("text", "labels")
+    problem_type = "multi_label_classification"
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "text": datasets.Value("string"),
+            "labels": datasets.List(datasets.Value("int64")),
+        }
+    )
+    headings: ClassVar = {
+        "f1": "F1 (macro)",
+        "f1_micro": "F1 (micro)",
+        "precision": "precision (macro)",
+        "recall": "recall (macro)",
+        "accuracy": "all labels right",
+    }
+
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels.
+
+        Strata that cannot have a row in every split are one with the largest: a label whose rows nearly all have a
+        rarer one, too, may have plenty of rows and next to none in its stratum.
+        """
+        texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
+        refuse(rows, f"task.columns.labels={task.columns['labels']}", [labels_fault(cell) for cell in cells])
+        of_rows = [labels_of(cell, task.label_separator) for cell in cells]
+        counts = Counter(label for labels in of_rows for label in labels)
+        strata = [min(labels, key=lambda label: (counts[label], label), default=NO_LABEL) for labels in of_rows]
+        sizes = Counter(strata)
+        (largest, _), *_ = sizes.most_common(1)
+        least = {NO_LABEL: FEW}  # a handful of rows without a label need not be in every split
+        return [
+            Example(
+                number,
+                text,
+                group,
+                labels,
+                stratum if sizes[stratum] >= least.get(stratum, len(SPLITS)) else largest,
+                {"text": text, "labels": labels},
+            )
+            for number, text, group, labels, stratum in zip(
+                rows.numbers, texts, groups(rows, task), of_rows, strata, strict=True
+            )
+        ]
+
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """`task.labels`, or as the train split has them, sorted."""
+        return class_names(given, rows, task, least=1)
+
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Labels as indices, ascending."""
+        return {
+            "text": [e.values["text"] for e in examples],
+            "labels": [sorted(map(labels.index, e.values["labels"])) for e in examples],
+        }
+
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """Labels are (pieces, C), 1 for those that the text has."""
+        classes = 1 + max((max(labels) for labels in rows["labels"] if labels), default=0)
+        return _encode(rows["text"], _one_hot(rows["labels"], classes).astype(np.float32), tokenizer, task)
+
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Binary cross-entropy of each label; smoothing draws the targets towards one half."""
+        targets = labels * (1 - label_smoothing) + label_smoothing / 2
+        summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
+        return summed / num_items_in_batch
+
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """A text has the labels whose probability reaches the label's threshold, which makes its F1 highest."""
+        probabilities = metrics.sigmoid(pooled(outputs, tokens, len(rows["labels"])))
+        truth = _one_hot(rows["labels"], probabilities.shape[1])
+        if fitted is None:
+            fitted = {"thresholds": metrics.f1_thresholds(probabilities, truth)}
+        predicted = probabilities >= np.array(fitted["thresholds"])
+        return Scores(
+            metrics=metrics.multilabel(probabilities, predicted, truth),
+            predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
+            # Of just these labels and no others, each taken by itself as in the loss.
+            confidences=tuple(np.where(predicted, probabilities, 1 - probabilities).prod(axis=1).tolist()),
+            fitted=fitted,
+            confusion=None,
+        )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Lists of labels."""
+        return self.answers(rows["labels"], labels)
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Lists of labels, in the order of the classes."""
+        return [[labels[i] for i in sorted(row)] for row in predictions]
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The most frequent set of labels."""
+        return list(Counter(sorted(map(tuple, truths))).most_common(1)[0][0])
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """For each label: both say it, the answer alone does, the truth alone does; all are right; one example."""
+        right = [set(truth) == set(answer) for truth, answer in zip(truths, answers, strict=True)]
+        of_labels = _tallies(_among(truths, labels), _among(answers, labels))
+        return np.column_stack([of_labels, right, np.ones(len(right))])
+
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Macro averages over the labels, and F1 of all of them together."""
+        found, excess, missed = _parts(sums[..., :-2])
+        precision, recall, f1 = _rates(sums[..., :-2])
+        counted = _counted(sums[..., :-2], whole[:-2] if whole is not None else None)
+        return {
+            "f1": _macro(f1, counted),
+            "f1_micro": _ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
+            "precision": _macro(precision, counted),
+            "recall": _macro(recall, counted),
+            "accuracy": sums[..., -2] / sums[..., -1],
+        }
+
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+        """Of each label."""
+        return super().by_class(sums[:-2], labels)
+
+
+def _among(names: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """(examples, classes): which classes are named; a name that is no class is left out."""
+    place = {label: i for i, label in enumerate(labels)}
+    return _one_hot([[place[name] for name in row if name in place] for row in names], len(labels))
+
+
+def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(examples, 3 * classes): found, excess and missed of each class."""
+    return np.concatenate([truth & said, said & ~truth, truth & ~said], axis=1).astype(np.float64)
+
+
+def _parts(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Found, excess and missed, (..., classes) each."""
+    return tuple(np.split(sums, 3, axis=-1))
+
+
+def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Precision, recall and F1 of each class, (..., classes) each; 0 where there is nothing to divide by."""
+    found, excess, missed = _parts(sums)
+    return (
+        _ratio(found, found + excess),
+        _ratio(found, found + missed),
+        _ratio(2 * found, 2 * found + excess + missed),
+    )
+
+
+def _counted(sums: NDArray[np.float64], whole: NDArray[np.float64] | None) -> NDArray[np.bool_]:
+    """(..., classes): whether a class counts in a macro average, by `Kind.of_sums`."""
+    found, _, missed = _parts(sums)
+    there = found + missed > 0
+    if whole is None:
+        return np.ones_like(there)
+    found, _, missed = _parts(whole)
+    counted: NDArray[np.bool_] = np.logical_or(there, found + missed == 0)
+    return counted
+
+
+def _macro(rates: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return _ratio((rates * counted).sum(-1), counted.sum(-1).astype(np.float64))
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:
+    """The mean of the outputs (C,) of each example's pieces: (examples, C)."""
+    owners = tokens.owners[: len(outputs)]
+    sums = np.zeros((examples, len(outputs[0])))
+    np.add.at(sums, owners, np.stack(outputs))
+    return np.asarray(sums / np.bincount(owners, minlength=examples)[:, None])
+
+
+def _encode(texts: list[str], labels: NDArray[Any], tokenizer: Any, task: TaskSettings) -> Arrays:
+    encoded = encode(texts, tokenizer, task.max_length, task.truncation, task.stride)
+    owners = np.array(encoded.owners, dtype=np.int64)
+    return {
+        "ids": np.concatenate(encoded.pieces),
+        "lengths": np.array([len(piece) for piece in encoded.pieces], dtype=np.int64),
+        "owners": owners,
+        "labels": labels[owners],
+        "truncated": np.array(encoded.truncated),
+    }
+
+
+def _one_hot(labels: Sequence[Sequence[int]], classes: int) -> NDArray[np.bool_]:
+    result = np.zeros((len(labels), classes), dtype=bool)
+    for row, indices in enumerate(labels):
+        result[row, list(indices)] = True
+    return result
+
+
+def _texts(rows: Rows, task: TaskSettings) -> list[str]:
+    texts = rows.columns[task.columns["text"]]
+    refuse(rows, f"task.columns.text={task.columns['text']}", [text_fault(text) for text in texts])
+    return [clean(text, task.clean) for text in texts]

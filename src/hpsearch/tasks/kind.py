@@ -1,0 +1,228 @@
+"""What a task kind declares: all that differs from one kind to the next, and nothing else does."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpsearch.config.settings import Settings, TaskSettings, possible
+from hpsearch.data.examples import Example
+from hpsearch.data.reading import Rows, listed
+from hpsearch.data.tokens import Arrays, Tokens
+from hpsearch.errors import RequestError, nearest
+
+Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How good predictions of one class are."""
+
+    n: int
+    """Examples that have it."""
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good predictions are."""
+
+    metrics: dict[str, float]
+    predictions: tuple[Any, ...]
+    """Of each example, JSON-able."""
+    confidences: tuple[float, ...]
+    """Of each prediction, the probability that the model gives it."""
+    fitted: Fitted
+    """What was fitted on these examples, or given."""
+    confusion: tuple[tuple[int, ...], ...] | None
+    """Counts: a row for each true class, a column for each predicted one."""
+
+
+class Kind(ABC):
+    """A kind of task. An example becomes one piece of tokens, or several where it is longer than the model takes."""
+
+    name: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]]
+    """Keys that `task.columns` must have; it may also have `group`."""
+    inputs: ClassVar[tuple[str, ...]]
+    """The roles that a served model takes."""
+    head: ClassVar[str]
+    """Class of transformers that loads a pretrained model with the head."""
+    reads_first_token: ClassVar[bool] = False
+    """Whether the head of an encoder reads its first token alone."""
+    problem_type: ClassVar[str | None] = None
+    """Of a classification head's config."""
+    has_classes: ClassVar[bool] = False
+    """Whether `by_class` has anything to say."""
+    weighs_classes: ClassVar[bool] = False
+    """Whether `train.class_weights` has a meaning."""
+    features: ClassVar[datasets.Features]
+    """Of stored rows."""
+    headings: ClassVar[dict[str, str]]
+    """Metrics that tables show, with their headings; each may be searched for."""
+    details: ClassVar[dict[str, str]] = {}
+    """Further metrics that tables show where they are known, with their headings."""
+    wrong_at_zero: ClassVar[str]
+    """The metric whose 0 on an example says that nothing of its answer is right."""
+    answer: ClassVar[str]
+    """Column of a served model's output that is its answer, in the form of `truths`."""
+
+    def check(self, settings: Settings) -> None:
+        """Raise RequestError for settings that mean nothing to this kind."""
+        self.check_task(settings.task)
+        if settings.promotion.class_margin is not None and not self.has_classes:
+            raise RequestError(
+                f"promotion.class_margin={settings.promotion.class_margin}: task.kind={self.name} has no classes; set "
+                "it to null, or choose another promotion"
+            )
+        weights = set(possible(settings, "train.class_weights")) - {"none"}
+        if weights and not self.weighs_classes:
+            raise RequestError(
+                f"train.class_weights={weights.pop()}: an example of task.kind={self.name} has no single class; "
+                "set it to none"
+            )
+        shortest = min(possible(settings, "task.max_length"))
+        if "windows" in possible(settings, "task.truncation") and 4 * settings.task.stride > shortest:
+            raise RequestError(
+                f"task.stride={settings.task.stride}: must be at most a quarter of task.max_length={shortest}; lower it"
+            )
+
+    def check_task(self, task: TaskSettings) -> None:
+        """Raise RequestError unless columns and metric are those of this kind."""
+        for role in task.columns:
+            if role not in (*self.roles, "group"):
+                raise RequestError(
+                    f"task.columns.{role}: task.kind={self.name} has no such role; it has {listed(self.roles)}, and "
+                    f"may have group{nearest(role, (*self.roles, 'group'))}"
+                )
+        for role in self.roles:
+            if role not in task.columns:
+                raise RequestError(f"task.columns.{role}: is required; name the column that holds the {role} of a row")
+        if task.metric not in self.headings:
+            raise RequestError(
+                f"task.metric={task.metric}: task.kind={self.name} has no such metric; it has {listed(self.headings)}"
+            )
+
+    @abstractmethod
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Clean and check rows. Raises RequestError naming the rows that are wrong."""
+
+    def merge(self, one: Example, other: Example) -> Example | None:
+        """What two train rows with the same inputs say together; None where they contradict each other."""
+        return one if one.values == other.values else None
+
+    @abstractmethod
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """The classes in their order; none where the kind has none. Raises RequestError."""
+
+    @abstractmethod
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Columns of `features` except id."""
+
+    @abstractmethod
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """Rows to token arrays, as `Tokens` describes them.
+
+        Args:
+            rows: columns of `features`.
+            tokenizer: a fast one.
+            task: says length, truncation, stride.
+        """
+
+    def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32] | None:
+        """Weight of each class so that all count alike, with mean 1 over the examples; None where a kind has none."""
+        return None
+
+    @abstractmethod
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """This micro-batch's share of the mean loss over all items (elements of `labels`) of the batch.
+
+        Args:
+            outputs: of the model.
+            labels: (B, ...), the pieces' labels.
+            candidates: (B, L), tokens that may be answers, where the kind marks them.
+            num_items_in_batch: items in all micro-batches of the update.
+            label_smoothing: share of the target that is spread out.
+            class_weights: (C,), or None.
+        """
+
+    @abstractmethod
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(B, C), or (B, L, C) where a piece's output has a row for each token."""
+
+    @abstractmethod
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """Score predictions of the first examples of a split.
+
+        Args:
+            outputs: of each piece of these examples, (C,) or (its tokens, C).
+            tokens: of the split.
+            rows: columns of `features` of these examples.
+            task: names the metric.
+            fitted: thresholds from the validation split; None to fit them on these examples.
+        """
+
+    # ---- answers as people read them, for what is compared after training
+
+    @abstractmethod
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """The right answer to each row, JSON-able: names of classes, or the texts that are right."""
+
+    @abstractmethod
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """`Scores.predictions` in the form that a served model gives."""
+
+    @abstractmethod
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """The one answer that is right most often."""
+
+    @abstractmethod
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """(examples, k): what each example adds to the sums that every metric is made of.
+
+        Args:
+            truths: by `truths`.
+            answers: as many, by `answers` or of a served model.
+            labels: the classes; an answer that is none of them counts as wrong.
+        """
+
+    @abstractmethod
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """The metrics of `headings`, (...), from sums of tallies (..., k).
+
+        Args:
+            sums: over some examples.
+            whole: over the examples that these were drawn from, (k,), where they are a resample. A class of which the
+                resample happens to have no example is left out of its averages: with 0 it would say that rare classes
+                are never recognised.
+        """
+
+    def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+        """Of each class, from sums of tallies (k,); without classes that have no example."""
+        return {}

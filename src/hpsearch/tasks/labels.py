@@ -1,0 +1,93 @@
+"""Labels as files have them: what is wrong with a cell, what it says, and which classes there are."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hpsearch.config.settings import TaskSettings
+from hpsearch.data.examples import Example, missing, text_fault
+from hpsearch.data.reading import Rows, listed
+from hpsearch.errors import RequestError, nearest
+
+
+def label_fault(label: object) -> str | None:
+    """What is wrong with a cell that holds one label."""
+    if missing(label) or (isinstance(label, str) and not label.strip()):
+        return "there is no label"
+    if not isinstance(label, str | int | float):  # a bool is an int
+        return "there is neither string nor number"
+    return text_fault(label) if isinstance(label, str) else None
+
+
+def labels_fault(cell: object) -> str | None:
+    """The same of a cell that holds any number of them: an empty list or string says none, and null says nothing."""
+    if missing(cell):
+        return "there is no list of labels"
+    if isinstance(cell, str) and _is_json(cell):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return "there are brackets around what is no JSON list"
+    if isinstance(cell, str) and not cell.strip():
+        return None
+    return next(filter(None, map(label_fault, cell if isinstance(cell, list) else [cell])), None)
+
+
+def _is_json(cell: str) -> bool:
+    return cell.strip().startswith("[") and cell.strip().endswith("]")
+
+
+def labels_of(cell: Any, separator: str) -> tuple[str, ...]:
+    """The labels of a cell, each once, sorted: a list (JSONL, Parquet; in CSV as JSON), or a separated string."""
+    if isinstance(cell, str):
+        cell = json.loads(cell) if _is_json(cell) else cell.split(separator)
+    parts = cell if isinstance(cell, list) else [cell]
+    return tuple(sorted({str(part).strip() for part in parts} - {""}))
+
+
+def class_names(
+    given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, least: int
+) -> tuple[str, ...]:
+    """The classes in their order: `task.labels`, or as the train split has them, sorted.
+
+    Raises:
+        RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
+    """
+    role = "label" if "label" in task.columns else "labels"
+    column = f"task.columns.{role}={task.columns[role]}"
+    found = sorted({label for e in given["train"] for label in e.classes}, key=_numeric_first)
+    if len(found) < least:
+        has = f"have the label {found[0]!r} in" if found else "are without a label in"
+        raise RequestError(
+            f"{rows['train'].name}: all {len(given['train'])} rows {has} {column}; "
+            + ("a classifier needs at least two classes" if least > 1 else "there is nothing to learn")
+        )
+    labels = task.labels if task.labels is not None else tuple(found)
+    if len(set(labels)) < len(labels):
+        raise RequestError(f"task.labels={list(labels)}: a label stands in it twice; remove one")
+    for split, examples in given.items():
+        label = next((label for e in examples for label in e.classes if label not in labels), None)
+        if label is not None:
+            known = f"task.labels={list(labels)}" if task.labels is not None else "the labels of the train split"
+            raise RequestError(
+                f"{rows[split].where([e.number for e in examples if label in e.classes])}: the label {label!r} "
+                f"is not among {known}{nearest(label, labels)}; correct task.labels, {column} or the rows"
+            )
+    absent = [label for label in labels if label not in found]
+    if absent:
+        raise RequestError(
+            f"task.labels={list(labels)}: no row of {rows['train'].name} has {listed(map(repr, absent))}; "
+            f"found are {listed(map(repr, found))}"
+        )
+    return labels
+
+
+def _numeric_first(label: str) -> tuple[bool, float, str]:
+    """Sorts 2 before 10, and numbers before words."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = np.nan
+    return (False, number, label) if np.isfinite(number) else (True, 0.0, label)

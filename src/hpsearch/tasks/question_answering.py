@@ -1,0 +1,307 @@
+"""Extractive question answering: the answer is a span of the context, or there is none."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpsearch.config.settings import Settings, TaskSettings, possible
+from hpsearch.data.examples import Example, groups, refuse, text_fault
+from hpsearch.data.reading import ARTICLE, Rows
+from hpsearch.data.tokens import Arrays, Tokens
+from hpsearch.errors import RequestError
+from hpsearch.tasks import squad
+from hpsearch.tasks.kind import Fitted, Kind, Scores
+from hpsearch.tasks.windows import N_BEST, decode, probabilities, target, windows
+
+LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
+Answer = tuple[str, int]  # text, first character in the context
+
+
+class QuestionAnswering(Kind):
+    """Question and context; answers are spans of the context, several where several are right, none where none is."""
+
+    name = "question_answering"
+    answer = "answer"
+    wrong_at_zero = "f1"
+    roles = ("question", "context", "answers")
+    inputs = ("question", "context")
+    head = "AutoModelForQuestionAnswering"
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "question": datasets.Value("string"),
+            "context": datasets.Value("string"),
+            "answers": datasets.List({"text": datasets.Value("string"), "begin": datasets.Value("int64")}),
+        }
+    )
+    headings: ClassVar = {"f1": "F1", "exact_match": "exact match"}
+    details: ClassVar = {
+        "has_answer_f1": "F1 where there is an answer",
+        "has_answer_exact_match": "exact match where there is one",
+        "no_answer_accuracy": "accuracy where there is none",
+    }
+
+    def check(self, settings: Settings) -> None:
+        """A context longer than the model takes is read in windows, and is taken as it is: answers are spans of it."""
+        super().check(settings)
+        task, shortest = settings.task, min(possible(settings, "task.max_length"))
+        truncations = possible(settings, "task.truncation")
+        for wrong, setting, value, rule in (
+            (truncations != ("windows",), "truncation", " or ".join(truncations), "must be windows, and not searched"),
+            (task.clean != "none", "clean", task.clean, "must be none: answers are given by their place"),
+            (task.labels is not None, "labels", task.labels, "must be null: there are no classes"),
+            (task.longest_answer is None, "longest_answer", "null", "must be given: the most tokens of an answer"),
+            (shortest < LEAST_LENGTH, "max_length", shortest, f"must be at least {LEAST_LENGTH} for a question"),
+        ):
+            if wrong:
+                raise RequestError(f"task.{setting}={value}: with task.kind={self.name} it {rule}")
+
+    def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
+        """Questions as they are. Those on one context stay in one split, and those of one group if there are groups."""
+        read = {}
+        for role in ("question", "context"):
+            cells = rows.columns[task.columns[role]]
+            refuse(rows, f"task.columns.{role}={task.columns[role]}", [_text_fault(cell) for cell in cells])
+            read[role] = cells
+        given = rows.columns[task.columns["answers"]]
+        setting = f"task.columns.answers={task.columns['answers']}"
+        pairs = list(zip(given, read["context"], strict=True))
+        refuse(rows, setting, [answers_fault(cell, context) for cell, context in pairs])
+        of_rows = [answers_of(cell, context) for cell, context in pairs]
+        return [
+            Example(
+                number,
+                f"{question.strip()}\n{context.strip()}",
+                group,
+                (),
+                "answerable" if answers else "unanswerable",
+                {
+                    "question": question.strip(),
+                    "context": context,
+                    "answers": [{"text": text, "begin": begin} for text, begin in answers],
+                },
+            )
+            for number, question, context, answers, group in zip(
+                rows.numbers, read["question"], read["context"], of_rows, _groups(rows, task), strict=True
+            )
+        ]
+
+    def merge(self, one: Example, other: Example) -> Example | None:
+        """All answers of both: files with a row for each annotator are common. An answer and none contradict."""
+        answers = [one.values["answers"], other.values["answers"]]
+        if bool(answers[0]) != bool(answers[1]):
+            return None
+        union = answers[0] + [answer for answer in answers[1] if answer not in answers[0]]
+        return one._replace(values=one.values | {"answers": union})
+
+    def labels(
+        self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
+    ) -> tuple[str, ...]:
+        """None. Raises RequestError if no question to train on has an answer."""
+        if not any(e.values["answers"] for e in given["train"]):
+            raise RequestError(
+                f"{rows['train'].name}: not one of its {len(given['train'])} questions has an answer in the column of "
+                f"task.columns.answers={task.columns['answers']}; there is nothing to learn"
+            )
+        return ()
+
+    def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
+        """Question, context, answers."""
+        return {name: [e.values[name] for e in examples] for name in ("question", "context", "answers")}
+
+    def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
+        """A piece is a window of the context behind the question; its labels are first and last token of the answer.
+
+        The first answer is the one to learn; a window without all of it has the null token as both labels.
+        """
+        of_questions = windows(rows["question"], rows["context"], tokenizer, task.max_length, task.stride)
+        labels = []
+        for answers, pieces in zip(rows["answers"], of_questions, strict=True):
+            begin = answers[0]["begin"] if answers else -1
+            end = begin + len(answers[0]["text"]) if answers else -1
+            labels += [target(piece, begin, end) if answers else (piece.null, piece.null) for piece in pieces]
+        pieces = [piece for of_one in of_questions for piece in of_one]
+        return {
+            "ids": np.concatenate([piece.ids for piece in pieces]),
+            "types": np.concatenate([piece.types for piece in pieces]),
+            "characters": np.concatenate([piece.characters for piece in pieces]),
+            "nulls": np.array([piece.null for piece in pieces], dtype=np.int64),
+            "lengths": np.array([len(piece.ids) for piece in pieces], dtype=np.int64),
+            "owners": np.repeat(np.arange(len(of_questions)), [len(of_one) for of_one in of_questions]),
+            "labels": np.array(labels, dtype=np.int64),
+            "truncated": np.array(0),
+        }
+
+    def loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        candidates: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int,
+        label_smoothing: float,
+        class_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Cross-entropy of the first and of the last token among the candidates: the context's and the null token.
+
+        Question and padding can't be answers, so no probability is given to them; labels are (B, 2).
+        """
+        assert candidates is not None, "Tokens marks the candidates"
+        logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()  # (B, 2, L)
+        allowed = candidates[:, None, :]
+        logs = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=-1)
+        loss = -logs.gather(2, labels[..., None]).squeeze(2)
+        if label_smoothing:
+            spread = -logs.masked_fill(~allowed, 0.0).sum(dim=-1) / allowed.sum(dim=-1)
+            loss = (1 - label_smoothing) * loss + label_smoothing * spread
+        return loss.sum() / num_items_in_batch
+
+    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Start and end logits (B, L, 2)."""
+        return torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1)
+
+    def score(
+        self,
+        outputs: list[NDArray[np.float32]],
+        tokens: Tokens,
+        rows: dict[str, list[Any]],
+        task: TaskSettings,
+        fitted: Fitted | None,
+    ) -> Scores:
+        """Exact match and F1 by the published definition; the threshold for "no answer" makes F1 highest.
+
+        Where every question has an answer, as in SQuAD v1.1, none is left unanswered and there is no threshold.
+        """
+        assert task.longest_answer is not None, "checked"
+        golds = [[answer["text"] for answer in answers] for answers in rows["answers"]]
+        ends = np.searchsorted(tokens.owners, np.arange(len(golds) + 1))
+        answers, margins, sure = [], np.empty(len(golds)), np.empty((2, len(golds)))
+        for i, context in enumerate(rows["context"]):
+            pieces = range(ends[i], ends[i + 1])
+            decoded = decode(
+                [outputs[piece] for piece in pieces],
+                [tokens.of_piece("characters", piece) for piece in pieces],
+                [tokens.null(piece) for piece in pieces],
+                context,
+                N_BEST,
+                task.longest_answer,
+            )
+            best = decoded.spans[0] if decoded.spans else None
+            answers.append(context[best.begin : best.end] if best else "")
+            margins[i] = decoded.null_score - best.score if best else np.inf
+            spans, sure[1, i] = probabilities(decoded)
+            sure[0, i] = spans[0] if spans else 0.0
+        answerable = np.array([bool(gold) for gold in golds])
+        if fitted is None:
+            fitted = {"no_answer_threshold": _threshold(answers, margins, golds, answerable)}
+        threshold = fitted["no_answer_threshold"]
+        silent = margins > threshold if threshold is not None else np.zeros(len(golds), dtype=bool)
+        said = ["" if quiet else answer for answer, quiet in zip(answers, silent, strict=True)]
+        exact, f1 = squad.scores(said, golds)
+        return Scores(
+            metrics={"exact_match": float(exact.mean()), "f1": float(f1.mean())} | _by_answer(exact, f1, answerable),
+            predictions=tuple(said),
+            confidences=tuple(np.where(silent, sure[1], sure[0]).tolist()),
+            fitted=fitted,
+            confusion=None,
+        )
+
+    def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
+        """Lists of texts that are right; an empty one where there is no answer."""
+        return [[answer["text"] for answer in answers] for answers in rows["answers"]]
+
+    def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Texts."""
+        return list(predictions)
+
+    def constant(self, truths: Sequence[Any]) -> Any:
+        """None, or the most frequent text."""
+        said = Counter(text for texts in truths for text in sorted(set(texts) or {""}))
+        return max(sorted(said), key=lambda text: said[text])
+
+    def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
+        """Exact match, F1, one example."""
+        exact, f1 = squad.scores(answers, truths)
+        return np.column_stack([exact, f1, np.ones(len(exact))])
+
+    def of_sums(
+        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Means over the examples."""
+        return {"exact_match": sums[..., 0] / sums[..., 2], "f1": sums[..., 1] / sums[..., 2]}
+
+
+def _groups(rows: Rows, task: TaskSettings) -> list[str | None]:
+    """Of `task.columns.group`; without it, questions on one article stay together, or on one context if untitled."""
+    if "group" in task.columns:
+        return groups(rows, task)
+    contexts = rows.columns[task.columns["context"]]
+    known = ARTICLE in rows.columns and ARTICLE not in task.columns.values()  # a column of that name may be any role's
+    titles = rows.columns[ARTICLE] if known else [None] * len(contexts)
+    return [str(title or context) for title, context in zip(titles, contexts, strict=True)]
+
+
+def answers_fault(cell: Any, context: str) -> str | None:
+    """What is wrong with the answers of a row, in words that begin a sentence."""
+    if cell is None:
+        return None
+    try:
+        answers = list(_answers(cell))
+    except (TypeError, KeyError, ValueError):
+        return 'there is neither a list of answers nor {"text": [...], "answer_start": [...]}'
+    for text, begin in answers:
+        if not isinstance(text, str) or not text.strip():
+            return "there is an answer without text"
+        if begin is None and text not in context:
+            return "there is an answer that does not stand in the context"
+        if begin is not None and not (isinstance(begin, int) and begin >= 0 and context.startswith(text, begin)):
+            return "there is an answer that does not stand at its answer_start in the context"
+    return None
+
+
+def answers_of(cell: Any, context: str) -> list[Answer]:
+    """Checked answers with their places, each once; an answer without a place is taken where it first stands."""
+    if cell is None:
+        return []
+    placed = ((text, begin if begin is not None else context.index(text)) for text, begin in _answers(cell))
+    return list(dict.fromkeys((text.strip(), begin + len(text) - len(text.lstrip())) for text, begin in placed))
+
+
+def _answers(cell: Any) -> list[tuple[Any, Any]]:
+    """Answers in any of the layouts in use as (text, answer_start or None). Raises TypeError, KeyError, ValueError."""
+    if isinstance(cell, str):
+        return [(cell, None)] if cell.strip() else []
+    if isinstance(cell, Mapping) and isinstance(cell["text"], str):
+        cell = [cell]
+    if isinstance(cell, Mapping):  # the hub's layout: lists side by side
+        begins = cell["answer_start"] if cell.get("answer_start") is not None else [None] * len(cell["text"])
+        return list(zip(cell["text"], begins, strict=True))
+    return [(one, None) if isinstance(one, str) else (one["text"], one.get("answer_start")) for one in cell]
+
+
+def _text_fault(cell: object) -> str | None:
+    return "there is no text" if isinstance(cell, str) and not cell.strip() else text_fault(cell)
+
+
+def _threshold(
+    answers: list[str], margins: NDArray[np.float64], golds: list[list[str]], answerable: NDArray[np.bool_]
+) -> float | None:
+    if answerable.all():
+        return None
+    answered, silent = squad.scores(answers, golds)[1], squad.scores([""] * len(golds), golds)[1]
+    return squad.no_answer_threshold(margins, answered, silent)
+
+
+def _by_answer(exact: NDArray[np.float64], f1: NDArray[np.float64], answerable: NDArray[np.bool_]) -> dict[str, float]:
+    """The two metrics apart for questions with and without an answer, where there are both."""
+    if answerable.all() or not answerable.any():
+        return {}
+    return {
+        "has_answer_exact_match": float(exact[answerable].mean()),
+        "has_answer_f1": float(f1[answerable].mean()),
+        "no_answer_accuracy": float(f1[~answerable].mean()),
+    }

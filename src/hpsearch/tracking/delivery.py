@@ -1,0 +1,176 @@
+"""MLflow is told behind the search what the state folder says: in order, each point once, whenever MLflow answers."""
+
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from hpsearch.config.settings import Settings
+from hpsearch.errors import OutOfReachError
+from hpsearch.state.records import Progress, Status, TrialRecord, read_points
+from hpsearch.tracking.runs import Tracking
+
+PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while MLflow does not answer; the last one repeats
+
+
+class Source(Protocol):
+    """A phase of a study, as far as its trials are delivered."""
+
+    @property
+    def folder(self) -> Path:
+        """It holds a folder for each trial."""
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        """What a trial is trained with."""
+
+    def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
+        """All that decides what a trial comes to, JSON-able; None where nobody knows."""
+
+
+Key = tuple[Path, int]  # folder of the phase, number of the trial
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What MLflow now knows of a trial."""
+
+    number: int
+    run_id: str
+    final: bool  # its final status, too
+
+
+class Delivery:
+    """One thread that delivers trials' newest records and points. Training never waits for it.
+
+    What it has not delivered needs no store of its own: `trial.json` and `points.jsonl` have it, and the next start
+    delivers from them what MLflow does not have.
+    """
+
+    def __init__(self, tracking: Tracking, labels: tuple[str, ...], parent: str):
+        """Start.
+
+        Args:
+            tracking: used by the thread alone until `close`, but for the runs of trials.
+            labels: of the task's classes.
+            parent: run id of the study.
+        """
+        self._tracking, self._labels, self._parent = tracking, labels, parent
+        self._runs: dict[Key, str] = {}
+        self._shown: dict[Key, Status] = {}
+        self._last_steps: dict[Key, dict[str, int]] = {}
+        self._waiting: dict[Key, tuple[TrialRecord, Source]] = {}
+        self._delivered: dict[Path, list[Delivered]] = {}
+        self._error: Exception | None = None  # why the last attempt failed
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
+        self._thread.start()
+
+    def put(self, trial: TrialRecord, source: Source) -> None:
+        """Have a trial's record and its points so far delivered."""
+        with self._changed:
+            self._waiting[source.folder, trial.number] = trial, source
+            self._changed.notify_all()
+
+    def delivered(self, source: Source) -> list[Delivered]:
+        """What has been delivered of a phase since the last call.
+
+        Raises what went wrong, unless MLflow just does not answer.
+        """
+        with self._changed:
+            if self._error is not None and not isinstance(self._error, OutOfReachError):
+                raise self._error
+            return self._delivered.pop(source.folder, [])
+
+    @property
+    def complaint(self) -> str | None:
+        """Why MLflow is not being told at the moment."""
+        error = self._error
+        return str(error) if error is not None else None
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is delivered. Raises OutOfReachError if MLflow does not answer for so long."""
+        with self._changed:
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not self._waiting or self._broken(), timeout=seconds)
+            if self._error is not None:
+                raise self._error
+            if not done:
+                raise OutOfReachError(f"MLflow takes more than {seconds:.0f} s to be told of the trials")
+
+    def close(self, seconds: float) -> bool:
+        """Let the thread end after what it is at; False if that takes longer, and it must not be waited for."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _broken(self) -> bool:
+        return self._error is not None and not isinstance(self._error, OutOfReachError)
+
+    def _work(self) -> None:
+        attempts = 0
+        while True:
+            with self._changed:
+                if attempts:
+                    pause = PATIENCE_SECONDS[min(attempts, len(PATIENCE_SECONDS)) - 1]
+                    self._changed.wait_for(lambda: self._closed, timeout=pause)
+                self._changed.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    return
+                trial, source = next(iter(self._waiting.values()))
+            try:
+                self._deliver(trial, source)
+            except OutOfReachError as error:
+                attempts += 1
+                self._runs.pop((source.folder, trial.number), None)  # how much has arrived is for MLflow to say
+                self._failed(error)
+            except Exception as error:  # the coordinator raises it: a request that is wrong, or a fault of this program
+                self._failed(error)
+                return
+            else:
+                attempts = 0
+                self._succeeded(trial, source)
+
+    def _failed(self, error: Exception) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def _succeeded(self, trial: TrialRecord, source: Source) -> None:
+        key = source.folder, trial.number
+        with self._changed:
+            self._error = None
+            done = Delivered(trial.number, self._runs[key], trial.status.final)
+            self._delivered.setdefault(source.folder, []).append(done)
+            if self._waiting[key][0] is trial:  # else there is news of it
+                del self._waiting[key]
+            self._changed.notify_all()
+
+    def _deliver(self, trial: TrialRecord, source: Source) -> None:
+        number, tracking, settings = trial.number, self._tracking, source.settings_of(trial)
+        key = source.folder, number
+        if key not in self._runs:
+            self._runs[key] = tracking.open_trial(self._parent, trial, settings)
+            self._last_steps[key] = tracking.last_steps(self._runs[key])
+        elif trial.status is Status.RUNNING and self._shown.get(key) is not Status.RUNNING:
+            tracking.open_trial(self._parent, trial, settings)
+        run_id, last = self._runs[key], self._last_steps[key]
+        curves = read_points(source.folder / str(number))
+        new = [
+            Progress(number, step, trial.total_steps, fresh)
+            for step, values in curves
+            if (fresh := {name: value for name, value in values.items() if step > last.get(name, -1)})
+        ]
+        if new:
+            tracking.points(run_id, new)
+            for point in new:
+                last |= dict.fromkeys(point.metrics, point.step)
+        if trial.status is Status.PAUSED and self._shown.get(key) is not Status.PAUSED:
+            tracking.pause_trial(run_id)
+        elif trial.status.final:
+            all_points = [Progress(number, step, trial.total_steps, values) for step, values in curves]
+            ended, origin = replace(trial, run_id=run_id), source.origin(trial)
+            tracking.finish_trial(ended, settings, self._labels, all_points, origin)
+        self._shown[key] = trial.status

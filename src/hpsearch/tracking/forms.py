@@ -1,0 +1,58 @@
+"""What a study knows, in the forms that MLflow takes: flat names, data sets, figures, tables."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from hpsearch.config.settings import Settings
+from hpsearch.data import reading
+from hpsearch.state.records import DataRef, TrialRecord
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, leaf), in characters that MLflow takes for a name."""
+    for key, child in value.items():
+        path = prefix + re.sub(r"[^\w. /:-]", "_", str(key))
+        if isinstance(child, dict):
+            yield from flat(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def without_labels(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
+    by_label = {name: json.dumps(facts[name]) for name in ("labels", "classes") if name in facts}
+    return facts | by_label
+
+
+def dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
+    """A split that a study was given, with its digest and size."""
+    source = json.dumps({"source": reading.describe(settings.task)})
+    profile = json.dumps({"num_rows": ref.sizes[split]})
+    dataset = Dataset(settings.task.name, ref.digests[split], settings.task.source, source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", split)])
+
+
+def figures(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a summary as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
+    if test := summary.get("test"):
+        yield from ((f"test_{name}", value) for name, value in test["all"].items())
+        yield f"test_{test['metric']}_low", test["low"]
+        yield f"test_{test['metric']}_high", test["high"]
+    if best := summary.get("best"):
+        yield f"best_validation_{summary['metric']}", best["validation"]
+    for group in ("trials", "seconds"):
+        yield from ((f"{group}_{name}", value) for name, value in summary.get(group, {}).items())
+
+
+def leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:
+    """A row for each trial, in the layout of MLflow's tables."""
+    params = sorted({name for record in records for name in record.params})
+    rows = [
+        [r.number, str(r.status), r.score, r.step, r.total_steps, *(r.params.get(name) for name in params), r.reason]
+        for r in sorted(records, key=lambda record: record.number)
+    ]
+    return {"columns": ["trial", "status", "score", "step", "total_steps", *params, "reason"], "data": rows}

@@ -1,0 +1,403 @@
+"""All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
+
+# isort: split
+import mlflow
+from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from omegaconf import OmegaConf
+
+from hpsearch import formats
+from hpsearch.config.settings import Settings
+from hpsearch.errors import RequestError, redact
+from hpsearch.serving import packaging
+from hpsearch.state import identity
+from hpsearch.state.identity import comparable
+from hpsearch.state.records import DataRef, Points, Progress, Status, TrialRecord, read_points
+from hpsearch.tracking import pictures
+from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
+from hpsearch.tracking.lineage import lineage
+from hpsearch.tracking.stores import answered, knock, open_database
+
+STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
+STATUS, REASON = "hpsearch.status", "hpsearch.reason"
+TRIAL, CONFIRMATION = "hpsearch.trial", "hpsearch.confirmation"  # number of a search trial, of a confirmation run
+PARENT = "mlflow.parentRunId"
+# Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
+TABLES = "mlflow.loggedArtifacts"
+CARD, ORIGIN = "model_card.md", "origin.json"
+SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of a study: what its report is made of
+ANSWERS = "{split}_answers.json"
+TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
+SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
+BATCH = 100  # params or tags that MLflow takes in one call
+ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
+
+
+def name_of(settings: Settings) -> str:
+    """Of the task's experiment and of its registered model."""
+    return f"hpsearch-{settings.task.name}"
+
+
+class Tracking:
+    """A study's words to MLflow. Raises OutOfReachError within seconds where the store does not answer."""
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        """Reach the store: `settings.tracking.uri`, or SQLite under `home`. No experiment or run is made yet.
+
+        It becomes the process's MLflow store, so that `models:/` addresses are understood.
+        """
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
+        home = home.resolve()
+        self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
+        self.experiment_name = name_of(settings)
+        if self._served:
+            self.artifacts = None  # the server decides
+            self.reach()
+        else:
+            self.artifacts = (home / "artifacts").as_uri()
+            self.uri = open_database(self.uri)
+        mlflow.set_tracking_uri(self.uri)
+        self.client = mlflow.MlflowClient(self.uri)
+
+    @property
+    def _served(self) -> bool:
+        return urlsplit(self.uri).scheme in ("http", "https")
+
+    def reach(self) -> None:
+        """See within seconds that a server answers. Raises OutOfReachError."""
+        if self._served:
+            knock(self.uri)
+
+    @property
+    @answered
+    def experiment_id(self) -> str | None:
+        """Of the task's experiment; None before its first study."""
+        found = self.client.get_experiment_by_name(self.experiment_name)
+        if found is not None and found.lifecycle_stage != "active":
+            raise RequestError(
+                f"the MLflow experiment {self.experiment_name} is deleted; restore it with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or take another task.name"
+            )
+        return found.experiment_id if found is not None else None
+
+    @answered
+    def own_study(self, study: str, study_id: str | None) -> Any:
+        """The study's parent run; None if it has none. Raises RequestError if another state folder has begun it."""
+        run = self.find_study(study)
+        if run is not None and run.data.tags.get(STUDY_ID) != study_id:
+            raise RequestError(
+                f"study={study}: MLflow ({redact(self.uri)}) holds a study of that name which was begun in another "
+                f"state folder (run {run.info.run_id}); give STUDY=<another name>, or HPSEARCH_HOME=<that folder>"
+            )
+        return run
+
+    @answered
+    def open_study(
+        self,
+        study: str,
+        study_id: str,
+        settings: Settings,
+        ref: DataRef,
+        facts: dict[str, Any],
+        forced: Sequence[str] = (),
+    ) -> str:
+        """The study's parent run, new or continued; returns its run id.
+
+        What may change when a study continues (budget, hardware, facts, changes that were forced) is kept in tags: a
+        parameter never changes.
+
+        Raises:
+            RequestError: another state folder has begun a study of that name.
+        """
+        run, experiment = self.own_study(study, study_id), self.experiment_id
+        if experiment is None:
+            experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
+        if run is None:
+            run = self.client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
+        run_id: str = run.info.run_id
+        self.client.update_run(run_id, status="RUNNING")
+        dump = settings.model_dump(mode="json")
+        changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
+        tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
+        if forced:
+            tags["hpsearch.forced"] = "; ".join(forced)
+        self._set(run, dict(flat(comparable(settings))), tags)
+        inputs = [dataset(settings, split, ref) for split in ref.digests]
+        self.client.log_inputs(run_id, inputs)
+        for section in ("tracking", "storage"):
+            dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
+        self.client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), SETTINGS)
+        return run_id
+
+    @answered
+    def open_trial(self, parent: str, record: TrialRecord, settings: Settings) -> str:
+        """The child run of a trial or confirmation run, new or continued, as RUNNING; returns its run id.
+
+        A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
+        """
+        tag = TRIAL if record.entrant is None else CONFIRMATION
+        run = self._run(record.run_id) if record.run_id else None
+        if run is None:
+            experiment = self.client.get_run(parent).info.experiment_id
+            run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
+        if run is None:
+            tags, name = {PARENT: parent, tag: str(record.number)}, f"trial-{record.number}"
+            if record.entrant is not None:
+                tags |= {"hpsearch.entrant": record.entrant, "hpsearch.seed": str(record.seed)}
+                name = f"confirmation-{record.entrant.replace(' ', '-')}-seed-{record.seed}"
+            run = self.client.create_run(experiment, run_name=name, tags=tags)
+        run_id: str = run.info.run_id
+        self.client.update_run(run_id, status="RUNNING")
+        dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
+        self._set(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
+        return run_id
+
+    @answered
+    def points(self, run_id: str, points: Sequence[Progress]) -> None:
+        """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_steps`."""
+        now = time.time_ns() // 1_000_000
+        self._metrics(
+            run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
+        )
+
+    @answered
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        """The highest step of each metric that the run has."""
+        keys = self.client.get_run(run_id).data.metrics
+        return {key: max(m.step for m in self.client.get_metric_history(run_id, key)) for key in keys}
+
+    @answered
+    def pause_trial(self, run_id: str) -> None:
+        """Show a trial that waits at its rung as SCHEDULED; it is continued or finished later."""
+        self._set_tags(run_id, {STATUS: str(Status.PAUSED)})
+        self.client.update_run(run_id, status="SCHEDULED")
+
+    @answered
+    def finish_trial(
+        self,
+        record: TrialRecord,
+        settings: Settings,
+        labels: tuple[str, ...],
+        curves: Sequence[Progress],
+        origin: dict[str, Any] | None,
+    ) -> None:
+        """Log what a trial came to, with pictures and its origin, and end its run. Harmless when repeated."""
+        run_id = record.run_id
+        assert run_id is not None
+        final = dict(record.metrics)
+        final |= {f"seconds_{key}": value for key, value in record.seconds.items()}
+        if training := record.seconds.get("training"):
+            size = record.params.get("train.batch_size", settings.train.batch_size)
+            final["throughput"] = record.step * size / training  # examples a second, over the whole trial
+        self._final(run_id, final, record.step)
+        if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
+            self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
+        if (figure := pictures.learning_curves(curves)) is not None:
+            self.client.log_figure(run_id, figure, "learning_curves.png")
+        if origin is not None:
+            self.client.log_dict(run_id, origin, ORIGIN)
+        self._set_tags(run_id, {STATUS: str(record.status), REASON: record.reason})
+        self.client.set_terminated(run_id, ENDED[record.status])
+
+    @answered
+    def origin(self, run_id: str) -> dict[str, Any] | None:
+        """What `finish_trial` was told that the trial came of; None where there is no such run or nothing was told."""
+        if self._run(run_id) is None or ORIGIN not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{ORIGIN}")
+        return found
+
+    @answered
+    def log_winner(
+        self,
+        trial: TrialRecord,
+        model_folder: Path,
+        settings: Settings,
+        ref: DataRef,
+        examples: dict[str, list[str]],
+        card: str,
+    ) -> str:
+        """Log the weights in `model_folder` as a model of the trial's run that takes raw input; returns its URI.
+
+        Args:
+            trial: whose model it is.
+            model_folder: as `save_pretrained` wrote it.
+            settings: with the trial's parameters applied.
+            ref: the data.
+            examples: some values of each input role.
+            card: the model card, in Markdown.
+        """
+        assert trial.run_id is not None, "a complete trial has its run"
+        described = packaging.describe(settings, ref.labels, trial.fitted)
+        uri = packaging.log_model(trial.run_id, model_folder, described, examples, card)
+        with open(model_folder / "model.safetensors", "rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+        self._set_tags(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
+        self.client.log_text(trial.run_id, card, CARD)
+        return uri
+
+    @answered
+    def card(self, run_id: str) -> str:
+        """The model card of a winner's run; nothing where it has none."""
+        if CARD not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return ""
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}"))
+
+    @answered
+    def log_answers(self, run_id: str, tables: dict[str, dict[str, Any]]) -> None:
+        """Log what a run's model said of each example of some splits, as tables that the UI shows."""
+        names = {ANSWERS.format(split=split): table for split, table in tables.items()}
+        for name, table in names.items():
+            self.client.log_dict(run_id, table, name)
+        self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
+
+    @answered
+    def answers(self, run_id: str, split: str) -> dict[str, Any] | None:
+        """What `log_answers` logged; None where it logged nothing, or there is no such run."""
+        name = ANSWERS.format(split=split)
+        if self._run(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
+        return found
+
+    @answered
+    def looks(self, digest: str) -> int:
+        """How often the test split of this digest was scored, all of it or some, by all studies of the task."""
+        experiment, total, token = self.experiment_id, 0, None
+        while token != "":
+            condition = f"tags.`{TEST_DIGEST}` = '{digest}'"
+            page = self.client.search_runs([experiment], condition, page_token=token)
+            total += sum(int(run.data.tags[READINGS]) for run in page)
+            token = page.token or ""
+        return total
+
+    @answered
+    def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, said: str = "") -> None:
+        """Log figures, leaderboard, `said` as description, and files of the study's folder; end the parent run."""
+        records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
+        self._final(run_id, dict(figures(summary)), len(records))
+        self.client.log_dict(run_id, leaderboard(records), "leaderboard.json")
+        points = [read_points(folder / "trials" / str(record.number)) for record in records]
+        trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
+        self.client.log_dict(run_id, {"trials": trials}, TRIALS)
+        tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
+        test = summary["test"]
+        tags |= {"mlflow.note.content": said, TEST_DIGEST: test["split_digest"], READINGS: str(test["readings"])}
+        self._set_tags(run_id, tags)
+        for name in ("report.html", SUMMARY):
+            if (folder / name).exists():
+                self.client.log_artifact(run_id, str(folder / name))
+        if (folder / "plots").is_dir():
+            self.client.log_artifacts(run_id, str(folder / "plots"), "plots")
+        self.client.set_terminated(run_id, "FINISHED")
+
+    @answered
+    def kept(self, study: str) -> tuple[str, dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
+        """Settings (YAML), summary, and trials with their curves, as they were logged; None where there is no result.
+
+        Raises:
+            RequestError: another version of hpsearch logged them.
+        """
+        run = self.find_study(study)
+        if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
+            return None
+        place = run.info.artifact_uri
+        summary, found = (mlflow.artifacts.load_dict(f"{place}/{name}") for name in (SUMMARY, TRIALS))
+        identity.check_format(study, summary)
+        trials = [(TrialRecord.of(one["record"]), [*map(tuple, one["points"])]) for one in found["trials"]]
+        return mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), summary, trials
+
+    @answered
+    def interrupt_study(self, run_id: str) -> None:
+        """End what is open as KILLED: the study's run and those of its trials. Continuing opens them again."""
+        for run in self.children(run_id):
+            if run.info.status in ("RUNNING", "SCHEDULED"):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        self.client.set_terminated(run_id, "KILLED")
+
+    @answered
+    def find_study(self, study: str) -> Any:
+        """The study's parent run; None if it has none."""
+        experiment = self.experiment_id
+        return self._find(experiment, f"tags.`{STUDY}` = '{study}'") if experiment is not None else None
+
+    @answered
+    def children(self, run_id: str) -> list[Any]:
+        """The runs of a study's trials and of its confirmation."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        found, token = [], None
+        while token != "":
+            page = self.client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    @answered
+    def end(self, run_id: str, status: str) -> None:
+        """End a run with one of MLflow's statuses."""
+        self.client.set_terminated(run_id, status)
+
+    @answered
+    def model_of(self, run_id: str) -> str:
+        """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
+        run, found = self._run(run_id), []
+        if run is not None:
+            found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+        whole = [model for model in found if model.status == LoggedModelStatus.READY]
+        if not whole:
+            raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
+        return str(max(whole, key=lambda model: model.creation_timestamp).model_id)
+
+    def _find(self, experiment: str, condition: str) -> Any:
+        found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
+        return found[0] if found else None
+
+    def _run(self, run_id: str) -> Any:
+        """The run, None where it is deleted or another store's."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no run, no id of one
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _set(self, run: Any, params: dict[str, Any], tags: dict[str, Any]) -> None:
+        """Log the params that the run lacks (MLflow refuses to change one) and all tags."""
+        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        for start in range(0, len(missing), BATCH):
+            self.client.log_batch(run.info.run_id, params=missing[start : start + BATCH])
+        self._set_tags(run.info.run_id, tags)
+
+    def _set_tags(self, run_id: str, tags: dict[str, Any]) -> None:
+        entities = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+        for start in range(0, len(entities), BATCH):
+            self.client.log_batch(run_id, tags=entities[start : start + BATCH])
+
+    def _final(self, run_id: str, values: dict[str, float], step: int) -> None:
+        """Log values that the run does not show already."""
+        shown = self.client.get_run(run_id).data.metrics
+        now = time.time_ns() // 1_000_000
+        changed = {key: value for key, value in values.items() if key not in shown or shown[key] != value}
+        self._metrics(run_id, [Metric(key, value, now, step) for key, value in changed.items()])
+
+    def _metrics(self, run_id: str, metrics: list[Metric]) -> None:
+        # MLflow would store inf as 1.8e308 and let it win a comparison.
+        finite = [metric for metric in metrics if math.isfinite(metric.value)]
+        for start in range(0, len(finite), 10 * BATCH):
+            self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])

@@ -1,0 +1,23 @@
+"""MLflow's pages on this machine."""
+
+from pathlib import Path
+
+from hpsearch.config.settings import Settings
+from hpsearch.errors import redact
+from hpsearch.serving import mlflow_process
+from hpsearch.tracking.runs import Tracking
+
+
+def ui(settings: Settings, home: Path, port: int) -> None:
+    """Show where the runs are, and become the MLflow UI on loopback where the store is not a server already."""
+    tracking = Tracking(settings, home)
+    experiment = tracking.experiment_id
+    # The UI opens in another mode than this unless the address names the runs.
+    place = f"#/experiments/{experiment}/runs" if experiment else "#/experiments"
+    if tracking.artifacts is None:
+        print(f"runs: {redact(tracking.uri).rstrip('/')}/{place}")
+        return
+    address = f"http://{mlflow_process.HOST}:{port}/"
+    print(f"runs:   {address}{place}\ncharts: {address}{place}?compareRunsMode=CHART\nmodels: {address}#/models")
+    variables = {"MLFLOW_BACKEND_STORE_URI": tracking.uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": tracking.artifacts}
+    mlflow_process.become(["server"], port, variables)

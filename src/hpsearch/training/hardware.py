@@ -1,0 +1,146 @@
+"""Where a trial runs and in which precision: decided from what the machine has, printed and recorded."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+from hpsearch.config.settings import HardwareSettings
+from hpsearch.errors import RequestError
+
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# How attention is computed; "blocked" stands for all that `kernels` and `encoders` do. Measured in experiments/engine
+# for processors; for GPUs taken from the libraries' own documentation.
+ATTENTION = {
+    ("cpu", "float32"): "blocked",
+    ("cpu", "bfloat16"): "blocked",
+    ("cuda", "float32"): "sdpa",
+    ("cuda", "tf32"): "sdpa",
+    ("cuda", "bfloat16"): "flash_attention_2",
+    ("cuda", "float16"): "flash_attention_2",
+    ("mps", "float32"): "sdpa",
+    ("mps", "bfloat16"): "sdpa",
+    ("mps", "float16"): "sdpa",
+}
+
+# What else torch says, without a class of its own: of a processor, of CUDA itself and its library, of Apple's GPU.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+
+COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of so many tokens
+COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch size, and training or not is one
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The resolved choice."""
+
+    device: str
+    precision: str
+    attention: str  # a name of transformers.AttentionInterface
+    workers: int
+    threads: int  # of each worker
+    name: str  # of the processor or GPU
+    compile: bool = False  # the model, by torch.compile
+    on_a_gpu: int = 1  # workers that share one, each with its part of the memory
+
+    def describe(self) -> dict[str, Any]:
+        """For runs and reports."""
+        return asdict(self)
+
+
+def resolve(settings: HardwareSettings) -> Hardware:
+    """What the machine has, within what the settings ask for.
+
+    Raises:
+        RequestError: the settings name a device, precision or compiler that is not there.
+    """
+    device = _device(settings.device)
+    if settings.compile and device != "cuda":
+        raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
+    precision = _precision(settings.precision, device)
+    workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
+    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // workers)
+    attention = ATTENTION[device, precision]
+    # From the Ampere generation on.
+    if attention == "flash_attention_2" and (
+        not is_flash_attn_2_available() or torch.cuda.get_device_capability() < (8, 0)
+    ):
+        attention = "sdpa"
+    on_a_gpu = -(-workers // _devices(device)) if device == "cuda" else 1
+    return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile, on_a_gpu)
+
+
+def apply(hardware: Hardware) -> None:
+    """Set what of the choice is the process's and not a model's."""
+    torch.set_num_threads(hardware.threads)
+    torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
+    if hardware.on_a_gpu > 1:  # so that what one finds to fit stays true, whatever the others do
+        torch.cuda.set_per_process_memory_fraction(1 / hardware.on_a_gpu)
+    if hardware.compile:
+        torch._dynamo.config.recompile_limit = COMPILED_SHAPES
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has a class for GPUs only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
+
+
+def _device(asked: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[asked]:
+        raise RequestError(f"hardware.device={asked}: torch finds no such device; use hardware.device=auto")
+    return asked
+
+
+def _devices(device: str) -> int:
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def _cores() -> int:
+    """What this process may use; macOS tells only what there is."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _precision(asked: str, device: str) -> str:
+    fast_bf16 = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "mps": lambda: False,
+        "cpu": cpu_has_fast_bf16,
+    }[device]()
+    if asked == "float16" and device == "cpu":
+        raise RequestError("hardware.precision=float16 needs a GPU; use float32 or bfloat16")
+    if asked == "tf32" and device != "cuda":
+        raise RequestError("hardware.precision=tf32 needs an NVIDIA GPU; use float32 or bfloat16")
+    if asked != "auto":
+        return asked
+    if fast_bf16:
+        return "bfloat16"
+    return "float16" if device == "cuda" else "float32"
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether bf16 matmul is done in hardware; emulated it is several times slower than float32."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _name(device: str) -> str:
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return device
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), device)

@@ -1,0 +1,300 @@
+"""Model families: what must be known of each to fine-tune it, in one table; loading and checking of weights."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import logging as transformers_logging
+
+from hpsearch.config.settings import ModelSettings, TaskSettings
+from hpsearch.errors import RequestError, first_line
+from hpsearch.tasks.kind import Kind
+from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
+from hpsearch.training.hardware import DTYPES, Hardware
+from hpsearch.training.kernels import Dropout
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Facts of a model family; the learning rate's range and the recipe are in `conf/model`."""
+
+    model_types: tuple[str, ...]  # `model_type` in config.json
+    dropout: tuple[str, ...]  # names in the config of what `model.dropout` sets
+    attention_dropout: tuple[str, ...]
+    positions: str  # name in the config of the longest input
+    offset: int  # positions that padding takes from it
+    pad: str | None  # token that serves as padding where the tokenizer has none
+    types: bool  # takes token types: 0 for the question, 1 for the context
+    layout: Layout | None  # of its encoder, where `encoders` can compute it
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        model_types=("bert",),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=True,
+        layout=BERT,
+    ),
+    "roberta": Family(
+        model_types=("roberta", "xlm-roberta", "camembert"),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=2,  # positions count from padding_idx + 1
+        pad=None,
+        types=False,  # it has one type only
+        layout=replace(BERT, positions_after_padding=True),
+    ),
+    "distilbert": Family(
+        model_types=("distilbert",),
+        dropout=("dropout", "seq_classif_dropout", "qa_dropout"),
+        attention_dropout=("attention_dropout",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=False,
+        layout=DISTILBERT,
+    ),
+    "electra": Family(
+        model_types=("electra",),
+        dropout=("hidden_dropout_prob", "classifier_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=True,
+        layout=BERT,
+    ),
+    "modernbert": Family(
+        model_types=("modernbert",),
+        dropout=("embedding_dropout", "mlp_dropout", "classifier_dropout"),
+        attention_dropout=("attention_dropout",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=False,
+        layout=None,
+    ),
+    "gpt2": Family(
+        model_types=("gpt2",),
+        dropout=("resid_pdrop", "embd_pdrop"),
+        attention_dropout=("attn_pdrop",),
+        positions="n_positions",
+        offset=0,
+        pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
+        types=False,  # what it calls so are words
+        layout=None,
+    ),
+}
+
+
+# Fields of a config that would change what is computed: by transformers 5 itself no more, or not by `kernels`.
+COMPUTED = {
+    "position_embedding_type": "absolute",
+    "reorder_and_upcast_attn": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+
+
+def check(model: ModelSettings, task: TaskSettings) -> None:
+    """Find everything wrong with the model that can be found without training it.
+
+    Raises:
+        RequestError: unknown family, missing or truncated folder, hub out of reach, wrong checksum, task too long.
+    """
+    if model.family not in FAMILIES:
+        raise RequestError(f"model.family={model.family}: there is no such family; known: {', '.join(FAMILIES)}")
+    family = FAMILIES[model.family]
+    config = _from_pretrained(AutoConfig, model)
+    if config.model_type not in family.model_types:
+        raise RequestError(
+            f"model.family={model.family}, but the config of {model.path} says model_type {config.model_type}; "
+            f"give MODEL=<one of that family> or model.family=<{' | '.join(FAMILIES)}>"
+        )
+    for name, value in COMPUTED.items():
+        if (found := getattr(config, name, value)) != value:
+            raise RequestError(
+                f"model.path={model.path}: its config says {name}={found}, and only {name}={value} is computed; "
+                "take another model"
+            )
+    longest = getattr(config, family.positions) - family.offset
+    if task.max_length > longest:
+        raise RequestError(
+            f"task.max_length={task.max_length}, but {model.name} takes at most {longest} tokens; lower task.max_length"
+        )
+    _check_weights(model, local_folder(model) or _fetched(model))
+    tokenizer = load_tokenizer(model)
+    after_padding = family.layout is not None and family.layout.positions_after_padding
+    if after_padding and tokenizer.pad_token_id != config.pad_token_id:
+        raise RequestError(
+            f"model.path={model.path}: positions count from the padding token's id, which is {config.pad_token_id} in "
+            f"config.json and {tokenizer.pad_token_id} in the tokenizer; take the model with its own tokenizer"
+        )
+
+
+def parameters(model: ModelSettings) -> int:
+    """Number of the body's parameters, told from its config without loading weights."""
+    config = _from_pretrained(AutoConfig, model)
+    with torch.device("meta"):
+        return int(AutoModel.from_config(config).num_parameters())
+
+
+def local_folder(model: ModelSettings) -> Path | None:
+    """The folder that `model.path` names, or None where it is a hub id. Raises RequestError if it is missing."""
+    if model.path.startswith("package://"):
+        module, _, inside = model.path.removeprefix("package://").partition("/")
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise RequestError(
+                f"model.path={model.path}: the package {module.replace('_', '-')} is not installed; "
+                "`make setup` installs it, or give a local folder or a hub id"
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inside
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")
+    return None
+
+
+def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a pad token."""
+    tokenizer = _from_pretrained(AutoTokenizer, model)
+    names = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    folder = local_folder(model)
+    if folder and not any((folder / name).is_file() for name in names):  # transformers makes one that knows no word
+        raise RequestError(
+            f"model.path={model.path}: not a usable model folder: it has no tokenizer; save one with the model"
+        )
+    pad = FAMILIES[model.family].pad
+    if tokenizer.pad_token is None and pad is not None:
+        tokenizer.pad_token = getattr(tokenizer, pad)
+    if tokenizer.pad_token is None:
+        raise RequestError(f"the tokenizer of {model.path} has no pad token; save one with the model")
+    return tokenizer
+
+
+def build(
+    model: ModelSettings, kind: Kind, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, hardware: Hardware
+) -> PreTrainedModel:
+    """Pretrained body in float32 with a new head, drawn from the global torch generator.
+
+    Args:
+        model: what to load.
+        kind: decides the head.
+        labels: class names, in order; none for a kind without classes.
+        tokenizer: the model's; says what padding is.
+        hardware: decides how the model is computed, not what.
+    """
+    family = FAMILIES[model.family]
+    overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
+    overrides |= dict.fromkeys(family.attention_dropout, model.attention_dropout)
+    if labels:
+        overrides["id2label"] = dict(enumerate(labels))
+        overrides["label2id"] = {label: index for index, label in enumerate(labels)}
+        overrides["problem_type"] = kind.problem_type
+    else:
+        overrides["num_labels"] = 2  # start and end
+    head = getattr(transformers, kind.head)
+    loaded = _from_pretrained(
+        head,
+        model,
+        dtype=torch.float32,  # "auto" would take a checkpoint's fp16
+        use_safetensors=True,
+        attn_implementation=hardware.attention,
+        ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
+        **overrides,
+    )
+    loaded.config.pad_token_id = tokenizer.pad_token_id
+    if hardware.attention == "blocked":
+        _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
+    if hardware.compile:
+        loaded.compile(dynamic=False)
+    return loaded
+
+
+def _use_kernels(model: PreTrainedModel, family: Family, kind: Kind, dtype: torch.dtype) -> None:
+    """Have the model computed by `kernels` and, where the family has a layout, by `encoders`."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is torch.nn.Dropout:
+                setattr(parent, name, Dropout(child.p))
+    if family.layout is not None:
+        install(model, family.layout, dtype, first_token=kind.reads_first_token)
+
+
+def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:
+    folder = local_folder(model)
+    try:
+        if folder:
+            return auto.from_pretrained(folder, local_files_only=True, **options)
+        return auto.from_pretrained(model.path, revision=model.revision, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        if folder:
+            raise RequestError(f"model.path={model.path}: not a usable model folder: {first_line(error)}") from None
+        raise _not_given(model, error) from None
+
+
+def _not_given(model: ModelSettings, error: Exception) -> RequestError:
+    return RequestError(
+        f"model.path={model.path}: no such folder here, and the Hugging Face hub does not give it: "
+        f"{first_line(error)} Check the id and the network, give a local folder (model.path=./folder), "
+        "or take MODEL=minilm, which needs no network"
+    )
+
+
+def _fetched(model: ModelSettings) -> Path:
+    """The folder of the hub's cache with the model's weights, which are fetched if they are not there."""
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=["model*.safetensors*"]))
+    except Exception as error:  # the hub and its HTTP client raise many unrelated types
+        raise _not_given(model, error) from None
+
+
+def _check_weights(model: ModelSettings, folder: Path) -> None:
+    shards = sorted(folder.glob("model*.safetensors"))
+    if not shards:
+        raise RequestError(
+            f"model.path={model.path}: no model.safetensors there; other formats run code when they are loaded "
+            "and are refused: save the model with save_pretrained"
+        )
+    for shard in shards:
+        try:
+            with safe_open(shard, framework="pt") as file:
+                file.keys()
+        except SafetensorError as error:
+            raise RequestError(f"model.path={model.path}: {shard.name} is damaged or truncated: {error}") from None
+    # On the meta device names and shapes are compared, and nothing is read.
+    _, info = _from_pretrained(
+        AutoModel, model, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    unlike = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+    if body := sorted(name for name in unlike if "pooler" not in name):  # which is no part of some pretraining
+        raise RequestError(
+            f"model.path={model.path}: {len(body)} weights that config.json asks for are not in its files, or have "
+            f"another shape there ({body[0]} is the first): they would start at random; save model and config together"
+        )
+    if model.sha256 is not None:
+        with open(folder / "model.safetensors", "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != model.sha256:
+            raise RequestError(
+                f"model.sha256: model.safetensors of {model.path} has sha256 {found}, expected {model.sha256}; "
+                "reinstall the package, or set model.sha256 if you trust the new file"
+            )

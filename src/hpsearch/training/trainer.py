@@ -1,0 +1,385 @@
+"""Settings to Hugging Face `Trainer`, with the few changes that a search needs, to the next rung and back.
+
+What is changed, and why: the order of batches is a function of seed and epoch alone, so that a trial paused in
+mid-epoch goes on bit for bit; the loss is weighted by items, so that accumulation gives the update of the full
+batch; evaluation draws no random numbers; checkpoints are sealed; a loss that is not finite ends the trial.
+"""
+
+import contextlib
+import math
+import shutil
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
+from hpsearch.data.tokens import Tokens, collate
+from hpsearch.errors import RequestError
+from hpsearch.tasks.kind import Kind
+from hpsearch.training import checkpoints
+from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, Hardware, out_of_memory
+from hpsearch.training.models import FAMILIES
+
+# Batches are made of examples of like length, sorted within groups of this many batches.
+GROUPED_BATCHES = 50
+
+SCHEDULERS = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "polynomial": "polynomial",
+}
+SCHEDULER_OPTIONS = {"polynomial": {"power": 2.0}}  # with transformers' own, 1, it is the linear one
+
+
+class NotFiniteError(Exception):
+    """A loss or an output is NaN or infinite: the trial has diverged."""
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """Order of the examples in an epoch: random batches of like length, the same for the same seed and epoch."""
+
+    def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the loader before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        group = GROUPED_BATCHES * self.batch_size
+        batches = []
+        for start in range(0, len(order), group):
+            part = order[start : start + group]
+            part = part[np.argsort(-self.lengths[part], kind="stable")]
+            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        # An incomplete batch stays last: the loader cuts this order into batches anew.
+        incomplete = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        shuffled = [batches[i] for i in rng.permutation(len(batches))]
+        return iter(np.concatenate(shuffled + incomplete).tolist())
+
+
+def steps_per_epoch(train: TrainSettings, examples: int) -> int:
+    """Updates in one pass over the examples; the last may be of an incomplete batch."""
+    return math.ceil(examples / train.batch_size)
+
+
+def total_steps(train: TrainSettings, examples: int) -> int:
+    """Updates of the whole schedule."""
+    return max(1, round(train.epochs * steps_per_epoch(train, examples)))
+
+
+def micro_batch(batch_size: int, at_most: int | None) -> int:
+    """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
+    if at_most is None:
+        return batch_size
+    return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
+
+
+def examples_at_once(train: TrainSettings) -> int:
+    """Of a forward pass, as the settings have it."""
+    return micro_batch(train.batch_size, train.micro_batch_size)
+
+
+def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
+    """The lengths that batches are padded to where each costs a compilation; none where it does not."""
+    if not hardware.compile:
+        return []
+    longest = int(tokens.lengths.max())
+    return [*range(COMPILED_LENGTH, longest, COMPILED_LENGTH), longest]
+
+
+def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
+    """The step of each rung; a schedule too short for a rung of its own reaches it after its first step."""
+    return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
+
+
+def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
+    """The class of torch.optim that the settings name, its options tried out. Raises RequestError."""
+    known = sorted(
+        name
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    )
+    if settings.name not in known:
+        raise RequestError(
+            f"optimizer.name={settings.name}: no such class in torch.optim; there are {', '.join(known)}"
+        )
+    chosen: Any = getattr(torch.optim, settings.name)
+    try:
+        chosen([torch.zeros(2, 2, requires_grad=True)], lr=1e-3, weight_decay=0.0, **settings.options)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"optimizer.options={settings.options}: {settings.name} refuses them: {error}") from None
+    return chosen  # type: ignore[no-any-return]
+
+
+def optimizer_copies(settings: OptimizerSettings) -> int:
+    """Tensors as large as the weights that the optimizer keeps beside them, counted on one weight."""
+    weight = torch.zeros(2, 2, requires_grad=True)
+    weight.grad = torch.ones(2, 2)
+    chosen: Any = optimizer_class(settings)
+    optimizer = chosen([weight], lr=1e-3, **settings.options)
+    optimizer.step()
+    return sum(
+        isinstance(kept, torch.Tensor) and kept.shape == weight.shape for kept in optimizer.state[weight].values()
+    )
+
+
+def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
+    """The precision of forward passes."""
+    if DTYPES[hardware.precision] is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(hardware.device, dtype=DTYPES[hardware.precision])
+
+
+def predict(
+    model: PreTrainedModel,
+    kind: Kind,
+    tokens: Tokens,
+    pieces: int,
+    batch_size: int,
+    hardware: Hardware,
+    types: bool,
+    alive: Callable[[], None] = lambda: None,
+) -> list[NDArray[np.float32]]:
+    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C); `alive` is called with every batch.
+
+    Batches are sorted by length and no random number is drawn. Where a batch does not fit in memory, all are halved.
+
+    Raises:
+        NotFiniteError: the model's outputs are not finite.
+    """
+    pad = int(model.config.pad_token_id)
+    lengths = padded_lengths(tokens, hardware)
+    order = np.argsort(-tokens.lengths[:pieces], kind="stable")
+    results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
+    model.eval()
+    start = 0
+    with torch.inference_mode(), autocast(hardware):
+        while start < len(order):
+            alive()
+            rows = order[start : start + batch_size]
+            batch = collate([tokens[int(i)] for i in rows], pad, types, lengths)
+            inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}
+            try:
+                outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
+            except Exception as error:
+                if batch_size == 1 or not out_of_memory(error):
+                    raise
+                batch_size = -(-batch_size // 2)
+                continue
+            if not np.isfinite(outputs).all():
+                raise NotFiniteError("the model's outputs are not finite")
+            for i, output in zip(rows, outputs, strict=True):
+                results[i] = output[: tokens.lengths[i]] if output.ndim == 2 else output
+            start += len(rows)
+    return results
+
+
+def try_update(
+    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, micro: int
+) -> None:
+    """Two updates on the `micro` longest pieces: as much memory as a trial with such micro-batches can need.
+
+    The second, because only then are the optimizer's moments there beside all that a forward pass keeps; and on top of
+    the gradients of the first, which is what the later parts of a batch are computed on top of.
+    """
+    longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
+    types = FAMILIES[settings.model.family].types
+    batch = collate([tokens[int(i)] for i in longest], int(model.config.pad_token_id), types)
+    batch = {name: tensor.to(hardware.device) for name, tensor in batch.items()}
+    model.to(hardware.device).train()
+    chosen: Any = optimizer_class(settings.optimizer)
+    optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
+    for _ in range(2):
+        with autocast(hardware):
+            outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
+        items = batch["labels"].numel()
+        loss: Any = kind.loss(outputs, batch["labels"], batch.get("candidates"), items, 0.0, None)
+        loss.backward()
+        optimizer.step()
+
+
+class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """`Trainer` with our order of batches, our loss and sealed checkpoints."""
+
+    compute_loss_func: Callable[..., torch.Tensor]
+
+    order: LengthGroupedOrder
+    trial_folder: Path
+    rung_score: float | None = None  # of the checkpoint to be taken
+    pausing: bool = False  # the trial ends with it, so it must not be lost
+    saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
+        return self.order
+
+    def compute_loss(
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Called by Trainer for each micro-batch; the loss is the task kind's, and the model never sees the labels."""
+        outputs = model(**{name: inputs[name] for name in inputs.keys() - {"labels", "candidates"}})
+        loss = self.compute_loss_func(
+            outputs, inputs["labels"], inputs.get("candidates"), num_items_in_batch=num_items_in_batch
+        )
+        return (loss, outputs) if return_outputs else loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote.
+
+        On a full disk a trial that goes on does so, and has its former checkpoints.
+        """
+        step = self.state.global_step
+        unsealed = Path(self.args.output_dir) / f"checkpoint-{step}"
+        with self.saving():
+            checkpoints.settle()  # at most one is under way, and on the disk
+            try:
+                super()._save_checkpoint(model, trial)
+            except Exception:
+                if self.pausing or not checkpoints.disk_full(self.trial_folder):
+                    raise
+                traceback.print_exc()
+                shutil.rmtree(unsealed, ignore_errors=True)
+            else:
+                checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score)
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc]
+    """Tells of every part of a step, every step and every point of the curves; saves and stops when told to."""
+
+    def __init__(
+        self,
+        on_part: Callable[[], None],
+        on_step: Callable[[int], tuple[bool, bool]],
+        on_point: Callable[[int, dict[str, float]], None],
+    ):
+        self.on_part, self.on_step, self.on_point = on_part, on_step, on_point
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        """Called by Trainer after each micro-batch but an update's last."""
+        self.on_part()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Called by Trainer after each update."""
+        save, stop = self.on_step(state.global_step)
+        control.should_save = save
+        control.should_training_stop = control.should_training_stop or stop
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by Trainer every `logging_steps`."""
+        if logs and "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise NotFiniteError(f"the training loss is {logs['loss']} at step {state.global_step}")
+            self.on_point(state.global_step, {"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]})
+
+
+def make_trainer(
+    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, folder: Path
+) -> SearchTrainer:
+    """A Trainer for one trial; `folder` is the trial's.
+
+    The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
+    """
+    train = settings.train
+    micro = examples_at_once(train)
+    total = total_steps(train, len(tokens))
+    balanced = train.class_weights == "balanced"
+    weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
+    arguments = TrainingArguments(
+        output_dir=str(folder / checkpoints.UNSEALED),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=train.batch_size // micro,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=SCHEDULERS[train.scheduler],
+        lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(train.scheduler, {}),
+        warmup_steps=round(train.warmup * total),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        max_steps=total,
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,  # it hides NaN
+        save_strategy="no",  # the Watcher says when
+        eval_strategy="no",  # ours draws no random numbers
+        seed=settings.seed,
+        use_cpu=hardware.device == "cpu",
+        bf16=hardware.precision == "bfloat16",
+        fp16=hardware.precision == "float16",
+        dataloader_pin_memory=hardware.device == "cuda",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    trainer = SearchTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=tokens,
+        data_collator=partial(
+            collate,
+            pad_token_id=int(model.config.pad_token_id),
+            types=FAMILIES[settings.model.family].types,
+            lengths=padded_lengths(tokens, hardware),
+        ),
+        optimizer_cls_and_kwargs=(
+            optimizer_class(settings.optimizer),
+            {"lr": train.learning_rate, **settings.optimizer.options},
+        ),
+        compute_loss_func=partial(
+            kind.loss,
+            label_smoothing=train.label_smoothing,
+            class_weights=torch.from_numpy(weights).to(hardware.device) if weights is not None else None,
+        ),
+    )
+    trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
+    trainer.remove_callback(PrinterCallback)
+    trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
+    trainer.trial_folder = folder
+    return trainer
+
+
+def run(trainer: SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
+    """Train until the schedule ends or the Watcher stops; returns the step reached."""
+    if resume and resume.step >= trainer.args.max_steps:  # Trainer would add a step in the midst of an epoch
+        trainer._load_from_checkpoint(str(resume.folder))
+        trainer.state.global_step = resume.step
+        return resume.step
+    with warnings.catch_warnings():
+        # Trainer restores the scheduler before the first optimizer step of the process; the order is right.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
+    return int(trainer.state.global_step)

@@ -1,0 +1,292 @@
+"""The story of a trial, on one screen: build or resume, train to the next rung, report, pause or go on, score."""
+
+import gc
+import os
+import shutil
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from hpsearch.config.settings import ModelSettings, Settings
+from hpsearch.data.tokens import Tokens
+from hpsearch.errors import first_line
+from hpsearch.state.records import (
+    DataRef,
+    Decision,
+    Fits,
+    FitSpec,
+    Progress,
+    RungReport,
+    Scored,
+    ScoreSpec,
+    Status,
+    TrialResult,
+    TrialSpec,
+)
+from hpsearch.tasks import metrics
+from hpsearch.tasks.kind import Kind, Scores
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import checkpoints, data, models, trainer
+from hpsearch.training.hardware import Hardware, out_of_memory
+
+MODEL = "model"  # folder of a complete trial's weights, inside the trial's folder
+
+
+@dataclass
+class Warm:
+    """What a worker keeps from one trial to the next."""
+
+    hardware: Hardware
+    tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+    tokenised: dict[tuple[Path, str, int, str], Tokens] = field(default_factory=dict)
+
+    def tokenizer(self, model: ModelSettings) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        if model.path not in self.tokenizers:
+            self.tokenizers[model.path] = models.load_tokenizer(model)
+        return self.tokenizers[model.path]
+
+    def tokens(self, ref: DataRef, settings: Settings, split: str) -> Tokens:
+        """A split's tokens."""
+        key = (ref.folder, split, settings.task.max_length, settings.task.truncation)
+        if key not in self.tokenised:
+            self.tokenised[key] = data.tokenised(ref, settings, self.tokenizer(settings.model), split)
+        return self.tokenised[key]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trial's way to speak to the coordinator."""
+
+    point: Callable[[Progress], None]
+    rung: Callable[[RungReport], Decision]
+    asked_to_pause: Callable[[], bool]  # looked at after every step
+    alive: Callable[[], None]  # called with every part of a step and every batch of an evaluation
+
+
+def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
+    """Train a trial, from its newest checkpoint where it has one, until it is complete or paused.
+
+    A trial whose loss or outputs are not finite ends FAILED with the reason; other errors are raised.
+    """
+    trial = _Trial(spec, warm, line)
+    try:
+        with trial.seconds("training"):
+            step = trainer.run(trial.trainer, trial.resume)
+        if step < trial.total:
+            return trial.result(Status.PAUSED, step)
+        scores = trial.choose_weights()
+        trial.save_model()
+        return trial.result(Status.COMPLETE, step, scores)
+    except trainer.NotFiniteError as error:
+        return trial.result(Status.FAILED, trial.trainer.state.global_step, reason=str(error))
+    finally:
+        trial.release()
+
+
+class _Trial:
+    """A trial in this process."""
+
+    def __init__(self, spec: TrialSpec, warm: Warm, line: Line) -> None:
+        self.spec, self.line, self.hardware = spec, line, warm.hardware
+        self.settings = settings = spec.settings
+        self.kind = KINDS[settings.task.kind]
+        self.spent: dict[str, float] = defaultdict(float)
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        with self.seconds("setup"):
+            train = warm.tokens(spec.data, settings, "train")
+            self.validation = warm.tokens(spec.data, settings, "validation")
+            self.tokenizer = warm.tokenizer(settings.model)
+            line.alive()
+            self.resume = checkpoints.newest(spec.folder)
+            shutil.rmtree(spec.folder / checkpoints.UNSEALED, ignore_errors=True)  # what a crash has left
+            set_seed(settings.seed)  # of the new head
+            self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
+            line.alive()
+            self.trainer = trainer.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
+        self.total = trainer.total_steps(settings.train, len(train))
+        self.rungs = {step: i for i, step in enumerate(trainer.rung_steps(settings.search.rungs, self.total))}
+        self.rows = data.load(spec.data, "validation").to_dict()
+        self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
+        self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
+        self.last_save = time.perf_counter()
+        self.trainer.add_callback(trainer.Watcher(line.alive, self.on_step, self.on_point))
+        self.trainer.saving = lambda: self.seconds("checkpoint")
+
+    def on_step(self, step: int) -> tuple[bool, bool]:
+        """Called after each update; returns whether to save and whether to stop."""
+        self.line.alive()
+        if step not in self.rungs:
+            pause = self.line.asked_to_pause()
+            due = time.perf_counter() - self.last_save > self.settings.hardware.checkpoint_seconds
+            self.trainer.rung_score, self.trainer.pausing = None, pause
+            if pause or due:
+                self.last_save = time.perf_counter()
+            return pause or due, pause
+        scores = self.scores(self.outputs(self.on_rung), self.on_rung).metrics
+        score = self.trainer.rung_score = scores[self.settings.task.metric]
+        self.last_save = time.perf_counter()
+        report = RungReport(self.spec.number, self.rungs[step], step, self.total, score, _validation(scores))
+        decision = self.line.rung(report)
+        self.trainer.pausing = decision is Decision.PAUSE
+        return decision is not Decision.STOP, decision is not Decision.CONTINUE
+
+    def on_point(self, step: int, values: dict[str, float]) -> None:
+        """Called with training loss and learning rate; adds the rate of training, evaluation left out."""
+        before, then, evaluating = self.last_point
+        now = time.perf_counter()
+        busy = max(now - then - (self.spent["evaluation"] - evaluating), 1e-9)
+        rate = (step - before) * self.settings.train.batch_size / busy
+        self.last_point = (step, now, self.spent["evaluation"])
+        self.line.point(Progress(self.spec.number, step, self.total, values | {"examples_per_second": rate}))
+
+    def outputs(self, examples: int) -> list[NDArray[np.float32]]:
+        """The model's outputs for the pieces of the first `examples` validation examples."""
+        with self.seconds("evaluation"):
+            pieces = self.validation.pieces(examples)
+            return _predict(
+                self.model, self.kind, self.validation, pieces, self.settings, self.hardware, self.line.alive
+            )
+
+    def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
+        """Scores of the first `examples` validation examples; `outputs` may go on after them."""
+        with self.seconds("evaluation"):
+            rows = {name: column[:examples] for name, column in self.rows.items()}
+            needed = outputs[: self.validation.pieces(examples)]
+            return self.kind.score(needed, self.validation, rows, self.settings.task, None)
+
+    def choose_weights(self) -> Scores:
+        """Score the final weights on all validation examples; go back to the last rung's where those are better.
+
+        The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
+        """
+        metric = self.settings.task.metric
+        sign = 1 if metrics.DIRECTIONS[metric] == "maximize" else -1
+        everything = self.validation.examples
+        outputs = self.outputs(everything)
+        scores = self.scores(outputs, everything)
+        same = self.scores(outputs, self.on_rung).metrics[metric]
+        earlier = checkpoints.newest(self.spec.folder, scored=True)
+        if earlier is None or earlier.score is None or sign * earlier.score <= sign * same:
+            return scores
+        final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(load_file(earlier.folder / "model.safetensors"), strict=False)
+        earlier_scores = self.scores(self.outputs(everything), everything)
+        if sign * earlier_scores.metrics[metric] > sign * scores.metrics[metric]:
+            return earlier_scores
+        self.model.load_state_dict(final)
+        return scores
+
+    def save_model(self) -> None:
+        """Write weights, config and tokenizer; the folder is whole or not there.
+
+        Checkpoints stay until the coordinator has the result on disk: a crash before costs what came after them.
+        """
+        with self.seconds("checkpoint"):
+            target, beside = self.spec.folder / MODEL, self.spec.folder / f"{MODEL}.tmp"
+            for old in (target, beside):
+                shutil.rmtree(old, ignore_errors=True)
+            self.model.save_pretrained(beside)
+            self.tokenizer.save_pretrained(beside)
+            checkpoints.sync(beside)
+            os.replace(beside, target)
+
+    def result(
+        self,
+        status: Status,
+        step: int,
+        scores: Scores | None = None,
+        reason: str | None = None,
+    ) -> TrialResult:
+        """This part of the trial, for the coordinator."""
+        return TrialResult(
+            number=self.spec.number,
+            status=status,
+            step=step,
+            total_steps=self.total,
+            score=scores.metrics[self.settings.task.metric] if scores else None,
+            metrics=_validation(scores.metrics) if scores else {},
+            confusion=scores.confusion if scores else None,
+            fitted=scores.fitted if scores else {},
+            predictions=scores.predictions if scores else (),
+            reason=reason,
+            seconds=dict(self.spent),
+        )
+
+    @contextmanager
+    def seconds(self, phase: str) -> Iterator[None]:
+        """Time a phase; what a phase inside it takes is the inner one's alone."""
+        start, others = time.perf_counter(), sum(self.spent.values())
+        try:
+            yield
+        finally:
+            inside = sum(self.spent.values()) - others
+            self.spent[phase] += time.perf_counter() - start - inside
+
+    def release(self) -> None:
+        """Give the memory back: Trainer and its callbacks refer to each other."""
+        self.trainer.accelerator.free_memory()
+        del self.trainer, self.model
+        gc.collect()
+
+
+def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
+    """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
+    settings, kind = spec.settings, KINDS[spec.settings.task.kind]
+    tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
+    saved = settings.model.model_copy(update={"path": str(spec.model)})
+    model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
+    model.to(warm.hardware.device)
+    start = time.perf_counter()  # loading is no part of what an example takes
+    outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware, line.alive)
+    seconds = time.perf_counter() - start
+    scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
+    return Scored(
+        number=spec.number,
+        split=spec.split,
+        metrics=scores.metrics,
+        confusion=scores.confusion,
+        predictions=scores.predictions,
+        confidences=scores.confidences,
+        seconds=seconds,
+    )
+
+
+def fits(spec: FitSpec, warm: Warm) -> Fits:
+    """Whether one update on the longest training examples fits in memory."""
+    settings, kind = spec.settings, KINDS[spec.settings.task.kind]
+    tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
+    try:
+        model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
+        trainer.try_update(settings, kind, model, tokens, warm.hardware, spec.micro)
+    except Exception as error:
+        traceback.print_exc()
+        fault = None if out_of_memory(error) else f"{type(error).__name__}: {first_line(error)}"
+        return Fits(fits=False, fault=fault)
+    return Fits(fits=True)
+
+
+def _predict(
+    model: PreTrainedModel,
+    kind: Kind,
+    tokens: Tokens,
+    pieces: int,
+    settings: Settings,
+    hardware: Hardware,
+    alive: Callable[[], None],
+) -> list[NDArray[np.float32]]:
+    types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
+    return trainer.predict(model, kind, tokens, pieces, size, hardware, types, alive)
+
+
+def _validation(scores: dict[str, float]) -> dict[str, float]:
+    return {f"validation_{name}": value for name, value in scores.items()}

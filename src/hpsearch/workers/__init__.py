@@ -1,0 +1,1 @@
+"""Where workers run: the interface that the coordinator has of them, and local processes."""
