@@ -1,4 +1,4 @@
-"""The worker half knows no Optuna, MLflow and Hydra, and every package that is imported is declared."""
+"""Imports between packages point one way; workers know no Optuna, MLflow and Hydra; every import is declared."""
 
 import ast
 import re
@@ -16,17 +16,36 @@ from hpsearch.state import identity
 
 PACKAGE = Path(hpsearch.__file__).parent
 ROOT = PACKAGE.parents[1]
-WORKER_HALF = (
-    *("tasks", "kinds", "classification", "question_answering", "squad", "windows", "tokens", "text", "examples"),
-    *("models", "data", "reading", "checkpoints", "training", "trial", "worker", "inference"),
+# From top to bottom: a package imports from itself and from those below it. The first and the last have no folder.
+VERBS, GROUND = "(verbs)", "(ground)"
+ORDER = (
+    *(VERBS, "registry", "coordinator", "workers", "report", "tracking", "serving", "decisions", "training", "tasks"),
+    *("data", "state", "config", GROUND),
 )
+AT_GROUND = {"hpsearch", "hpsearch.errors", "hpsearch.formats"}
+WORKER_HALF = ("training", "tasks", "data")
 COORDINATORS_ONLY = {"optuna", "mlflow", "hydra"}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Dotted."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def package_of(module: str) -> str:
+    parts = module.split(".")
+    if len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
+        return parts[1]
+    return GROUND if module in AT_GROUND else VERBS
 
 
 def statements(module: str, top_level: bool) -> Iterator[ast.Import | ast.ImportFrom]:
     """Import statements; at top level: those that run on import, so neither in functions nor for type checkers only."""
-    todo: list[ast.AST] = [ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))]
+    todo: list[ast.AST] = [ast.parse(FILES[module].read_text(encoding="utf-8"))]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -54,6 +73,11 @@ def imported(module: str, top_level: bool = True) -> set[str]:
     return names
 
 
+def ours(names: set[str]) -> set[str]:
+    """Those that are modules of ours; the packages that they are in are left out."""
+    return {name for name in names & FILES.keys() if FILES[name].name != "__init__.py" or name == "hpsearch"}
+
+
 def walk(module: str) -> dict[str, set[str]]:
     """Every module of ours that importing `module` runs, and what each imports."""
     found: dict[str, set[str]] = {}
@@ -62,8 +86,7 @@ def walk(module: str) -> dict[str, set[str]]:
         here = todo.pop()
         if here not in found:
             found[here] = imported(here)
-            inside = {name.split(".")[1] for name in found[here] if name.startswith("hpsearch.")}
-            todo += sorted(inside & set(MODULES))
+            todo += sorted(ours(found[here]))
     return found
 
 
@@ -77,12 +100,35 @@ def closure(module: str) -> dict[str, str]:
     }
 
 
-def test_modules_are_found() -> None:
-    assert len(MODULES) >= 20
-    assert set(WORKER_HALF) <= set(MODULES)
+def modules_of(package: str) -> list[str]:
+    return [module for module, path in FILES.items() if package_of(module) == package and path.name != "__init__.py"]
 
 
-@pytest.mark.parametrize("module", WORKER_HALF)
+def test_every_package_has_its_place() -> None:
+    assert {package_of(module) for module in FILES} == set(ORDER)
+    assert sum(len(modules_of(package)) for package in ORDER) >= 60
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_point_down(package: str) -> None:
+    above = set(ORDER[: ORDER.index(package)])
+    upward = {
+        f"{module} imports {name}"
+        for module in modules_of(package)
+        for name in ours(imported(module, top_level=False))
+        if package_of(name) in above
+    }
+    assert not upward, f"package {package} imports from one above it"
+
+
+def test_packages_do_nothing_when_they_are_imported() -> None:
+    """What a served model carries are single files, with the `__init__.py` of their packages."""
+    for package in set(ORDER) - {VERBS, GROUND}:
+        body = ast.parse(FILES[f"hpsearch.{package}"].read_text(encoding="utf-8")).body
+        assert [type(node) for node in body] == [ast.Expr], package
+
+
+@pytest.mark.parametrize("module", [m for package in WORKER_HALF for m in modules_of(package)])
 def test_the_worker_half_knows_no_optuna_mlflow_or_hydra(module: str) -> None:
     brought_in = {package: by for package, by in closure(module).items() if package in COORDINATORS_ONLY}
     assert not brought_in
@@ -90,45 +136,42 @@ def test_the_worker_half_knows_no_optuna_mlflow_or_hydra(module: str) -> None:
 
 
 def test_a_study_knows_all_the_code_of_its_trials() -> None:
-    assert set(identity.MODULES) == walk("worker").keys()
+    walked = {module.removeprefix("hpsearch.").replace(".", "/") for module in walk("hpsearch.training.worker")}
+    assert set(identity.MODULES) == walked
 
 
 def test_the_walk_finds_what_is_there() -> None:
-    assert "hydra" in closure("cli")
-    assert closure("trial")["safetensors"] == "models"  # two steps away
+    assert "hydra" in closure("hpsearch.cli")
+    assert closure("hpsearch.training.trial")["safetensors"] == "hpsearch.training.models"  # two steps away
 
 
 def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
-    assert not closure("cli").keys() & {
-        "torch",
-        "transformers",
-        "optuna",
-        "mlflow",
-        "datasets",
-        "sklearn",
-        "matplotlib",
-    }
+    slow = {"torch", "transformers", "optuna", "mlflow", "datasets", "sklearn", "matplotlib"}
+    assert not closure("hpsearch.cli").keys() & slow
 
 
-@pytest.mark.parametrize("script", sorted({product.script.stem for product in packaging.PRODUCTS.values()}))
+SCRIPTS = sorted({name_of(product.script) for product in packaging.PRODUCTS.values()})
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_served_model_imports_only_what_is_sent_along(script: str) -> None:
-    ours = walk(script).keys() - {script}
-    assert {"inference", "errors"} <= ours
-    assert {f"{module}.py" for module in ours} <= set(packaging.CODE)
+    sent = walk(script).keys() - {script}
+    assert {"hpsearch.serving.inference", "hpsearch.errors"} <= sent
+    assert {str(FILES[module].relative_to(PACKAGE)) for module in sent} <= set(packaging.CODE)
     foreign = {normal(package) for package in closure(script)} - set(sys.stdlib_module_names)
     assert foreign <= set(packaging.REQUIREMENTS)
 
 
 def test_nothing_is_sent_along_in_vain() -> None:
-    needed = {module for product in packaging.PRODUCTS.values() for module in walk(product.script.stem)}
-    assert set(packaging.CODE) - {"__init__.py"} <= {f"{module}.py" for module in needed}
+    needed = {str(FILES[module].relative_to(PACKAGE)) for script in SCRIPTS for module in walk(script)}
+    assert {name for name in packaging.CODE if not name.endswith("__init__.py")} <= needed
 
 
 def test_every_imported_package_is_declared() -> None:
     declared = set()
     for line in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
         declared.add(normal(re.split(r"[<>=!~\[; ]", line)[0]))
-    used = {name.partition(".")[0] for module in MODULES for name in imported(module, top_level=False)}
+    used = {name.partition(".")[0] for module in FILES for name in imported(module, top_level=False)}
     distributions = packages_distributions()
     foreign = used - set(sys.stdlib_module_names) - {"hpsearch"}
     assert len(foreign) >= 10
