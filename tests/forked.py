@@ -1,8 +1,8 @@
 """`hpsearch sweep` as a process that is forked from one with all its imports done, for tests that start it many times.
 
 It may end itself by SIGKILL, or find the disk full, when a function is called for the n-th time:
-DIE_AT=module.Class.name:n, with a minus before it: when that call has returned; FULL_AT alike.
-HOLD_AT=module.Class.name waits in a call while a file is there.
+DIE_AT=package.module.Class.name:n, with a minus before it: when that call has returned; FULL_AT alike.
+HOLD_AT=package.module.Class.name waits in a call while a file is there.
 """
 
 import errno
@@ -69,8 +69,8 @@ def _run(request: Path, log: Path, environment: dict[str, str]) -> None:
 
 def _at(place: str, act: Callable[[], None]) -> None:
     place, _, nth = place.partition(":")
-    after, (module, *owners, name) = place.startswith("-"), place.lstrip("-").split(".")
-    owner: Any = importlib.import_module("hpsearch." + module)
+    after, (package, module, *owners, name) = place.startswith("-"), place.lstrip("-").split(".")
+    owner: Any = importlib.import_module(f"hpsearch.{package}.{module}")
     for part in owners:
         owner = getattr(owner, part)
     method, calls = getattr(owner, name), 0

@@ -237,19 +237,19 @@ def test_killed_at_random_moments(
 
 # In the order in which they come: each start dies at the next one.
 MOMENTS = {
-    "a trial is drawn and nobody has been told": "-study.Study.ask:1",
-    "a trial's run is opened in MLflow": "-tracking.Tracking.open_trial:1",
-    "points are on the way to MLflow": "-tracking.Tracking.points:2",
-    "a record is written": "records.write_durably:12",
-    "a trial is recorded and Optuna has not been told": "study.Study.tell:3",
-    "Optuna has been told": "-study.Study.tell:4",
-    "a trial's run is closed in MLflow": "-tracking.Tracking.finish_trial:1",
-    "a confirmation run is complete and not yet recorded": "confirmation.Confirmation._ended:1",
-    "a confirmation run is recorded": "-confirmation.Confirmation._ended:1",
-    "test is scored and not yet recorded": "-crew.Crew.score:1",
-    "the winner's model is about to be logged": "tracking.Tracking.log_winner:1",
-    "the winner's model is logged": "-tracking.Tracking.log_winner:1",
-    "the study's run is finished": "-tracking.Tracking.finish_study:1",
+    "a trial is drawn and nobody has been told": "-coordinator.study.Study.ask:1",
+    "a trial's run is opened in MLflow": "-tracking.runs.Tracking.open_trial:1",
+    "points are on the way to MLflow": "-tracking.runs.Tracking.points:2",
+    "a record is written": "state.records.write_durably:12",
+    "a trial is recorded and Optuna has not been told": "coordinator.study.Study.tell:3",
+    "Optuna has been told": "-coordinator.study.Study.tell:4",
+    "a trial's run is closed in MLflow": "-tracking.runs.Tracking.finish_trial:1",
+    "a confirmation run is complete and not yet recorded": "coordinator.confirmation.Confirmation.answered:1",
+    "a confirmation run is recorded": "-coordinator.confirmation.Confirmation.kept_models:1",
+    "test is scored and not yet recorded": "-coordinator.crew.Crew.score:1",
+    "the winner's model is about to be logged": "tracking.runs.Tracking.log_winner:1",
+    "the winner's model is logged": "-tracking.runs.Tracking.log_winner:1",
+    "the study's run is finished": "-tracking.runs.Tracking.finish_study:1",
 }
 
 
@@ -329,7 +329,9 @@ def test_stopped_and_continued(study: Chaos, expected: Outcome) -> None:
     study.check(expected)
 
 
-DATABASE_CALLS = ("study.optuna.Study.enqueue_trial", "study.optuna.Trial.report", "study.optuna.study.Study.tell")
+DATABASE_CALLS = tuple(
+    f"coordinator.study.optuna.{call}" for call in ("Study.enqueue_trial", "Trial.report", "study.Study.tell")
+)
 
 
 @contextlib.contextmanager
@@ -476,7 +478,7 @@ def test_the_mlflow_server_never_answers(study: Chaos, expected: Outcome, mlflow
 
 
 def test_a_full_disk_while_results_are_written(study: Chaos, expected: Outcome) -> None:
-    for place in ("records.add_points:5", "records.write_durably:14", "records.TrialRecord.save:9"):
+    for place in ("state.records.add_points:5", "state.records.write_durably:14", "state.records.TrialRecord.save:9"):
         assert study.start(FULL_AT=place).wait(SECONDS) == 5, study.log.read_text()
     said = study.log.read_text()
     assert said.count("the disk is full") == 3

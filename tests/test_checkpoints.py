@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import transformers
 
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import Decision, Status
 from hpsearch.training import checkpoints
-from hpsearch.training.trial import MODEL, run_trial
+from hpsearch.training.trial import run_trial
 from test_training import Recorder, assert_same, toy
 
 
@@ -123,7 +124,7 @@ def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path, tiny_mod
     spec, warm = toy(tmp_path, tiny_model, "bert")
     unsealed(spec.folder, 3)
     assert run_trial(spec, warm, Recorder().line()).status is Status.COMPLETE
-    assert not list(spec.folder.glob(f"{checkpoints.UNSEALED}/*"))
+    assert not list(spec.folder.glob("unsealed/*"))
 
 
 @pytest.mark.parametrize("epochs", [1.5, 2.0])
@@ -136,12 +137,12 @@ def test_from_a_checkpoint_of_the_last_step_nothing_is_trained(
     ended = run_trial(spec, warm, first.line())
     assert (ended.step, ended.status) == (total, Status.COMPLETE)
     assert steps(spec.folder)[-1] == total
-    weights = (spec.folder / MODEL / "model.safetensors").read_bytes()
+    weights = TrialFolder(spec.folder).weights.read_bytes()
     again = Recorder()
     result = run_trial(spec, warm, again.line())
     assert (result.step, result.status, result.metrics) == (total, Status.COMPLETE, ended.metrics)
     assert again.points == []
-    assert (spec.folder / MODEL / "model.safetensors").read_bytes() == weights
+    assert TrialFolder(spec.folder).weights.read_bytes() == weights
 
 
 def test_checkpoints_between_rungs_change_nothing_and_cost_at_most_a_step(
@@ -187,7 +188,7 @@ def test_the_rung_s_weights_outlive_a_pause_after_it(tmp_path: Path, tiny_model:
     assert done.status is Status.COMPLETE
     # A crash before the coordinator has the result costs what came after the checkpoint, and no more.
     assert sorted(steps(spec.folder)) == [rung.step, newest.step]
-    weights = (spec.folder / MODEL / "model.safetensors").read_bytes()
+    weights = TrialFolder(spec.folder).weights.read_bytes()
     again = run_trial(spec, warm, Recorder(Decision.CONTINUE).line())
     assert (again.status, again.score) == (Status.COMPLETE, done.score)
-    assert (spec.folder / MODEL / "model.safetensors").read_bytes() == weights
+    assert TrialFolder(spec.folder).weights.read_bytes() == weights

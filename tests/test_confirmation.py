@@ -16,8 +16,9 @@ import tiny
 import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import results, sweep
+from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.confirmation import Confirmation
-from hpsearch.coordinator.phase import Coordinator
+from hpsearch.coordinator.loop import Loop
 from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.registry.promotion import promote
@@ -216,7 +217,9 @@ def test_report_and_fsck_know_the_confirmation(done: Done) -> None:
 def test_a_confirmed_study_keeps_its_confirmation(done: Done) -> None:
     confirmation = done.settings.budget.confirmation.model_copy(update={"finalists": 0})
     budget = done.settings.budget.model_copy(update={"confirmation": confirmation, "max_trials": 5})
-    with pytest.raises(RequestError, match=r"finalists=0: study .* has been confirmed, and its trials'"):
+    with pytest.raises(
+        RequestError, match=r"finalists=0: study .* has had its confirmation, and the models of its trials"
+    ):
         sweep.run_sweep(done.settings.model_copy(update={"budget": budget}), done.home)
 
 
@@ -249,21 +252,25 @@ class Dies(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["_ended", "_points", "_give"])
+@pytest.mark.parametrize("place", [(Loop, "_ended"), (Books, "points"), (Loop, "_give")])
 def test_an_interrupted_confirmation_goes_on(
-    place: str, done: Done, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    place: tuple[type[Loop] | type[Books], str],
+    done: Done,
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    original, calls = getattr(Coordinator, place), []
+    original, calls = getattr(*place), []
 
-    def dying(self: Coordinator, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(self, Confirmation):
+    def dying(self: Loop | Books, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.phase, Confirmation):
             calls.append(1)
             if len(calls) == 3:
                 raise Dies
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Coordinator, place, dying)
+    monkeypatch.setattr(*place, dying)
     with pytest.raises(Dies):
         sweep.run_sweep(settings, home)
     monkeypatch.undo()
@@ -312,13 +319,14 @@ def test_runs_that_all_fail_give_no_result(
     tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    ended = Confirmation._ended
+    ended = Loop._ended
 
-    def failing(self: Confirmation, result: Any) -> None:
+    def failing(self: Loop, result: Any) -> None:
         fields = {"status": Status.FAILED, "reason": "made to fail", "score": None}
-        ended(self, type(result)(**(vars(result) | fields)))
+        changed = fields if isinstance(self.phase, Confirmation) else {}
+        ended(self, type(result)(**(vars(result) | changed)))
 
-    monkeypatch.setattr(Confirmation, "_ended", failing)
+    monkeypatch.setattr(Loop, "_ended", failing)
     with pytest.raises(NoResultError, match=r"no confirmation run that is complete \(made to fail\)"):
         sweep.run_sweep(settings, home)
 

@@ -15,12 +15,13 @@ from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError
 from hpsearch.state import records
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tracking import delivery
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
-from tracked import LABELS, data_ref, record
+from tracked import LABELS, TAG, data_ref, record
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,13 @@ class Trials:
     """A study's trials, written as the coordinator does it."""
 
     def __init__(self, tracking: Tracking, settings: Settings, home: Path) -> None:
-        self.tracking, self.settings, self.folder = tracking, settings, home / "studies" / settings.study / "trials"
+        self.tracking, self.settings, self.home = tracking, settings, home
         self.parent = tracking.open_study(settings.study, "id", settings, data_ref(home), {})
+
+    tag = TAG
+
+    def trial_folder(self, number: int) -> Path:
+        return StudyFolder.of(self.home, self.settings.study).trial("trials", number).path
 
     def settings_of(self, trial: TrialRecord) -> Settings:
         return space.apply(self.settings, trial.params)
@@ -79,7 +85,7 @@ class Trials:
             assert made.close(20)
 
     def point(self, trial: TrialRecord, step: int, **values: float) -> TrialRecord:
-        records.add_points(self.folder / str(trial.number), step, values)
+        records.add_points(self.trial_folder(trial.number), step, values)
         return replace(trial, step=step)
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:

@@ -21,13 +21,14 @@ import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import Tokens, collate
 from hpsearch.serving import packaging
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import Decision, Status, TrialResult, TrialSpec
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, encoders, hardware, kernels, models
 from hpsearch.training.models import FAMILIES
 from hpsearch.training.trainer import make_trainer, predict
-from hpsearch.training.trial import MODEL, Line, Warm, run_trial
+from hpsearch.training.trial import Line, Warm, run_trial
 
 # isort: split
 import mlflow
@@ -94,7 +95,7 @@ class Trained:
 
     def model(self, attention: str = "blocked", precision: str = "float32", **changes: float) -> PreTrainedModel:
         """The saved model, loaded anew, with these of the model's settings changed."""
-        saved = self.settings.model.model_copy(update={"path": str(self.spec.folder / MODEL), **changes})
+        saved = self.settings.model.model_copy(update={"path": str(TrialFolder(self.spec.folder).model), **changes})
         where = replace(self.warm.hardware, attention=attention, precision=precision)
         tokenizer = self.warm.tokenizer(self.settings.model)
         return models.build(saved, self.kind, self.spec.data.labels, tokenizer, where)
@@ -195,7 +196,7 @@ def test_paused_and_resumed_it_ends_with_the_same_weights(trained: Trained, tmp_
     resumed = run_trial(specs[1], Warm(trained.warm.hardware), line())
     assert resumed.metrics == whole.metrics
     assert resumed.fitted == whole.fitted
-    expected, found = (load_file(spec.folder / MODEL / "model.safetensors") for spec in specs)
+    expected, found = (load_file(TrialFolder(spec.folder).weights) for spec in specs)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
@@ -288,6 +289,6 @@ def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -
     raw = pd.DataFrame({role: trained.rows()[role] for role in trained.kind.inputs})
     run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
     examples = {role: raw[role].tolist()[:2] for role in trained.kind.inputs}
-    uri = packaging.log_model(run_id, trained.spec.folder / MODEL, described, examples, "# a card")
+    uri = packaging.log_model(run_id, TrialFolder(trained.spec.folder).model, described, examples, "# a card")
     predicted = mlflow.pyfunc.load_model(uri).predict(raw)
     assert predicted.iloc[:, 0].tolist() == trained.predictions()  # label, labels or answer

@@ -13,9 +13,10 @@ from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSeque
 import make
 import tiny
 from hpsearch.coordinator import sweep
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training import hardware
-from hpsearch.training.trial import MODEL, Warm, run_trial
+from hpsearch.training.trial import Warm, run_trial
 from test_memory import found
 from test_training import Recorder, reference_losses, span_loss, toy, toy_questions
 
@@ -95,7 +96,7 @@ def test_a_paused_trial_ends_as_one_never_paused(tmp_path: Path, tiny_model: Mod
     losses = first.losses() | second.losses()
     assert max(differences(losses, uninterrupted.losses())) < 1e-5
     assert result.metrics == expected.metrics
-    ours, theirs = (load_file(one.folder / MODEL / "model.safetensors") for one in (spec, whole))
+    ours, theirs = (load_file(TrialFolder(one.folder).weights) for one in (spec, whole))
     for name, tensor in theirs.items():
         assert torch.allclose(ours[name], tensor, atol=1e-5), name
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import sweep
+from hpsearch.coordinator import checks, sweep
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, RequestError
@@ -231,7 +231,7 @@ def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=4"), tmp_path / "deep" / "home"
     folder = tiny_model("bert")
     weights = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values()) * 4
-    bound = sweep.disk_bound(settings, resolve(settings.hardware))
+    bound = checks.disk_bound(settings, resolve(settings.hardware))
     assert bound == pytest.approx((2 + 3) * 3 * weights + 3 * weights, rel=0.1)  # the pooler and a head more or less
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound - 1))

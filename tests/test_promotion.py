@@ -45,7 +45,7 @@ class Shop:
         tracking = Tracking(settings, self.home)
         parent = tracking.open_study(study, "id", settings, tracked.data_ref(self.home, test), {})
         trial = tracked.record(0, score=0.8)
-        trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings))
+        trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings, tracked.TAG))
         model = tracking.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
         tracking.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         answers = [OTHER[truth] if i in set(wrong) else truth for i, truth in enumerate(TRUTHS)]

@@ -17,6 +17,7 @@ from hpsearch.config.dimensions import Choice, Dimension, Interval
 from hpsearch.config.section import replace
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import study
+from hpsearch.coordinator.study import suggest
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.state import locks
 from hpsearch.state.records import Status, TrialRecord
@@ -34,7 +35,7 @@ def with_space(dimensions: dict[str, Dimension], *overrides: str) -> Settings:
 @hypothesis_settings(max_examples=50)
 def test_every_point_of_the_space_fits_the_settings(seed: int) -> None:
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
-    params = space.suggest(trial, WIDE.search.space)
+    params = suggest(trial, WIDE.search.space)
     assert params.keys() == WIDE.search.space.keys()
     applied = space.apply(WIDE, params)
     for path, value in params.items():
@@ -54,7 +55,7 @@ def test_every_point_of_the_space_fits_the_settings(seed: int) -> None:
 def test_bounds_are_inclusive_and_log_is_log(low: float, factor: float, seed: int) -> None:
     dimension = Interval(low=low, high=low * factor, log=True)
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
-    value = space.suggest(trial, {"train.learning_rate": dimension})["train.learning_rate"]
+    value = suggest(trial, {"train.learning_rate": dimension})["train.learning_rate"]
     assert low <= value <= low * factor
     assert trial.distributions["train.learning_rate"].log  # type: ignore[attr-defined]
 
@@ -65,7 +66,7 @@ def test_the_type_is_that_of_the_setting() -> None:
         "train.batch_size": Interval(low=8, high=32, step=8),
     }
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-    params = space.suggest(trial, dimensions)
+    params = suggest(trial, dimensions)
     assert isinstance(params["train.epochs"], float)
     assert isinstance(params["train.batch_size"], int)
     assert params["train.batch_size"] % 8 == 0
@@ -79,7 +80,7 @@ def test_a_condition_makes_a_dimension_exist_or_not() -> None:
     seen = set()
     for seed in range(20):
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
-        params = space.suggest(trial, dimensions)
+        params = suggest(trial, dimensions)
         assert ("train.warmup" in params) == (params["train.scheduler"] != "constant")
         seen.add(params["train.scheduler"])
     assert len(seen) == 3
@@ -91,12 +92,12 @@ def test_conditions_in_a_circle_are_refused() -> None:
         "train.weight_decay": Choice(choices=(0.0, 0.1), when={"train.warmup": (0.1,)}),
     }
     with pytest.raises(RequestError, match="circle"):
-        space.reference(with_space(dimensions))
+        space.reference_point(with_space(dimensions))
 
 
 def test_the_reference_is_the_settings_own_point_or_none() -> None:
     settings = make.compose_settings()
-    params = space.reference(settings)
+    params = space.reference_point(settings)
     assert params == {
         "train.learning_rate": settings.model.reference.learning_rate,
         "train.batch_size": settings.model.reference.batch_size,
@@ -105,9 +106,9 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
     assert params is not None
     assert type(params["train.epochs"]) is int, "the choice, as the sampler draws it"
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
-    assert space.reference(outside) is None
-    assert space.own(outside) == {**params, "train.batch_size": 7}
-    assert space.apply(outside, space.own(outside)) == outside
+    assert space.reference_point(outside) is None
+    assert space.reference(outside) == {**params, "train.batch_size": 7}
+    assert space.apply(outside, space.reference(outside)) == outside
     assert space.recipe(outside, {"train.epochs": 9.0}) == {
         **params,
         "train.batch_size": 7,
@@ -117,7 +118,7 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
     for step, params in ((0.05, {"train.warmup": 0.1}), (0.04, None)):  # 0.1 is between two steps of the latter
         stepped = with_space({"train.warmup": Interval(low=0.0, high=0.2, step=step)})
         assert stepped.train.warmup == 0.1
-        assert space.reference(stepped) == params
+        assert space.reference_point(stepped) == params
 
 
 def toy_space(step: float | None) -> dict[str, Dimension]:
@@ -244,7 +245,7 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
         home.mkdir()
     expected = run_study(settings, homes[0], 6)
 
-    owner: Any = space if where == "suggest" else optuna.Study
+    owner: Any = study if where == "suggest" else optuna.Study
     whole, crashed = getattr(owner, where), homes[1]
     trials: list[TrialRecord] = []
     for number in range(6):

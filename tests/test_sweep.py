@@ -23,7 +23,9 @@ import make
 import tiny
 import tracked
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import phase, results, sweep
+from hpsearch.coordinator import books, results, sweep
+from hpsearch.coordinator.books import Books
+from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.search import Search
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
@@ -243,9 +245,9 @@ def test_a_study_whose_time_is_spent_starts_nothing(swept: Swept, capsys: pytest
 def test_hours_are_those_of_the_clock_where_it_was_read() -> None:
     search = Search.__new__(Search)
     search.trials = {0: TrialRecord(0, {}, Status.COMPLETE, seconds={"training": 7200.0})}
-    search.crew = SimpleNamespace(hardware=SimpleNamespace(workers=2))  # type: ignore[assignment]
+    search.study = SimpleNamespace(workers=2)  # type: ignore[assignment]
     for clocked, hours in ((0.0, 1.0), (1.5, 1.5)):  # the first was killed before it could write down its time
-        search._clocked = clocked
+        search.clocked = clocked
         assert search.hours == hours
 
 
@@ -299,11 +301,12 @@ def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come()
     search = Search.__new__(Search)
     lengths = {0: (40, Status.RUNNING), 1: (10, Status.PRUNED)}
     search.trials = {n: TrialRecord(n, {}, status, total_steps=total) for n, (total, status) in lengths.items()}
-    search.logged = {0: {(10, "train_loss"), (30, "train_loss")}, 1: {(2, "train_loss")}}
-    search._planned = lambda: 1.0  # type: ignore[method-assign]
-    assert search._remaining_steps() == 10
-    search._planned = lambda: 4.0  # type: ignore[method-assign]
-    assert search._remaining_steps() == 100 - 32
+    kept = Books.__new__(Books)
+    kept.phase, kept.logged = search, {0: {(10, "train_loss"), (30, "train_loss")}, 1: {(2, "train_loss")}}
+    search.planned = lambda: 1.0  # type: ignore[method-assign]
+    assert kept.remaining_steps() == 10
+    search.planned = lambda: 4.0  # type: ignore[method-assign]
+    assert kept.remaining_steps() == 100 - 32
 
 
 def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -325,15 +328,15 @@ def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[st
 def killed_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Kill the worker the first time that a trial reports its progress."""
     killed: list[int] = []
-    original = phase.Coordinator._handle
+    original = Loop._handle
 
-    def handle(self: phase.Coordinator, worker: Worker) -> None:
+    def handle(self: Loop, worker: Worker) -> None:
         original(self, worker)
-        if not killed and self.trials and self.logged.get(1):
+        if not killed and self.phase.trials and self.books.logged.get(1):
             killed.append(worker.process.pid)
             worker.process.kill()
 
-    monkeypatch.setattr(phase.Coordinator, "_handle", handle)
+    monkeypatch.setattr(Loop, "_handle", handle)
     yield killed
     assert killed
 
@@ -357,22 +360,22 @@ def test_a_worker_that_hangs_costs_no_trial(
     """It is stopped the first time that the second trial reports its progress."""
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
     stopped: list[int] = []
-    handle, lost = phase.Coordinator._handle, phase.Coordinator._lost
+    handle, lost = Loop._handle, Loop._lost
 
-    def stopping(self: phase.Coordinator, worker: Worker) -> None:
+    def stopping(self: Loop, worker: Worker) -> None:
         handle(self, worker)
-        if not stopped and self.logged.get(1) and worker.trial == 1:
+        if not stopped and self.books.logged.get(1) and worker.trial == 1:
             stopped.append(worker.process.pid)
             worker.process.send_signal(signal.SIGSTOP)
             patience = settings.hardware.model_copy(update={"hang_seconds": 2.0})
             self.crew.settings = settings.model_copy(update={"hardware": patience})
 
-    def as_before(self: phase.Coordinator, worker: Worker, message: Lost) -> None:
+    def as_before(self: Loop, worker: Worker, message: Lost) -> None:
         self.crew.settings = settings  # a fresh worker takes longer to start
         lost(self, worker, message)
 
-    monkeypatch.setattr(phase.Coordinator, "_handle", stopping)
-    monkeypatch.setattr(phase.Coordinator, "_lost", as_before)
+    monkeypatch.setattr(Loop, "_handle", stopping)
+    monkeypatch.setattr(Loop, "_lost", as_before)
     summary = sweep.run_sweep(settings, home)
     assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
     assert not Path(f"/proc/{stopped[0]}").exists()
@@ -396,7 +399,7 @@ def test_a_search_without_mlflow_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(Tracking, "open_trial", away)
-        patched.setattr(phase, "TELL_SECONDS", 1.0)
+        patched.setattr(books, "TELL_SECONDS", 1.0)
         patched.setattr(sweep, "LAST_SECONDS", 1.0)
         with pytest.raises(OutOfReachError, match="it does not answer"):
             sweep.run_sweep(settings, home)

@@ -25,7 +25,7 @@ from hpsearch.tracking import pictures, stores
 from hpsearch.tracking.runs import Tracking
 from hpsearch.tracking.ui import ui
 from make import compose_settings
-from tracked import LABELS, curve, data_ref, record
+from tracked import LABELS, TAG, curve, data_ref, record
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def test_artifacts_lie_in_the_state_folder_wherever_the_command_runs(
 
 def test_a_trial_goes_on_in_its_run(tracking: Tracking, settings: Settings, parent: str) -> None:
     opened = record(3)
-    run_id = tracking.open_trial(parent, opened, settings)
+    run_id = tracking.open_trial(parent, opened, settings, TAG)
     tracking.points(run_id, curve(3)[:2])
     tracking.pause_trial(run_id)
     assert tracking.client.get_run(run_id).info.status == "SCHEDULED"
 
     elsewhere = compose_settings("train.evaluation_batch_size=7")  # as after an upgrade: another value of a parameter
-    assert tracking.open_trial(parent, replace(opened, run_id=run_id), elsewhere) == run_id
+    assert tracking.open_trial(parent, replace(opened, run_id=run_id), elsewhere, TAG) == run_id
     assert tracking.client.get_run(run_id).info.status == "RUNNING"
     assert tracking.client.get_run(run_id).data.params["train.evaluation_batch_size"] == "64"
     assert tracking.last_steps(run_id) == {"train_loss": 2}
@@ -123,18 +123,18 @@ def test_a_trial_goes_on_in_its_run(tracking: Tracking, settings: Settings, pare
 def test_a_trial_whose_run_id_was_lost_is_found_by_its_number(
     tracking: Tracking, settings: Settings, parent: str
 ) -> None:
-    run_id = tracking.open_trial(parent, record(1), settings)
-    assert tracking.open_trial(parent, record(1), settings) == run_id
-    assert tracking.open_trial(parent, record(2), settings) != run_id
+    run_id = tracking.open_trial(parent, record(1), settings, TAG)
+    assert tracking.open_trial(parent, record(1), settings, TAG) == run_id
+    assert tracking.open_trial(parent, record(2), settings, TAG) != run_id
 
 
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_trial_whose_run_is_gone_gets_a_new_one(
     unknown: bool, tracking: Tracking, settings: Settings, parent: str
 ) -> None:
-    gone = tracking.open_trial(parent, record(1), settings)
+    gone = tracking.open_trial(parent, record(1), settings, TAG)
     tracking.client.delete_run(gone)
-    run_id = tracking.open_trial(parent, record(1, run_id="0" * 32 if unknown else gone), settings)
+    run_id = tracking.open_trial(parent, record(1, run_id="0" * 32 if unknown else gone), settings, TAG)
     assert run_id != gone
     assert tracking.last_steps(run_id) == {}
 
@@ -170,7 +170,7 @@ def test_a_study_goes_on_in_its_run_with_a_larger_budget(
 def test_each_end_of_a_trial_is_terminal(
     status: Status, shown: str, tag: str, tracking: Tracking, settings: Settings, parent: str
 ) -> None:
-    run_id = tracking.open_trial(parent, record(0), settings)
+    run_id = tracking.open_trial(parent, record(0), settings, TAG)
     ended = record(0, status, run_id=run_id, metrics={"validation_loss": 0.5}, reason="loss is nan at step 4")
     for _ in range(2):  # it is told again if the first time was cut off before it was noted
         tracking.finish_trial(ended, settings, LABELS, [], None)
@@ -183,7 +183,7 @@ def test_each_end_of_a_trial_is_terminal(
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, settings: Settings, parent: str) -> None:
-    run_id = tracking.open_trial(parent, record(0), settings)
+    run_id = tracking.open_trial(parent, record(0), settings, TAG)
     tracking.points(run_id, [Progress(0, 1, 2, {"train_loss": value, "learning_rate": 0.1})])
     tracking.finish_trial(
         record(0, Status.FAILED, run_id=run_id, metrics={"validation_loss": value}), settings, LABELS, [], None
@@ -192,7 +192,7 @@ def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, sett
 
 
 def test_more_points_than_one_call_takes(tracking: Tracking, settings: Settings, parent: str) -> None:
-    run_id = tracking.open_trial(parent, record(0), settings)
+    run_id = tracking.open_trial(parent, record(0), settings, TAG)
     tracking.points(run_id, [Progress(0, step, 1500, {"train_loss": float(step)}) for step in range(1500)])
     assert tracking.last_steps(run_id) == {"train_loss": 1499}
     assert len(history(tracking, run_id, "train_loss")) == 1500
@@ -200,15 +200,15 @@ def test_more_points_than_one_call_takes(tracking: Tracking, settings: Settings,
 
 def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Settings, home: Path, parent: str) -> None:
     done = tracked.run_trial(tracking, parent, 0, settings)
-    running = tracking.open_trial(parent, record(1), settings)
-    paused = tracking.open_trial(parent, record(2), settings)
+    running = tracking.open_trial(parent, record(1), settings, TAG)
+    paused = tracking.open_trial(parent, record(2), settings, TAG)
     tracking.pause_trial(paused)
     other = tracking.open_study("another", "id", settings, data_ref(home), {})
     tracking.interrupt_study(parent)
     statuses = {run_id: tracking.client.get_run(run_id).info.status for run_id in (parent, running, paused, other)}
     assert statuses == {parent: "KILLED", running: "KILLED", paused: "KILLED", other: "RUNNING"}
     assert tracking.client.get_run(done.run_id).info.status == "FINISHED"
-    assert tracking.open_trial(parent, record(1, run_id=running), settings) == running
+    assert tracking.open_trial(parent, record(1, run_id=running), settings, TAG) == running
     assert tracking.client.get_run(running).info.status == "RUNNING"
 
 
@@ -373,7 +373,7 @@ def test_a_confusion_matrix_that_nobody_can_read_is_not_drawn(tmp_path: Path) ->
     parent = tracking.open_study(settings.study, "id", settings, data_ref(tmp_path), {})
     for number, count in enumerate((25, 26)):
         done = replace(record(number), status=Status.COMPLETE, confusion=((1,) * count,) * count)
-        done = replace(done, run_id=tracking.open_trial(parent, done, settings))
+        done = replace(done, run_id=tracking.open_trial(parent, done, settings, TAG))
         assert done.run_id is not None
         tracking.finish_trial(done, settings, labels[:count], curve(number), None)
         drawn = {file.path for file in tracking.client.list_artifacts(done.run_id)}

@@ -25,10 +25,11 @@ import tiny
 from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, hardware, models, trainer
-from hpsearch.training.trial import MODEL, Line, Warm, run_trial
+from hpsearch.training.trial import Line, Warm, run_trial
 
 Model = Callable[[str], Path]
 
@@ -251,7 +252,7 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     assert result.score > 0.9
     assert result.confusion is not None
     assert sum(map(sum, result.confusion)) == spec.data.sizes["validation"]
-    saved = spec.settings.model.model_copy(update={"path": str(spec.folder / MODEL)})
+    saved = spec.settings.model.model_copy(update={"path": str(TrialFolder(spec.folder).model)})
     kind = KINDS["text_classification"]
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(spec.settings.model), warm.hardware)
     tokens = warm.tokens(spec.data, spec.settings, "validation")
@@ -260,7 +261,7 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
 
 
 def weights(spec: TrialSpec) -> dict[str, torch.Tensor]:
-    return load_file(spec.folder / MODEL / "model.safetensors")
+    return load_file(TrialFolder(spec.folder).weights)
 
 
 def assert_same(a: tuple[TrialSpec, TrialResult], b: tuple[TrialSpec, TrialResult]) -> None:

@@ -11,6 +11,7 @@ import make
 import tiny
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.crew import SEAL_SECONDS
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import (
     Alive,
     DataRef,
@@ -25,7 +26,7 @@ from hpsearch.state.records import (
     TrialSpec,
 )
 from hpsearch.training import hardware
-from hpsearch.training.trial import MODEL, Line, Warm, run_trial
+from hpsearch.training.trial import Line, Warm, run_trial
 from hpsearch.workers import local
 
 
@@ -71,7 +72,7 @@ def test_a_worker_trains_pauses_resumes_and_scores(tmp_path: Path, request_of_on
         result = next_of(worker, TrialResult)
         assert isinstance(result, TrialResult)
         assert result.status is Status.COMPLETE
-        worker.give(ScoreSpec(3, settings, ref, spec.folder / MODEL, "validation", result.fitted))
+        worker.give(ScoreSpec(3, settings, ref, TrialFolder(spec.folder).model, "validation", result.fitted))
         scored = next_of(worker, Scored)
         assert isinstance(scored, Scored)
         assert scored.metrics["accuracy"] == result.metrics["validation_accuracy"]

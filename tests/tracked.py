@@ -26,6 +26,7 @@ from make import compose_settings
 
 SOURCE = Path(__file__).parents[1] / "src"
 LABELS = ("negative", "positive")
+TAG = "hpsearch.trial"
 
 
 @functools.cache
@@ -60,7 +61,7 @@ def curve(number: int, steps: int = 5) -> list[Progress]:
 def run_trial(tracking: Tracking, parent: str, number: int, settings: Settings) -> TrialRecord:
     """A complete trial: opened, with curves, finished."""
     opened = record(number)
-    opened = replace(opened, run_id=tracking.open_trial(parent, opened, settings))
+    opened = replace(opened, run_id=tracking.open_trial(parent, opened, settings, TAG))
     points = curve(number)
     assert opened.run_id is not None
     tracking.points(opened.run_id, points)

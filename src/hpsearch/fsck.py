@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,35 +15,22 @@ from typing import Any
 import mlflow
 import yaml
 
-from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import results
-from hpsearch.coordinator.confirmation import ANSWERS, CONFIRMATION, run_settings
-from hpsearch.coordinator.search import TRIALS
-from hpsearch.coordinator.study import STATES, Study
-from hpsearch.decisions import schedule
+from hpsearch.coordinator.phase import Fault, Phase, Stored
+from hpsearch.coordinator.phases import PHASES
+from hpsearch.coordinator.study import Study
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
 from hpsearch.registry.champions import CHAMPION, champion_version
 from hpsearch.state import identity
+from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.locks import Lock
 from hpsearch.state.records import Status, TrialRecord, read_points
-from hpsearch.tasks import metrics
-from hpsearch.tracking import runs as tracked
 from hpsearch.tracking.delivery import Delivery
-from hpsearch.tracking.runs import ENDED, SHA256, TRIAL, Tracking, name_of
+from hpsearch.tracking.runs import ENDED, SHA256, Tracking, name_of
 from hpsearch.training import checkpoints
-from hpsearch.training.trial import MODEL
 
-WEIGHTS = "model.safetensors"
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that does not agree."""
-
-    text: str
-    mend: Callable[[], object] | None = None  # None: nothing here can put it right
 
 
 def fsck(settings: Settings, home: Path, repair: bool) -> str:
@@ -59,9 +46,9 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
         OutOfReachError: the study database or MLflow does not answer.
     """
     lines, left = [], 0
-    for folder in sorted(path for path in (home / "studies").glob("*") if path.is_dir()):
+    for folder in StudyFolder.all(home):
         try:
-            with closing(Lock(folder)):
+            with closing(Lock(folder.path)):
                 found = _check(settings, home, folder, repair)
         except RequestError as reason:  # it is being run, or another version wrote it
             lines.append(f"{folder.name}: not checked: {reason}")
@@ -78,13 +65,13 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
     return text
 
 
-def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[tuple[Fault, bool]]:
+def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) -> list[tuple[Fault, bool]]:
     """A study's faults, each with whether it has been mended. Raises RequestError if this version can't read it."""
-    identity.check_folder(folder)
+    identity.check_folder(folder.path)
     try:
-        own = results.read_settings(folder, settings)
+        own = results.read_settings(folder.path, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
-        if not list(folder.glob("trials/*")):
+        if not any(folder.trials(kind.place) for kind in PHASES):
             return []  # it ended before it began
         return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]
     with closing(Study(own, home)) as study:
@@ -98,133 +85,104 @@ def _check(settings: Settings, home: Path, folder: Path, repair: bool) -> list[t
 
 @dataclass(frozen=True)
 class Group:
-    """The trials of the search, or the runs of the confirmation."""
+    """The trials of a phase."""
 
-    noun: str
-    folder: Path
-    tag: str  # of their MLflow runs
+    phase: type[Phase]
+    folder: StudyFolder
     records: dict[int, TrialRecord]
     settings: Settings  # of the study
 
+    @property
+    def noun(self) -> str:
+        """What one of them is called."""
+        return self.phase.noun
+
+    @property
+    def tag(self) -> str:
+        """Of their MLflow runs."""
+        return self.phase.tag
+
+    def at(self, number: int) -> TrialFolder:
+        """Where one is."""
+        return self.folder.trial(self.phase.place, number)
+
+    # ---- for a delivery
+
+    def trial_folder(self, number: int) -> Path:
+        """Where the points of one are."""
+        return self.at(number).path
+
     def settings_of(self, trial: TrialRecord) -> Settings:
-        """What a trial or a run is trained with."""
-        return space.apply(self.settings, trial.params) if trial.entrant is None else run_settings(self.settings, trial)
+        """What one is trained with."""
+        return self.phase.trained_with(self.settings, trial)
 
     def origin(self, trial: TrialRecord) -> None:
         """Nobody knows here what it was trained on and with."""
 
 
-def _faults(settings: Settings, folder: Path, study: Study, tracking: Tracking) -> Iterator[Fault]:
-    yield from _leftovers(folder)
+def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tracking) -> Iterator[Fault]:
+    for path in folder.leftovers():
+        yield Fault(f"{path.relative_to(folder.path)} is left of a crash", partial(_delete, path))
     try:
-        results.read_summary(folder)
+        summary = results.read_summary(folder.path)
     except RequestError as error:
         yield Fault(str(error))
         return
     groups = []
-    for noun, name, tag in (("trial", TRIALS, TRIAL), ("run", CONFIRMATION, tracked.CONFIRMATION)):
+    for phase in PHASES:
         records = {}
-        for path in sorted((folder / name).glob("*/trial.json")):
+        for trial in folder.trials(phase.place):
             try:
-                record = TrialRecord.load(path.parent)
+                record = TrialRecord.load(trial.path)
             except (ValueError, KeyError, TypeError) as error:
-                yield Fault(f"{noun} {path.parent.name}: trial.json can't be read ({error})")
+                yield Fault(f"{phase.noun} {trial.path.name}: {trial.record.name} can't be read ({error})")
                 continue
             records[record.number] = record
-        groups.append(Group(noun, folder / name, tag, records, settings))
-    search, confirmation = groups
+        groups.append(Group(phase, folder, records, settings))
     for group in groups:
         yield from _of_records(group)
-    if len(search.records) > settings.budget.max_trials:
-        yield Fault(f"there are {len(search.records)} trials, and budget.max_trials is {settings.budget.max_trials}")
-    yield from _of_models(folder, search, confirmation, settings)
-    yield from _of_study(search.records, study)
+    published = summary if folder.published.exists() else None
+    yield from _of_models(groups, published)
+    for i, group in enumerate(groups):
+        later = any(other.records for other in groups[i + 1 :])
+        stored = Stored(folder, settings, group.records, study, later, published is not None)
+        yield from group.phase.faults(stored)
     yield from _of_tracking(folder, groups, settings, tracking)
-    yield from _of_summary(folder, search.records, settings)
-
-
-def _leftovers(folder: Path) -> Iterator[Fault]:
-    """What a crash left of files and folders that were being written."""
-    unsealed = [path for path in folder.glob("*/*/unsealed") if any(path.iterdir())]
-    for path in sorted([*folder.rglob("*.tmp"), *unsealed]):
-        yield Fault(f"{path.relative_to(folder)} is left of a crash", partial(_delete, path))
+    yield from _of_summary(summary, groups[0])
 
 
 def _of_records(group: Group) -> Iterator[Fault]:
     """Records that say what can't be, and checkpoints that are damaged or that nobody needs."""
     for number, record in group.records.items():
-        name, path = f"{group.noun} {number}", group.folder / str(number)
+        name, trial = f"{group.noun} {number}", group.at(number)
         scored = record.score is not None and math.isfinite(record.score)
         if record.status is Status.COMPLETE and not (scored and record.step == record.total_steps):
             yield Fault(f"{name} is complete, but has no score or has not trained to its end")
         if record.status is Status.FAILED and not record.reason:
             yield Fault(f"{name} failed without a reason")
-        if record.status is Status.COMPLETE and record.entrant is not None and not (path / ANSWERS).exists():
-            yield Fault(f"{name} is complete, and what its model said on validation is missing")
-        sealed = sorted(path.glob("checkpoint-*"))
+        sealed = trial.checkpoints()
         if record.status.final and sealed:
-            yield Fault(f"{name} is {record.status} and keeps checkpoints", partial(checkpoints.discard, path))
-        elif damaged := [checkpoint.name for checkpoint in sealed if not checkpoints.whole(checkpoint)]:
-            yield Fault(
-                f"{name}: {', '.join(damaged)} is damaged", partial(_delete, *(path / name for name in damaged))
-            )
+            yield Fault(f"{name} is {record.status} and keeps checkpoints", partial(checkpoints.discard, trial.path))
+        elif damaged := [checkpoint for checkpoint in sealed if not checkpoints.whole(checkpoint)]:
+            names = ", ".join(checkpoint.name for checkpoint in reversed(damaged))
+            yield Fault(f"{name}: {names} is damaged", partial(_delete, *damaged))
 
 
-def _of_models(folder: Path, search: Group, confirmation: Group, settings: Settings) -> Iterator[Fault]:
-    """Models that nobody needs, and those that are missing: the winner's is needed, and the best of each entrant."""
-    published, summary = (folder / results.PUBLISHED).exists(), results.read_summary(folder)
-    confirmed = published and summary is not None and summary["winner"]["folder"].startswith(CONFIRMATION)
-    best = _best(search.records, settings)
-    of_entrants: dict[str | None, dict[int, TrialRecord]] = {}
-    for number, run in confirmation.records.items():
-        of_entrants.setdefault(run.entrant, {})[number] = run
-    needed = {
-        search.noun: [] if confirmed else [best],
-        confirmation.noun: [_best(runs, settings) for runs in of_entrants.values()],
-    }
-    for group in (search, confirmation):
+def _of_models(groups: list[Group], published: dict[str, Any] | None) -> Iterator[Fault]:
+    """Models that nobody needs, and the winner's where it is missing."""
+    for group in groups:
+        needed = group.phase.keepers(group.settings, list(group.records.values()))
+        if published is not None and not published["winner"]["folder"].startswith(f"{group.phase.place}/"):
+            needed = []  # another phase has decided
         for number, record in group.records.items():
-            model = group.folder / str(number) / MODEL
-            if model.exists() and record.status.final and record not in needed[group.noun]:
+            model = group.at(number).model
+            if model.exists() and record.status.final and record not in needed:
                 yield Fault(f"{group.noun} {number} keeps a model and is not the best", partial(_delete, model))
-    if published and summary is not None:
-        if not (folder / summary["winner"]["folder"] / MODEL / WEIGHTS).exists():
-            yield Fault(f"the model of the winner, {summary['winner']['folder']}, is missing")
-        return
-    if (
-        best is not None
-        and not confirmation.records
-        and not (search.folder / str(best.number) / MODEL / WEIGHTS).exists()
-    ):
-        yield Fault(f"the model of the best trial, {best.number}, is missing")
+    if published is not None and not groups[0].folder.named(published["winner"]["folder"]).weights.exists():
+        yield Fault(f"the model of the winner, {published['winner']['folder']}, is missing")
 
 
-def _of_study(records: dict[int, TrialRecord], study: Study) -> Iterator[Fault]:
-    known = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
-    for number, told in known.items():
-        if told.state.is_finished() and number not in records:
-            yield Fault(f"trial {number} is {told.state.name} in Optuna, and the state folder has no record of it")
-    for number, record in records.items():
-        frozen = known.get(number)
-        if frozen is None:
-            yield Fault(f"trial {number} is unknown to Optuna")
-            continue
-        if frozen.params != record.params:
-            yield Fault(f"trial {number} has other parameters in Optuna: {frozen.params} for {record.params}")
-        wanted = STATES[record.status] if record.status.final else None
-        if frozen.state.is_finished():
-            if frozen.state is not wanted:
-                yield Fault(f"trial {number} is {frozen.state.name} in Optuna and {record.status} in the state folder")
-            elif record.status is Status.COMPLETE and frozen.value != record.score:
-                yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
-        elif wanted is not None or frozen.intermediate_values != record.rungs:
-            yield Fault(
-                f"Optuna has not been told that trial {number} is {record.status}",
-                partial(study.tell, record),
-            )
-
-
-def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking: Tracking) -> Iterator[Fault]:
+def _of_tracking(folder: StudyFolder, groups: list[Group], settings: Settings, tracking: Tracking) -> Iterator[Fault]:
     parent = tracking.find_study(settings.study)
     if parent is None:
         if any(group.records for group in groups):
@@ -236,13 +194,13 @@ def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking
         return
     children = tracking.children(parent.info.run_id)
     for group in groups:
-        yield from _of_runs(folder, group, children, tracking, parent.info.run_id)
+        yield from _of_runs(group, children, tracking, parent.info.run_id)
     if parent.info.status == "RUNNING":
         yield Fault(
             "the study is RUNNING in MLflow, and nobody runs it",
             partial(tracking.end, parent.info.run_id, "KILLED"),
         )
-    elif (folder / results.PUBLISHED).exists() and parent.info.status not in ("FINISHED", "KILLED"):
+    elif folder.published.exists() and parent.info.status not in ("FINISHED", "KILLED"):
         yield Fault(
             f"the study is finished; MLflow says {parent.info.status}",
             partial(tracking.end, parent.info.run_id, "FINISHED"),
@@ -250,7 +208,7 @@ def _of_tracking(folder: Path, groups: list[Group], settings: Settings, tracking
     yield from _of_champion(settings, tracking, {run.info.run_id for run in children})
 
 
-def _of_runs(folder: Path, group: Group, children: list[Any], tracking: Tracking, parent: str) -> Iterator[Fault]:
+def _of_runs(group: Group, children: list[Any], tracking: Tracking, parent: str) -> Iterator[Fault]:
     """The MLflow runs of a group."""
     runs: dict[int, Any] = {}
     for run in children:
@@ -262,12 +220,12 @@ def _of_runs(folder: Path, group: Group, children: list[Any], tracking: Tracking
             runs[number] = run
     for number, record in group.records.items():
         run, name = runs.get(number), f"{group.noun} {number}"
-        tell = partial(_deliver, folder, group, record, tracking, parent)
+        tell = partial(_deliver, group, record, tracking, parent)
         if run is None:
             if record.status.final:
                 yield Fault(f"{name} has no run in MLflow", tell)
             continue
-        twice, missing = _points(group.folder / str(number), run, tracking)
+        twice, missing = _points(group.trial_folder(number), run, tracking)
         if twice:
             yield Fault(f"{name} has points twice in MLflow: {', '.join(twice)}")
         status = run.info.status
@@ -313,8 +271,8 @@ def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iter
         yield Fault(f"the weights of {name} version {version.version}, the champion, are not those that were logged")
 
 
-def _of_summary(folder: Path, records: dict[int, TrialRecord], settings: Settings) -> Iterator[Fault]:
-    summary = results.read_summary(folder)
+def _of_summary(summary: dict[str, Any] | None, first: Group) -> Iterator[Fault]:
+    records = first.records
     if summary is None or not all(record.status.final for record in records.values()):
         return  # a study that goes on has the summary of its smaller budget
     if sum(summary["trials"].values()) != len(records):
@@ -322,18 +280,13 @@ def _of_summary(folder: Path, records: dict[int, TrialRecord], settings: Setting
     counts = Counter(str(record.status) for record in records.values())
     if any(summary["trials"][status] != counts[status] for status in summary["trials"]):
         yield Fault(f"summary.json counts {summary['trials']}, and there are {dict(counts)}")
-    best = _best(records, settings)
-    if best is not None and best.number != summary["best"]["trial"]:
-        yield Fault(f"summary.json has trial {summary['best']['trial']} as the best, and it is {best.number}")
+    for best in first.phase.keepers(first.settings, list(records.values())):
+        if best.number != summary["best"]["trial"]:
+            yield Fault(f"summary.json has trial {summary['best']['trial']} as the best, and it is {best.number}")
 
 
-def _best(records: dict[int, TrialRecord], settings: Settings) -> TrialRecord | None:
-    maximize = metrics.DIRECTIONS[settings.task.metric] == "maximize"
-    return next(iter(schedule.complete(records.values(), maximize)), None)
-
-
-def _deliver(folder: Path, group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
-    summary = results.read_summary(folder)
+def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
+    summary = results.read_summary(group.folder.path)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
     labels = tuple(summary["labels"]) if summary else ()
@@ -345,12 +298,12 @@ def _deliver(folder: Path, group: Group, record: TrialRecord, tracking: Tracking
         delivery.close(TELL_SECONDS)
 
 
-def _untell(folder: Path, groups: list[Group]) -> None:
+def _untell(folder: StudyFolder, groups: list[Group]) -> None:
     """Have the sweep's command tell MLflow everything."""
     for group in groups:
         for number, record in group.records.items():
-            replace(record, told=False, run_id=None).save(group.folder / str(number))
-    (folder / results.PUBLISHED).unlink(missing_ok=True)
+            replace(record, told=False, run_id=None).save(group.trial_folder(number))
+    folder.published.unlink(missing_ok=True)
 
 
 def _delete(*paths: Path) -> None:

@@ -1,9 +1,8 @@
-"""The search space: settings to Optuna's distributions, and sampled parameters back to settings."""
+"""The search space: points of it, and sampled parameters back to settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 from pydantic import ValidationError
 
 from hpsearch.config.dimensions import SEARCHABLE, Dimension, Interval
@@ -13,16 +12,6 @@ from hpsearch.errors import RequestError
 
 Params = dict[str, Any]
 RECIPE = ("train.learning_rate", "train.batch_size", "train.epochs", "train.warmup")
-
-
-def suggest(trial: optuna.Trial, space: Mapping[str, Dimension]) -> Params:
-    """Ask Optuna for every dimension that exists for this trial, parents of a condition first."""
-    params: Params = {}
-    for path in _parents_first(space):
-        dimension = space[path]
-        if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
-            params[path] = _suggest_one(trial, path, dimension)
-    return params
 
 
 def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
@@ -38,10 +27,10 @@ def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def own(settings: Settings) -> Params:
-    """The settings' own values of what is searched, whether they lie in the space or not: the reference recipe."""
+def reference(settings: Settings) -> Params:
+    """The reference recipe: the settings' own values of what is searched, whether they lie in the space or not."""
     params: Params = {}
-    for path in _parents_first(settings.search.space):
+    for path in parents_first(settings.search.space):
         dimension = settings.search.space[path]
         if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
             value, choices = _value(settings, path), getattr(dimension, "choices", ())
@@ -49,9 +38,9 @@ def own(settings: Settings) -> Params:
     return params
 
 
-def reference(settings: Settings) -> Params | None:
-    """The settings' own values as a point of the space; None where one of them lies outside it."""
-    params = own(settings)
+def reference_point(settings: Settings) -> Params | None:
+    """The reference recipe as a point of the space; None where one of its values lies outside it."""
+    params = reference(settings)
     return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
 
 
@@ -97,16 +86,7 @@ def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:
     return values
 
 
-def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
-    if not isinstance(dimension, Interval):
-        return trial.suggest_categorical(path, dimension.choices)
-    if SEARCHABLE[path] is int:
-        step = int(dimension.step) if dimension.step is not None else 1
-        return trial.suggest_int(path, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
-    return trial.suggest_float(path, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
-
-
-def _parents_first(space: Mapping[str, Dimension]) -> list[str]:
+def parents_first(space: Mapping[str, Dimension]) -> list[str]:
     """The space's paths, each after those that its `when` names. Raises RequestError on a circle."""
     order: list[str] = []
     left = list(space)

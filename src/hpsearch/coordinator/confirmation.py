@@ -1,30 +1,25 @@
 """The confirmation: the search's best points and the reference recipe are run again with fresh seeds."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.phase import Coordinator
-from hpsearch.decisions import paired, racing
+from hpsearch.coordinator.phase import Fault, Found, Phase, Stored, StudyContext
+from hpsearch.coordinator.search import Search, maximize
+from hpsearch.decisions import paired, racing, schedule
 from hpsearch.decisions.racing import Entrant, Rule, Run
 from hpsearch.errors import NoResultError
-from hpsearch.state.records import DataRef, Decision, RungReport, Status, TrialRecord, TrialResult, write_durably
-from hpsearch.tasks import metrics
+from hpsearch.state.records import Status, TrialRecord, TrialResult, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data
-from hpsearch.training.trial import MODEL
-
-CONFIRMATION = "confirmation"  # folder of a study
-ANSWERS = "validation.json"  # what a complete run's model said of each validation example
 
 
 def settings_for(settings: Settings) -> Settings:
@@ -35,16 +30,6 @@ def settings_for(settings: Settings) -> Settings:
     budget = settings.budget.model_copy(update={"train_examples": examples})
     search = settings.search.model_copy(update={"rungs": ()})
     return settings.model_copy(update={"budget": budget, "search": search})
-
-
-def run_settings(settings: Settings, run: TrialRecord) -> Settings:
-    """What a run is trained with, in a study with these settings."""
-    return space.apply(settings_for(settings), run.params).model_copy(update={"seed": run.seed})
-
-
-def reference(settings: Settings) -> dict[str, Any]:
-    """The parameters of the reference recipe, which may lie outside the space."""
-    return space.own(settings)
 
 
 @dataclass(frozen=True)
@@ -66,43 +51,83 @@ class Standing:
         return fmean(self.scores)
 
 
-class Confirmation(Coordinator):
+class Confirmation(Phase):
     """The race of a study's entrants."""
 
-    noun, phase = "run", "confirmation"
+    name: ClassVar[str] = "confirmation"
+    noun: ClassVar[str] = "run"
+    place: ClassVar[str] = "confirmation"
+    tag: ClassVar[str] = "hpsearch.confirmation"
+    left_out: ClassVar[str] = "budget.confirmation.finalists=0"
 
-    def __init__(self, crew: Crew, ref: DataRef, entrants: list[Entrant], hours_before: float) -> None:
+    def __init__(self, study: StudyContext, search: Search) -> None:
         """Take up what there is.
 
         Args:
-            crew: of the study.
-            ref: the data, with the training examples of confirmation runs.
-            entrants: who is run.
-            hours_before: of the budget, spent by the search.
+            study: that it is a phase of.
+            search: says who is run.
         """
-        super().__init__(crew, settings_for(crew.settings), ref, crew.folder / CONFIRMATION)
-        self.entrants, self._hours_before = entrants, hours_before
+        settings = settings_for(study.settings)
+        super().__init__(study, settings, data.prepare(study.corpus, settings, study.home))
         given = self.settings.budget.confirmation
+        self.entrants = racing.entrants(search.best_first(), space.reference(study.settings), given.finalists)
+        self._hours_before, self._examples_before = search.hours, search.ref.sizes["train"]
         self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
         self.kind: Kind = KINDS[self.settings.task.kind]
         self.rule = Rule(self.kind.of_sums, self.settings.task.metric, given.confidence)
-        self._sign = 1 if metrics.DIRECTIONS[self.settings.task.metric] == "maximize" else -1
+        self._sign = 1 if maximize(self.settings) else -1
         self._runs: dict[int, Run] = {}
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
-        for trial in self.recorded().values():
-            self.take_up(trial)
-        for one in entrants:
+        for one in self.entrants:
             best = self.best_run(one.name)
-            if best is not None and not (self.trial_folder(best.number) / MODEL).exists():
+            if best is not None and not self.trial_folder(best.number).model.exists():
                 # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
                 self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)
+
+    @classmethod
+    def asked(cls, settings: Settings) -> bool:
+        """Where there is to be a finalist."""
+        return settings.budget.confirmation.finalists > 0
+
+    @classmethod
+    def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
+        """The study's, with a run's parameters and seed."""
+        return space.apply(settings_for(settings), trial.params).model_copy(update={"seed": trial.seed})
+
+    @classmethod
+    def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The best run of each entrant."""
+        names = dict.fromkeys(run.entrant for run in trials)
+        best = (schedule.best_first([r for r in trials if r.entrant == name], maximize(settings))[:1] for name in names)
+        return [run for found in best for run in found]
+
+    @classmethod
+    def faults(cls, stored: Stored) -> Iterator[Fault]:
+        """Complete runs without their answers."""
+        for number, run in stored.records.items():
+            if run.status is Status.COMPLETE and not stored.folder.trial(cls.place, number).answers.exists():
+                yield Fault(f"run {number} is complete, and what its model said on validation is missing")
+
+    @classmethod
+    def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Confirmation":
+        """Of the best points of the search."""
+        [search] = [phase for phase in before if isinstance(phase, Search)]
+        return cls(study, search)
+
+    @property
+    def introduction(self) -> str:
+        """Who is run on what."""
+        return (
+            f"confirmation: {', '.join(one.name for one in self.entrants)}, each with up to {len(self.seeds)} fresh "
+            f"seeds on {self.ref.sizes['train']:,} training examples (the search had {self._examples_before:,})"
+        )
 
     # ---- the race
 
     def done(self) -> bool:
         """Whether nothing is left to be run, within the time there is."""
         running = any(trial.status is Status.RUNNING for trial in self.trials.values())
-        return not running and self._next(self.hours) is None
+        return not running and self.next(self.hours) is None
 
     def standings(self) -> list[Standing]:
         """What each entrant came to, in the order in which they entered."""
@@ -113,9 +138,9 @@ class Confirmation(Coordinator):
         """Raises NoResultError if no run is complete."""
         name = racing.winner(self._by_name(), self.seeds, self._out())
         if name is None:
-            reasons = {trial.reason for trial in self.trials.values() if trial.reason}
+            reasons = "; ".join(sorted({trial.reason for trial in self.trials.values() if trial.reason}))
             raise NoResultError(
-                f"study {self.settings.study} has no confirmation run that is complete ({'; '.join(sorted(reasons))}); "
+                f"study {self.study.folder.name} has no confirmation run that is complete ({reasons}); "
                 "budget.confirmation.finalists=0 takes the search's best trial"
             )
         return next(one for one in self.standings() if one.entrant.name == name)
@@ -140,7 +165,7 @@ class Confirmation(Coordinator):
 
     def answers(self, number: int) -> dict[str, Any]:
         """What a complete run's model said of each validation example, as a table."""
-        said = self.kind.answers(json.loads((self.trial_folder(number) / ANSWERS).read_text()), self.ref.labels)
+        said = self.kind.answers(json.loads(self.trial_folder(number).answers.read_text()), self.ref.labels)
         ids, truths = self._validation
         rows = [list(row) for row in zip(ids, truths, said, strict=True)]
         return {"columns": ["id", "truth", "answer"], "data": rows}
@@ -185,11 +210,7 @@ class Confirmation(Coordinator):
 
     # ---- as a phase
 
-    def settings_of(self, trial: TrialRecord) -> Settings:
-        """The study's, with a run's parameters and seed."""
-        return run_settings(self.crew.settings, trial)
-
-    def _next(self, hours: float) -> TrialRecord | None:
+    def next(self, hours: float) -> TrialRecord | None:
         """The next run, round by round; the first round is run whatever the time."""
         begun = {(trial.entrant, trial.seed): trial for trial in self.trials.values()}
         out = self._out()
@@ -209,25 +230,33 @@ class Confirmation(Coordinator):
         limit = self.settings.budget.max_hours
         return limit is not None and self._hours_before + hours >= limit
 
-    def _over(self, hours: float) -> bool:
-        return False
-
-    def _at_rung(self, report: RungReport) -> Decision:
-        raise AssertionError("a confirmation run has no rungs")
-
-    def _ended(self, result: TrialResult) -> None:
+    def answered(self, result: TrialResult) -> None:
+        """A complete run's answers are on disk before its record says that it is complete."""
         if result.status is Status.COMPLETE:
-            path: Path = self.trial_folder(result.number) / ANSWERS
-            write_durably(path, json.dumps(result.predictions))
-        super()._ended(result)
+            write_durably(self.trial_folder(result.number).answers, json.dumps(result.predictions))
 
-    def _kept(self, before: TrialRecord | None, trial: TrialRecord) -> None:
-        pass
+    def kept_models(self) -> list[TrialRecord]:
+        """The best run of each entrant, by the seeds that count."""
+        best = (self.best_run(one.name) for one in self.entrants)
+        return [run for run in best if run is not None]
 
-    def _tidy(self) -> None:
-        """Checkpoints of what is running are kept, and the best model of each entrant."""
-        self._free_disk([self.best_run(one.name) for one in self.entrants])
+    def said(self) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
+        """Of every complete run that counts."""
+        for one in self.entrants:
+            for run in self._complete(one.name):
+                yield run, self.answers(run.number)
 
-    def _planned(self) -> float:
+    def planned(self) -> float:
+        """As many as the race still allows."""
         out = self._out()
         return sum(out.get(one.name, len(self.seeds)) for one in self.entrants)
+
+    def found(self) -> Found:
+        """The best run of the race's winner, beside the reference recipe's. Raises NoResultError."""
+        name = self.winner().entrant.name
+        best, other = self.best_run(name), self.best_run(racing.REFERENCE)
+        assert best is not None, "a winner has a complete run"
+        if name == racing.REFERENCE:
+            other = None
+        where = [self.study.folder.inside(self.trial_folder(run.number)) for run in (best, other) if run is not None]
+        return Found(best, where[0], other, where[1] if other is not None else None)

@@ -10,6 +10,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import DataRef, Fits, Scored, ScoreSpec
 from hpsearch.training.hardware import Hardware
 from hpsearch.training.trainer import micro_batch
@@ -25,7 +26,7 @@ class Crew:
         self, settings: Settings, home: Path, ref: DataRef, hardware: Hardware, on_interrupt: Callable[[], None]
     ) -> None:
         self.settings, self.ref, self.hardware = settings, ref, hardware
-        self.folder = home / "studies" / settings.study
+        self.folder = StudyFolder.of(home, settings.study)
         self.micro = MicroBatch(settings, ref, hardware, home)
         self.workers: list[Worker] = []
         self.display: Display
@@ -35,8 +36,7 @@ class Crew:
     @contextmanager
     def staffed(self) -> Iterator[None]:
         """Workers, started before and ended after; signals are taken as a wish to pause, a second one at once."""
-        logs = self.folder / "workers"
-        self.workers = [Worker(i, self.hardware, logs / f"{i}.log") for i in range(self.hardware.workers)]
+        self.workers = [Worker(i, self.hardware, self.folder.worker_log(i)) for i in range(self.hardware.workers)]
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -10,27 +10,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.confirmation import Confirmation
-from hpsearch.coordinator.phase import Coordinator
-from hpsearch.coordinator.search import Search
-from hpsearch.coordinator.summary import Found, Summary
+from hpsearch.coordinator.books import free_disk
+from hpsearch.coordinator.phase import Found
+from hpsearch.coordinator.phases import PHASES, Course
+from hpsearch.coordinator.summary import Summary
 from hpsearch.errors import RequestError, redact
 from hpsearch.report import cards, page
 from hpsearch.state import identity
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tracking.runs import SETTINGS, Tracking
-from hpsearch.training import data
-from hpsearch.training.trial import MODEL
+from hpsearch.tracking.runs import Tracking
 
-PUBLISHED = "published.json"  # file of a study whose result MLflow has
 EXAMPLES = 3  # rows that the logged model shows as its input
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
     text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
-    write_durably(folder / SETTINGS, redact(text))
+    write_durably(StudyFolder(folder).settings, redact(text))
 
 
 def read_settings(folder: Path, settings: Settings) -> Settings:
@@ -39,7 +37,7 @@ def read_settings(folder: Path, settings: Settings) -> Settings:
     Raises:
         HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
     """
-    return _settings((folder / SETTINGS).read_text(encoding="utf-8"), folder.name, settings)
+    return _settings(StudyFolder(folder).settings.read_text(encoding="utf-8"), folder.name, settings)
 
 
 def _settings(text: str, study: str, settings: Settings) -> Settings:
@@ -49,7 +47,7 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
 
 def read_summary(folder: Path) -> Summary | None:
     """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
-    path = folder / "summary.json"
+    path = StudyFolder(folder).summary
     if not path.exists():
         return None
     try:
@@ -60,33 +58,29 @@ def read_summary(folder: Path) -> Summary | None:
 
 
 def publish(
-    search: Search,
-    confirmation: Confirmation | None,
-    corpus: data.Corpus,
+    course: Course,
     found: Found,
     summary: Summary,
     test: dict[str, Any],
     tracking: Tracking,
 ) -> None:
     """Write summary and report, log them and the winner's model and answers, and close the parent run."""
-    settings, folder = search.settings, search.crew.folder
-    write_durably(folder / "summary.json", json.dumps(summary, indent=1))
+    study, folder, settings, search = course.study, course.study.folder, course.study.settings, course.opened[0]
+    write_durably(folder.summary, json.dumps(summary, indent=1))
     _write_report(folder, settings, [(one, _points(folder, one)) for one in search.trials.values()], summary)
-    plots = folder / "plots"
-    page.optuna_plots(search.study.optuna, plots)
-    phase: Coordinator = confirmation if confirmation is not None else search
-    winner = phase.settings_of(found.winner)
+    page.optuna_plots(study.optuna.optuna, folder.plots)
+    winner = course.last.settings_of(found.winner)
     inputs = KINDS[settings.task.kind].inputs
-    examples = {role: list(corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
+    examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
-    tracking.log_winner(found.winner, folder / found.folder / MODEL, winner, search.ref, examples, card)
-    for run_id, tables in _answers(confirmation, found, test).items():
+    tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card)
+    for run_id, tables in _answers(course, found, test).items():
         tracking.log_answers(run_id, tables)
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
-    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder, said)
-    if confirmation is not None:
-        search.drop_models()
-    write_durably(folder / PUBLISHED, json.dumps(summary["mlflow"]))
+    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder.path, said)
+    for phase in course.opened[:-1]:
+        free_disk(phase, [])
+    write_durably(folder.published, json.dumps(summary["mlflow"]))
 
 
 def rebuild_report(settings: Settings, home: Path) -> Path:
@@ -100,30 +94,29 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
         RequestError: there is no result, or another version of hpsearch wrote it.
         OutOfReachError: MLflow does not answer.
     """
-    folder = home / "studies" / settings.study
-    identity.check_folder(folder)
-    summary = read_summary(folder)
+    folder = StudyFolder.of(home, settings.study)
+    identity.check_folder(folder.path)
+    summary = read_summary(folder.path)
     if summary is not None:
-        records = [TrialRecord.load(path.parent) for path in folder.glob("trials/*/trial.json")]
-        trials = [(one, _points(folder, one)) for one in sorted(records, key=lambda t: t.number)]
-        text = (folder / SETTINGS).read_text(encoding="utf-8")
+        records = [TrialRecord.load(trial.path) for trial in folder.trials(PHASES[0].place)]
+        trials = [(one, _points(folder, one)) for one in records]
+        text = folder.settings.read_text(encoding="utf-8")
     elif (kept := Tracking(settings, home).kept(settings.study)) is not None:
         text, summary, trials = kept
     else:
         raise RequestError(
-            f"study {settings.study} has no result in {folder}, nor in MLflow; run `make sweep` first, or check the "
-            "study's name and tracking.uri"
+            f"study {settings.study} has no result in {folder.path}, nor in MLflow; run `make sweep` first, or check "
+            "the study's name and tracking.uri"
         )
     return _write_report(folder, _settings(text, settings.study, settings), trials, summary)
 
 
-def _answers(confirmation: Confirmation | None, found: Found, test: dict[str, Any]) -> dict[str, Any]:
-    """MLflow run: what its model said, by split: all confirmation runs of validation, the scored two of test."""
+def _answers(course: Course, found: Found, test: dict[str, Any]) -> dict[str, Any]:
+    """MLflow run: what its model said, by split: of validation where its phase keeps that, the scored two of test."""
     tables: dict[str, Any] = {}
-    for run in [run for standing in found.standings for run in standing.runs]:
-        assert confirmation is not None
+    for run, table in (pair for phase in course.opened for pair in phase.said()):
         assert run.run_id is not None, "its phase has been told whole"
-        tables[run.run_id] = {"validation": confirmation.answers(run.number)}
+        tables[run.run_id] = {"validation": table}
     for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
         if record is not None:
             assert record.run_id is not None, "its phase has been told whole"
@@ -131,12 +124,12 @@ def _answers(confirmation: Confirmation | None, found: Found, test: dict[str, An
     return tables
 
 
-def _points(folder: Path, record: TrialRecord) -> Points:
-    return read_points(folder / "trials" / str(record.number))
+def _points(folder: StudyFolder, record: TrialRecord) -> Points:
+    return read_points(folder.trial(PHASES[0].place, record.number).path)
 
 
 def _write_report(
-    folder: Path, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
+    folder: StudyFolder, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
 ) -> Path:
     curves = {record.number: points for record, points in trials}
-    return page.write(folder, settings, [record for record, _ in trials], curves, summary)
+    return page.write(folder.path, settings, [record for record, _ in trials], curves, summary)

@@ -9,15 +9,13 @@ import numpy as np
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.summary import Found
+from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
 from hpsearch.state.records import DataRef, ScoreSpec, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data
-from hpsearch.training.trial import MODEL
 
-TEST = "test.json"  # file of a study
 MISTAKES = 10
 EXCERPT = 1200  # characters of a text that is shown
 
@@ -38,7 +36,7 @@ def score_test(
         `of` (the folders of the models), `readings`, `n`, `digest`, `winner` and `reference` with their metrics,
         intervals, classes, mistakes and answers, and `gain`: the paired comparison of the two.
     """
-    path, of = crew.folder / TEST, [found.folder, found.reference_folder]
+    path, of = crew.folder.test, [found.folder, found.reference_folder]
     before: dict[str, Any] = {"of": None, "readings": 0}
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -48,8 +46,8 @@ def score_test(
     truths = kind.truths(rows, ref.labels)
 
     def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[dict[str, Any], paired.Tallies]:
-        model = crew.folder / folder / MODEL
-        said = crew.score(ScoreSpec(record.number, settings, ref, model, "test", record.fitted))
+        place = crew.folder.named(folder)
+        said = crew.score(ScoreSpec(record.number, settings, ref, place.model, "test", record.fitted))
         answers = kind.answers(said.predictions, ref.labels)
         tallies = kind.tallies(truths, answers, ref.labels)
         table = [list(row) for row in zip(rows["id"], truths, answers, strict=True)]
@@ -59,7 +57,7 @@ def score_test(
             "classes": {label: asdict(found) for label, found in kind.by_class(tallies.sum(0), ref.labels).items()},
             "confusion": said.confusion,
             "mistakes": list(mistakes(kind, rows, table, said.confidences, tallies)),
-            "megabytes": (model / "model.safetensors").stat().st_size / 1e6,
+            "megabytes": place.weights.stat().st_size / 1e6,
             "seconds_per_example": said.seconds / len(answers),
             "answers": {"columns": ["id", "truth", "answer"], "data": table},
         }, tallies

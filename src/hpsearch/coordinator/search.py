@@ -1,141 +1,205 @@
 """The search: trials drawn by Optuna, paused at rungs, of which the best share goes on."""
 
 import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
-from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.phase import Coordinator
-from hpsearch.coordinator.study import Study
+from hpsearch.coordinator.phase import Fault, Found, Phase, Stored, StudyContext
+from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import schedule
-from hpsearch.errors import OutOfReachError, RequestError
-from hpsearch.state.records import Decision, Progress, RungReport, Status, TrialRecord
+from hpsearch.errors import NoResultError, OutOfReachError, RequestError
+from hpsearch.state.records import Decision, Status, TrialRecord
 from hpsearch.tasks import metrics
 
-TRIALS = "trials"  # folder of a study
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
 
-class Search(Coordinator):
+class Search(Phase):
     """One study's search, from the first trial or from wherever it was left."""
 
-    noun, phase = "trial", "search"
+    name: ClassVar[str] = "search"
+    noun: ClassVar[str] = "trial"
+    place: ClassVar[str] = "trials"
+    tag: ClassVar[str] = "hpsearch.trial"
 
-    def __init__(self, crew: Crew, study: Study) -> None:
-        super().__init__(crew, crew.settings, crew.ref, crew.folder / TRIALS)
-        self.study = study
-        self.plan = make_plan(self.settings)
-
-    def load(self) -> None:
-        """Take up what the state folder and the study remember; tell what was not told.
+    def __init__(self, study: StudyContext) -> None:
+        """Take up what the state folder and Optuna remember; tell Optuna what it was not told.
 
         Raises:
             RequestError: they are not of one study: one has trials that the other has never heard of.
         """
-        known = {trial.number: trial for trial in self.study.known()}
-        recorded = self.recorded()
+        super().__init__(study, study.settings, study.ref)
+        self.plan = make_plan(study.settings)
+        known = {trial.number: trial for trial in study.optuna.known()}
         ended = {number for number, trial in known.items() if trial.status.final}
         for numbers, place in (
-            (ended - recorded.keys(), "the study database"),
-            (recorded.keys() - known.keys(), f"the state folder {self.folder.parent}"),
+            (ended - self.trials.keys(), "the study database"),
+            (self.trials.keys() - known.keys(), f"the state folder {study.folder.path}"),
         ):
             if numbers:
                 raise RequestError(
-                    f"study {self.settings.study}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
+                    f"study {study.folder.name}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
                     "and storage.uri that belong together, or STUDY=<another name>"
                 )
-        for number, trial in known.items():
-            self.take_up(recorded.get(number, trial))
-            self.study.tell(self.trials[number])
+        self.trials = {number: self.trials.get(number, trial) for number, trial in known.items()}
+        for trial in self.trials.values():
+            study.optuna.tell(trial)
 
-    def settings_of(self, trial: TrialRecord) -> Settings:
+    @classmethod
+    def asked(cls, settings: Settings) -> bool:
+        """Every study has one."""
+        return True
+
+    @classmethod
+    def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
         """The study's, with the trial's parameters."""
-        return space.apply(self.settings, trial.params)
+        return space.apply(settings, trial.params)
 
-    def complete(self) -> list[TrialRecord]:
-        """Complete trials, best first."""
-        return schedule.complete(self.trials.values(), self.plan.maximize)
+    @classmethod
+    def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The best complete one."""
+        return schedule.best_first(trials, maximize(settings))[:1]
 
-    def prune_paused(self) -> None:
-        """The search is over: what is paused stays where it is."""
-        for trial in list(self.trials.values()):
-            if not trial.status.final:
-                self._keep(replace(trial, status=Status.PRUNED))
-        self._tidy()
+    @classmethod
+    def faults(cls, stored: Stored) -> Iterator[Fault]:
+        """Too many trials, a best model that is missing, and what Optuna says otherwise."""
+        records, settings = stored.records, stored.settings
+        if len(records) > settings.budget.max_trials:
+            yield Fault(f"there are {len(records)} trials, and budget.max_trials is {settings.budget.max_trials}")
+        if not stored.published and not stored.later:
+            for best in cls.keepers(settings, list(records.values())):
+                if not stored.folder.trial(cls.place, best.number).weights.exists():
+                    yield Fault(f"the model of the best trial, {best.number}, is missing")
+        yield from _of_optuna(records, stored.optuna)
+
+    @classmethod
+    def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Search":
+        """As far as it has come. Raises RequestError if state folder and study database do not belong together."""
+        return cls(study)
+
+    @property
+    def total(self) -> int:
+        """Trials, unless the time ends before."""
+        return self.plan.max_trials
+
+    def best_first(self) -> list[TrialRecord]:
+        """Complete trials."""
+        return schedule.best_first(self.trials.values(), self.plan.maximize)
 
     @property
     def max_hours(self) -> float | None:
         """What the search may take; the rest is for the confirmation."""
         return search_hours(self.settings)
 
-    def drop_models(self) -> None:
-        """A confirmation run's model is kept in their place."""
-        self._free_disk([])
-
-    def _next(self, hours: float) -> TrialRecord | None:
-        trials = list(self.trials.values())
-        action = schedule.next_action(self.plan, trials, schedule.may_start(self.plan, trials, hours, self.max_hours))
+    def next(self, hours: float) -> TrialRecord | None:
+        """A new trial, or the best that waits at a rung and may pass."""
+        action = self._action(hours)
         if isinstance(action, schedule.Start):
-            return self.study.ask(trials)
+            return self.study.optuna.ask(list(self.trials.values()))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
-    def _over(self, hours: float) -> bool:
-        over = self.max_hours is not None and hours >= self.max_hours
-        if over:
-            kept = " but for the confirmation" if self.max_hours != self.settings.budget.max_hours else ""
-            self.crew.display.note(
-                f"budget.max_hours={self.settings.budget.max_hours} is spent{kept}; no trial goes on"
-            )
-        return over
+    def over(self, hours: float) -> str | None:
+        """Once the time is spent."""
+        if self.max_hours is None or hours < self.max_hours:
+            return None
+        kept = " but for the confirmation" if self.max_hours != self.settings.budget.max_hours else ""
+        return f"budget.max_hours={self.settings.budget.max_hours} is spent{kept}; no trial goes on"
 
-    def _at_rung(self, report: RungReport) -> Decision:
-        """Book a trial's score and decide whether it goes on at once, waits for the others, or can end."""
-        before = self.trials[report.number]
-        trial = replace(
-            before,
-            status=Status.PAUSED,
-            step=report.step,
-            total_steps=report.total_steps,
-            rungs=before.rungs | {report.rung: report.score},
-            score=report.score,
-            metrics=before.metrics | report.metrics,
-        )
-        self._keep(trial)
-        self._points([Progress(report.number, report.step, report.total_steps, report.metrics)])
+    def decide(self, number: int) -> Decision:
+        """At once where it passes whatever is still to come, never where it can't, else it waits for the others."""
         trials = list(self.trials.values())
-        decision = Decision.PAUSE
-        if trial.number in schedule.losers(self.plan, trials):
-            decision = Decision.STOP
-        elif len(trials) >= self.plan.max_trials:
-            action = schedule.next_action(self.plan, trials, may_start=False)
-            if action == schedule.Resume(trial.number):
-                decision = Decision.CONTINUE
-                self._keep(replace(trial, status=Status.RUNNING))
-        self.crew.display.rung(report.number, report.rung, report.score, decision)
-        return decision
+        if number in schedule.losers(self.plan, trials):
+            return Decision.STOP
+        all_begun = len(trials) >= self.plan.max_trials
+        if all_begun and schedule.next_action(self.plan, trials, may_start=False) == schedule.Resume(number):
+            return Decision.CONTINUE
+        return Decision.PAUSE
 
-    def _kept(self, before: TrialRecord | None, trial: TrialRecord) -> None:
-        """Tell the study. Once it does not answer, the next start tells it."""
+    def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
+        """Tell Optuna. Once it does not answer, the next start tells it."""
         ended = trial.status.final and (before is None or not before.status.final)
-        if self.study.away or not (ended or (before is not None and trial.rungs != before.rungs)):
+        optuna = self.study.optuna
+        if optuna.away or not (ended or (before is not None and trial.rungs != before.rungs)):
             return
         try:
-            self.study.tell(trial)
+            optuna.tell(trial)
         except OutOfReachError:
-            if not self.crew.interrupted:
+            if not optuna.hurry:  # an interrupted command saves what it can
                 raise
 
-    def _tidy(self) -> None:
-        """Losers end; checkpoints of trials that can go on are kept, and the weights of the best complete one."""
-        held = {worker.trial for worker in self.crew.workers}
-        for number in schedule.losers(self.plan, list(self.trials.values())):
-            if number not in held:
-                self._keep(replace(self.trials[number], status=Status.PRUNED))
-        self._free_disk(self.complete()[:1])
+    def beaten(self) -> list[TrialRecord]:
+        """Paused trials that can't be among those that pass."""
+        lost = schedule.losers(self.plan, list(self.trials.values()))
+        return [replace(self.trials[number], status=Status.PRUNED) for number in lost]
 
-    def _planned(self) -> float:
+    def closing(self) -> list[TrialRecord]:
+        """What is paused stays where it is. Raises NoResultError if no trial is complete."""
+        self.found()
+        return [replace(one, status=Status.PRUNED) for one in self.trials.values() if not one.status.final]
+
+    def done(self) -> bool:
+        """Whether all trials have ended, and no more may start."""
+        ended = all(trial.status.final for trial in self.trials.values())
+        return ended and isinstance(self._action(self.hours), schedule.Done)
+
+    def planned(self) -> float:
+        """By the shares that pass each rung."""
         return schedule.share_to_train(self.plan, max(self.plan.max_trials, len(self.trials)))
+
+    def found(self) -> Found:
+        """The best trial; nothing is compared with it."""
+        complete = self.best_first()
+        if not complete:
+            raise NoResultError(self._no_result())
+        best = complete[0]
+        return Found(best, self.study.folder.inside(self.trial_folder(best.number)), None, None)
+
+    def _action(self, hours: float) -> schedule.Action:
+        trials = list(self.trials.values())
+        return schedule.next_action(self.plan, trials, schedule.may_start(self.plan, trials, hours, self.max_hours))
+
+    def _no_result(self) -> str:
+        """Why there is no complete trial, with the reasons of the failed ones."""
+        reasons = Counter(trial.reason for trial in self.trials.values() if trial.reason)
+        said = "; ".join(f"{count} failed: {reason}" for reason, count in reasons.most_common(3))
+        return (
+            f"study {self.study.folder.name} has no complete trial: the budget ended first"
+            + (f" ({said})" if said else "")
+            + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
+        )
+
+
+def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fault]:
+    """Where Optuna's trials and the records differ."""
+    known = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
+    for number, told in known.items():
+        if told.state.is_finished() and number not in records:
+            yield Fault(f"trial {number} is {told.state.name} in Optuna, and the state folder has no record of it")
+    for number, record in records.items():
+        frozen = known.get(number)
+        if frozen is None:
+            yield Fault(f"trial {number} is unknown to Optuna")
+            continue
+        if frozen.params != record.params:
+            yield Fault(f"trial {number} has other parameters in Optuna: {frozen.params} for {record.params}")
+        wanted = STATES[record.status] if record.status.final else None
+        if frozen.state.is_finished():
+            if frozen.state is not wanted:
+                yield Fault(f"trial {number} is {frozen.state.name} in Optuna and {record.status} in the state folder")
+            elif record.status is Status.COMPLETE and frozen.value != record.score:
+                yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
+        elif wanted is not None or frozen.intermediate_values != record.rungs:
+            yield Fault(f"Optuna has not been told that trial {number} is {record.status}", partial(study.tell, record))
+
+
+def maximize(settings: Settings) -> bool:
+    """Whether a larger score is better."""
+    return metrics.DIRECTIONS[settings.task.metric] == "maximize"
 
 
 def search_hours(settings: Settings) -> float | None:
@@ -173,6 +237,5 @@ def make_plan(settings: Settings) -> schedule.Plan:
         for values in space.grid(settings.search.space).values():
             points *= len(values)
         trials = min(trials, points)
-    maximize = metrics.DIRECTIONS[settings.task.metric] == "maximize"
     at_least = max(1, settings.budget.confirmation.finalists)
-    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, maximize)
+    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, maximize(settings))

@@ -4,7 +4,7 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import space
+from hpsearch.config.dimensions import SEARCHABLE, Dimension, Interval
 from hpsearch.config.settings import SamplerSettings, Settings
 from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 from hpsearch.state.locks import DatabaseLock
@@ -103,11 +104,13 @@ class Study:
     @patient
     def known(self) -> list[TrialRecord]:
         """The trials that the study has, with what it knows of their status."""
+        for running in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            self._complete_draw(running)
         known = []
         for trial in self.optuna.get_trials(deepcopy=False):
             if trial.state is not TrialState.WAITING:  # that one is taken up by `ask`
                 status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
-                known.append(TrialRecord(number=trial.number, params=self._params(trial), status=status))
+                known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
         return known
 
     @patient
@@ -122,10 +125,11 @@ class Study:
         if number == len(self.optuna.get_trials(deepcopy=False)):
             params, state = self._draw(trials)
             self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
-        frozen = self.optuna.get_trials(deepcopy=False)[number]
-        if frozen.state is TrialState.WAITING:
+        if self.optuna.get_trials(deepcopy=False)[number].state is TrialState.WAITING:
             self.optuna.ask()
-        return TrialRecord(number=number, params=self._params(frozen), status=Status.RUNNING)
+        self._complete_draw(self.optuna.get_trials(deepcopy=False)[number])
+        params = self.optuna.get_trials(deepcopy=False)[number].params
+        return TrialRecord(number=number, params=params, status=Status.RUNNING)
 
     @patient
     def tell(self, trial: TrialRecord) -> None:
@@ -161,16 +165,14 @@ class Study:
         """Be told at once from now on if the database does not answer."""
         self.hurry = True
 
-    def _params(self, frozen: FrozenTrial) -> dict[str, Any]:
-        """A trial's parameters; those that it was drawn with and has not shown the study yet are shown."""
-        if frozen.state.is_finished():
-            return frozen.params
-        return space.suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
+    def _complete_draw(self, frozen: FrozenTrial) -> None:
+        """Write down what a running trial was drawn with, as far as a crash left the database without it."""
+        suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
 
     def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         number = len(trials)
         first = number == 0 and self.settings.sampler.name != "GridSampler"  # a grid has each point once
-        if first and (params := space.reference(self.settings)) is not None:
+        if first and (params := space.reference_point(self.settings)) is not None:
             return params, {"trial": {}, "study": {}}
         seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
         frozen = self.optuna.get_trials(deepcopy=False)
@@ -180,10 +182,29 @@ class Study:
             for key, value in state["study"].items():
                 seen._storage.set_study_system_attr(seen._study_id, key, value)
         asked = seen.ask()
-        params = space.suggest(asked, self.settings.search.space)
+        params = suggest(asked, self.settings.search.space)
         drawn: FrozenTrial = seen.get_trials(deepcopy=False)[asked.number]
         study_state = seen._storage.get_study_system_attrs(seen._study_id)
         return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
+
+
+def suggest(trial: optuna.Trial, dimensions: Mapping[str, Dimension]) -> dict[str, Any]:
+    """Ask Optuna for every dimension that exists for this trial, parents of a condition first."""
+    params: dict[str, Any] = {}
+    for path in space.parents_first(dimensions):
+        dimension = dimensions[path]
+        if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
+            params[path] = _suggest_one(trial, path, dimension)
+    return params
+
+
+def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
+    if not isinstance(dimension, Interval):
+        return trial.suggest_categorical(path, dimension.choices)
+    if SEARCHABLE[path] is int:
+        step = int(dimension.step) if dimension.step is not None else 1
+        return trial.suggest_int(path, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
+    return trial.suggest_float(path, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
 def check_address(uri: str) -> None:

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import stdev
 from typing import Any
 
 from hpsearch.config.settings import digest
 from hpsearch.coordinator.confirmation import Confirmation, Standing
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.phase import Found
+from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.search import Search
 from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import redact
@@ -21,21 +23,9 @@ from hpsearch.training.data import Corpus
 Summary = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Found:
-    """Whose model is kept, and on what grounds."""
-
-    winner: TrialRecord
-    folder: str  # of the winner, inside the study's
-    reference: TrialRecord | None  # the other model that is scored
-    reference_folder: str | None
-    standings: tuple[Standing, ...]  # of the confirmation; none where there was none
-
-
 def summarise(
-    search: Search,
-    confirmation: Confirmation | None,
-    corpus: Corpus,
+    course: Course,
+    crew: Crew,
     found: Found,
     test: dict[str, Any],
     given: Sequence[str],
@@ -46,9 +36,8 @@ def summarise(
     """The whole summary.
 
     Args:
-        search: over.
-        confirmation: over, if there was one.
-        corpus: what was searched on.
+        course: over.
+        crew: that ran it.
         found: what came of both.
         test: the study's reading, as `test.json` keeps it.
         given: settings and options of the command.
@@ -56,8 +45,10 @@ def summarise(
         experiment: id of the MLflow experiment.
         parent: id of the study's MLflow run.
     """
+    corpus, (search, confirmation) = course.study.corpus, _phases(course)
+    standings = confirmation.standings() if confirmation is not None else []
     settings, trials = search.settings, list(search.trials.values())
-    metric, best = settings.task.metric, search.complete()[0]
+    metric, best = settings.task.metric, search.best_first()[0]
     counts = Counter(trial.status.value for trial in trials)
     runs = list(confirmation.trials.values()) if confirmation is not None else []
     return {
@@ -72,10 +63,10 @@ def summarise(
         "trials": {status: counts[status] for status in ("complete", "pruned", "failed")},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
         "winner": _winner(search, confirmation, found),
-        "confirmation": [_standing(standing, confirmation) for standing in found.standings],
-        "optimism": _optimism(best, found.standings),
+        "confirmation": [_standing(standing, confirmation) for standing in standings],
+        "optimism": _optimism(best, standings),
         "expected": _expected(trials, search.plan.maximize),
-        "importance": search.study.importance(trials),
+        "importance": search.study.optuna.importance(trials),
         "test": _test(test, metric) | {"split_digest": corpus.facts["digests"]["test"]},
         "reference": _reference(found.reference, test, metric),
         "seconds": seconds | {"total": sum(seconds.values())},
@@ -88,9 +79,14 @@ def summarise(
         "licenses": {"weights": settings.model.license, "data": settings.task.license},
         "lineage": {"hpsearch.settings": digest(comparable(settings))} | lineage(),
         "labels": list(search.ref.labels),
-        "hardware": search.crew.hardware.describe(),
+        "hardware": crew.hardware.describe(),
         "mlflow": {"experiment_id": experiment, "run_id": parent},
     }
+
+
+def _phases(course: Course) -> tuple[Search, Confirmation | None]:
+    [search] = [phase for phase in course.opened if isinstance(phase, Search)]
+    return search, next((phase for phase in course.opened if isinstance(phase, Confirmation)), None)
 
 
 def _winner(search: Search, confirmation: Confirmation | None, found: Found) -> dict[str, Any]:

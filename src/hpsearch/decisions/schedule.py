@@ -86,8 +86,8 @@ def losers(plan: Plan, trials: Sequence[TrialRecord]) -> list[int]:
     return sorted(lost)
 
 
-def complete(trials: Iterable[TrialRecord], maximize: bool) -> list[TrialRecord]:
-    """Complete trials, best first; of equal ones the first."""
+def best_first(trials: Iterable[TrialRecord], maximize: bool) -> list[TrialRecord]:
+    """Complete trials; of equal ones the first comes first."""
     sign = -1 if maximize else 1
     found = (trial for trial in trials if trial.status is Status.COMPLETE)
     return sorted(found, key=lambda trial: (sign * (trial.score or 0.0), trial.number))

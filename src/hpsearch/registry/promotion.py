@@ -18,6 +18,7 @@ from hpsearch.registry.champions import CHAMPION, SHORT, change, complete, event
 from hpsearch.registry.gate import Contender, Decision
 from hpsearch.serving import packaging
 from hpsearch.state import identity
+from hpsearch.state.folder import StudyFolder
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
@@ -51,12 +52,12 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
 
 
 def _summary(settings: Settings, home: Path) -> dict[str, Any]:
-    folder = home / "studies" / settings.study
-    identity.check_folder(folder)
-    summary = results.read_summary(folder)
-    if summary is None or not (folder / results.PUBLISHED).exists():
+    folder = StudyFolder.of(home, settings.study)
+    identity.check_folder(folder.path)
+    summary = results.read_summary(folder.path)
+    if summary is None or not folder.published.exists():
         raise RequestError(
-            f"study={settings.study}: is not finished ({folder / results.PUBLISHED} is missing); "
+            f"study={settings.study}: is not finished ({folder.published} is missing); "
             f"run `make sweep TASK={settings.task.name}`, or name a finished study"
         )
     if summary["task"] != settings.task.name:
@@ -189,7 +190,7 @@ def _champions_answers(
         stored = {row[0]: row[2] for row in table["data"]}
         return [stored[one] for one in ids], None
     try:
-        own = results.read_settings(home / "studies" / settings.study, settings)
+        own = results.read_settings(StudyFolder.of(home, settings.study).path, settings)
         ref = data.prepare(data.read(own), own, home)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(

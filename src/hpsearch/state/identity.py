@@ -20,7 +20,16 @@ FORMAT = 4
 # What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
 MODULES = (
     *("config/dimensions", "config/section", "config/settings", "data/examples", "data/reading", "data/text"),
-    *("data/tokens", "errors", "state/records", "tasks/classification", "tasks/kind", "tasks/kinds", "tasks/labels"),
+    *(
+        "data/tokens",
+        "errors",
+        "state/folder",
+        "state/records",
+        "tasks/classification",
+        "tasks/kind",
+        "tasks/kinds",
+        "tasks/labels",
+    ),
     *("tasks/metrics", "tasks/question_answering", "tasks/squad", "tasks/windows", "training/checkpoints"),
     *("training/data", "training/encoders", "training/hardware", "training/kernels", "training/models"),
     *("training/trainer", "training/trial", "training/worker"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.config.settings import Settings
+from hpsearch.state.folder import TrialFolder
 
 Points = list[tuple[int, dict[str, float]]]  # (step, metrics)
 
@@ -187,12 +188,12 @@ class TrialRecord:
 
     def save(self, folder: Path) -> None:
         """Write beside, fsync, rename: the file is whole or the one before."""
-        write_durably(folder / "trial.json", json.dumps(asdict(self), indent=1))
+        write_durably(TrialFolder(folder).record, json.dumps(asdict(self), indent=1))
 
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
         """The record that `save` wrote into `folder`."""
-        return TrialRecord.of(json.loads((folder / "trial.json").read_text()))
+        return TrialRecord.of(json.loads(TrialFolder(folder).record.read_text()))
 
     @staticmethod
     def of(raw: Mapping[str, Any]) -> "TrialRecord":
@@ -222,7 +223,7 @@ def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
     """Add a step's metrics to a trial's curves."""
     folder.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"step": step, "metrics": values}) + "\n"
-    with open(folder / "points.jsonl", "ab+") as file:
+    with open(TrialFolder(folder).points, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read() != b"\n":  # a crash cut the last line off
@@ -233,7 +234,7 @@ def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
 def read_points(folder: Path) -> Points:
     """A trial's curves; a line that a crash cut off is left out."""
     points = []
-    path = folder / "points.jsonl"
+    path = TrialFolder(folder).points
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:

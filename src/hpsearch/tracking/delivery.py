@@ -17,8 +17,11 @@ class Source(Protocol):
     """A phase of a study, as far as its trials are delivered."""
 
     @property
-    def folder(self) -> Path:
-        """It holds a folder for each trial."""
+    def tag(self) -> str:
+        """Tag of its MLflow runs, which holds the number of a trial."""
+
+    def trial_folder(self, number: int) -> Path:
+        """It holds the trial's points."""
 
     def settings_of(self, trial: TrialRecord) -> Settings:
         """What a trial is trained with."""
@@ -27,7 +30,7 @@ class Source(Protocol):
         """All that decides what a trial comes to, JSON-able; None where nobody knows."""
 
 
-Key = tuple[Path, int]  # folder of the phase, number of the trial
+Key = tuple[str, int]  # tag of the phase, number of the trial
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Delivery:
         self._shown: dict[Key, Status] = {}
         self._last_steps: dict[Key, dict[str, int]] = {}
         self._waiting: dict[Key, tuple[TrialRecord, Source]] = {}
-        self._delivered: dict[Path, list[Delivered]] = {}
+        self._delivered: dict[str, list[Delivered]] = {}
         self._error: Exception | None = None  # why the last attempt failed
         self._closed = False
         self._changed = threading.Condition()
@@ -69,7 +72,7 @@ class Delivery:
     def put(self, trial: TrialRecord, source: Source) -> None:
         """Have a trial's record and its points so far delivered."""
         with self._changed:
-            self._waiting[source.folder, trial.number] = trial, source
+            self._waiting[source.tag, trial.number] = trial, source
             self._changed.notify_all()
 
     def delivered(self, source: Source) -> list[Delivered]:
@@ -80,7 +83,7 @@ class Delivery:
         with self._changed:
             if self._error is not None and not isinstance(self._error, OutOfReachError):
                 raise self._error
-            return self._delivered.pop(source.folder, [])
+            return self._delivered.pop(source.tag, [])
 
     @property
     def complaint(self) -> str | None:
@@ -124,7 +127,7 @@ class Delivery:
                 self._deliver(trial, source)
             except OutOfReachError as error:
                 attempts += 1
-                self._runs.pop((source.folder, trial.number), None)  # how much has arrived is for MLflow to say
+                self._runs.pop((source.tag, trial.number), None)  # how much has arrived is for MLflow to say
                 self._failed(error)
             except Exception as error:  # the coordinator raises it: a request that is wrong, or a fault of this program
                 self._failed(error)
@@ -139,25 +142,25 @@ class Delivery:
             self._changed.notify_all()
 
     def _succeeded(self, trial: TrialRecord, source: Source) -> None:
-        key = source.folder, trial.number
+        key = source.tag, trial.number
         with self._changed:
             self._error = None
             done = Delivered(trial.number, self._runs[key], trial.status.final)
-            self._delivered.setdefault(source.folder, []).append(done)
+            self._delivered.setdefault(source.tag, []).append(done)
             if self._waiting[key][0] is trial:  # else there is news of it
                 del self._waiting[key]
             self._changed.notify_all()
 
     def _deliver(self, trial: TrialRecord, source: Source) -> None:
         number, tracking, settings = trial.number, self._tracking, source.settings_of(trial)
-        key = source.folder, number
+        key = source.tag, number
         if key not in self._runs:
-            self._runs[key] = tracking.open_trial(self._parent, trial, settings)
+            self._runs[key] = tracking.open_trial(self._parent, trial, settings, source.tag)
             self._last_steps[key] = tracking.last_steps(self._runs[key])
         elif trial.status is Status.RUNNING and self._shown.get(key) is not Status.RUNNING:
-            tracking.open_trial(self._parent, trial, settings)
+            tracking.open_trial(self._parent, trial, settings, source.tag)
         run_id, last = self._runs[key], self._last_steps[key]
-        curves = read_points(source.folder / str(number))
+        curves = read_points(source.trial_folder(number))
         new = [
             Progress(number, step, trial.total_steps, fresh)
             for step, values in curves

@@ -33,7 +33,6 @@ from hpsearch.tracking.stores import answered, knock, open_database
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
 STATUS, REASON = "hpsearch.status", "hpsearch.reason"
-TRIAL, CONFIRMATION = "hpsearch.trial", "hpsearch.confirmation"  # number of a search trial, of a confirmation run
 PARENT = "mlflow.parentRunId"
 # Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
 TABLES = "mlflow.loggedArtifacts"
@@ -145,21 +144,21 @@ class Tracking:
         return run_id
 
     @answered
-    def open_trial(self, parent: str, record: TrialRecord, settings: Settings) -> str:
-        """The child run of a trial or confirmation run, new or continued, as RUNNING; returns its run id.
+    def open_trial(self, parent: str, record: TrialRecord, settings: Settings, tag: str) -> str:
+        """The child run of a trial, new or continued, as RUNNING; returns its run id. `tag` holds its number.
 
         A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
         """
-        tag = TRIAL if record.entrant is None else CONFIRMATION
         run = self._run(record.run_id) if record.run_id else None
         if run is None:
             experiment = self.client.get_run(parent).info.experiment_id
             run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
         if run is None:
-            tags, name = {PARENT: parent, tag: str(record.number)}, f"trial-{record.number}"
+            word = tag.removeprefix("hpsearch.")
+            tags, name = {PARENT: parent, tag: str(record.number)}, f"{word}-{record.number}"
             if record.entrant is not None:
                 tags |= {"hpsearch.entrant": record.entrant, "hpsearch.seed": str(record.seed)}
-                name = f"confirmation-{record.entrant.replace(' ', '-')}-seed-{record.seed}"
+                name = f"{word}-{record.entrant.replace(' ', '-')}-seed-{record.seed}"
             run = self.client.create_run(experiment, run_name=name, tags=tags)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")

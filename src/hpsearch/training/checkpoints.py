@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hpsearch.state.folder import TrialFolder
+
 MANIFEST = "manifest.json"
-UNSEALED = "unsealed"  # folder of what is being written, inside the trial's folder
 FULL_BYTES = 2**20  # a disk with less free is full
 _SEALERS = ThreadPoolExecutor(max_workers=1)  # at most one checkpoint is under way; the process ends after it
 
@@ -75,12 +76,12 @@ def _seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
         json.dump({"step": step, "score": score, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    target = trial / f"checkpoint-{step}"
+    target = TrialFolder(trial).checkpoint(step)
     if target.exists():
         shutil.rmtree(target)
     os.replace(unsealed, target)
     _sync(trial)
-    others = [folder for folder in _folders(trial) if folder != target]
+    others = [folder for folder in TrialFolder(trial).checkpoints() if folder != target]
     scored = next((folder for folder in others if score is None and _score(folder) is not None), None)
     for folder in others:
         if folder != scored:
@@ -93,7 +94,7 @@ def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
     With `scored`, of those that were taken at a rung.
     """
     with _lock(trial):
-        for folder in _folders(trial):
+        for folder in TrialFolder(trial).checkpoints():
             checkpoint = _verified(folder)
             if checkpoint is None:
                 shutil.rmtree(folder)
@@ -110,9 +111,9 @@ def whole(folder: Path) -> bool:
 def discard(trial: Path) -> None:
     """Delete what only a trial that goes on would need."""
     with _lock(trial):
-        for folder in _folders(trial):
+        for folder in TrialFolder(trial).checkpoints():
             shutil.rmtree(folder)
-        shutil.rmtree(trial / UNSEALED, ignore_errors=True)
+        shutil.rmtree(TrialFolder(trial).unsealed, ignore_errors=True)
 
 
 def disk_full(folder: Path) -> bool:
@@ -122,14 +123,9 @@ def disk_full(folder: Path) -> bool:
 
 def _lock(trial: Path) -> IO[bytes]:
     """Wait for the trial's checkpoints to be nobody else's: they are ours until the file is closed."""
-    file = open(trial / "checkpoints.lock", "ab")  # noqa: SIM115  # the lock, until it is closed
+    file = open(TrialFolder(trial).checkpoints_lock, "ab")  # noqa: SIM115  # the lock, until it is closed
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
-
-
-def _folders(trial: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    return sorted(trial.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True)
 
 
 def _verified(folder: Path) -> Checkpoint | None:

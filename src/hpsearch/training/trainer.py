@@ -32,6 +32,7 @@ from transformers import (
 from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
 from hpsearch.data.tokens import Tokens, collate
 from hpsearch.errors import RequestError
+from hpsearch.state.folder import TrialFolder
 from hpsearch.tasks.kind import Kind
 from hpsearch.training import checkpoints
 from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, Hardware, out_of_memory
@@ -322,7 +323,7 @@ def make_trainer(
     balanced = train.class_weights == "balanced"
     weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
     arguments = TrainingArguments(
-        output_dir=str(folder / checkpoints.UNSEALED),
+        output_dir=str(TrialFolder(folder).unsealed),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=train.batch_size // micro,
         learning_rate=train.learning_rate,

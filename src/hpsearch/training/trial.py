@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from hpsearch.config.settings import ModelSettings, Settings
 from hpsearch.data.tokens import Tokens
 from hpsearch.errors import first_line
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.records import (
     DataRef,
     Decision,
@@ -37,8 +38,6 @@ from hpsearch.tasks.kind import Kind, Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, models, trainer
 from hpsearch.training.hardware import Hardware, out_of_memory
-
-MODEL = "model"  # folder of a complete trial's weights, inside the trial's folder
 
 
 @dataclass
@@ -108,7 +107,7 @@ class _Trial:
             self.tokenizer = warm.tokenizer(settings.model)
             line.alive()
             self.resume = checkpoints.newest(spec.folder)
-            shutil.rmtree(spec.folder / checkpoints.UNSEALED, ignore_errors=True)  # what a crash has left
+            shutil.rmtree(TrialFolder(spec.folder).unsealed, ignore_errors=True)  # what a crash has left
             set_seed(settings.seed)  # of the new head
             self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
             line.alive()
@@ -192,7 +191,8 @@ class _Trial:
         Checkpoints stay until the coordinator has the result on disk: a crash before costs what came after them.
         """
         with self.seconds("checkpoint"):
-            target, beside = self.spec.folder / MODEL, self.spec.folder / f"{MODEL}.tmp"
+            folder = TrialFolder(self.spec.folder)
+            target, beside = folder.model, folder.unfinished_model
             for old in (target, beside):
                 shutil.rmtree(old, ignore_errors=True)
             self.model.save_pretrained(beside)

@@ -1,0 +1,170 @@
+"""What the trials of a phase come to: on disk first, then told to the study's database, to MLflow and to people."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.phase import Phase
+from hpsearch.report.display import Display
+from hpsearch.state import identity
+from hpsearch.state.records import (
+    Decision,
+    Progress,
+    RungReport,
+    Status,
+    TrialRecord,
+    add_points,
+    read_points,
+)
+from hpsearch.tracking.delivery import Delivery
+from hpsearch.training import checkpoints
+
+TELL_SECONDS = 60.0  # for MLflow to be told the last of a phase
+
+
+class Books:
+    """Keeps the records and curves of a phase's trials."""
+
+    def __init__(self, phase: Phase, crew: Crew, delivery: Delivery, display: Display) -> None:
+        self.phase, self._crew, self._delivery, self._display = phase, crew, delivery, display
+        self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) in its points file
+        for number in phase.trials:
+            points = read_points(phase.trial_folder(number).path)
+            self.logged[number] = {(step, name) for step, values in points for name in values}
+        self._complaint: str | None = None  # of MLflow's silence, as last shown
+
+    # ---- writing
+
+    def keep(self, trial: TrialRecord) -> None:
+        """Write a trial's record; then, and only then, others are told."""
+        before = self.phase.trials.get(trial.number)
+        self._write(trial)
+        self._delivery.put(trial, self)
+        self.phase.recorded(before, trial)
+        if trial.status.final and (before is None or not before.status.final):
+            self._display.trial_ended(trial)
+
+    def points(self, points: Sequence[Progress]) -> None:
+        """Log points of curves, but none that is there already: a resumed trial passes some steps again."""
+        for point in points:
+            logged = self.logged.setdefault(point.number, set())
+            new = {name: value for name, value in point.metrics.items() if (point.step, name) not in logged}
+            if not new:
+                continue
+            logged |= {(point.step, name) for name in new}
+            add_points(self.phase.trial_folder(point.number).path, point.step, new)
+            self._delivery.put(self.phase.trials[point.number], self)
+
+    def at_rung(self, report: RungReport) -> Decision:
+        """Book a trial's score; then the phase decides whether it goes on at once, waits for others, or can end."""
+        before = self.phase.trials[report.number]
+        trial = replace(
+            before,
+            status=Status.PAUSED,
+            step=report.step,
+            total_steps=report.total_steps,
+            rungs=before.rungs | {report.rung: report.score},
+            score=report.score,
+            metrics=before.metrics | report.metrics,
+        )
+        self.keep(trial)
+        self.points([Progress(report.number, report.step, report.total_steps, report.metrics)])
+        decision = self.phase.decide(report.number)
+        if decision is Decision.CONTINUE:
+            self.keep(replace(trial, status=Status.RUNNING))
+        self._display.rung(report.number, report.rung, report.score, decision)
+        return decision
+
+    def close(self) -> None:
+        """The phase is over: what is paused ends where it is. Raises NoResultError if there is no result."""
+        for trial in self.phase.closing():
+            self.keep(trial)
+        free_disk(self.phase, self.phase.kept_models())
+
+    def _write(self, trial: TrialRecord) -> None:
+        self.phase.trials[trial.number] = trial
+        trial.save(self.phase.trial_folder(trial.number).path)
+
+    # ---- telling MLflow
+
+    def tell_all(self) -> None:
+        """Tell MLflow all that it does not know.
+
+        Raises:
+            OutOfReachError: it does not answer; what it was not told waits in the state folder.
+        """
+        for trial in self.phase.trials.values():
+            if trial.status.final and not trial.told:
+                self._delivery.put(trial, self)
+        self._delivery.flush(TELL_SECONDS)
+        self.hear_of_deliveries()
+
+    def hear_of_deliveries(self) -> None:
+        """Note what MLflow has been told."""
+        for done in self._delivery.delivered(self):
+            trial = self.phase.trials[done.number]
+            told = replace(trial, run_id=done.run_id, told=done.final)
+            if told != trial:
+                self._write(told)
+        if (complaint := self._delivery.complaint) != self._complaint:
+            self._complaint = complaint
+            self._display.note(
+                f"MLflow will be told later, training goes on: {complaint}" if complaint else "MLflow answers again"
+            )
+
+    # ---- what the delivery asks of them
+
+    @property
+    def tag(self) -> str:
+        """Of the phase's MLflow runs."""
+        return self.phase.tag
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial's points are."""
+        return self.phase.trial_folder(number).path
+
+    def settings_of(self, trial: TrialRecord) -> Settings:
+        """What a trial is trained with."""
+        return self.phase.settings_of(trial)
+
+    def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
+        """What `reproduce` goes by: settings, data, hardware, code and libraries, and what came of them."""
+        if trial.status is Status.FAILED:
+            return None
+        settings = self._crew.micro.applied(self.settings_of(trial)).model_dump(mode="json")
+        settings |= {"tracking": {"uri": None}, "storage": {"uri": None}}  # they may hold a password
+        return {
+            "settings": settings,
+            "digests": self.phase.ref.digests,
+            "hardware": self._crew.hardware.describe(),
+            "status": str(trial.status),
+            "rung": max(trial.rungs, default=-1),
+            "metrics": trial.metrics,
+        } | identity.made_by()
+
+    # ---- for people
+
+    def remaining_steps(self) -> int | None:
+        """Steps still planned, in the mean length of the trials so far; those of running trials at the least."""
+        trials = self.phase.trials.values()
+        known = [t.total_steps for t in trials if t.total_steps]
+        if not known:
+            return None
+        trained = {n: max((step for step, _ in points), default=0) for n, points in self.logged.items()}
+        running = [t for t in trials if t.status is Status.RUNNING]
+        least = sum(max(0, t.total_steps - trained.get(t.number, 0)) for t in running)
+        return max(least, round(self.phase.planned() * sum(known) / len(known) - sum(trained.values())))
+
+
+def free_disk(phase: Phase, keepers: Sequence[TrialRecord]) -> None:
+    """Of trials that have come to their end keep no checkpoint, and no model but those of `keepers`."""
+    for trial in phase.trials.values():
+        if trial.status.final:
+            folder = phase.trial_folder(trial.number)
+            checkpoints.discard(folder.path)
+            if trial not in keepers:
+                shutil.rmtree(folder.model, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""What is wrong with a request, found before anything is written or started."""
+
+import shutil
+from pathlib import Path
+
+from hpsearch.config import space
+from hpsearch.config.settings import Settings, possible
+from hpsearch.coordinator.search import make_plan
+from hpsearch.coordinator.study import check_address, sampler
+from hpsearch.decisions import schedule
+from hpsearch.errors import RequestError
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import data, hardware, models, trainer
+from hpsearch.training.hardware import Hardware
+
+
+def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
+    """Find what is wrong with a request before anything is written or started. Raises RequestError."""
+    chosen = hardware.resolve(settings.hardware)
+    trainer.optimizer_class(settings.optimizer)
+    make_plan(settings)
+    sampler(settings, 0)
+    if settings.storage.uri is not None:
+        check_address(settings.storage.uri)
+    space.reference(settings)
+    KINDS[settings.task.kind].check(settings)
+    longest = max(possible(settings, "task.max_length"))
+    models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
+    return data.read(settings), chosen
+
+
+def disk_bound(settings: Settings, chosen: Hardware) -> int:
+    """Bytes that a study's checkpoints and models take at the most.
+
+    A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
+    each entrant of the confirmation, one that each worker has just completed, and the one that is logged.
+    """
+    weights = 4 * models.parameters(settings.model)
+    checkpoints = schedule.most_checkpoints(make_plan(settings), chosen.workers)
+    kept = 1 + settings.budget.confirmation.finalists + 1 + chosen.workers
+    return ((1 + trainer.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
+
+
+def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
+    """See that what a study can come to need is free. Raises RequestError."""
+    needed, there = disk_bound(settings, chosen), home.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise RequestError(
+            f"the study's checkpoints and models take up to {needed / 1e9:.1f} GB, and the disk of {there} has "
+            f"{free / 1e9:.1f} GB free; free some, set HPSEARCH_HOME to a folder on another disk, or lower "
+            "search.keep, budget.max_trials or hardware.workers"
+        )

@@ -1,0 +1,161 @@
+"""The loop of a phase: idle workers are given what is next, and what workers say goes into the books."""
+
+import errno
+import os
+import time
+from dataclasses import replace
+
+from hpsearch.coordinator.books import Books, free_disk
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.phase import Phase
+from hpsearch.errors import Interrupted, OutOfReachError
+from hpsearch.report.display import Display
+from hpsearch.state.records import (
+    Alive,
+    NoRoom,
+    OutOfMemory,
+    Progress,
+    RungReport,
+    Status,
+    TrialRecord,
+    TrialResult,
+    TrialSpec,
+)
+from hpsearch.workers.local import Lost, Worker, wait_for
+
+INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
+
+
+class Loop:
+    """Runs one phase."""
+
+    def __init__(self, phase: Phase, books: Books, crew: Crew, display: Display) -> None:
+        self.phase, self.books, self.crew, self.display = phase, books, crew, display
+
+    def run(self) -> None:
+        """Do all that is to be done, or as much as the budget holds.
+
+        Raises:
+            Interrupted: a signal came; trials are saved and go on when the command is given again.
+            OutOfReachError: the study's database does not answer; the same.
+        """
+        try:
+            self._run()
+        except OutOfReachError:
+            self._pause_all()
+            raise
+
+    def _run(self) -> None:
+        started, before = time.monotonic(), self.phase.hours
+        while True:
+            hours = self.phase.clocked = before + (time.monotonic() - started) / 3600
+            if self.crew.interrupted:
+                self._pause_all()
+                raise Interrupted(
+                    f"study {self.phase.study.folder.name} is interrupted and saved; give the same command to go on"
+                )
+            if (reason := self.phase.over(hours)) is not None:
+                self.display.note(reason)
+                self._pause_all()
+                return
+            for worker in [w for w in self.crew.workers if w.trial is None]:
+                self._feed(worker, hours)
+            busy = [worker for worker in self.crew.workers if worker.trial is not None]
+            self.books.hear_of_deliveries()
+            if not busy:
+                return
+            for worker in wait_for(busy, timeout_seconds=0.5):
+                self._handle(worker)
+            for worker in busy:
+                if self.crew.hangs(worker):
+                    self._lost(worker, Lost(worker.trial, self.crew.silence))
+
+    def _feed(self, worker: Worker, hours: float) -> None:
+        """Give an idle worker what is next: first of all a trial that lost its worker."""
+        held = {w.trial for w in self.crew.workers}
+        trials = self.phase.trials
+        orphans = [t for t in trials.values() if t.status is Status.RUNNING and t.number not in held]
+        trial = orphans[0] if orphans else self.phase.next(hours)
+        if trial is not None:
+            self._give(worker, trial, resumed=trial.number in trials)
+
+    def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
+        settings = self.phase.settings_of(trial)
+        trial = replace(trial, status=Status.RUNNING)
+        self.books.keep(trial)
+        self.display.trial_started(trial.number, trial.shown, resumed=resumed)
+        fitting = self.crew.micro.applied(settings)
+        worker.give(TrialSpec(trial.number, fitting, self.phase.ref, self.phase.trial_folder(trial.number).path))
+
+    def _handle(self, worker: Worker) -> None:
+        message = worker.receive()
+        if isinstance(message, Progress):
+            self.books.points([message])
+            remaining = self.books.remaining_steps()
+            self.display.progress(message.number, message.step, message.total_steps, message.metrics, remaining)
+        elif isinstance(message, RungReport):
+            worker.answer(self.books.at_rung(message))
+        elif isinstance(message, TrialResult):
+            self._ended(message)
+        elif isinstance(message, Lost):
+            self._lost(worker, message)
+        elif isinstance(message, OutOfMemory):
+            self._out_of_memory(worker, message)
+        elif isinstance(message, NoRoom):
+            folder = self.phase.trial_folder(message.number).path
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        elif isinstance(message, Alive):
+            pass
+        else:
+            raise AssertionError(f"a worker sent {message} in place of a trial")
+
+    def _ended(self, result: TrialResult) -> None:
+        """A worker's part in a trial is over: settle what follows from it, and free the disk of what nobody needs."""
+        self.phase.answered(result)
+        before = self.phase.trials[result.number]
+        trial = before.after(result)
+        if result.status is Status.PAUSED and before.status is Status.RUNNING:
+            trial = replace(trial, status=Status.RUNNING)  # asked to pause between rungs: it goes on where it is
+        self.books.keep(trial)
+        held = {worker.trial for worker in self.crew.workers}
+        for beaten in self.phase.beaten():
+            if beaten.number not in held:
+                self.books.keep(beaten)
+        free_disk(self.phase, self.phase.kept_models())
+
+    def _lost(self, worker: Worker, lost: Lost) -> None:
+        """A worker died: its trial goes on in a fresh one, unless it has cost too many."""
+        self.crew.renew(worker)
+        if lost.number is None:
+            return
+        trial = self.phase.trials[lost.number]
+        trial = replace(trial, attempts=trial.attempts + 1, status=Status.RUNNING)
+        self.display.note(f"{self.phase.noun} {trial.number} lost its worker: {lost.reason}")
+        self.books.keep(trial)
+        if trial.attempts >= self.phase.settings.hardware.max_attempts:
+            self.books.keep(replace(trial, status=Status.FAILED, reason=lost.reason))
+
+    def _out_of_memory(self, worker: Worker, message: OutOfMemory) -> None:
+        """Halve the micro-batch and have the trial go on from its checkpoint in a fresh worker."""
+        self.crew.renew(worker)
+        trial = self.phase.trials[message.number]
+        if self.crew.halve(self.phase.settings_of(trial).train.batch_size, message.examples):
+            self.books.keep(replace(trial, status=Status.RUNNING))
+        else:
+            reason = f"one example does not fit in memory: {message.reason}"
+            self.books.keep(replace(trial, status=Status.FAILED, reason=reason))
+
+    def _pause_all(self) -> None:
+        """Have every running trial saved; what does not answer in time keeps its last checkpoint."""
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        for worker in self.crew.workers:
+            worker.pause()
+        while (busy := [w for w in self.crew.workers if w.trial is not None]) and time.monotonic() < deadline:
+            for worker in wait_for(busy, timeout_seconds=0.5):
+                message = worker.receive()
+                if isinstance(message, TrialResult):
+                    self._ended(message)
+                elif isinstance(message, Progress):
+                    self.books.points([message])
+                elif isinstance(message, RungReport):
+                    self.books.at_rung(message)

@@ -1,0 +1,60 @@
+"""What people are told before the first trial: choices made on their behalf, and what their data are like."""
+
+from collections.abc import Iterator, Mapping
+
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.checks import disk_bound
+from hpsearch.coordinator.phase import StudyContext
+from hpsearch.data.tokens import Tokens
+from hpsearch.training.hardware import Hardware
+
+
+def of_data(study: StudyContext, chosen: Hardware) -> Iterator[str]:
+    """What trials run on, and what was done to the data."""
+    settings, ref, corpus = study.settings, study.ref, study.corpus
+    yield (
+        f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, {chosen.attention} attention, "
+        f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
+    )
+    yield f"disk: checkpoints and models take {disk_bound(settings, chosen) / 1e9:.1f} GB at the most"
+    for split, size in ref.sizes.items():
+        whole = len(corpus.splits[split])
+        part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""
+        yield f"data: {size:,} {split} examples{part}"
+    for pair, shared in corpus.facts["overlap"].items():
+        fate = "; dropped from train" if pair.startswith("train") and shared["rows"] else ""
+        groups = f" and {shared['rows_of_shared_groups']:,} rows of groups" if shared["rows_of_shared_groups"] else ""
+        yield f"data: {pair}, as given, share {shared['rows']:,} rows{fate}{groups}"
+    lost = {what.replace("_", " "): rows for what, rows in corpus.facts["dropped"]["train"].items() if rows}
+    if lost:
+        yield f"data: train rows dropped: {', '.join(f'{what} {rows:,}' for what, rows in lost.items())}"
+    for split, rows in corpus.facts["empty_texts"].items():
+        if rows:
+            yield f"data: {rows:,} {split} rows have an empty text"
+
+
+def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str]:
+    """What is cut off, where trials are compared, and what is left out."""
+    settings = study.settings
+    for split, found in tokens.items():
+        if found.truncated:
+            yield (
+                f"data: {found.truncated / found.examples:.0%} of {split} are longer than task.max_length="
+                f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
+            )
+    if settings.search.space:
+        yield f"search: {_rungs(settings)}"
+    if settings.search.space and space.reference_point(settings) is None:
+        yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
+
+
+def _rungs(settings: Settings) -> str:
+    """Where trials are compared, for people."""
+    search = settings.search
+    if search.rungs:
+        return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"
+    return (
+        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are half of the "
+        "shortest schedule or more, or search.rungs is empty"
+    )
