@@ -44,15 +44,16 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     settings = compose_settings()
     tracking = Tracking(settings, home)
     ref = tracked.data_ref(home)
-    parent = tracking.open_study(settings.study, "id", settings, ref, {})
+    parent = tracking.open_study(settings.study, "id", settings, ref, tracked.FACTS)
     trials = [tracked.run_trial(tracking, parent, number, settings) for number in range(3)]
     model = tiny.write_model("bert", home / "model")
     tracking.log_winner(trials[2], model, settings, ref, {"text": ["a good film"]}, "# a card\n")
     result = tracked.summary(settings, parent, trials[2], 0.85)
-    tracking.finish_study(parent, result, tracked.save_study(home, settings, trials, result))
-    rows = [[f"test-{i}", tracked.LABELS[i % 2], tracked.LABELS[i % 2 if i % 7 else 0]] for i in range(40)]
+    tracked.finish(tracking, result, tracked.save_study(home, settings, trials, result))
+    truths = [tracked.LABELS[i % 2] for i in range(40)]
+    said = [tracked.LABELS[i % 2 if i % 7 else 0] for i in range(40)]
     assert trials[2].run_id is not None
-    tracking.log_answers(trials[2].run_id, {"test": {"columns": ["id", "truth", "answer"], "data": rows}})
+    tracking.log_answers(trials[2].run_id, {"test": tracked.answers(truths, said)})
     promote(settings, home)
 
     port = tracked.free_port()

@@ -138,8 +138,8 @@ class Chaos:
         assert all(line.endswith(": clean") for line in found), found
         summary = read_summary(self.folder)
         assert summary is not None
-        assert sum(summary["trials"].values()) == self.settings.budget.max_trials
-        assert summary["test"]["readings"] == 1
+        assert summary.trials.all == self.settings.budget.max_trials
+        assert summary.test.readings == 1
 
     def keeps_secrets(self) -> None:
         """What is secret in an address or in the environment is in no file and no line of the log."""

@@ -102,8 +102,8 @@ def test_labels_in_a_list(tmp_path: Path, suffix: str) -> None:
         pyarrow.parquet.write_table(pyarrow.table({"text": [f"t{i}" for i in range(60)], "labels": cells}), path)
     corpus = data.read(on_file(path))
     assert labels_of(corpus) == {f"t{i}": (["blue", "red"], ["red"], [])[i % 3] for i in range(60)}
-    assert corpus.facts["rows"] == {"train": 60}
-    classes = corpus.facts["classes"]
+    assert corpus.facts.rows == {"train": 60}
+    classes = corpus.facts.classes
     counts = {name: sum(classes[split][name] for split in SPLITS) for name in ("blue", "red", NO_LABEL)}
     assert counts == {"blue": 20, "red": 40, NO_LABEL: 20}
 
@@ -186,7 +186,7 @@ def test_texts_that_contradict_themselves_are_dropped(tmp_path: Path) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.writelines("\n" + json.dumps({"text": text, "labels": labels}) for text, labels in extra)
     corpus = data.read(on_file(path))
-    assert corpus.facts["dropped"] == {"train": {"duplicates": 2, "conflicting_labels": 2, "in_another_split": 0}}
+    assert corpus.facts.dropped == {"train": {"duplicates": 2, "conflicting_labels": 2, "in_another_split": 0}}
     assert "t1" not in labels_of(corpus)
 
 
@@ -252,7 +252,7 @@ def test_a_handful_without_a_label_need_not_be_in_every_split(
 ) -> None:
     corpus = data.read(on_file(jsonl(tmp_path / "a.jsonl", [*GOOD_CELLS, *[[]] * unlabelled])))
     found: dict[str, int] = {}
-    for classes in corpus.facts["classes"].values():
+    for classes in corpus.facts.classes.values():
         for name, count in classes.items():
             found[name] = found.get(name, 0) + count
     assert found == counted

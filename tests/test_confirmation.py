@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,9 @@ from hpsearch.coordinator.loop import Loop
 from hpsearch.errors import FaultsFound, NoResultError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.registry.promotion import promote
-from hpsearch.state import identity
+from hpsearch.state import codec, identity
+from hpsearch.state.measured import Answers, Paired
+from hpsearch.state.outcome import Reference, Summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
@@ -49,7 +51,7 @@ OVERRIDES = (
 class Done:
     settings: Settings
     home: Path
-    summary: dict[str, Any]
+    summary: Summary
 
     @property
     def folder(self) -> Path:
@@ -64,7 +66,7 @@ class Done:
 
     def outcome(self) -> Any:
         """All of a summary that a repetition must give again."""
-        timeless = json.loads(json.dumps(self.summary))
+        timeless = codec.plain(self.summary)
         for key in ("finished", "seconds", "mlflow"):
             del timeless[key]
         for standing in timeless["confirmation"]:
@@ -86,86 +88,89 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
 
 
 def test_every_entrant_is_run_with_the_same_fresh_seeds(done: Done) -> None:
-    standings = done.summary["confirmation"]
-    assert {one["entrant"] for one in standings} >= {"reference"}
+    standings = done.summary.confirmation
+    assert {one.entrant for one in standings} >= {"reference"}
     assert len(standings) in (2, 3)
-    assert [one["seeds"] for one in standings] == [[1, 2]] * len(standings)
-    assert sum(one["reference"] for one in standings) == 1
+    assert [one.seeds for one in standings] == [(1, 2)] * len(standings)
+    assert sum(one.reference for one in standings) == 1
     runs = done.runs()
     assert len(runs) == 2 * len(standings)
     assert {run.seed for run in runs} == {1, 2} != {done.settings.seed}
     assert all(run.status is Status.COMPLETE and run.rungs == {} and run.told for run in runs)
     # 114 training examples in place of the search's 64: longer schedules for the same parameters.
-    assert done.summary["data"]["confirmation"] == 114 > done.summary["data"]["train"] == 64
-    assert done.summary["steps"]["confirmation"] == sum(run.step for run in runs)
+    assert done.summary.data.confirmation == 114 > done.summary.data.train == 64
+    assert done.summary.steps.confirmation == sum(run.step for run in runs)
 
 
 def test_the_fresh_runs_decide_and_the_winner_is_one_of_them(done: Done) -> None:
-    summary, standings = done.summary, done.summary["confirmation"]
-    best = max(standings, key=lambda one: one["mean"])
-    winner = summary["winner"]
-    assert next(one for one in standings if one["entrant"] == winner["entrant"])["mean"] == best["mean"]
-    scores = [one["validation"] for one in standings if one["out_after"] is None]
+    summary, standings = done.summary, done.summary.confirmation
+    best = max(standings, key=lambda one: one.mean)
+    winner = summary.winner
+    assert next(one for one in standings if one.entrant == winner.entrant)["mean"] == best.mean
+    scores = [one.validation for one in standings if one.out_after is None]
     left_out = {(one[0] + other[1]) / 2 for one in scores for other in scores}
     possible = {0.632 * worth + 0.368 * max(map(fmean, scores)) for worth in left_out}
-    assert any(winner["corrected"] == pytest.approx(worth) for worth in possible)
-    assert winner["corrected"] <= max(map(fmean, scores)) + 1e-9, "the best mean flatters"
-    run = TrialRecord.load(done.folder / winner["folder"])
-    assert (run.entrant, run.seed, run.run_id) == (winner["entrant"], winner["seed"], winner["run_id"])
-    assert run.score == max(r.score or 0 for r in done.runs() if r.entrant == winner["entrant"])
-    assert (done.folder / winner["folder"] / "model" / "model.safetensors").exists()
+    assert any(winner.corrected == pytest.approx(worth) for worth in possible)
+    assert winner.corrected <= max(map(fmean, scores)) + 1e-9, "the best mean flatters"
+    run = TrialRecord.load(done.folder / winner.folder)
+    assert (run.entrant, run.seed, run.run_id) == (winner.entrant, winner.seed, winner.run_id)
+    assert run.score == max(r.score or 0 for r in done.runs() if r.entrant == winner.entrant)
+    assert (done.folder / winner.folder / "model" / "model.safetensors").exists()
     assert not list(done.folder.glob("trials/*/model"))
     assert len(list(done.folder.glob("confirmation/*/model"))) == len(standings)
-    optimism = summary["optimism"]
-    assert optimism["difference"] == optimism["search"] - optimism["confirmed"]
-    assert optimism["search"] == summary["best"]["validation"]
-    assert summary["expected"] == sorted(summary["expected"])
+    optimism = summary.optimism
+    assert optimism is not None
+    assert optimism.difference == optimism.search - optimism.confirmed
+    assert optimism.search == summary.best.validation
+    assert list(summary.expected) == sorted(summary.expected)
 
 
 def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
     tracking = done.tracking()
-    children = tracking.children(done.summary["mlflow"]["run_id"])
+    children = tracking.children(done.summary.mlflow.run_id)
     fresh = {run.info.run_name: run for run in children if "hpsearch.confirmation" in run.data.tags}
     assert len(children) == 4 + len(done.runs())
     assert set(fresh) == {
         f"confirmation-{run.entrant.replace(' ', '-')}-seed-{run.seed}" for run in done.runs() if run.entrant
     }
     assert {run.info.status for run in fresh.values()} == {"FINISHED"}
-    winner = done.summary["winner"]
-    run = tracking.client.get_run(winner["run_id"])
-    assert run.data.params["train.learning_rate"] == str(winner["params"]["train.learning_rate"])
+    winner = done.summary.winner
+    run = tracking.client.get_run(winner.run_id)
+    assert run.data.params["train.learning_rate"] == str(winner.params["train.learning_rate"])
     for split, n in (("validation", 38), ("test", 38)):
-        table = tracking.answers(winner["run_id"], split)
+        table = tracking.answers(winner.run_id, split)
         assert table is not None
-        assert len(table["data"]) == n
-    for standing in done.summary["confirmation"]:
-        low, high = standing["interval"]
-        assert low <= standing["mean"] <= high
-        for run_id in standing["run_ids"]:
+        assert len(table.data) == n
+    for standing in done.summary.confirmation:
+        assert standing.interval is not None
+        low, high = standing.interval
+        assert standing.mean is not None
+        assert low <= standing.mean <= high
+        for run_id in standing.run_ids:
             table = tracking.answers(run_id, "validation")
             assert table is not None
-            assert len(table["data"]) == 38
-    origin = tracking.origin(winner["run_id"])
+            assert len(table.data) == 38
+    origin = tracking.origin(winner.run_id)
     assert origin is not None
-    assert winner["digests"] == origin["digests"]
-    assert winner["digests"]["train"] != done.summary["data"]["digests"]["train"]
+    assert winner.digests == origin.digests
+    assert winner.digests["train"] != done.summary.data.digests["train"]
     mlflow.set_tracking_uri(tracking.uri)
     assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
 
 
 def test_the_surest_mistakes_are_wrong_answers_to_test(done: Done) -> None:
-    table = done.tracking().answers(done.summary["winner"]["run_id"], "test")
+    table = done.tracking().answers(done.summary.winner.run_id, "test")
     assert table is not None
-    wrong = {name: (truth, answer) for name, truth, answer in table["data"] if truth != answer}
-    mistakes = done.summary["test"]["mistakes"]
+    wrong = {name: (truth, answer) for name, truth, answer in table.data if truth != answer}
+    mistakes = done.summary.test.mistakes
     assert len(mistakes) == min(10, len(wrong))
-    assert all(wrong[one["id"]] == (one["truth"], one["answer"]) for one in mistakes)
-    assert [one["confidence"] for one in mistakes] == sorted((one["confidence"] for one in mistakes), reverse=True)
-    classes = done.summary["test"]["classes"]
-    assert sum(one["n"] for one in classes.values()) == 38
-    assert {label: one["recall"] for label, one in classes.items()} == {
+    assert all(wrong[one.id] == (one.truth, one.answer) for one in mistakes)
+    assert [one.confidence for one in mistakes] == sorted((one.confidence for one in mistakes), reverse=True)
+    classes = done.summary.test.classes
+    assert sum(one.n for one in classes.values()) == 38
+    assert {label: one.recall for label, one in classes.items()} == {
         label: pytest.approx(row[i] / sum(row))
-        for i, (label, row) in enumerate(zip(done.summary["labels"], done.summary["test"]["confusion"], strict=True))
+        for i, (label, row) in enumerate(zip(done.summary.labels, done.summary.test.confusion, strict=True))
     }
 
 
@@ -196,13 +201,14 @@ def test_what_another_version_wrote_is_left_to_it(done: Done, tmp_path: Path, mo
 
 def test_test_is_read_once_for_winner_and_reference(done: Done) -> None:
     reading = json.loads((done.folder / "test.json").read_text())
-    assert reading["readings"] == done.summary["test"]["readings"] == 1
-    if done.summary["winner"]["entrant"] == "reference":
-        assert reading["reference"] is done.summary["reference"] is None
+    assert reading["readings"] == done.summary.test.readings == 1
+    if done.summary.winner.entrant == "reference":
+        assert reading["reference"] is done.summary.reference is None
     else:
-        gain = done.summary["reference"]["gain"]
-        assert gain["challenger"] == done.summary["test"]["value"]
-        assert gain["champion"] == done.summary["reference"]["value"]
+        assert done.summary.reference is not None
+        gain = done.summary.reference.gain
+        assert gain.challenger == done.summary.test.value
+        assert gain.champion == done.summary.reference.value
         ids = [[row[0] for row in reading[side]["answers"]["data"]] for side in ("winner", "reference")]
         assert ids[0] == ids[1]
 
@@ -225,7 +231,7 @@ def test_a_confirmed_study_keeps_its_confirmation(done: Done) -> None:
 
 def test_a_finished_study_starts_nothing(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "__init__", lambda *_: pytest.fail("a worker was started"))
-    assert sweep.run_sweep(done.settings, done.home)["finished"] == done.summary["finished"]
+    assert sweep.run_sweep(done.settings, done.home).finished == done.summary.finished
 
 
 @pytest.mark.slow
@@ -237,13 +243,13 @@ def test_a_larger_budget_and_more_seeds_reuse_the_runs_that_are_there(done: Done
     budget = done.settings.budget.model_copy(update={"max_trials": 5, "confirmation": confirmation})
     settings = done.settings.model_copy(update={"budget": budget})
     more = Done(settings, home, sweep.run_sweep(settings, home))
-    standings = more.summary["confirmation"]
-    assert [one["seeds"] for one in standings] == [[1, 2, 3]] * len(standings)
+    standings = more.summary.confirmation
+    assert [one.seeds for one in standings] == [[1, 2, 3]] * len(standings)
     kept = [run for run in more.runs() if (run.entrant, run.seed) in before]
     assert [run.score for run in kept] == [before[run.entrant, run.seed].score for run in kept]
     assert [run.seconds for run in kept] == [before[run.entrant, run.seed].seconds for run in kept], "run again"
-    assert (more.folder / more.summary["winner"]["folder"] / "model" / "model.safetensors").exists()
-    assert more.summary["test"]["readings"] in (1, 2)
+    assert (more.folder / more.summary.winner.folder / "model" / "model.safetensors").exists()
+    assert more.summary.test.readings in (1, 2)
     assert fsck(settings, home, repair=False).endswith("clean")
 
 
@@ -293,7 +299,7 @@ def test_an_interrupted_confirmation_goes_on(
 def test_a_model_that_is_gone_is_trained_once_more(done: Done, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
-    folder = home / "studies" / done.settings.study / done.summary["winner"]["folder"]
+    folder = home / "studies" / done.settings.study / done.summary.winner.folder
     weights = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "model")
     with pytest.raises(FaultsFound, match=r"the model of the winner, confirmation/\d, is missing"):
@@ -310,8 +316,8 @@ def test_without_time_the_first_round_is_run_all_the_same(
     settings, home = request_of(tmp_path, tiny_model)
     monkeypatch.setattr(Confirmation, "_spent", lambda *_: True)
     short = Done(settings, home, sweep.run_sweep(settings, home))
-    assert all(one["seeds"] == [1] for one in short.summary["confirmation"])
-    assert sweep.run_sweep(settings, home)["finished"] == short.summary["finished"], "there is no time for more"
+    assert all(one.seeds == (1,) for one in short.summary.confirmation)
+    assert sweep.run_sweep(settings, home).finished == short.summary.finished, "there is no time for more"
 
 
 @pytest.mark.slow
@@ -334,17 +340,19 @@ def test_runs_that_all_fail_give_no_result(
 def test_the_first_champion_must_not_lose_to_the_reference(done: Done, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
-    other = next(run for run in done.runs() if run.run_id != done.summary["winner"]["run_id"])
+    other = next(run for run in done.runs() if run.run_id != done.summary.winner.run_id)
     tracking = Tracking(done.settings, home)
-    table = tracking.answers(done.summary["winner"]["run_id"], "test")
+    table = tracking.answers(done.summary.winner.run_id, "test")
     assert table is not None
     assert other.run_id is not None
-    perfect = [[one, truth, truth] for one, truth, _ in table["data"]]
-    flawed = [[one, truth, "negative" if i < 8 else truth] for i, (one, truth, _) in enumerate(table["data"])]
-    tracking.log_answers(other.run_id, {"test": table | {"data": perfect}})
-    tracking.log_answers(done.summary["winner"]["run_id"], {"test": table | {"data": flawed}})
+    perfect = Answers(data=tuple((one, truth, truth) for one, truth, _ in table.data))
+    flawed = tuple((one, truth, "negative" if i < 8 else truth) for i, (one, truth, _) in enumerate(table.data))
+    tracking.log_answers(other.run_id, {"test": perfect})
+    tracking.log_answers(done.summary.winner.run_id, {"test": Answers(data=flawed)})
+    gain = Paired("accuracy", 38, 0.9, 0.9, 0.0, 0.0, 1.0, "exact McNemar", 0, 0)
+    recipe = Reference(other.params, 1, other.run_id, 0.9, 0.8, 1.0, gain)
     path = home / "studies" / done.settings.study / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": {"run_id": other.run_id}}))
+    path.write_text(codec.write(replace(done.summary, reference=recipe)))
     with pytest.raises(PromotionRefused, match=r"failed: accuracy 0\.\d+ against 1\.000 of the reference recipe"):
         promote(done.settings, home)
 
@@ -359,13 +367,12 @@ def test_every_kind_is_confirmed_and_promoted(task: str, tmp_path: Path, tiny_mo
     settings = make.toy_settings(file, tiny_model("bert"), "bert", *overrides, task=task)
     home = tracked.new_home(tmp_path / "home")
     found = Done(settings, home, sweep.run_sweep(settings, home))
-    test = found.summary["test"]
-    table = found.tracking().answers(found.summary["winner"]["run_id"], "test")
+    test = found.summary.test
+    table = found.tracking().answers(found.summary.winner.run_id, "test")
     assert table is not None
-    _, truths, answers = zip(*table["data"], strict=True)
     kind = KINDS[settings.task.kind]
-    sums = kind.tallies(truths, answers, found.summary["labels"]).sum(0)
-    assert float(kind.of_sums(sums)[test["metric"]]) == pytest.approx(test["value"])
-    assert test["low"] <= test["value"] <= test["high"]
+    sums = kind.tallies(table.truths, table.said, found.summary.labels).sum(0)
+    assert float(kind.of_sums(sums)[test.metric]) == pytest.approx(test.value)
+    assert test.low <= test.value <= test.high
     assert fsck(settings, home, repair=False).endswith("clean")
     assert "version 1 is the champion now" in promote(settings, home, force="a toy")

@@ -29,6 +29,8 @@ from hpsearch.data.text import clean
 from hpsearch.data.text import encode as encode_texts
 from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
+from hpsearch.state import codec
+from hpsearch.state.facts import Facts, Overlap
 from hpsearch.tasks import classification
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import DIRECTIONS
@@ -124,7 +126,7 @@ def test_texts_that_look_missing_stay_texts(tmp_path: Path) -> None:
     rows = [(text, "a") for text in odd] + [(f"t{i}", "b") for i in range(8)]
     corpus = data.read(settings_on(tmp_path, {"train": rows}))
     assert sorted(row for name in SPLITS for row in rows_of(corpus, name)) == sorted(rows)
-    assert corpus.facts["empty_texts"] == {"train": 1}
+    assert corpus.facts.empty_texts == {"train": 1}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_texts_that_look_missing_stay_texts(tmp_path: Path) -> None:
 def test_labels_are_strings_and_numbers_sort_as_such(tmp_path: Path, raw: list[Any], labels: tuple[str, ...]) -> None:
     corpus = data.read(settings_on(tmp_path, {"train": [(f"t{i}", raw[i % len(raw)]) for i in range(60)]}))
     assert corpus.labels == labels
-    assert corpus.facts["labels"] == {label: i for i, label in enumerate(labels)}
+    assert corpus.facts.labels == {label: i for i, label in enumerate(labels)}
     for name in SPLITS:
         expected = {f"t{i}": str(raw[i % len(raw)]).strip() for i in range(60)}
         assert all(expected[text] == label for text, label in rows_of(corpus, name))
@@ -161,7 +163,7 @@ def test_duplicates_and_contradictions_are_dropped_and_counted(tmp_path: Path) -
     rows = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
     extra = [("t0", "a"), ("t0", "a"), ("t1", "a"), (" t2 ", "a")]  # t1 is "b" above; " t2 " is t2 once cleaned
     corpus = data.read(settings_on(tmp_path, {"train": rows + extra}, clean="whitespace"))
-    assert corpus.facts["dropped"] == {"train": {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}}
+    assert corpus.facts.dropped == {"train": {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}}
     found = Counter(text for name in SPLITS for text, _ in rows_of(corpus, name))
     assert found == Counter({f"t{i}": 1 for i in range(40) if i != 1})
 
@@ -174,7 +176,7 @@ def test_given_splits_stay_whole_and_their_texts_leave_train(tmp_path: Path) -> 
     assert rows_of(corpus, "test") == test
     assert rows_of(corpus, "validation") == validation
     assert rows_of(corpus, "train") == [row for row in train if row[0] not in ("t2", "t3")]
-    assert corpus.facts["dropped"] == {"train": {"duplicates": 0, "conflicting_labels": 0, "in_another_split": 2}}
+    assert corpus.facts.dropped == {"train": {"duplicates": 0, "conflicting_labels": 0, "in_another_split": 2}}
     assert corpus.splits["train"]["id"] == [f"train-{i + 1}" for i in range(40) if i not in (2, 3)]
     for name, rows in (("validation", validation), ("test", test)):
         assert corpus.splits[name]["id"] == [f"{name}-{i + 1}" for i in range(len(rows))]
@@ -201,7 +203,7 @@ def test_splits_are_disjoint_complete_stratified_and_seeded(
         assert len(corpus.splits[name]) == round(share * len(rows))
         for label, count in enumerate(counts):
             # One row for the rounding here, one for that of the split taken off before.
-            assert abs(corpus.facts["classes"][name][str(label)] - share * count) <= 2
+            assert abs(corpus.facts.classes[name][str(label)] - share * count) <= 2
 
 
 def test_another_seed_gives_another_split(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_groups_are_never_divided_and_shares_are_met_as_they_allow(
     assert not found["train"] & found["validation"]
     assert not found["train"] & found["test"]
     assert not found["validation"] & found["test"]
-    assert corpus.facts["groups"] == {name: len(found[name]) for name in SPLITS}
+    assert corpus.facts.groups == {name: len(found[name]) for name in SPLITS}
     pool = len(rows)
     for name, share in (("test", test), ("validation", validation)):
         wanted = share * len(rows)
@@ -247,12 +249,12 @@ def test_groups_are_never_divided_and_shares_are_met_as_they_allow(
 def test_groups_are_split_with_the_classes_in_proportion(tmp_path: Path) -> None:
     rows = [(f"{group} {i}", "b" if group % 4 == 0 else "a", f"g{group}") for group in range(80) for i in range(3)]
     corpus = data.read(settings_on(tmp_path, {"train": rows}, **GROUPED))
-    assert corpus.facts["classes"] == {
+    assert corpus.facts.classes == {
         "train": {"a": 144, "b": 48},
         "validation": {"a": 18, "b": 6},
         "test": {"a": 18, "b": 6},
     }
-    assert corpus.facts["groups"] == {"train": 64, "validation": 8, "test": 8}
+    assert corpus.facts.groups == {"train": 64, "validation": 8, "test": 8}
 
 
 def test_groups_are_no_part_of_what_is_stored_and_none_are_counted_without_a_column(tmp_path: Path) -> None:
@@ -262,8 +264,8 @@ def test_groups_are_no_part_of_what_is_stored_and_none_are_counted_without_a_col
         data.read(settings_on(tmp_path, {"train": rows})),
     )
     assert grouped.splits["train"].column_names == plain.splits["train"].column_names == ["id", "text", "label"]
-    assert plain.facts["groups"] == {"train": 0, "validation": 0, "test": 0}
-    assert plain.facts["digests"] != grouped.facts["digests"]
+    assert plain.facts.groups == {"train": 0, "validation": 0, "test": 0}
+    assert plain.facts.digests != grouped.facts.digests
 
 
 def test_what_given_splits_share_is_reported_and_stays_in_them(tmp_path: Path) -> None:
@@ -272,28 +274,27 @@ def test_what_given_splits_share_is_reported_and_stays_in_them(tmp_path: Path) -
     test = [("x0", "a", "i"), ("x1", "b", "g0"), ("v0", "b", "h"), ("t0", "a", "i")]
     splits = {"train": train, "validation": validation, "test": test}
     corpus = data.read(settings_on(tmp_path, splits, **GROUPED))
-    assert corpus.facts["overlap"] == {
-        "train and validation": {"rows": 2, "rows_of_shared_groups": 1},
-        "train and test": {"rows": 1, "rows_of_shared_groups": 1},
-        "validation and test": {"rows": 1, "rows_of_shared_groups": 1},
+    assert corpus.facts.overlap == {
+        "train and validation": Overlap(rows=2, rows_of_shared_groups=1),
+        "train and test": Overlap(rows=1, rows_of_shared_groups=1),
+        "validation and test": Overlap(rows=1, rows_of_shared_groups=1),
     }
     assert rows_of(corpus, "validation") == [row[:2] for row in validation]
     assert rows_of(corpus, "test") == [row[:2] for row in test]
     assert rows_of(corpus, "train") == [row[:2] for row in train if row[0] not in ("t0", "t5")]
-    assert data.read(settings_on(tmp_path, splits)).facts["overlap"]["validation and test"] == {
-        "rows": 1,
-        "rows_of_shared_groups": 0,
-    }
+    assert data.read(settings_on(tmp_path, splits)).facts.overlap["validation and test"] == Overlap(
+        rows=1, rows_of_shared_groups=0
+    )
     apart = {"train": train[:20], "test": [("x0", "a", "i"), ("x1", "b", "i")]}
-    assert data.read(settings_on(tmp_path, apart, **GROUPED)).facts["overlap"] == {}
+    assert data.read(settings_on(tmp_path, apart, **GROUPED)).facts.overlap == {}
 
 
 def test_a_validation_split_is_taken_off_train_beside_a_given_test_split(tmp_path: Path) -> None:
     train = [(f"t{i}", "ab"[i % 2], f"g{i // 4}") for i in range(80)]
     test = [("t1", "a", "g0"), ("x", "b", "g19")]
     corpus = data.read(settings_on(tmp_path, {"train": train, "test": test}, **GROUPED))
-    assert corpus.facts["dropped"]["train"]["in_another_split"] == 1
-    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "source"}
+    assert corpus.facts.dropped["train"]["in_another_split"] == 1
+    assert corpus.facts.split_by == {"train": "source", "validation": "hpsearch", "test": "source"}
     assert all(row_id.startswith("train-") for name in ("train", "validation") for row_id in corpus.splits[name]["id"])
     assert corpus.splits["test"]["id"] == ["test-1", "test-2"]
     of_group = {f"train-{i + 1}": f"g{i // 4}" for i in range(80)}
@@ -311,10 +312,10 @@ def test_ids_and_digests_are_the_same_at_each_reading_and_tell_the_rows(tmp_path
         assert again.splits[name].to_dict() == part.to_dict()
         for row_id, text in zip(part["id"], part["text"], strict=True):
             assert rows[int(row_id.removeprefix("train-")) - 1][0] == text
-    assert again.facts["digests"] == corpus.facts["digests"]
+    assert again.facts.digests == corpus.facts.digests
     given = {"train": rows, "validation": [("v0", "a"), ("v1", "b")], "test": [("x0", "a"), ("x1", "b")]}
     # Pinned: a study goes on only where its data are found unchanged.
-    assert data.read(settings_on(tmp_path, given)).facts["digests"] == {
+    assert data.read(settings_on(tmp_path, given)).facts.digests == {
         "train": "0e0a51c77ebf104f",
         "validation": "785251daf1048b8b",
         "test": "c5096a162a6d6dec",
@@ -325,10 +326,10 @@ def test_facts_are_json_and_reading_writes_nothing(tmp_path: Path, monkeypatch: 
     cache = tmp_path / "hf"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     corpus, _ = toy(tmp_path)
-    assert json.loads(json.dumps(corpus.facts)) == corpus.facts
+    assert codec.read(Facts, codec.write(corpus.facts), "facts", "") == corpus.facts
     assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
-    assert corpus.facts["rows"] == {"train": 200}
-    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "hpsearch"}
+    assert corpus.facts.rows == {"train": 200}
+    assert corpus.facts.split_by == {"train": "source", "validation": "hpsearch", "test": "hpsearch"}
 
 
 AB = [(f"t{i}", "ab"[i % 2]) for i in range(40)]
@@ -722,7 +723,7 @@ def test_the_shipped_packaged_tasks_read(name: str, sizes: tuple[int, ...], dupl
     task = OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{name}.yaml"))
     corpus = data.read(changed(tuples(task)))
     assert tuple(len(corpus.splits[split]) for split in SPLITS) == sizes
-    assert corpus.facts["dropped"]["train"] == {
+    assert corpus.facts.dropped["train"] == {
         "duplicates": duplicates,
         "conflicting_labels": 0,
         "in_another_split": 0,

@@ -63,7 +63,7 @@ class Trials:
 
     def __init__(self, tracking: Tracking, settings: Settings, home: Path) -> None:
         self.tracking, self.settings, self.home = tracking, settings, home
-        self.parent = tracking.open_study(settings.study, "id", settings, data_ref(home), {})
+        self.parent = tracking.open_study(settings.study, "id", settings, data_ref(home), tracked.FACTS)
 
     tag = TAG
 

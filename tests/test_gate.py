@@ -10,7 +10,7 @@ import pytest
 from hpsearch.config import composition
 from hpsearch.config.settings import PromotionSettings
 from hpsearch.errors import RequestError
-from hpsearch.registry.gate import Contender, Decision, decide
+from hpsearch.registry.gate import Contender, Exam, Verdict, decide
 from hpsearch.tasks.kinds import KINDS
 from make import compose_settings
 
@@ -34,8 +34,8 @@ def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
 
 def decided(
     name: str, challenger: Contender, champion: Contender | None, reference: Sequence[str] | None = None
-) -> Decision:
-    return decide(rule(name), KIND, LABELS, "accuracy", TRUTHS, challenger, champion, reference)
+) -> Verdict:
+    return decide(rule(name), Exam(KIND, LABELS, "accuracy", TRUTHS), challenger, champion, reference)
 
 
 def test_there_are_shipped_rules() -> None:
@@ -56,15 +56,14 @@ def test_better_needs_evidence() -> None:
     assert not decided("better", model(36), model(40)).passed  # 4 of 4: p = 1/16
     six = decided("better", model(34), model(40))  # 6 of 6: p = 1/64
     assert six.passed
-    assert six.paired is not None
-    assert six.paired.p == pytest.approx(1 / 64)
+    assert six.comparison.p == pytest.approx(1 / 64)
 
 
 def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
     champion, two_points = model(40), rule("cheaper").model_copy(update={"margin": 0.02})
 
     def passed(challenger: Contender) -> bool:
-        return decide(two_points, KIND, LABELS, "accuracy", TRUTHS, challenger, champion, None).passed
+        return decide(two_points, Exam(KIND, LABELS, "accuracy", TRUTHS), challenger, champion, None).passed
 
     assert not passed(model(40))  # saves nothing
     assert passed(model(40, megabytes=80.0))
@@ -102,12 +101,12 @@ def test_the_first_may_lose_a_point_to_the_reference_recipe() -> None:
     assert decided("better", model(12), model(40), model(0).answers).passed, "a champion is all there is to beat"
 
 
-def test_a_record_says_it_all() -> None:
-    record = decided("every_class", model(5), model(40)).record()
-    assert record["passed"] is True
-    assert record["rule"]["name"] == "every_class"
-    assert len(record["checks"]) == 3
-    assert record["comparison"]["n"] == 200
+def test_a_verdict_says_it_all() -> None:
+    verdict = decided("every_class", model(5), model(40))
+    assert verdict.passed
+    assert verdict.rule.name == "every_class"
+    assert len(verdict.checks) == 3
+    assert verdict.comparison.n == 200
 
 
 def test_a_rule_on_classes_is_refused_where_there_are_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import make
 import tiny
 from hpsearch.coordinator import sweep
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.records import Hardware, Status, TrialRecord
 from hpsearch.training import hardware
 from hpsearch.training.trial import Warm, run_trial
 from test_memory import found
@@ -147,8 +147,8 @@ def test_a_batch_too_large_for_the_gpu_is_cut_before_the_search(
         tmp_path / "long.csv", folder, "bert", *space, "task.max_length=512", "budget.max_trials=2", GPU
     )
     summary = sweep.run_sweep(settings, tmp_path / "home")
-    assert summary["trials"]["failed"] == 0
-    assert summary["trials"]["complete"] >= 1
+    assert summary.trials.failed == 0
+    assert summary.trials.complete >= 1
     (examples,) = found(tmp_path / "home")
     assert 1 <= examples < 256
     assert f"parts of at most {examples} examples" in " ".join(capsys.readouterr().out.split())
@@ -160,15 +160,15 @@ def test_workers_share_a_gpu_and_its_memory(tmp_path: Path, tiny_model: Model) -
         data, tiny_model("bert"), "bert", "hardware.workers=3", "budget.max_trials=6", GPU, "hardware.precision=auto"
     )
     summary = sweep.run_sweep(settings, tmp_path / "home")
-    assert summary["trials"]["failed"] == 0
-    assert sum(summary["trials"].values()) == 6
-    assert summary["hardware"]["on_a_gpu"] == -(-3 // torch.cuda.device_count())
+    assert summary.trials.failed == 0
+    assert summary.trials.all == 6
+    assert summary.hardware.on_a_gpu == -(-3 // torch.cuda.device_count())
     records = [TrialRecord.load(path.parent) for path in (tmp_path / "home").glob("studies/*/trials/*/trial.json")]
     assert len(records) == 6
 
 
 def test_a_worker_keeps_to_its_part_of_the_memory() -> None:
-    part = hardware.Hardware("cuda", "float32", "sdpa", 4, torch.get_num_threads(), "a GPU", on_a_gpu=4)
+    part = Hardware("cuda", "float32", "sdpa", 4, torch.get_num_threads(), "a GPU", on_a_gpu=4)
     total = torch.cuda.get_device_properties(0).total_memory
     try:
         hardware.apply(part)

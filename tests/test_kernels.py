@@ -18,9 +18,10 @@ import make
 import tiny
 from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
+from hpsearch.state.records import Hardware
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import hardware, kernels, models, trainer
-from hpsearch.training.hardware import ATTENTION, Hardware
+from hpsearch.training.hardware import ATTENTION
 from hpsearch.training.trial import Warm
 from hpsearch.workers import local as workers_module
 
@@ -254,7 +255,7 @@ def test_paths_are_chosen_by_device_and_precision(
     asked = make.compose_settings(f"hardware.device={device}", f"hardware.precision={precision}").hardware
     chosen = hardware.resolve(asked)
     assert (chosen.device, chosen.precision, chosen.attention) == (device, precision, CHOICES[case])
-    assert chosen.describe()["attention"] == CHOICES[case]
+    assert chosen.attention == CHOICES[case]
     assert chosen.workers == (2 if device == "cuda" else 1)
 
 
@@ -344,4 +345,3 @@ def test_the_compiler_is_for_nvidia_gpus(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
     chosen = hardware.resolve(make.compose_settings("hardware.compile=true").hardware)
     assert chosen.compile
-    assert chosen.describe()["compile"]

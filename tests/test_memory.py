@@ -25,6 +25,7 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, RequestError
 from hpsearch.report.display import Display
+from hpsearch.state.outcome import Counts
 from hpsearch.state.records import TrialRecord
 from hpsearch.training.hardware import resolve
 from hpsearch.training.trainer import micro_batch
@@ -109,7 +110,7 @@ def test_memory_that_runs_out_in_the_search_costs_no_trial(
     assert found(home) == [12]
     most_examples(6)
     summary = sweep.run_sweep(settings, home)  # finds 12 remembered, and it is no longer true
-    assert summary["trials"] == {"complete": 1, "pruned": 1, "failed": 0}
+    assert summary.trials == Counts(complete=1, pruned=1, failed=0)
     assert found(home) == [6]
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("memory: batches are trained in parts of at most 6 examples") == 1
@@ -241,7 +242,7 @@ def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
         assert part in str(caught.value)
     assert not home.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound))
-    assert sweep.run_sweep(settings, home)["trials"]["complete"] == 2
+    assert sweep.run_sweep(settings, home).trials["complete"] == 2
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     sweep.run_sweep(settings, home)  # is finished and needs nothing
 

@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 
 from hpsearch.decisions import paired
+from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import metrics, squad
-from hpsearch.tasks.kind import ClassScores
 from hpsearch.tasks.kinds import KINDS
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))

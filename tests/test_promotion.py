@@ -20,6 +20,7 @@ from hpsearch.errors import PromotionRefused, RequestError
 from hpsearch.registry import champions, promotion
 from hpsearch.registry.champions import champion_uri, history, rollback
 from hpsearch.registry.promotion import promote
+from hpsearch.state import codec
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
@@ -43,19 +44,18 @@ class Shop:
         """A finished study whose winner answers all test examples rightly but these."""
         settings = SETTINGS().model_copy(update={"study": study})
         tracking = Tracking(settings, self.home)
-        parent = tracking.open_study(study, "id", settings, tracked.data_ref(self.home, test), {})
+        parent = tracking.open_study(study, "id", settings, tracked.data_ref(self.home, test), tracked.FACTS)
         trial = tracked.record(0, score=0.8)
         trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings, tracked.TAG))
         model = tracking.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
         tracking.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         answers = [OTHER[truth] if i in set(wrong) else truth for i, truth in enumerate(TRUTHS)]
-        rows = [[f"test-{i}", truth, answer] for i, (truth, answer) in enumerate(zip(TRUTHS, answers, strict=True))]
         assert trial.run_id is not None
-        tracking.log_answers(trial.run_id, {"test": {"columns": ["id", "truth", "answer"], "data": rows}})
+        tracking.log_answers(trial.run_id, {"test": tracked.answers(TRUTHS, answers)})
         result = tracked.summary(settings, parent, trial, 1 - len(set(wrong)) / N, N, test)
-        result["test"] |= facts
+        result = replace(result, test=replace(result.test, **facts))
         folder = tracked.save_study(self.home, settings, [trial], result)
-        tracking.finish_study(parent, result, folder)
+        tracked.finish(tracking, result, folder)
         return settings
 
     def version(self, alias: str = "champion") -> Any:
@@ -206,9 +206,8 @@ def test_an_announcement_that_another_command_completes_is_not_taken_back(
     promote(shop.finish("first", range(17)), shop.home)
     tracking = Tracking(shop.finish("second", [0]), shop.home)
     promotion._registered(tracking, NAME, _winner(shop, "second"), {"hpsearch.study": "second"})
-    key, event = f"{champions.EVENT}{2**62}", {"time": "now", "version": 2, "previous": 1, "study": "second"}
-    event |= {"how": "by better", "why": "it is", "pending": True}
-    tracking.client.set_registered_model_tag(NAME, key, json.dumps(event))
+    key, event = f"{champions.EVENT}{2**62}", champions.Change("now", 2, 1, "second", "by better", "it is", True)
+    tracking.client.set_registered_model_tag(NAME, key, codec.write(event))
     delete = mlflow.MlflowClient.delete_registered_model_tag
 
     def completed_first(*args: Any) -> None:
@@ -241,7 +240,7 @@ def test_the_card_keeps_the_notes_of_a_rule_with_many_checks(shop: Shop) -> None
     settings = shop.finish("first", range(9))
     tracking = Tracking(settings, shop.home)
     reasons = [*(f"passed: class {i}" for i in range(100)), "these test examples have been scored 7 times"]
-    text = promotion._description(tracking, _winner(shop, "first"), {"reasons": reasons})
+    text = promotion._description(tracking, _winner(shop, "first"), reasons)
     assert text.endswith("- these test examples have been scored 7 times\n")
     assert "- passed: class 0\n" in text
     assert "- 89 more, in the folder promotion of the winner's MLflow run\n" in text

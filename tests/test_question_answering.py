@@ -19,6 +19,7 @@ from hpsearch.config.section import replace
 from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import Tokens, collate, save
 from hpsearch.errors import RequestError
+from hpsearch.state.facts import Overlap
 from hpsearch.tasks import squad
 from hpsearch.tasks.question_answering import QuestionAnswering, answers_fault, answers_of
 from hpsearch.training import data
@@ -128,7 +129,7 @@ def test_a_row_for_each_annotator_becomes_one_question_with_all_answers(tmp_path
     corpus = data.read(
         on_files({"train": jsonl(tmp_path / "a.jsonl", rows)}, split={"validation": 0.2, "test": 0.2, "seed": 0})
     )
-    assert corpus.facts["dropped"]["train"] == {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}
+    assert corpus.facts.dropped["train"] == {"duplicates": 3, "conflicting_labels": 2, "in_another_split": 0}
     read = {
         question: [answer["text"] for answer in answers]
         for name in SPLITS
@@ -199,7 +200,7 @@ def test_questions_are_kept_as_they_are(tmp_path: Path) -> None:
     assert found == [{"id": "train-41", "question": "How?", "context": context, "answers": answers}]
     assert corpus.labels == ()
     strata: dict[str, int] = {}
-    for counts in corpus.facts["classes"].values():
+    for counts in corpus.facts.classes.values():
         for stratum, count in counts.items():
             strata[stratum] = strata.get(stratum, 0) + count
     assert strata == {"answerable": 21, "unanswerable": 20}
@@ -218,7 +219,7 @@ def test_questions_on_one_context_are_never_divided(
     corpus = data.read(made)
     contexts = contexts_of(corpus)
     assert apart(contexts)
-    assert corpus.facts["groups"] == {name: len(contexts[name]) for name in SPLITS}
+    assert corpus.facts.groups == {name: len(contexts[name]) for name in SPLITS}
     assert sum(len(part) for part in corpus.splits.values()) == len(rows)
     assert all({bool(answers) for answers in part["answers"]} == {True, False} for part in corpus.splits.values())
 
@@ -229,8 +230,8 @@ def test_questions_on_one_article_are_never_divided(tmp_path: Path) -> None:
     corpus = data.read(made)
     of_articles = {name: {c.split("-")[0] for c in contexts} for name, contexts in contexts_of(corpus).items()}
     assert apart(of_articles)
-    assert corpus.facts["groups"] == {name: len(of_articles[name]) for name in SPLITS}
-    assert sum(corpus.facts["groups"].values()) == 12
+    assert corpus.facts.groups == {name: len(of_articles[name]) for name in SPLITS}
+    assert sum(corpus.facts.groups.values()) == 12
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_without_titles_contexts_are_kept_apart(tmp_path: Path, titles: Callable
     corpus = data.read(on_files({"train": articles(tmp_path / "a.json", 12, titles)}))
     assert apart(contexts_of(corpus))
     untitled = sum(not titles(a) for a in range(12))
-    assert sum(corpus.facts["groups"].values()) == 3 * untitled + (untitled < 12)
+    assert sum(corpus.facts.groups.values()) == 3 * untitled + (untitled < 12)
 
 
 def test_a_column_called_title_that_holds_something_else_does_not_group(tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_column_called_title_that_holds_something_else_does_not_group(tmp_path
     columns = {"question": "title", "context": "context", "answers": "answers"}
     corpus = data.read(on_files({"train": jsonl(tmp_path / "a.jsonl", rows)}, columns=columns))
     assert apart(contexts_of(corpus))
-    assert sum(corpus.facts["groups"].values()) == 20
+    assert sum(corpus.facts.groups.values()) == 20
 
 
 def test_a_column_of_groups_comes_before_titles_and_contexts(tmp_path: Path) -> None:
@@ -257,10 +258,10 @@ def test_a_column_of_groups_comes_before_titles_and_contexts(tmp_path: Path) -> 
     corpus = data.read(on_files({"train": jsonl(tmp_path / "a.jsonl", rows)}, columns=columns))
     authors = {name: {str(int(c.split()[1]) // 2) for c in contexts} for name, contexts in contexts_of(corpus).items()}
     assert apart(authors)
-    assert sum(corpus.facts["groups"].values()) == 10
+    assert sum(corpus.facts.groups.values()) == 10
     columns["group"] = "context"
     by_context = on_files({"train": articles(tmp_path / "a.json", 4)}, columns=columns)
-    assert sum(data.read(by_context).facts["groups"].values()) == 12
+    assert sum(data.read(by_context).facts.groups.values()) == 12
 
 
 def test_given_splits_that_share_articles_or_questions_are_reported(tmp_path: Path) -> None:
@@ -271,8 +272,8 @@ def test_given_splits_that_share_articles_or_questions_are_reported(tmp_path: Pa
     content["data"][1]["title"] = "Article 77"
     test.write_text(json.dumps(content))
     corpus = data.read(on_files({"train": train, "test": test}))
-    assert corpus.facts["overlap"] == {"train and test": {"rows": 7, "rows_of_shared_groups": 2}}
-    assert corpus.facts["dropped"]["train"]["in_another_split"] == 7
+    assert corpus.facts.overlap == {"train and test": Overlap(rows=7, rows_of_shared_groups=2)}
+    assert corpus.facts.dropped["train"]["in_another_split"] == 7
     assert corpus.splits["test"]["id"] == [f"test-{i}" for i in range(1, 9)]
 
 

@@ -119,7 +119,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
 def test_imdb_reviews_file_works_as_it_is(tmp_path: Path) -> None:
     path = tiny.write_csv(tmp_path / "IMDb_reviews.csv", 40, columns=("review", "sentiment"))
     corpus = data.read(settings(files={"train": str(path)}, columns={"text": "review", "label": "sentiment"}))
-    assert corpus.facts["labels"] == {"negative": 0, "positive": 1}
+    assert corpus.facts.labels == {"negative": 0, "positive": 1}
     assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 24, "validation": 8, "test": 8}
 
 
@@ -437,9 +437,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_packaged_rows_are_found_without_importing_the_package(package: dict[str, Any]) -> None:
     corpus = data.read(settings(source="packaged", packaged=package))
     assert "toy_reviews" not in sys.modules
-    assert corpus.facts["source"] == "packaged: toy_reviews/data/all.csv (source=imdb)"
-    assert corpus.facts["note"] == "toy"
-    assert corpus.facts["rows"] == {"train": 12}
+    assert corpus.facts.source == "packaged: toy_reviews/data/all.csv (source=imdb)"
+    assert corpus.facts.note == "toy"
+    assert corpus.facts.rows == {"train": 12}
     assert corpus.labels == ("neg", "pos")
 
 
@@ -485,7 +485,7 @@ def test_hub_labels_take_their_names_and_the_official_test_split_stays(hub_folde
     assert corpus.labels == ("neg", "pos")
     assert corpus.splits["test"]["text"] == [f"test {i}" for i in range(20)]
     assert corpus.splits["test"]["label"] == [i % 2 for i in range(20)]
-    assert corpus.facts["split_by"] == {"train": "source", "validation": "hpsearch", "test": "source"}
+    assert corpus.facts.split_by == {"train": "source", "validation": "hpsearch", "test": "source"}
 
 
 def test_hub_lists_of_labels_take_their_names(hub_folder: Path) -> None:

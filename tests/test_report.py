@@ -1,5 +1,6 @@
 import io
 import itertools
+import json
 import logging
 import math
 import random
@@ -21,9 +22,13 @@ from rich.console import Console
 
 from hpsearch.config.loading import load
 from hpsearch.config.settings import Settings
-from hpsearch.report import next_steps, page
+from hpsearch.report import next_steps, page, sections
+from hpsearch.report.sections import Told
+from hpsearch.state import codec
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import FORMAT
-from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.outcome import Summary
+from hpsearch.state.records import Hardware, Status, TrialRecord
 from hpsearch.tasks.metrics import wilson
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -97,6 +102,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         "format": FORMAT,
         "study": settings.study,
         "given": [],
+        "finished": "2026-11-01T00:00:00+00:00",
         "task": settings.task.name,
         "model": settings.model.name,
         "metric": "accuracy",
@@ -152,7 +158,19 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "value": 0.805,
             "low": 0.787,
             "high": 0.822,
-            "gain": {"difference": 0.055, "low": 0.041, "high": 0.069, "p": 0.0001},
+            "gain": {
+                "metric": "accuracy",
+                "n": n,
+                "champion": 0.805,
+                "challenger": 0.86,
+                "low": 0.041,
+                "high": 0.069,
+                "p": 0.0001,
+                "test": "exact McNemar",
+                "challenger_alone": 150,
+                "champion_alone": 40,
+                "difference": 0.055,
+            },
         },
         "test": {
             "metric": "accuracy",
@@ -191,13 +209,17 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
             "note": settings.task.packaged.note if settings.task.packaged else None,
             "rows": {"train": 25000},
             "examples": {"train": 19_922, "validation": 2_490, "test": 2_490},
-            "dropped": {"duplicates": 96, "contradictory": 2},
+            "empty_texts": {"train": 0},
+            "dropped": {"train": {"duplicates": 96, "conflicting_labels": 2, "in_another_split": 0}},
+            "overlap": {},
+            "groups": {"train": 0, "validation": 0, "test": 0},
+            "split_by": {"train": "source", "validation": "hpsearch", "test": "hpsearch"},
             "labels": {label: i for i, label in enumerate(labels)},
             "classes": {split: dict.fromkeys(labels, 250) for split in ("train", "validation", "test")},
         },
         "licenses": {"weights": "Apache-2.0", "data": None},
         "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
-        "hardware": {"device": "cpu", "precision": "bfloat16", "threads": 2, "workers": 1, "name": "Xeon"},
+        "hardware": codec.plain(Hardware("cpu", "bfloat16", "blocked", 1, 2, "Xeon")),
         "mlflow": {"experiment_id": "1", "run_id": "0123abcd"},
     }
 
@@ -211,9 +233,16 @@ class Study:
         self.curves = made_up_curves(self.records)
         self.summary = made_up_summary(self.settings, self.records, labels)
 
+    def typed(self) -> Summary:
+        """The summary as `summary.json` gives it."""
+        return codec.read(Summary, json.dumps(self.summary), "a made-up summary", "mend it")
+
     def write(self, folder: Path) -> str:
-        path = page.write(folder, self.settings, self.records, self.curves, self.summary)
-        return path.read_text()
+        summary = self.typed()
+        told = Told(self.settings, summary, page.known(self.records, summary))
+        parts = [*([sections.race(told)] if summary.confirmation else []), sections.trials(told)]
+        later = len(self.records) - len(told.records)
+        return page.write(folder / "report.html", told, self.curves, later, parts).read_text()
 
 
 class Page(HTMLParser):
@@ -368,7 +397,7 @@ def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
 def test_a_gain_that_may_be_none_is_said(tmp_path: Path) -> None:
     study = Study()
     assert "do not show that the search was worth it" not in Page(study.write(tmp_path)).shown()
-    study.summary["reference"]["gain"] |= {"difference": 0.0065, "low": -0.0065, "high": 0.0195}
+    study.summary["reference"]["gain"] |= {"challenger": 0.8116, "low": -0.0065, "high": 0.0195}
     shown = Page(study.write(tmp_path)).shown()
     assert "+0.7 points (95 % interval -0.7 to +1.9); these examples do not show that the search was worth it." in shown
     study.summary["data"]["confirmation"] = study.summary["data"]["train"]
@@ -401,18 +430,18 @@ def test_many_classes_are_shown_by_their_errors(tmp_path: Path) -> None:
 
 def test_confusion_gives_shares_of_each_true_class_and_the_errors() -> None:
     found = page.confusion(["a", "b", "c"], [[8, 2, 0], [1, 3, 0], [0, 0, 0]])
-    assert found["rows"][0] == ("a", [(8, 0.8), (2, 0.2), (0, 0.0)])
-    assert found["rows"][2] == ("c", [(0, 0.0)] * 3)
-    assert found["errors"] == [("a", "b", 2), ("b", "a", 1)]
+    assert found.rows[0] == ("a", [(8, 0.8), (2, 0.2), (0, 0.0)])
+    assert found.rows[2] == ("c", [(0, 0.0)] * 3)
+    assert found.errors == [("a", "b", 2), ("b", "a", 1)]
 
 
 def test_classes_mistakes_and_the_time_that_was_saved(tmp_path: Path) -> None:
     study = Study()
-    page = Page(study.write(tmp_path))
-    shown = page.shown()
+    drawn = Page(study.write(tmp_path))
+    shown = drawn.shown()
     assert "negative 1,000 0.800 0.850 0.820" in shown
     assert f"99.8 % sure of positive ; right is negative text {HOSTILE} id 7" in shown
-    assert ("details", {"open": None}) in page.tags
+    assert ("details", {"open": None}) in drawn.tags
     stopped = [r for r in study.records if r.status in (Status.PRUNED, Status.PAUSED)]
     assert len(stopped) == 8
     # All are as fast: 0.3 s a step, which `made_up_records` gives.
@@ -443,33 +472,40 @@ def test_leaderboard_is_ordered(scores: list[float | None], data: st.DataObject)
         )
         rungs = {} if score is None else dict.fromkeys(range(data.draw(st.integers(1, 3))), score)
         records.append(TrialRecord(number, {}, status, score=score, rungs=rungs))
-    rows = page.leaderboard(records, STUDY.settings)
-    assert sorted(row["trial"] for row in rows) == list(range(len(scores)))
-    assert [row["rank"] for row in rows] == list(range(1, len(scores) + 1))
-    groups = [{"complete": 0, "failed": 2}.get(row["status"], 1) for row in rows]
+    rows = sections.leaderboard(records, STUDY.settings)
+    assert sorted(row.trial for row in rows) == list(range(len(scores)))
+    assert [row.rank for row in rows] == list(range(1, len(scores) + 1))
+    groups = [{"complete": 0, "failed": 2}.get(row.status, 1) for row in rows]
     assert groups == sorted(groups)
     for row, after in itertools.pairwise(rows):
-        if row["status"] == after["status"] == "complete":
-            assert row["score"] >= after["score"]
-        if {row["status"], after["status"]} <= {"pruned", "paused"}:
-            reached, reached_after = (max(records[r["trial"]].rungs, default=-1) for r in (row, after))
+        if row.status == after.status == "complete":
+            assert row.score >= after.score
+        if {row.status, after.status} <= {"pruned", "paused"}:
+            reached, reached_after = (max(records[r.trial].rungs, default=-1) for r in (row, after))
             assert reached >= reached_after
             if reached == reached_after >= 0:
-                assert row["score"] >= after["score"]
+                assert row.score >= after.score
 
 
 def test_console_table_keeps_paths_and_commands_whole() -> None:
     study = Study()
     folder = Path("/somewhere") / ("long" * 30) / "studies" / "imdb-minilm-default"
     console = Console(width=60, record=True, file=io.StringIO())
-    console.print(page.final_table(study.summary, study.records, study.settings, folder), soft_wrap=True)
+    console.print(page.final_table(study.typed(), study.records, study.settings, StudyFolder(folder)), soft_wrap=True)
     lines = console.export_text().splitlines()
     assert f"report  {folder / 'report.html'}" in [line.rstrip() for line in lines]
-    for _, command in next_steps.commands(study.settings, study.summary):
+    for _, command in next_steps.commands(study.settings, study.typed()):
         assert command in [line.rstrip() for line in lines]
     text = "\n".join(lines)
     for part in ("0.860", "0.861", "0.859", "0.858", "2,000 examples", "0.844 to 0.875", "not comparable", "7 more"):
         assert part in text
+
+
+def of_command(given: tuple[str, ...], used: int, there: int) -> Summary:
+    """Of a study that used so many training examples of those that there are."""
+    found = Study().typed()
+    data = replace(found.data, train=used, examples=found.data.examples | {"train": there})
+    return replace(found, given=given, data=data)
 
 
 def test_commands_compose_to_the_same_study() -> None:
@@ -486,7 +522,7 @@ def test_commands_compose_to_the_same_study() -> None:
         "model.name=mine",
     )
     settings = settings_of(*overrides)
-    summary = {"given": overrides, "data": {"train": 1000, "examples": {"train": 1001}}}
+    summary = of_command(overrides, 1000, 1001)
     command = dict(next_steps.commands(settings, summary))["continue this study with twice the budget"]
     grown = settings_of(*hydra_words(command))
     assert (grown.study, grown.task, grown.search, grown.model) == (
@@ -513,7 +549,7 @@ def test_commands_compose_to_the_same_study() -> None:
 def test_a_larger_budget_is_proposed_where_it_has_more_data() -> None:
     purposes = []
     for used, there in ((1000, 1001), (1000, 1000)):
-        summary = {"given": [], "data": {"train": used, "examples": {"train": there}}}
+        summary = of_command((), used, there)
         purposes.append([purpose for purpose, _ in next_steps.commands(settings_of(), summary)])
     assert purposes[0] == [*purposes[1], "search on more data, as a study of its own"]
 
@@ -521,11 +557,11 @@ def test_a_larger_budget_is_proposed_where_it_has_more_data() -> None:
 def test_commands_name_the_budget_that_was_given() -> None:
     settings = settings_of("budget=standard")  # whose file may say another name
     renamed = settings.model_copy(update={"budget": settings.budget.model_copy(update={"name": "quick"})})
-    summary = {"given": ["budget=standard"], "data": {"train": 1, "examples": {"train": 2}}}
+    summary = of_command(("budget=standard",), 1, 2)
     found = [command for _, command in next_steps.commands(renamed, summary) if "BUDGET" in command]
     assert [" BUDGET=standard" in command for command in found] == [True, False]
     assert " BUDGET=full" in found[-1]
-    assert " BUDGET=standard" in next_steps.again(renamed, summary["given"])
+    assert " BUDGET=standard" in next_steps.again(renamed, summary.given)
 
 
 def test_a_study_that_has_been_continued_shows_what_is_known(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """Trials trained once more from what MLflow has of them."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.reproduce import reproduce
+from hpsearch.state.origin import Origin
 from hpsearch.state.records import NoRoom, OutOfMemory, Status, TrialRecord
 from hpsearch.tracking.runs import Tracking
 from hpsearch.workers.local import Worker
@@ -61,10 +61,10 @@ def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done:
 def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, origin = done.run_id(Status.PRUNED), Tracking.origin
 
-    def older(self: Tracking, run_id: str) -> dict[str, Any]:
+    def older(self: Tracking, run_id: str) -> Origin:
         found = origin(self, run_id)
         assert found is not None
-        return found | {"settings": found["settings"] | {"retired": 1}}
+        return replace(found, settings=found.settings | {"retired": 1})
 
     monkeypatch.setattr(Tracking, "origin", older)
     with pytest.raises(RequestError, match=r"another version of hpsearch; use that one \(retired: there is no such"):
@@ -90,7 +90,7 @@ def test_a_trial_without_a_score_has_nothing_to_compare(done: Done, monkeypatch:
     run_id = done.run_id(Status.PRUNED)
     origin = Tracking(done.settings, done.home).origin(run_id)
     assert origin is not None
-    monkeypatch.setattr(Tracking, "origin", lambda *_: origin | {"metrics": {}})
+    monkeypatch.setattr(Tracking, "origin", lambda *_: replace(origin, metrics={}))
     with pytest.raises(RequestError, match="ended before its first score"):
         reproduce(done.settings, done.home, run_id)
 
@@ -100,9 +100,8 @@ def test_what_is_different_is_said(done: Done, monkeypatch: pytest.MonkeyPatch) 
     run_id = done.run_id(Status.COMPLETE)
     origin = Tracking(done.settings, done.home).origin(run_id)
     assert origin is not None
-    assert json.loads(json.dumps(origin)) == origin
-    assert origin["settings"]["tracking"] == {"uri": None}
-    changed = origin | {"libraries": origin["libraries"] | {"torch": "1.0"}}
+    assert origin.settings["tracking"] == {"uri": None}
+    changed = replace(origin, libraries=origin.libraries | {"torch": "1.0"})
     monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
     text = done.csv.read_text()
     try:
@@ -117,8 +116,9 @@ def test_what_is_different_is_said(done: Done, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_change_without_effect_is_said_too(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = done.run_id(Status.PRUNED)
-    origin: dict[str, Any] = Tracking(done.settings, done.home).origin(run_id) or {}
-    changed = origin | {"code": origin["code"] | {"trial": "0" * 16}}
+    origin = Tracking(done.settings, done.home).origin(run_id)
+    assert origin is not None
+    changed = replace(origin, code=origin.code | {"trial": "0" * 16})
     monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
     said = reproduce(done.settings, done.home, run_id)
     assert "bit for bit" in said
@@ -127,8 +127,9 @@ def test_a_change_without_effect_is_said_too(done: Done, monkeypatch: pytest.Mon
 
 def test_other_metrics_without_a_known_cause_are_said(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = done.run_id(Status.PRUNED)
-    origin: dict[str, Any] = Tracking(done.settings, done.home).origin(run_id) or {}
-    changed = origin | {"metrics": origin["metrics"] | {"validation_accuracy": 0.123}}
+    origin = Tracking(done.settings, done.home).origin(run_id)
+    assert origin is not None
+    changed = replace(origin, metrics=origin.metrics | {"validation_accuracy": 0.123})
     monkeypatch.setattr(Tracking, "origin", lambda *_: changed)
     with pytest.raises(FaultsFound, match=r"(?s)validation_accuracy: 0\.123 then.*nothing is known to differ"):
         reproduce(done.settings, done.home, run_id)

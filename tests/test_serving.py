@@ -108,7 +108,9 @@ def winners(tiny_model: Models, tmp_path_factory: pytest.TempPathFactory) -> dic
         folder = sharpened("bert", tiny_model, tmp_path_factory.mktemp(name), KIND_OF[name], len(labels))
         tracking = Tracking(settings, home)
         ref = replace(data_ref(home), labels=labels)
-        trial = tracked.run_trial(tracking, tracking.open_study(name, "id", settings, ref, {}), number, settings)
+        trial = tracked.run_trial(
+            tracking, tracking.open_study(name, "id", settings, ref, tracked.FACTS), number, settings
+        )
         assert trial.run_id is not None
         winner = replace(trial, fitted=FITTED[name](folder))
         uri = tracking.log_winner(winner, folder, settings, ref, examples[name], CARD)

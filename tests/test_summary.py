@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.coordinator import summary
+from hpsearch.coordinator import confirmation, search
 from hpsearch.coordinator.confirmation import Standing
 from hpsearch.decisions.racing import Entrant
 from hpsearch.report import cards
@@ -20,17 +20,17 @@ def trial(number: int, score: float | None, **fields: object) -> TrialRecord:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_the_expected_best_is_that_of_all_draws_with_replacement(scores: list[float]) -> None:
-    found = summary._expected([trial(i, score) for i, score in enumerate(scores)], maximize=True)
+    found = search.expected([trial(i, score) for i, score in enumerate(scores)], maximize=True)
     for k in range(1, len(scores) + 1):
         draws = list(itertools.product(scores, repeat=k))
         assert found[k - 1] == pytest.approx(sum(map(max, draws)) / len(draws))
-    lowest = summary._expected([trial(i, -score) for i, score in enumerate(scores)], maximize=False)
+    lowest = search.expected([trial(i, -score) for i, score in enumerate(scores)], maximize=False)
     assert lowest == pytest.approx([-value for value in found])
 
 
 def test_trials_without_a_score_are_no_part_of_it() -> None:
-    assert summary._expected([trial(0, None), trial(1, 0.5)], maximize=True) == [0.5]
-    assert summary._expected([trial(0, None)], maximize=True) == []
+    assert search.expected([trial(0, None), trial(1, 0.5)], maximize=True) == [0.5]
+    assert search.expected([trial(0, None)], maximize=True) == []
 
 
 def test_optimism_is_of_the_search_s_best_point() -> None:
@@ -40,16 +40,16 @@ def test_optimism_is_of_the_search_s_best_point() -> None:
         Standing(Entrant("reference", {"x": 0}), runs, None),
         Standing(Entrant("trial 3", {"x": 3}), runs, None),
     ]
-    found = summary._optimism(best, standings)
+    found = confirmation.optimism(best, standings)
     assert found is not None
-    assert found["difference"] == pytest.approx(0.05)
-    assert summary._optimism(best, standings[:1]) is None
-    assert summary._optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)]) is None, "it failed"
+    assert found.difference == pytest.approx(0.05)
+    assert confirmation.optimism(best, standings[:1]) is None
+    assert confirmation.optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)]) is None, "it failed"
 
 
 def test_the_card_says_how_good_how_sure_better_than_what_and_under_which_licences() -> None:
     study = Study()
-    card = cards.model_card(study.settings, study.summary)
+    card = cards.model_card(study.settings, study.typed())
     for part in (
         "- accuracy: 0.860 (95 % interval over examples 0.844 to 0.875)",
         "confirmed with fresh seeds; test was scored by this study once, after the choice",

@@ -32,7 +32,8 @@ from hpsearch.fsck import fsck
 from hpsearch.registry.champions import champion_version
 from hpsearch.registry.promotion import promote
 from hpsearch.reproduce import reproduce
-from hpsearch.state import records
+from hpsearch.state import codec, records
+from hpsearch.state.outcome import Counts, Summary
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import squad
 from hpsearch.tracking.runs import Tracking
@@ -54,7 +55,7 @@ OVERRIDES = (
 class Swept:
     settings: Settings
     home: Path
-    summary: dict[str, Any]
+    summary: Summary
 
     @property
     def folder(self) -> Path:
@@ -69,10 +70,8 @@ class Swept:
         return mlflow.MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
 
     def children(self) -> list[Run]:
-        parent = self.summary["mlflow"]["run_id"]
-        found = self.client().search_runs(
-            [self.summary["mlflow"]["experiment_id"]], f"tags.mlflow.parentRunId = '{parent}'"
-        )
+        parent = self.summary.mlflow.run_id
+        found = self.client().search_runs([self.summary.mlflow.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
         return sorted(found, key=lambda run: str(run.info.run_name))
 
 
@@ -99,16 +98,16 @@ def test_questions_are_swept_as_texts_are(tmp_path: Path, tiny_model: Callable[[
     windows = ("task.max_length=32", "task.stride=8")
     settings = make.toy_settings(rows, tiny_model("bert"), "bert", *OVERRIDES, *longer, *windows, task="qa_files")
     done = Swept(settings, tmp_path / "home", sweep.run_sweep(settings, tmp_path / "home"))
-    test = done.summary["test"]
-    assert done.summary["trials"]["complete"] == 1
-    assert done.summary["metric"] == test["metric"] == "f1"
-    assert test["value"] > 0.7
-    assert test["low"] < test["value"] <= test["high"]
-    assert {"exact_match", "has_answer_f1", "no_answer_accuracy"} <= test["all"].keys()
-    assert done.summary["labels"] == []
-    assert test["confusion"] is None
-    best = done.records()[done.summary["best"]["trial"]]
-    assert best.fitted == done.summary["winner"]["fitted"]
+    test = done.summary.test
+    assert done.summary.trials.complete == 1
+    assert done.summary.metric == test.metric == "f1"
+    assert test.value > 0.7
+    assert test.low < test.value <= test.high
+    assert {"exact_match", "has_answer_f1", "no_answer_accuracy"} <= test.all.keys()
+    assert done.summary.labels == ()
+    assert test.confusion is None
+    best = done.records()[done.summary.best.trial]
+    assert best.fitted == done.summary.winner.fitted
     assert isinstance(best.fitted["no_answer_threshold"], float)
     assert "exact match" in (done.folder / "report.html").read_text()
     mlflow.set_tracking_uri(f"sqlite:///{done.home / 'mlflow.db'}")
@@ -121,7 +120,7 @@ def test_questions_are_swept_as_texts_are(tmp_path: Path, tiny_model: Callable[[
 
 def test_summary_keeps_its_contract(swept: Swept) -> None:
     summary = json.loads((swept.folder / "summary.json").read_text())
-    assert summary == json.loads(json.dumps(swept.summary))
+    assert summary == codec.plain(swept.summary)
     keys = {"study", "task", "model", "metric", "direction", "trials", "best", "winner", "confirmation", "test"}
     assert keys | {"seconds", "data", "mlflow"} <= summary.keys()
     assert summary["trials"] == {"complete": 2, "pruned": 4, "failed": 0}
@@ -136,15 +135,15 @@ def test_summary_keeps_its_contract(swept: Swept) -> None:
 
 
 def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) -> None:
-    run_id, test = swept.summary["winner"]["run_id"], swept.summary["test"]
+    run_id, test = swept.summary.winner.run_id, swept.summary.test
     table = Tracking(swept.settings, swept.home).answers(run_id, "test")
     assert table is not None
-    assert table["columns"] == ["id", "truth", "answer"]
-    ids, truths, answers = zip(*table["data"], strict=True)
-    assert len(set(ids)) == test["n"]
-    assert set(truths) <= set(swept.summary["labels"])
-    assert sum(t == a for t, a in zip(truths, answers, strict=True)) / test["n"] == test["value"]
-    assert test["intervals"].keys() == {"accuracy", "precision", "recall", "f1", "f1_weighted"}
+    assert table.columns == ("id", "truth", "answer")
+    ids, truths, answers = table.ids, table.truths, table.said
+    assert len(set(ids)) == test.n
+    assert set(truths) <= set(swept.summary.labels)
+    assert sum(t == a for t, a in zip(truths, answers, strict=True)) / test.n == test.value
+    assert test.intervals.keys() == {"accuracy", "precision", "recall", "f1", "f1_weighted"}
     assert swept.client().get_run(run_id).data.tags["mlflow.loggedArtifacts"]
 
 
@@ -175,7 +174,7 @@ def swept_version(settings: Settings, home: Path) -> str:
 def test_best_is_the_best_complete_trial_and_only_its_weights_are_kept(swept: Swept) -> None:
     complete = [trial for trial in swept.records() if trial.status is Status.COMPLETE]
     best = max(complete, key=lambda trial: trial.score or 0)
-    assert swept.summary["best"]["trial"] == best.number
+    assert swept.summary.best.trial == best.number
     assert [p.parent.name for p in swept.folder.glob("trials/*/model")] == [str(best.number)]
     assert not list(swept.folder.glob("trials/*/checkpoint-*"))
     assert not list(swept.folder.glob("trials/*/unsealed"))
@@ -195,7 +194,7 @@ def test_study_state_folder_and_tracking_agree(swept: Swept) -> None:
         assert run.info.status == "FINISHED"
         assert run.data.metrics["validation_accuracy"] == pytest.approx(trial.score)
         assert float(run.data.params["train.learning_rate"]) == pytest.approx(trial.params["train.learning_rate"])
-    assert swept.client().get_run(swept.summary["mlflow"]["run_id"]).info.status == "FINISHED"
+    assert swept.client().get_run(swept.summary.mlflow.run_id).info.status == "FINISHED"
 
 
 def test_curves_have_each_point_once(swept: Swept) -> None:
@@ -210,17 +209,15 @@ def test_curves_have_each_point_once(swept: Swept) -> None:
 
 
 def test_the_study_s_run_says_what_came_of_it(swept: Swept) -> None:
-    said = swept.client().get_run(swept.summary["mlflow"]["run_id"]).data.tags["mlflow.note.content"]
-    test = swept.summary["test"]
-    assert said.startswith(
-        f"tiny reaches accuracy {test['value']:.3f} on {test['n']} test examples of toy (95 % interval"
-    )
+    said = swept.client().get_run(swept.summary.mlflow.run_id).data.tags["mlflow.note.content"]
+    test = swept.summary.test
+    assert said.startswith(f"tiny reaches accuracy {test.value:.3f} on {test.n} test examples of toy (95 % interval")
     assert said.endswith("not confirmed with fresh seeds (budget.confirmation.finalists=0).")
 
 
 def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
     client = swept.client()
-    run = client.get_run(swept.summary["winner"]["run_id"])
+    run = client.get_run(swept.summary.winner.run_id)
     mlflow.set_tracking_uri(f"sqlite:///{swept.home / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"])
     out = model.predict(["the film was good and superb", "a dull and awful plot"])
@@ -230,7 +227,7 @@ def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
 
 def test_a_finished_study_starts_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in swept.folder.glob("trials/**/*") if path.is_file()}
-    assert sweep.run_sweep(swept.settings, swept.home) == json.loads(json.dumps(swept.summary))
+    assert sweep.run_sweep(swept.settings, swept.home) == swept.summary
     assert before == {path: path.stat().st_mtime_ns for path in swept.folder.glob("trials/**/*") if path.is_file()}
     assert "is finished" in capsys.readouterr().out
 
@@ -238,7 +235,7 @@ def test_a_finished_study_starts_nothing(swept: Swept, capsys: pytest.CaptureFix
 def test_a_study_whose_time_is_spent_starts_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
     budget = swept.settings.budget.model_copy(update={"max_trials": 99, "max_hours": 1e-6})
     found = sweep.run_sweep(swept.settings.model_copy(update={"budget": budget}), swept.home)
-    assert found == json.loads(json.dumps(swept.summary))
+    assert found == swept.summary
     assert "is finished: 6 of 99 trials; a larger budget" in " ".join(capsys.readouterr().out.split())
 
 
@@ -276,7 +273,7 @@ def test_a_search_on_few_rows_runs_every_trial_to_its_end(
     swept = Swept(settings, home, sweep.run_sweep(settings, home))
     assert "every trial is trained to its end; search.rungs_after=9999" in " ".join(capsys.readouterr().out.split())
     assert [trial.rungs for trial in swept.records()] == [{}] * settings.budget.max_trials
-    assert swept.summary["trials"] == {"complete": settings.budget.max_trials, "pruned": 0, "failed": 0}
+    assert swept.summary.trials == Counts(complete=settings.budget.max_trials, pruned=0, failed=0)
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
     before = (swept.folder / "report.html").read_text()
     assert results.rebuild_report(settings, home).read_text() == before
@@ -287,14 +284,14 @@ def test_a_larger_budget_continues(swept: Swept) -> None:
     budget = swept.settings.budget.model_copy(update={"max_trials": 8})
     former = swept.records()
     summary = sweep.run_sweep(swept.settings.model_copy(update={"budget": budget}), swept.home)
-    assert sum(summary["trials"].values()) == 8
+    assert summary.trials.all == 8
     records = swept.records()
     assert [(t.number, t.params, t.score) for t in records[:6] if t.status is Status.COMPLETE] == [
         (t.number, t.params, t.score) for t in former if t.status is Status.COMPLETE
     ]
-    assert summary["mlflow"]["run_id"] == swept.summary["mlflow"]["run_id"]
-    same_winner = summary["best"]["trial"] == swept.summary["best"]["trial"]
-    assert summary["test"]["readings"] == (1 if same_winner else 2)
+    assert summary.mlflow.run_id == swept.summary.mlflow.run_id
+    same_winner = summary.best.trial == swept.summary.best.trial
+    assert summary.test.readings == (1 if same_winner else 2)
 
 
 def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come() -> None:
@@ -312,14 +309,14 @@ def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come()
 def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     settings, home = request_of(tmp_path, tiny_model, "train.epochs=6")
     summary = sweep.run_train(settings, home)
-    assert summary["trials"] == {"complete": 1, "pruned": 0, "failed": 0}
-    assert summary["best"]["params"] == {}
-    assert summary["test"]["value"] > 0.8
-    study = settings.model_copy(update={"study": summary["study"]})
+    assert summary.trials == Counts(complete=1, pruned=0, failed=0)
+    assert summary.best.params == {}
+    assert summary.test.value > 0.8
+    study = settings.model_copy(update={"study": summary.study})
     assert fsck(study, home, repair=False) == f"{study.study}: clean"
     page = results.rebuild_report(study, home).read_text()
     assert "<dt>epochs</dt><dd>6</dd>" in page
-    assert "comes to the same, bit for bit" in reproduce(study, home, summary["winner"]["run_id"])
+    assert "comes to the same, bit for bit" in reproduce(study, home, summary.winner.run_id)
     with pytest.raises(RequestError, match=r"search\.space is empty; name at least one setting"):
         sweep.run_sweep(study.model_copy(update={"search": study.search.model_copy(update={"space": {}})}), home)
 
@@ -347,7 +344,7 @@ def test_a_killed_worker_costs_no_trial(
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=3")
     summary = sweep.run_sweep(settings, home)
-    assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
+    assert summary.trials == Counts(complete=1, pruned=2, failed=0)
     swept = Swept(settings, home, summary)
     assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
     test_curves_have_each_point_once(swept)
@@ -377,7 +374,7 @@ def test_a_worker_that_hangs_costs_no_trial(
     monkeypatch.setattr(Loop, "_handle", stopping)
     monkeypatch.setattr(Loop, "_lost", as_before)
     summary = sweep.run_sweep(settings, home)
-    assert summary["trials"] == {"complete": 1, "pruned": 2, "failed": 0}
+    assert summary.trials == Counts(complete=1, pruned=2, failed=0)
     assert not Path(f"/proc/{stopped[0]}").exists()
     swept = Swept(settings, home, summary)
     assert [trial.attempts for trial in swept.records()] == [0, 1, 0]
@@ -410,7 +407,7 @@ def test_a_search_without_mlflow_loses_nothing(
     assert not (studies / "summary.json").exists()
     done = Swept(settings, home, sweep.run_sweep(settings, home))
     assert before == {path: path.read_bytes() for path in studies.glob("trials/*/points.jsonl")}, "it trained again"
-    assert done.summary["test"]["readings"] == 1
+    assert done.summary.test.readings == 1
     assert {run.info.status for run in done.children()} == {"FINISHED"}
     assert len(done.children()) == 3
     test_curves_have_each_point_once(done)
@@ -439,7 +436,7 @@ def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
     done = Swept(settings, home, sweep.run_sweep(settings, home))
     test_study_state_folder_and_tracking_agree(done)
     test_curves_have_each_point_once(done)
-    assert done.summary["best"] == swept.summary["best"]
+    assert done.summary.best == swept.summary.best
 
 
 def test_a_database_of_another_folder_is_refused(swept: Swept, tmp_path: Path) -> None:
@@ -496,10 +493,10 @@ def test_interrupted_sweep_goes_on_to_the_result_of_an_uninterrupted_one(
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert "RUNNING" not in {run.info.status for run in runs}
     summary = sweep.run_sweep(swept.settings, home)
-    assert summary["trials"] == {"complete": 2, "pruned": 4, "failed": 0}
+    assert summary.trials == Counts(complete=2, pruned=4, failed=0)
     again = Swept(swept.settings, home, summary)
     test_curves_have_each_point_once(again)
     first_six = {t.number: (t.params, t.rungs, t.step) for t in again.records()}
-    assert summary["best"] == swept.summary["best"]
-    assert summary["test"]["all"] == swept.summary["test"]["all"]
+    assert summary.best == swept.summary.best
+    assert summary.test.all == swept.summary.test.all
     assert len(first_six) == 6

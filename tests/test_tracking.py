@@ -45,7 +45,7 @@ def tracking(settings: Settings, home: Path) -> Tracking:
 
 @pytest.fixture
 def parent(tracking: Tracking, settings: Settings, home: Path) -> str:
-    return tracking.open_study(settings.study, "id", settings, data_ref(home), {"device": "cpu", "note": None})
+    return tracking.open_study(settings.study, "id", settings, data_ref(home), tracked.FACTS)
 
 
 def history(tracking: Tracking, run_id: str, key: str) -> list[tuple[int, float]]:
@@ -57,7 +57,7 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
 ) -> None:
     trials = [tracked.run_trial(tracking, parent, number, settings) for number in range(2)]
     result = tracked.summary(settings, parent, trials[1], 0.85)
-    tracking.finish_study(parent, result, tracked.save_study(home, settings, trials, result))
+    tracked.finish(tracking, result, tracked.save_study(home, settings, trials, result))
 
     study = tracking.client.get_run(parent)
     assert study.info.status == "FINISHED"
@@ -98,7 +98,7 @@ def test_artifacts_lie_in_the_state_folder_wherever_the_command_runs(
     monkeypatch.chdir(home)
     tracking = Tracking(settings, Path())
     monkeypatch.chdir(elsewhere)
-    parent = tracking.open_study(settings.study, "id", settings, data_ref(home), {})
+    parent = tracking.open_study(settings.study, "id", settings, data_ref(home), tracked.FACTS)
     tracking.client.log_text(parent, "x", "x.txt")
     assert list(home.glob("artifacts/**/x.txt"))
     assert not list(elsewhere.iterdir())
@@ -142,17 +142,17 @@ def test_a_trial_whose_run_is_gone_gets_a_new_one(
 def test_a_study_goes_on_in_its_run_with_a_larger_budget(
     tracking: Tracking, settings: Settings, home: Path, parent: str
 ) -> None:
-    result = tracked.summary(settings, parent, record(0, score=0.8), 0.8)
+    result = tracked.summary(settings, parent, record(0, score=0.8, run_id="its run"), 0.8)
     folder = tracked.save_study(home, settings, [record(0, Status.PRUNED, score=0.8)], result)
-    tracking.finish_study(parent, result, folder)
+    tracked.finish(tracking, result, folder)
     larger = compose_settings("budget.max_trials=99")
-    assert tracking.open_study(settings.study, "id", larger, data_ref(home), {}) == parent
+    assert tracking.open_study(settings.study, "id", larger, data_ref(home), tracked.FACTS) == parent
     run = tracking.client.get_run(parent)
     assert (run.info.status, run.data.tags["hpsearch.budget.max_trials"]) == ("RUNNING", "99")
-    assert tracking.open_study("another", "id", larger, data_ref(home), {}) != parent
+    assert tracking.open_study("another", "id", larger, data_ref(home), tracked.FACTS) != parent
 
     tracked.save_study(home, settings, [record(0, Status.PRUNED, score=0.8), record(1, Status.PRUNED)], result)
-    tracking.finish_study(parent, result, folder)
+    tracked.finish(tracking, result, folder)
     table = json.loads(Path(tracking.client.download_artifacts(parent, "leaderboard.json")).read_text())
     assert [row[table["columns"].index("trial")] for row in table["data"]] == [0, 1]
     assert len(history(tracking, parent, "test_accuracy")) == 1
@@ -203,7 +203,7 @@ def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Setti
     running = tracking.open_trial(parent, record(1), settings, TAG)
     paused = tracking.open_trial(parent, record(2), settings, TAG)
     tracking.pause_trial(paused)
-    other = tracking.open_study("another", "id", settings, data_ref(home), {})
+    other = tracking.open_study("another", "id", settings, data_ref(home), tracked.FACTS)
     tracking.interrupt_study(parent)
     statuses = {run_id: tracking.client.get_run(run_id).info.status for run_id in (parent, running, paused, other)}
     assert statuses == {parent: "KILLED", running: "KILLED", paused: "KILLED", other: "RUNNING"}
@@ -215,7 +215,7 @@ def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Setti
 def test_a_deleted_experiment_is_named_with_its_remedy(tracking: Tracking, settings: Settings, parent: str) -> None:
     tracking.client.delete_experiment(tracking.experiment_id)
     with pytest.raises(RequestError, match=r"hpsearch-imdb is deleted.*mlflow experiments restore"):
-        tracking.open_study(settings.study, "id", settings, data_ref(Path()), {})
+        tracking.open_study(settings.study, "id", settings, data_ref(Path()), tracked.FACTS)
 
 
 def test_a_study_of_another_folder_is_not_gone_on_with(
@@ -226,7 +226,7 @@ def test_a_study_of_another_folder_is_not_gone_on_with(
         with pytest.raises(RequestError, match=said):
             tracking.own_study(settings.study, study_id)
     with pytest.raises(RequestError, match=said):
-        tracking.open_study(settings.study, "other", settings, data_ref(home), {})
+        tracking.open_study(settings.study, "other", settings, data_ref(home), tracked.FACTS)
     tracking.own_study(settings.study, "id")
     tracking.own_study("another", None)
 
@@ -234,7 +234,7 @@ def test_a_study_of_another_folder_is_not_gone_on_with(
 def test_no_secret_reaches_a_run(home: Path) -> None:
     secret = compose_settings("storage.uri='postgresql://ann:s3cret@db/optuna?sslpassword=s3cret'")
     tracking = Tracking(secret, home)
-    parent = tracking.open_study(secret.study, "id", secret, data_ref(home), {})
+    parent = tracking.open_study(secret.study, "id", secret, data_ref(home), tracked.FACTS)
     run = tracking.client.get_run(parent)
     text = Path(tracking.client.download_artifacts(parent, "settings.yaml")).read_text()
     assert "postgresql://***@db/optuna" in text
@@ -313,12 +313,12 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with tracked.process(code, f"http://127.0.0.1:{port}/health", home / "server.log") as pid:
         tracking = Tracking(remote, home / "client")
-        parent = tracking.open_study(remote.study, "id", remote, data_ref(home), {})
+        parent = tracking.open_study(remote.study, "id", remote, data_ref(home), tracked.FACTS)
         trial = tracked.run_trial(tracking, parent, 0, remote)
         assert trial.run_id is not None
         assert tracking.last_steps(trial.run_id)["train_loss"] == 5
         result = tracked.summary(remote, parent, trial, 0.9)
-        tracking.finish_study(parent, result, tracked.save_study(home / "client", remote, [trial], result))
+        tracked.finish(tracking, result, tracked.save_study(home / "client", remote, [trial], result))
         assert list((home / "served").glob("**/confusion_matrix.png"))
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 20
@@ -370,7 +370,7 @@ assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
 def test_a_confusion_matrix_that_nobody_can_read_is_not_drawn(tmp_path: Path) -> None:
     settings, labels = compose_settings(), tuple(f"class {i}" for i in range(26))
     tracking = Tracking(settings, tracked.new_home(tmp_path))
-    parent = tracking.open_study(settings.study, "id", settings, data_ref(tmp_path), {})
+    parent = tracking.open_study(settings.study, "id", settings, data_ref(tmp_path), tracked.FACTS)
     for number, count in enumerate((25, 26)):
         done = replace(record(number), status=Status.COMPLETE, confusion=((1,) * count,) * count)
         done = replace(done, run_id=tracking.open_trial(parent, done, settings, TAG))

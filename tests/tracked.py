@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,13 @@ import requests
 
 from hpsearch.config.settings import Settings
 from hpsearch.serving import mlflow_process  # noqa: F401  # before mlflow
+from hpsearch.state import codec
+from hpsearch.state.facts import Facts
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import FORMAT
-from hpsearch.state.records import DataRef, Progress, Status, TrialRecord
+from hpsearch.state.measured import Answers
+from hpsearch.state.outcome import Summary
+from hpsearch.state.records import DataRef, Hardware, Progress, Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
@@ -79,14 +84,40 @@ def run_trial(tracking: Tracking, parent: str, number: int, settings: Settings) 
     return done
 
 
+FACTS = Facts(
+    source="files: toy.csv",
+    note=None,
+    rows={"train": 103},
+    empty_texts={"train": 0},
+    dropped={"train": {"duplicates": 3, "conflicting_labels": 0, "in_another_split": 0}},
+    examples={"train": 60, "validation": 20, "test": 20},
+    overlap={},
+    groups={"train": 0, "validation": 0, "test": 0},
+    split_by={"train": "source", "validation": "hpsearch", "test": "hpsearch"},
+    labels={label: i for i, label in enumerate(LABELS)},
+    classes={"train": dict.fromkeys(LABELS, 30), "validation": dict.fromkeys(LABELS, 10)},
+    digests={"train": "a" * 16, "validation": "b" * 16, "test": "c" * 16},
+)
+
+
+def answers(truths: Sequence[Any], said: Sequence[Any]) -> Answers:
+    """Of the examples test-0, test-1, ..."""
+    return Answers(data=tuple((f"test-{i}", *row) for i, row in enumerate(zip(truths, said, strict=True))))
+
+
 def summary(
     settings: Settings, parent: str, best: TrialRecord, value: float, examples: int = 20, test: str = "c" * 16
-) -> dict[str, Any]:
-    return {
+) -> Summary:
+    """Of a study of one trial that was not confirmed."""
+    found = {
         "format": FORMAT,
         "study": settings.study,
+        "given": [],
+        "finished": "2026-11-01T00:00:00+00:00",
         "task": settings.task.name,
+        "model": settings.model.name,
         "metric": "accuracy",
+        "direction": "maximize",
         "trials": {"complete": 1, "pruned": 0, "failed": 0},
         "best": {"trial": best.number, "params": best.params, "validation": best.score},
         "winner": {
@@ -94,10 +125,20 @@ def summary(
             "params": best.params,
             "seed": 0,
             "run_id": best.run_id,
+            "fitted": {},
             "folder": f"trials/{best.number}",
+            "validation": best.metrics,
+            "corrected": None,
             "digests": {"train": "d" * 16, "validation": "b" * 16, "test": test},  # trained on more than the search had
         },
+        "optimism": None,
+        "expected": [best.score],
+        "importance": {},
         "reference": None,
+        "steps": {"trained": 5, "all_to_the_end": 5, "confirmation": 0},
+        "data": codec.plain(FACTS)
+        | {"source": "files", "digest": "0" * 16, "train": 60, "validation": 20, "test": examples}
+        | {"confirmation": None},
         "test": {
             "metric": "accuracy",
             "value": value,
@@ -107,22 +148,26 @@ def summary(
             "all": {"accuracy": value, "f1": value},
             "intervals": {"accuracy": (value - 0.1, value + 0.1), "f1": (value - 0.1, value + 0.1)},
             "readings": 1,
+            "classes": {},
+            "confusion": None,
+            "mistakes": [],
             "digest": test,
             "split_digest": test,
             "megabytes": 91.0,
             "seconds_per_example": 0.01,
         },
         "labels": list(LABELS),
-        "hardware": {"name": "a processor", "threads": 2, "precision": "float32"},
+        "hardware": codec.plain(Hardware("cpu", "float32", "blocked", 1, 2, "a processor")),
         "seconds": {"total": 3.0},
         "confirmation": [],
         "licenses": {"weights": "MIT", "data": None},
         "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
-        "mlflow": {"run_id": parent},
+        "mlflow": {"experiment_id": None, "run_id": parent},
     }
+    return codec.read(Summary, json.dumps(found), "a made-up summary", "mend it")
 
 
-def save_study(home: Path, settings: Settings, trials: list[TrialRecord], result: dict[str, Any]) -> Path:
+def save_study(home: Path, settings: Settings, trials: list[TrialRecord], result: Summary) -> Path:
     """The study's folder as a sweep leaves it."""
     folder = home / "studies" / settings.study
     for trial in trials:
@@ -130,9 +175,16 @@ def save_study(home: Path, settings: Settings, trials: list[TrialRecord], result
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     (folder / "plots" / "history.html").write_text("<p>history</p>")
     (folder / "report.html").write_text("<p>report</p>")
-    (folder / "summary.json").write_text(json.dumps(result))
+    (folder / "summary.json").write_text(codec.write(result))
     (folder / "published.json").write_text("{}")
     return folder
+
+
+def finish(tracking: Tracking, result: Summary, folder: Path) -> None:
+    """Log what `save_study` left."""
+    study = StudyFolder(folder)
+    trials = [(TrialRecord.load(trial.path), read_points(trial.path)) for trial in study.trials("trials")]
+    tracking.finish_study(result, study, trials)
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ import mlflow
 import yaml
 
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import results
+from hpsearch.coordinator import phases, results
 from hpsearch.coordinator.phase import Fault, Phase, Stored
-from hpsearch.coordinator.phases import PHASES
 from hpsearch.coordinator.study import Study
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
 from hpsearch.registry.champions import CHAMPION, champion_version
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.locks import Lock
+from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import ENDED, SHA256, Tracking, name_of
@@ -71,7 +71,7 @@ def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) ->
     try:
         own = results.read_settings(folder.path, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
-        if not any(folder.trials(kind.place) for kind in PHASES):
+        if not any(folder.trials(kind.place) for kind in phases.PHASES):
             return []  # it ended before it began
         return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]
     with closing(Study(own, home)) as study:
@@ -129,7 +129,7 @@ def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tra
         yield Fault(str(error))
         return
     groups = []
-    for phase in PHASES:
+    for phase in phases.PHASES:
         records = {}
         for trial in folder.trials(phase.place):
             try:
@@ -168,18 +168,18 @@ def _of_records(group: Group) -> Iterator[Fault]:
             yield Fault(f"{name}: {names} is damaged", partial(_delete, *damaged))
 
 
-def _of_models(groups: list[Group], published: dict[str, Any] | None) -> Iterator[Fault]:
+def _of_models(groups: list[Group], published: Summary | None) -> Iterator[Fault]:
     """Models that nobody needs, and the winner's where it is missing."""
     for group in groups:
         needed = group.phase.keepers(group.settings, list(group.records.values()))
-        if published is not None and not published["winner"]["folder"].startswith(f"{group.phase.place}/"):
+        if published is not None and not published.winner.folder.startswith(f"{group.phase.place}/"):
             needed = []  # another phase has decided
         for number, record in group.records.items():
             model = group.at(number).model
             if model.exists() and record.status.final and record not in needed:
                 yield Fault(f"{group.noun} {number} keeps a model and is not the best", partial(_delete, model))
-    if published is not None and not groups[0].folder.named(published["winner"]["folder"]).weights.exists():
-        yield Fault(f"the model of the winner, {published['winner']['folder']}, is missing")
+    if published is not None and not groups[0].folder.named(published.winner.folder).weights.exists():
+        yield Fault(f"the model of the winner, {published.winner.folder}, is missing")
 
 
 def _of_tracking(folder: StudyFolder, groups: list[Group], settings: Settings, tracking: Tracking) -> Iterator[Fault]:
@@ -271,25 +271,25 @@ def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iter
         yield Fault(f"the weights of {name} version {version.version}, the champion, are not those that were logged")
 
 
-def _of_summary(summary: dict[str, Any] | None, first: Group) -> Iterator[Fault]:
+def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:
     records = first.records
     if summary is None or not all(record.status.final for record in records.values()):
         return  # a study that goes on has the summary of its smaller budget
-    if sum(summary["trials"].values()) != len(records):
+    if summary.trials.all != len(records):
         return  # it was continued and has not come to its end
-    counts = Counter(str(record.status) for record in records.values())
-    if any(summary["trials"][status] != counts[status] for status in summary["trials"]):
-        yield Fault(f"summary.json counts {summary['trials']}, and there are {dict(counts)}")
+    counts, said = Counter(str(record.status) for record in records.values()), asdict(summary.trials)
+    if any(counts[status] != number for status, number in said.items()):
+        yield Fault(f"summary.json counts {said}, and there are {dict(counts)}")
     for best in first.phase.keepers(first.settings, list(records.values())):
-        if best.number != summary["best"]["trial"]:
-            yield Fault(f"summary.json has trial {summary['best']['trial']} as the best, and it is {best.number}")
+        if best.number != summary.best.trial:
+            yield Fault(f"summary.json has trial {summary.best.trial} as the best, and it is {best.number}")
 
 
 def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
     summary = results.read_summary(group.folder.path)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
-    labels = tuple(summary["labels"]) if summary else ()
+    labels = summary.labels if summary is not None else ()
     delivery = Delivery(tracking, labels, parent)
     try:
         delivery.put(record, group)

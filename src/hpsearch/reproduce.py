@@ -2,17 +2,17 @@
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hpsearch.config.loading import from_plain
 from hpsearch.config.settings import Settings
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.state import identity
-from hpsearch.state.records import Decision, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.state.origin import Origin
+from hpsearch.state.records import Decision, Hardware, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data, hardware
-from hpsearch.training.hardware import Hardware
 from hpsearch.workers.local import Lost, Worker, wait_for
 
 
@@ -37,20 +37,21 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
             f"{run_id}: is no run of a trial that ended complete or pruned in {settings.tracking.uri or home}; "
             "give the id of a child run of a study (MLflow's page of the run shows it)"
         )
-    if not origin["metrics"]:
+    if not origin.metrics:
         raise RequestError(f"{run_id}: the trial ended before its first score; there is nothing to compare with")
-    own = from_plain(origin["settings"])
-    here = _hardware(own, origin["hardware"])
+    own = from_plain(origin.settings)
+    here = _hardware(own, origin.hardware)
     ref = data.prepare(data.read(own), own, home)
-    now = {"data": ref.digests, "hardware": here.describe()} | identity.made_by()
-    then = {"data": origin["digests"], **{key: origin[key] for key in ("hardware", "code", "libraries")}}
+    now = {"data": ref.digests, "hardware": asdict(here)} | identity.made_by()
+    then = {"data": origin.digests, "hardware": asdict(origin.hardware)}
+    then |= {"code": origin.code, "libraries": origin.libraries}
     differs = [f"  differs: {change}" for change in identity.changes(then, now)]
     folder = Path(tempfile.mkdtemp(prefix="reproduce-", dir=home))
     try:
         found = _train(TrialSpec(0, own, ref, folder), here, origin, folder / "worker.log")
     finally:
         shutil.rmtree(folder)
-    wanted: dict[str, float] = origin["metrics"]
+    wanted = origin.metrics
     unequal = [
         f"  {name}: {value!r} then, {found.get(name)!r} now"
         for name, value in wanted.items()
@@ -62,16 +63,16 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     return "\n".join([f"run {run_id} comes to the same, bit for bit: {len(wanted)} metrics", *differs])
 
 
-def _hardware(own: Settings, then: dict[str, Any]) -> Hardware:
+def _hardware(own: Settings, then: Hardware) -> Hardware:
     """As it was, or what there is where that can't be had."""
-    asked = {key: then[key] for key in ("device", "precision", "threads", "compile")} | {"workers": 1}
+    asked = {"device": then.device, "precision": then.precision, "threads": then.threads, "compile": then.compile}
     try:
-        return hardware.resolve(own.hardware.model_copy(update=asked))
+        return hardware.resolve(own.hardware.model_copy(update=asked | {"workers": 1}))
     except RequestError:
         return hardware.resolve(own.hardware.model_copy(update={"workers": 1}))
 
 
-def _train(spec: TrialSpec, here: Hardware, origin: dict[str, Any], log: Path) -> dict[str, float]:
+def _train(spec: TrialSpec, here: Hardware, origin: Origin, log: Path) -> dict[str, float]:
     """The metrics of the last point that the trial had come to: its end, or the rung at which it was pruned."""
     worker = Worker(0, here, log)
     found: dict[str, float] = {}
@@ -82,7 +83,7 @@ def _train(spec: TrialSpec, here: Hardware, origin: dict[str, Any], log: Path) -
                 message = ready.receive()
                 if isinstance(message, RungReport):
                     found = message.metrics
-                    last = origin["status"] == Status.PRUNED and message.rung >= origin["rung"]
+                    last = origin.status is Status.PRUNED and message.rung >= origin.rung
                     worker.answer(Decision.STOP if last else Decision.CONTINUE)
                 elif isinstance(message, TrialResult):
                     if message.status is Status.FAILED:

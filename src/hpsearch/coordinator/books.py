@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Phase
 from hpsearch.report.display import Display
 from hpsearch.state import identity
+from hpsearch.state.origin import Origin
 from hpsearch.state.records import (
     Decision,
     Progress,
@@ -131,20 +131,23 @@ class Books:
         """What a trial is trained with."""
         return self.phase.settings_of(trial)
 
-    def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
+    def origin(self, trial: TrialRecord) -> Origin | None:
         """What `reproduce` goes by: settings, data, hardware, code and libraries, and what came of them."""
         if trial.status is Status.FAILED:
             return None
         settings = self._crew.micro.applied(self.settings_of(trial)).model_dump(mode="json")
         settings |= {"tracking": {"uri": None}, "storage": {"uri": None}}  # they may hold a password
-        return {
-            "settings": settings,
-            "digests": self.phase.ref.digests,
-            "hardware": self._crew.hardware.describe(),
-            "status": str(trial.status),
-            "rung": max(trial.rungs, default=-1),
-            "metrics": trial.metrics,
-        } | identity.made_by()
+        made_by = identity.made_by()
+        return Origin(
+            settings=settings,
+            digests=self.phase.ref.digests,
+            hardware=self._crew.hardware,
+            status=trial.status,
+            rung=max(trial.rungs, default=-1),
+            metrics=trial.metrics,
+            code=made_by["code"],
+            libraries=made_by["libraries"],
+        )
 
     # ---- for people
 

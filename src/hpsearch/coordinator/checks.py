@@ -9,9 +9,9 @@ from hpsearch.coordinator.search import make_plan
 from hpsearch.coordinator.study import check_address, sampler
 from hpsearch.decisions import schedule
 from hpsearch.errors import RequestError
+from hpsearch.state.records import Hardware
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, hardware, models, trainer
-from hpsearch.training.hardware import Hardware
 
 
 def check(settings: Settings) -> tuple[data.Corpus, Hardware]:

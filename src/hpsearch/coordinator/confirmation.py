@@ -4,18 +4,22 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, ClassVar
 
 import numpy as np
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.phase import Fault, Found, Phase, Stored, StudyContext
+from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.search import Search, maximize
 from hpsearch.decisions import paired, racing, schedule
 from hpsearch.decisions.racing import Entrant, Rule, Run
 from hpsearch.errors import NoResultError
+from hpsearch.report import sections
+from hpsearch.report.sections import Section, Told
+from hpsearch.state.measured import Answers
+from hpsearch.state.outcome import Confirmed, Optimism
 from hpsearch.state.records import Status, TrialRecord, TrialResult, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
@@ -72,6 +76,7 @@ class Confirmation(Phase):
         given = self.settings.budget.confirmation
         self.entrants = racing.entrants(search.best_first(), space.reference(study.settings), given.finalists)
         self._hours_before, self._examples_before = search.hours, search.ref.sizes["train"]
+        self._best = search.best_first()[0]
         self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
         self.kind: Kind = KINDS[self.settings.task.kind]
         self.rule = Rule(self.kind.of_sums, self.settings.task.metric, given.confidence)
@@ -163,12 +168,11 @@ class Confirmation(Phase):
         """The run of an entrant whose model is kept; None if none is complete."""
         return max(self._complete(name), key=lambda run: (self._sign * (run.score or 0.0), -run.number), default=None)
 
-    def answers(self, number: int) -> dict[str, Any]:
-        """What a complete run's model said of each validation example, as a table."""
+    def answers(self, number: int) -> Answers:
+        """What a complete run's model said of each validation example."""
         said = self.kind.answers(json.loads(self.trial_folder(number).answers.read_text()), self.ref.labels)
         ids, truths = self._validation
-        rows = [list(row) for row in zip(ids, truths, said, strict=True)]
-        return {"columns": ["id", "truth", "answer"], "data": rows}
+        return Answers(data=tuple(zip(ids, truths, said, strict=True)))
 
     @cached_property
     def _validation(self) -> tuple[list[str], list[Any]]:
@@ -185,7 +189,7 @@ class Confirmation(Phase):
 
     def _run(self, trial: TrialRecord) -> Run:
         if trial.number not in self._runs:
-            said = [row[2] for row in self.answers(trial.number)["data"]]
+            said = self.answers(trial.number).said
             tallies = self.kind.tallies(self._validation[1], said, self.ref.labels)
             assert trial.seed is not None, "a confirmation run has its seed"
             score = self._sign * (trial.score or 0.0)
@@ -240,11 +244,40 @@ class Confirmation(Phase):
         best = (self.best_run(one.name) for one in self.entrants)
         return [run for run in best if run is not None]
 
-    def said(self) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
+    def said(self) -> Iterator[tuple[TrialRecord, Answers]]:
         """Of every complete run that counts."""
         for one in self.entrants:
             for run in self._complete(one.name):
                 yield run, self.answers(run.number)
+
+    def fields(self) -> Fields:
+        """What each entrant came to, and what the search's best score was worth."""
+        standings = self.standings()
+        return {
+            "confirmation": tuple(self._confirmed(standing) for standing in standings),
+            "optimism": optimism(self._best, standings),
+        }
+
+    def _confirmed(self, standing: Standing) -> Confirmed:
+        scores, name = standing.scores, standing.entrant.name
+        return Confirmed(
+            entrant=name,
+            reference=name == racing.REFERENCE,
+            params=standing.entrant.params,
+            seeds=tuple(run.seed for run in standing.runs if run.seed is not None),
+            validation=scores,
+            mean=standing.mean if scores else None,
+            interval=self.interval(name) if scores else None,
+            spread=stdev(scores) if len(scores) > 1 else None,
+            out_after=standing.out_after,
+            seconds=tuple(sum(run.seconds.values()) for run in standing.runs),
+            run_ids=tuple(run.run_id for run in standing.runs if run.run_id is not None),
+        )
+
+    @classmethod
+    def section(cls, told: Told) -> Section | None:
+        """The race, by entrant."""
+        return sections.race(told) if told.summary.confirmation else None
 
     def planned(self) -> float:
         """As many as the race still allows."""
@@ -259,4 +292,12 @@ class Confirmation(Phase):
         if name == racing.REFERENCE:
             other = None
         where = [self.study.folder.inside(self.trial_folder(run.number)) for run in (best, other) if run is not None]
-        return Found(best, where[0], other, where[1] if other is not None else None)
+        return Found(best, where[0], other, where[1] if other is not None else None, self.corrected())
+
+
+def optimism(best: TrialRecord, standings: Sequence[Standing]) -> Optimism | None:
+    """What the search's best score came to; None without fresh runs of the same point."""
+    for standing in standings:
+        if standing.entrant.params == best.params and standing.runs and best.score is not None:
+            return Optimism(best.score, standing.mean, best.score - standing.mean)
+    return None

@@ -11,8 +11,7 @@ from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.records import DataRef, Fits, Scored, ScoreSpec
-from hpsearch.training.hardware import Hardware
+from hpsearch.state.records import DataRef, Fits, Hardware, Scored, ScoreSpec
 from hpsearch.training.trainer import micro_batch
 from hpsearch.workers.local import Lost, Worker, wait_for
 

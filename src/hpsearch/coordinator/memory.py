@@ -1,11 +1,11 @@
 """How many examples fit in memory at once: found before the first trial, halved if it runs out all the same."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from hpsearch.config.settings import Settings, digest, possible
-from hpsearch.state.records import DataRef, FitSpec, write_durably
-from hpsearch.training.hardware import Hardware
+from hpsearch.state.records import DataRef, FitSpec, Hardware, write_durably
 from hpsearch.training.trainer import micro_batch
 
 NEEDY = ("train.batch_size", "task.max_length", "model.dropout", "model.attention_dropout")
@@ -37,7 +37,7 @@ class MicroBatch:
                 lengths,
                 self.largest,
                 asked,
-                hardware.describe(),
+                asdict(hardware),
             ]
         )
         self._file = home / "cache" / "micro_batch" / f"{key}.json"

@@ -7,7 +7,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
 from hpsearch.data.tokens import Tokens
-from hpsearch.training.hardware import Hardware
+from hpsearch.state.records import Hardware
 
 
 def of_data(study: StudyContext, chosen: Hardware) -> Iterator[str]:
@@ -22,14 +22,14 @@ def of_data(study: StudyContext, chosen: Hardware) -> Iterator[str]:
         whole = len(corpus.splits[split])
         part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""
         yield f"data: {size:,} {split} examples{part}"
-    for pair, shared in corpus.facts["overlap"].items():
-        fate = "; dropped from train" if pair.startswith("train") and shared["rows"] else ""
-        groups = f" and {shared['rows_of_shared_groups']:,} rows of groups" if shared["rows_of_shared_groups"] else ""
-        yield f"data: {pair}, as given, share {shared['rows']:,} rows{fate}{groups}"
-    lost = {what.replace("_", " "): rows for what, rows in corpus.facts["dropped"]["train"].items() if rows}
+    for pair, shared in corpus.facts.overlap.items():
+        fate = "; dropped from train" if pair.startswith("train") and shared.rows else ""
+        groups = f" and {shared.rows_of_shared_groups:,} rows of groups" if shared.rows_of_shared_groups else ""
+        yield f"data: {pair}, as given, share {shared.rows:,} rows{fate}{groups}"
+    lost = {what.replace("_", " "): rows for what, rows in corpus.facts.dropped["train"].items() if rows}
     if lost:
         yield f"data: train rows dropped: {', '.join(f'{what} {rows:,}' for what, rows in lost.items())}"
-    for split, rows in corpus.facts["empty_texts"].items():
+    for split, rows in corpus.facts.empty_texts.items():
         if rows:
             yield f"data: {rows:,} {split} rows have an empty text"
 

@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.clock import read_seconds
 from hpsearch.coordinator.study import Study
+from hpsearch.report import sections
+from hpsearch.report.sections import Section, Told
 from hpsearch.state.folder import StudyFolder, TrialFolder
+from hpsearch.state.measured import Answers
+from hpsearch.state.outcome import Best, Confirmed, Counts, Optimism, PhaseOutcome, RunOutcome
 from hpsearch.state.records import DataRef, Decision, TrialRecord, TrialResult
 from hpsearch.training.data import Corpus
 
@@ -38,6 +42,18 @@ class Found:
     folder: str  # of the winner, inside the study's
     reference: TrialRecord | None  # the other model that is scored
     reference_folder: str | None
+    corrected: float | None  # what the choice is worth on a further seed; None where nobody knows
+
+
+class Fields(TypedDict, total=False):
+    """Those of `Summary` that one phase alone can fill."""
+
+    trials: Counts
+    best: Best
+    expected: tuple[float, ...]
+    importance: dict[str, float]
+    confirmation: tuple[Confirmed, ...]
+    optimism: Optimism | None
 
 
 @dataclass(frozen=True)
@@ -171,9 +187,43 @@ class Phase(ABC):
     def found(self) -> Found:
         """Whose model is kept if no phase follows. Raises NoResultError if there is none."""
 
-    def said(self) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
-        """Trials that keep what their models said of validation, each with a table of that."""
+    def said(self) -> Iterator[tuple[TrialRecord, Answers]]:
+        """Trials that keep what their models said of validation, each with that."""
         yield from ()
+
+    def fields(self) -> Fields:
+        """What it adds to the summary of the study."""
+        return {}
+
+    def outcome(self, seconds: float) -> PhaseOutcome:
+        """What it came to, in the summary. `seconds` passed in it, over all runs of the command."""
+        return PhaseOutcome(
+            name=self.name,
+            noun=self.noun,
+            train_examples=self.ref.sizes["train"],
+            seconds=seconds,
+            runs=tuple(
+                RunOutcome(
+                    number=run.number,
+                    entrant=run.entrant,
+                    seed=run.seed,
+                    params=run.params,
+                    status=run.status,
+                    score=run.score,
+                    step=run.step,
+                    total_steps=run.total_steps,
+                    seconds=sum(run.seconds.values()),
+                    reason=run.reason,
+                )
+                for run in self.trials.values()
+            ),
+        )
+
+    @classmethod
+    def section(cls, told: Told) -> Section | None:
+        """Its part of the report; None where it was not run."""
+        outcome = next((one for one in told.summary.phases if one.name == cls.name), None)
+        return sections.of_runs(told, outcome) if outcome is not None else None
 
     # ---- what all phases share
 

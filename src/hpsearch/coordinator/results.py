@@ -1,23 +1,23 @@
 """What a study leaves: settings, summary and report in its folder, and all that is published in MLflow."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
+from hpsearch.coordinator import phases
 from hpsearch.coordinator.books import free_disk
-from hpsearch.coordinator.phase import Found
-from hpsearch.coordinator.phases import PHASES, Course
-from hpsearch.coordinator.summary import Summary
+from hpsearch.coordinator.summary import Finished
 from hpsearch.errors import RequestError, redact
 from hpsearch.report import cards, page
-from hpsearch.state import identity
+from hpsearch.report.sections import Told
+from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.measured import Answers
+from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
@@ -47,44 +47,33 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
 
 def read_summary(folder: Path) -> Summary | None:
     """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
-    path = StudyFolder(folder).summary
-    if not path.exists():
-        return None
-    try:
-        found: Summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RequestError(f"{path}: is damaged ({error}); delete it, and the sweep's command writes it anew") from None
-    return found
+    return codec.read_file(Summary, StudyFolder(folder).summary, "delete it, and the sweep's command writes it anew")
 
 
-def publish(
-    course: Course,
-    found: Found,
-    summary: Summary,
-    test: dict[str, Any],
-    tracking: Tracking,
-) -> None:
+def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
     """Write summary and report, log them and the winner's model and answers, and close the parent run."""
-    study, folder, settings, search = course.study, course.study.folder, course.study.settings, course.opened[0]
-    write_durably(folder.summary, json.dumps(summary, indent=1))
-    _write_report(folder, settings, [(one, _points(folder, one)) for one in search.trials.values()], summary)
+    study, found, last = finished.study, finished.found, finished.phases[-1]
+    folder, settings = study.folder, study.settings
+    trials = [(one, _points(folder, one)) for one in finished.phases[0].trials.values()]
+    write_durably(folder.summary, codec.write(summary, indent=1))
+    _write_report(folder, settings, trials, summary)
     page.optuna_plots(study.optuna.optuna, folder.plots)
-    winner = course.last.settings_of(found.winner)
+    winner = last.settings_of(found.winner)
     inputs = KINDS[settings.task.kind].inputs
     examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
     tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card)
-    for run_id, tables in _answers(course, found, test).items():
+    for run_id, tables in _answers(finished).items():
         tracking.log_answers(run_id, tables)
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
-    tracking.finish_study(summary["mlflow"]["run_id"], summary, folder.path, said)
-    for phase in course.opened[:-1]:
+    tracking.finish_study(summary, folder, trials, said)
+    for phase in finished.phases[:-1]:
         free_disk(phase, [])
-    write_durably(folder.published, json.dumps(summary["mlflow"]))
+    write_durably(folder.published, codec.write(summary.mlflow))
 
 
 def rebuild_report(settings: Settings, home: Path) -> Path:
-    """Write `page.html` of a finished study anew, from its folder, or from MLflow where that is gone.
+    """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
 
     Args:
         settings: name the study, and say where MLflow is; the page shows the study's own.
@@ -98,11 +87,11 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
     identity.check_folder(folder.path)
     summary = read_summary(folder.path)
     if summary is not None:
-        records = [TrialRecord.load(trial.path) for trial in folder.trials(PHASES[0].place)]
+        records = [TrialRecord.load(trial.path) for trial in folder.trials(phases.PHASES[0].place)]
         trials = [(one, _points(folder, one)) for one in records]
         text = folder.settings.read_text(encoding="utf-8")
     elif (kept := Tracking(settings, home).kept(settings.study)) is not None:
-        text, summary, trials = kept
+        text, summary, trials = kept.settings, kept.summary, kept.trials
     else:
         raise RequestError(
             f"study {settings.study} has no result in {folder.path}, nor in MLflow; run `make sweep` first, or check "
@@ -111,25 +100,28 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
     return _write_report(folder, _settings(text, settings.study, settings), trials, summary)
 
 
-def _answers(course: Course, found: Found, test: dict[str, Any]) -> dict[str, Any]:
+def _answers(finished: Finished) -> dict[str, dict[str, Answers]]:
     """MLflow run: what its model said, by split: of validation where its phase keeps that, the scored two of test."""
-    tables: dict[str, Any] = {}
-    for run, table in (pair for phase in course.opened for pair in phase.said()):
+    found, test = finished.found, finished.reading
+    tables: dict[str, dict[str, Answers]] = {}
+    for run, said in (pair for phase in finished.phases for pair in phase.said()):
         assert run.run_id is not None, "its phase has been told whole"
-        tables[run.run_id] = {"validation": table}
-    for record, scored in ((found.winner, test["winner"]), (found.reference, test["reference"])):
-        if record is not None:
+        tables[run.run_id] = {"validation": said}
+    for record, scored in ((found.winner, test.winner), (found.reference, test.reference)):
+        if record is not None and scored is not None:
             assert record.run_id is not None, "its phase has been told whole"
-            tables.setdefault(record.run_id, {})["test"] = scored["answers"]
+            tables.setdefault(record.run_id, {})["test"] = scored.answers
     return tables
 
 
 def _points(folder: StudyFolder, record: TrialRecord) -> Points:
-    return read_points(folder.trial(PHASES[0].place, record.number).path)
+    return read_points(folder.trial(phases.PHASES[0].place, record.number).path)
 
 
 def _write_report(
     folder: StudyFolder, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
 ) -> Path:
+    told = Told(settings, summary, page.known([record for record, _ in trials], summary))
+    parts = [section for kind in reversed(phases.PHASES) if (section := kind.section(told)) is not None]
     curves = {record.number: points for record, points in trials}
-    return page.write(folder.path, settings, [record for record, _ in trials], curves, summary)
+    return page.write(folder.report, told, curves, len(trials) - len(told.records), parts)

@@ -1,8 +1,6 @@
 """Test is scored here and nowhere else: once a choice, the winner and the reference recipe on the same examples."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,8 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
+from hpsearch.state import codec
+from hpsearch.state.measured import Answers, Measured, Mistake, Reading
 from hpsearch.state.records import DataRef, ScoreSpec, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
@@ -20,9 +20,7 @@ MISTAKES = 10
 EXCERPT = 1200  # characters of a text that is shown
 
 
-def score_test(
-    crew: Crew, ref: DataRef, found: Found, settings: Settings, reference: Settings | None
-) -> dict[str, Any]:
+def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, reference: Settings | None) -> Reading:
     """The study's reading of test: counted once a choice and kept, with what the models said.
 
     Args:
@@ -32,81 +30,67 @@ def score_test(
         settings: of the winner.
         reference: of the other model, where there is one.
 
-    Returns:
-        `of` (the folders of the models), `readings`, `n`, `digest`, `winner` and `reference` with their metrics,
-        intervals, classes, mistakes and answers, and `gain`: the paired comparison of the two.
+    Raises:
+        RequestError: the former reading is damaged.
     """
-    path, of = crew.folder.test, [found.folder, found.reference_folder]
-    before: dict[str, Any] = {"of": None, "readings": 0}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-    if before["of"] == of:
+    path, of = crew.folder.test, (found.folder, found.reference_folder)
+    before = codec.read_file(Reading, path, "bring it back, or give STUDY=<another name>")
+    if before is not None and before.of == of:
         return before
     rows, kind = data.load(ref, "test").to_dict(), KINDS[settings.task.kind]
     truths = kind.truths(rows, ref.labels)
 
-    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[dict[str, Any], paired.Tallies]:
+    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[Measured, paired.Tallies]:
         place = crew.folder.named(folder)
         said = crew.score(ScoreSpec(record.number, settings, ref, place.model, "test", record.fitted))
         answers = kind.answers(said.predictions, ref.labels)
         tallies = kind.tallies(truths, answers, ref.labels)
-        table = [list(row) for row in zip(rows["id"], truths, answers, strict=True)]
-        return {
-            "metrics": said.metrics,
-            "intervals": paired.intervals(tallies, kind.of_sums),
-            "classes": {label: asdict(found) for label, found in kind.by_class(tallies.sum(0), ref.labels).items()},
-            "confusion": said.confusion,
-            "mistakes": list(mistakes(kind, rows, table, said.confidences, tallies)),
-            "megabytes": place.weights.stat().st_size / 1e6,
-            "seconds_per_example": said.seconds / len(answers),
-            "answers": {"columns": ["id", "truth", "answer"], "data": table},
-        }, tallies
+        table = Answers(data=tuple(zip(rows["id"], truths, answers, strict=True)))
+        return Measured(
+            metrics=said.metrics,
+            intervals=paired.intervals(tallies, kind.of_sums),
+            classes=kind.by_class(tallies.sum(0), ref.labels),
+            confusion=said.confusion,
+            mistakes=tuple(mistakes(kind, rows, table, said.confidences, tallies)),
+            megabytes=place.weights.stat().st_size / 1e6,
+            seconds_per_example=said.seconds / len(answers),
+            answers=table,
+        ), tallies
 
     winner, ours = scored(found.winner, found.folder, settings)
     other = gain = None
     if found.reference is not None and found.reference_folder is not None and reference is not None:
         other, theirs = scored(found.reference, found.reference_folder, reference)
-        compared = paired.compare(theirs, ours, kind.of_sums, settings.task.metric)
-        gain = asdict(compared) | {"difference": compared.difference}
-    reading = {
-        "of": of,
-        "readings": before["readings"] + 1,
-        "n": len(truths),
-        "digest": ref.digests["test"],
-        "winner": winner,
-        "reference": other,
-        "gain": gain,
-    }
-    write_durably(path, json.dumps(reading))
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+        gain = paired.compare(theirs, ours, kind.of_sums, settings.task.metric)
+    reading = Reading(
+        of=of,
+        readings=(before.readings if before is not None else 0) + 1,
+        n=len(truths),
+        digest=ref.digests["test"],
+        winner=winner,
+        reference=other,
+        gain=gain,
+    )
+    write_durably(path, codec.write(reading))
+    return reading
 
 
 def mistakes(
-    kind: Kind,
-    rows: dict[str, list[Any]],
-    answers: Sequence[Sequence[Any]],
-    confidences: Sequence[float],
-    tallies: paired.Tallies,
-) -> Iterator[dict[str, Any]]:
+    kind: Kind, rows: dict[str, list[Any]], table: Answers, confidences: Sequence[float], tallies: paired.Tallies
+) -> Iterator[Mistake]:
     """The wrong answers that a model is most sure of, with what it read: where labels are wrong, they are among these.
 
     Args:
         kind: of the task.
         rows: columns of `Kind.features`.
-        answers: (id, truth, answer) of each row.
+        table: what the model said of each row.
         confidences: of each answer.
         tallies: of each answer, by `Kind.tallies`.
     """
     wrong = np.flatnonzero(kind.of_sums(tallies)[kind.wrong_at_zero] == 0)
     for row in sorted(wrong.tolist(), key=lambda row: -confidences[row])[:MISTAKES]:
-        name, truth, answer = answers[row]
-        yield {
-            "id": name,
-            "confidence": confidences[row],
-            "truth": truth,
-            "answer": answer,
-            "inputs": {role: _excerpt(rows[role][row]) for role in kind.inputs},
-        }
+        name, truth, answer = table.data[row]
+        yield Mistake(name, confidences[row], truth, answer, {role: _excerpt(rows[role][row]) for role in kind.inputs})
 
 
 def _excerpt(text: str) -> str:

@@ -9,10 +9,13 @@ from typing import ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
-from hpsearch.coordinator.phase import Fault, Found, Phase, Stored, StudyContext
+from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import schedule
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
+from hpsearch.report import sections
+from hpsearch.report.sections import Section, Told
+from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Decision, Status, TrialRecord
 from hpsearch.tasks import metrics
 
@@ -157,7 +160,28 @@ class Search(Phase):
         if not complete:
             raise NoResultError(self._no_result())
         best = complete[0]
-        return Found(best, self.study.folder.inside(self.trial_folder(best.number)), None, None)
+        return Found(best, self.study.folder.inside(self.trial_folder(best.number)), None, None, None)
+
+    def fields(self) -> Fields:
+        """How its trials ended, which is the best, and what they say of the space."""
+        trials, best = list(self.trials.values()), self.best_first()[0]
+        assert best.score is not None, "a complete trial has its score"
+        counts = Counter(trial.status for trial in trials)
+        return {
+            "trials": Counts(counts[Status.COMPLETE], counts[Status.PRUNED], counts[Status.FAILED]),
+            "best": Best(best.number, best.params, best.score),
+            "expected": tuple(expected(trials, self.plan.maximize)),
+            "importance": self.study.optuna.importance(trials),
+        }
+
+    def outcome(self, seconds: float) -> PhaseOutcome:
+        """Without its trials, of which there may be thousands: `trials.json` has them."""
+        return replace(super().outcome(seconds), runs=())
+
+    @classmethod
+    def section(cls, told: Told) -> Section:
+        """All trials."""
+        return sections.trials(told)
 
     def _action(self, hours: float) -> schedule.Action:
         trials = list(self.trials.values())
@@ -195,6 +219,20 @@ def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fau
                 yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
         elif wanted is not None or frozen.intermediate_values != record.rungs:
             yield Fault(f"Optuna has not been told that trial {number} is {record.status}", partial(study.tell, record))
+
+
+def expected(trials: Sequence[TrialRecord], maximize: bool) -> list[float]:
+    """Expected best validation score of 1, 2, ... trials drawn from these (Dodge et al. 2019, arXiv 1909.03004).
+
+    Each trial counts with its last score, of a rung if it was stopped there.
+    """
+    scores = sorted(t.score if maximize else -t.score for t in trials if t.score is not None)
+    total = len(scores)
+    found = []
+    for k in range(1, total + 1):
+        mean = sum(s * (((i + 1) / total) ** k - (i / total) ** k) for i, s in enumerate(scores))
+        found.append(mean if maximize else -mean)
+    return found
 
 
 def maximize(settings: Settings) -> bool:

@@ -21,7 +21,7 @@ from hpsearch.coordinator.results import publish, read_summary, write_settings
 from hpsearch.coordinator.scoring import score_test
 from hpsearch.coordinator.search import with_rungs_late_enough
 from hpsearch.coordinator.study import Study
-from hpsearch.coordinator.summary import Summary, summarise
+from hpsearch.coordinator.summary import Finished, summarise
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.report import page
 from hpsearch.report.display import Display
@@ -29,12 +29,13 @@ from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
+from hpsearch.state.outcome import StudyRun, Summary
+from hpsearch.state.records import Hardware
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data, models
 from hpsearch.training.data import Corpus
-from hpsearch.training.hardware import Hardware
 
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
@@ -76,7 +77,7 @@ def run_train(settings: Settings, home: Path, force: bool = False, given: Sequen
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     corpus, chosen = check(fixed)
-    name = digest([comparable(fixed), corpus.facts["digests"]])[:8]
+    name = digest([comparable(fixed), corpus.facts.digests])[:8]
     fixed = fixed.model_copy(update={"study": f"{settings.task.name}-{settings.model.name}-train-{name}"})
     return _sweep(Request(fixed, home, force, tuple(given), started), corpus, chosen)
 
@@ -104,7 +105,7 @@ def _sweep(request: Request, corpus: Corpus, chosen: Hardware) -> Summary:
                 )
             else:
                 summary = _run(course, request, chosen, console, tracking, forced)
-            console.print(page.final_table(summary, list(first.trials.values()), settings, folder.path), soft_wrap=True)
+            console.print(page.final_table(summary, list(first.trials.values()), settings, folder), soft_wrap=True)
             return summary
 
 
@@ -137,7 +138,7 @@ def _run(
             found = _run_phases(course, crew, delivery, display, clock)
             display.phase("test")
             with clock.timed("test"):
-                test = score_test(crew, study.ref, found, *_settings_of(course, found))
+                reading = score_test(crew, study.ref, found, *_settings_of(course, found))
             display.phase("report")
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
@@ -145,8 +146,9 @@ def _run(
         finally:  # whatever the end, nothing is told behind the back of the next command
             delivery.close(LAST_SECONDS)
         folder.published.unlink(missing_ok=True)
-        summary = summarise(course, crew, found, test, request.given, clock.seconds, tracking.experiment_id, parent)
-        publish(course, found, summary, test, tracking)
+        finished = Finished(study, tuple(course.opened), found, reading, crew.hardware)
+        summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
+        publish(finished, summary, tracking)
         clock.lap("report")
     return summary
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from hpsearch.config.settings import TaskSettings
 from hpsearch.data.reading import Rows
 from hpsearch.errors import RequestError
+from hpsearch.state.facts import Overlap
 
 SPLITS = ("train", "validation", "test")
 
@@ -109,7 +110,7 @@ def deduplicate(
     return {**given, "train": list(kept.values())}, dict(counts)
 
 
-def overlap(given: Mapping[str, list[Example]]) -> dict[str, dict[str, int]]:
+def overlap(given: Mapping[str, list[Example]]) -> dict[str, Overlap]:
     """What the given splits share before anything is dropped: for each pair, rows of the second that the first has.
 
     Keys are like "train and test"; values count rows with the same content, and rows of a group of both.
@@ -122,7 +123,7 @@ def overlap(given: Mapping[str, list[Example]]) -> dict[str, dict[str, int]]:
             rows = sum(e.key in keys for e in given[other])
             of_groups = sum(e.group in grouped for e in given[other])
             if rows or of_groups:
-                found[f"{one} and {other}"] = {"rows": rows, "rows_of_shared_groups": of_groups}
+                found[f"{one} and {other}"] = Overlap(rows, of_groups)
     return found
 
 

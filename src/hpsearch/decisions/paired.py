@@ -5,12 +5,12 @@ models. How much another seed changes a model is no part of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from hpsearch.state.measured import Interval, Paired
 from hpsearch.tasks.metrics import wilson
 
 SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
@@ -21,27 +21,6 @@ FEW = 10  # with fewer answers that differ, a resample of them says little
 
 Tallies = NDArray[np.float64]
 OfSums = Callable[[Tallies, Tallies | None], dict[str, NDArray[np.float64]]]
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two models on the same examples, by one metric of which more is better."""
-
-    metric: str
-    n: int
-    champion: float
-    challenger: float
-    low: float  # 95 % interval of the difference, paired bootstrap
-    high: float
-    p: float  # one-sided: as much or more of a gain if the challenger were no better
-    test: str
-    challenger_alone: int | None  # examples that only one has right, where each is right or wrong
-    champion_alone: int | None
-
-    @property
-    def difference(self) -> float:
-        """Challenger minus champion."""
-        return self.challenger - self.champion
 
 
 def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str) -> Paired:
@@ -124,7 +103,7 @@ def mcnemar(challenger_alone: int, champion_alone: int) -> float:
     return float(stats.binom.sf(challenger_alone - 1, differing, 0.5)) if differing else 1.0
 
 
-def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, tuple[float, float]]:
+def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, Interval]:
     """95 % interval of each metric: Wilson's of shares of the examples, else the percentiles of resamples.
 
     Where no resample differs, as where every answer is right, Wilson's stands in: a mean of what lies between 0 and 1

@@ -5,9 +5,9 @@ change that was cut off is completed by the next command, and two that cross see
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rich.text import Text
 from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
+from hpsearch.state import codec
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
 
@@ -28,7 +29,41 @@ EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registe
 ROLLBACK = "rollback"
 SHORT = 500  # characters of a text that is part of a tag, however it is escaped
 
-Events = dict[str, dict[str, Any]]  # tag: a change of champion; oldest first
+
+@dataclass(frozen=True)
+class Change:
+    """A change of champion, as a tag of the registered model keeps it."""
+
+    time: str
+    """UTC, ISO 8601, to the second."""
+    version: int
+    """The champion from then on."""
+    previous: int | None
+    """The champion until then; None where there was none."""
+    study: str
+    """That `version` is of."""
+    how: str
+    """It came to this, for people."""
+    why: str
+    """The same."""
+    pending: bool = False
+    """Whether it is announced only: the aliases do not follow yet."""
+
+
+Events = dict[str, Change]  # tag: a change of champion; oldest first
+
+
+def announced(version: Any, former: Any, how: str, why: str) -> Change:
+    """`version` is to be the champion in place of `former`, which becomes `previous`; None if there is none."""
+    return Change(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=int(version.version),
+        previous=int(former.version) if former is not None else None,
+        study=version.tags.get("hpsearch.study", formats.NONE),
+        how=how,
+        why=why[:SHORT],
+        pending=True,
+    )
 
 
 def champion_uri(settings: Settings, home: Path) -> str:
@@ -57,8 +92,8 @@ def history(settings: Settings, home: Path) -> Table | str:
         table.add_column(heading, no_wrap=heading in ("since", "version"), overflow="fold")
     table.add_column("why", overflow="fold")
     for event in reversed(changes.values()):
-        how = f"{event['how']}, cut off" if event.get("pending") else event["how"]
-        row = (event["time"], str(event["version"]), event["study"], how, event["why"])
+        how = f"{event.how}, cut off" if event.pending else event.how
+        row = (event.time, str(event.version), event.study, how, event.why)
         table.add_row(*map(Text, row))
     return table
 
@@ -78,81 +113,73 @@ def one_at_a_time(home: Path) -> Iterator[None]:
         yield
 
 
-def change(tracking: Tracking, name: str, seen: Events, version: Any, former: Any, how: str, why: str) -> bool:
-    """Make `version` the champion in place of `former`, which becomes `previous`.
+def change(tracking: Tracking, name: str, seen: Events, event: Change) -> bool:
+    """Make another version the champion.
 
     It is announced first: of two commands that cross, at least one sees the other's announcement and withdraws.
 
     Args:
         tracking: where.
         name: of the registered model.
-        seen: its history, as it was before `former` was looked at.
-        version: the champion to be.
-        former: the champion until now; None if there is none.
-        how: it came to this, for people.
-        why: the same.
+        seen: its history, as it was before the champion until now was looked at.
+        event: what is to be done, by `announced`.
 
     Returns:
         False if somebody else has changed the champion since; then nothing is changed.
     """
     key = f"{EVENT}{time.time_ns()}"
-    event = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": int(version.version),
-        "previous": int(former.version) if former is not None else None,
-        "study": version.tags.get("hpsearch.study", formats.NONE),
-        "how": how,
-        "why": why[:SHORT],
-        "pending": True,
-    }
-    tracking.client.set_registered_model_tag(name, key, json.dumps(event))
+    _tag(tracking, name, key, event)
     if events(tracking, name).keys() - {key} != seen.keys():
         return not _withdrawn(tracking, name, key, event)
     _move(tracking, name, key, event)
     return True
 
 
-def _withdrawn(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> bool:
+def _withdrawn(tracking: Tracking, name: str, key: str, event: Change) -> bool:
     """Take an announcement back; False where another command took it for one that was cut off, and completed it."""
-    if not events(tracking, name).get(key, event)["pending"]:
+    if not events(tracking, name).get(key, event).pending:
         return False
     tracking.client.delete_registered_model_tag(name, key)
     champion = version_of(tracking, name, CHAMPION)
-    if champion is None or int(champion.version) != event["version"]:
+    if champion is None or int(champion.version) != event.version:
         return True
-    tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
+    _tag(tracking, name, key, replace(event, pending=False))
     return False
 
 
-def _move(tracking: Tracking, name: str, key: str, event: dict[str, Any]) -> None:
+def _move(tracking: Tracking, name: str, key: str, event: Change) -> None:
     """Let the aliases follow an announced change. Harmless when repeated.
 
     Another command may have made a later change meanwhile, and the aliases are those of the newest. One that has only
     been announced is its maker's to make or to take back.
     """
     while True:
-        if event["previous"] is not None:
-            tracking.client.set_registered_model_alias(name, PREVIOUS, str(event["previous"]))
-        tracking.client.set_registered_model_alias(name, CHAMPION, str(event["version"]))
-        tracking.client.set_registered_model_tag(name, key, json.dumps(event | {"pending": False}))
+        if event.previous is not None:
+            tracking.client.set_registered_model_alias(name, PREVIOUS, str(event.previous))
+        tracking.client.set_registered_model_alias(name, CHAMPION, str(event.version))
+        _tag(tracking, name, key, replace(event, pending=False))
         newest, last = list(events(tracking, name).items())[-1]
         champion = version_of(tracking, name, CHAMPION)
-        if last["pending"] or (champion is not None and int(champion.version) == last["version"]):
+        if last.pending or (champion is not None and int(champion.version) == last.version):
             return
         key, event = newest, last
 
 
-def complete(tracking: Tracking, name: str) -> dict[str, Any] | None:
+def _tag(tracking: Tracking, name: str, key: str, event: Change) -> None:
+    tracking.client.set_registered_model_tag(name, key, codec.write(event))
+
+
+def complete(tracking: Tracking, name: str) -> Change | None:
     """Complete the last change if it was cut off, and return it."""
     for key, event in list(events(tracking, name).items())[-1:]:
-        if event.get("pending"):
+        if event.pending:
             _move(tracking, name, key, event)
             return event
     return None
 
 
 def events(tracking: Tracking, name: str) -> Events:
-    """Changes of champion."""
+    """Changes of champion. Raises RequestError if a tag is damaged."""
     try:
         tags = tracking.client.get_registered_model(name).tags
     except MlflowException as error:
@@ -160,7 +187,7 @@ def events(tracking: Tracking, name: str) -> Events:
             raise
         return {}
     keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
-    return {key: json.loads(tags[key]) for key in keys}
+    return {key: codec.read(Change, tags[key], f"{name}: its tag {key}", "mend it in MLflow") for key in keys}
 
 
 def _rollback(tracking: Tracking, settings: Settings) -> str:
@@ -170,10 +197,12 @@ def _rollback(tracking: Tracking, settings: Settings) -> str:
     champion, previous = (version_of(tracking, name, alias) for alias in (CHAMPION, PREVIOUS))
     if champion is None or previous is None or champion.version == previous.version:
         raise RequestError(f"{name} has no previous champion to go back to")
-    if completed is not None and completed["how"] == ROLLBACK:  # it is what this command is to do
+    if completed is not None and completed.how == ROLLBACK:  # it is what this command is to do
         champion, previous = previous, champion
-    elif not change(tracking, name, seen, previous, champion, ROLLBACK, f"in place of version {champion.version}"):
-        return _rollback(tracking, settings)
+    else:
+        event = announced(previous, champion, ROLLBACK, f"in place of version {champion.version}")
+        if not change(tracking, name, seen, event):
+            return _rollback(tracking, settings)
     study = previous.tags.get("hpsearch.study", formats.NONE)
     return (
         f"{name} version {previous.version} is the champion again (study {study}); "

@@ -1,14 +1,15 @@
 """Whether a challenger becomes champion: a rule, two models' answers to the same test examples, a decision."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hpsearch import formats
 from hpsearch.config.settings import PromotionSettings
 from hpsearch.decisions import paired
-from hpsearch.decisions.paired import Paired
-from hpsearch.tasks.kind import ClassScores, Kind
+from hpsearch.decisions.paired import Tallies
+from hpsearch.state.measured import ClassScores, Paired
+from hpsearch.tasks.kind import Kind
 
 PERCENT = 100
 EPSILON = 1e-12  # of rounding: a loss of just the margin is allowed
@@ -34,38 +35,68 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Exam:
+    """The test examples that contenders have answered."""
+
+    kind: Kind
+    labels: Sequence[str]
+    """The classes."""
+    metric: str
+    """What is compared."""
+    truths: Sequence[Any]
+    """(n,): the right answers."""
+
+    def tallies(self, answers: Sequence[Any]) -> Tallies:
+        """(n, k), by `Kind.tallies`."""
+        return self.kind.tallies(self.truths, answers, self.labels)
+
+    def compare(self, champion: Tallies, challenger: Tallies) -> Paired:
+        """One's answers against another's."""
+        return paired.compare(champion, challenger, self.kind.of_sums, self.metric)
+
+
+@dataclass(frozen=True)
+class Verdict:
     """What a rule makes of a challenger."""
 
     rule: PromotionSettings
     checks: tuple[Check, ...]
-    paired: Paired | None  # None where nobody was there to compare with
+    comparison: Paired
 
     @property
     def passed(self) -> bool:
         """Whether the challenger has shown all that is asked for."""
         return all(check.passed for check in self.checks)
 
-    def record(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "passed": self.passed,
-            "rule": self.rule.model_dump(mode="json"),
-            "checks": [asdict(check) for check in self.checks],
-            "comparison": asdict(self.paired) if self.paired is not None else None,
-        }
+
+@dataclass(frozen=True)
+class GateDecision:
+    """A verdict and its circumstances, as the winner's MLflow run and the registered version keep them."""
+
+    passed: bool
+    rule: PromotionSettings
+    checks: tuple[Check, ...]
+    """() where the contenders could not be compared, and the promotion was forced."""
+    comparison: Paired | None
+    """None there too."""
+    time: str
+    """UTC, ISO 8601, to the second."""
+    study: str
+    in_place_of: int | None
+    """The version that was champion; None where there was none."""
+    forced: str | None
+    """Why it is promoted whatever the gate says."""
+    reasons: tuple[str, ...]
+    """Checks and notes, for people."""
 
 
 def decide(
     rule: PromotionSettings,
-    kind: Kind,
-    labels: Sequence[str],
-    metric: str,
-    truths: Sequence[Any],
+    exam: Exam,
     challenger: Contender,
     champion: Contender | None,
     reference: Sequence[Any] | None,
-) -> Decision:
+) -> Verdict:
     """Apply a rule.
 
     Without a champion the challenger must beat the one answer that is right most often, and not lose to the reference
@@ -73,32 +104,27 @@ def decide(
 
     Args:
         rule: of `conf/promotion/`.
-        kind: of the task.
-        labels: its classes.
-        metric: what is compared.
-        truths: the right answers on test.
+        exam: what all of them have answered.
         challenger: who wants to be champion.
         champion: who is.
         reference: what a model of the reference recipe said; None where the challenger is one, or none was trained.
     """
-    ours = kind.tallies(truths, challenger.answers, labels)
+    kind, ours = exam.kind, exam.tallies(challenger.answers)
     if champion is None:
-        constant = kind.constant(truths)
-        theirs = kind.tallies(truths, [constant] * len(truths), labels)
-        found = paired.compare(theirs, ours, kind.of_sums, metric)
+        constant = kind.constant(exam.truths)
+        found = exam.compare(exam.tallies([constant] * len(exam.truths)), ours)
         said = f"the one answer that is right most often ({constant or 'none'!r})"
         checks = [_better(found, said, rule.alpha)]
         if reference is not None:
-            recipe = kind.tallies(truths, reference, labels)
-            beside = paired.compare(recipe, ours, kind.of_sums, metric)
+            beside = exam.compare(exam.tallies(reference), ours)
             text = f"{_shown(beside, 'the reference recipe')}, and the rule allows {_points(-rule.reference_margin)}"
             checks.append(Check(beside.difference >= -rule.reference_margin - EPSILON, text))
-        return Decision(rule, tuple(checks), found)
-    theirs = kind.tallies(truths, champion.answers, labels)
-    found = paired.compare(theirs, ours, kind.of_sums, metric)
+        return Verdict(rule, tuple(checks), found)
+    theirs = exam.tallies(champion.answers)
+    found = exam.compare(theirs, ours)
     checks = []
     if rule.margin:
-        bound = paired.least_gain(theirs, ours, kind.of_sums, metric, rule.alpha)
+        bound = paired.least_gain(theirs, ours, kind.of_sums, exam.metric, rule.alpha)
         text = f"{_shown(found, champion.name)}; at least {_points(bound)} at the level {rule.alpha:g}"
         text += f", and the rule allows {_points(-rule.margin)}"
         checks.append(Check(bound > -rule.margin, text))
@@ -107,9 +133,9 @@ def decide(
     if rule.cost is not None:
         checks.append(_cheaper(challenger, champion, rule.cost))
     if rule.class_margin is not None:
-        before, now = (kind.by_class(tallies.sum(0), labels) for tallies in (theirs, ours))
+        before, now = (kind.by_class(tallies.sum(0), exam.labels) for tallies in (theirs, ours))
         checks += _by_class(before, now, rule.class_margin)
-    return Decision(rule, tuple(checks), found)
+    return Verdict(rule, tuple(checks), found)
 
 
 def _better(found: Paired, other: str, alpha: float) -> Check:

@@ -1,6 +1,7 @@
 """Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from hpsearch.coordinator import results
 from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.registry import gate
-from hpsearch.registry.champions import CHAMPION, SHORT, change, complete, events, one_at_a_time, version_of
-from hpsearch.registry.gate import Contender, Decision
+from hpsearch.registry.champions import CHAMPION, SHORT, announced, change, complete, events, one_at_a_time, version_of
+from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
-from hpsearch.state import identity
+from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.outcome import Summary, Tested
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
@@ -51,7 +53,7 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
         return answered(_promote)(tracking, summary, settings, home, force, dry_run)
 
 
-def _summary(settings: Settings, home: Path) -> dict[str, Any]:
+def _summary(settings: Settings, home: Path) -> Summary:
     folder = StudyFolder.of(home, settings.study)
     identity.check_folder(folder.path)
     summary = results.read_summary(folder.path)
@@ -60,26 +62,26 @@ def _summary(settings: Settings, home: Path) -> dict[str, Any]:
             f"study={settings.study}: is not finished ({folder.published} is missing); "
             f"run `make sweep TASK={settings.task.name}`, or name a finished study"
         )
-    if summary["task"] != settings.task.name:
+    if summary.task != settings.task.name:
         raise RequestError(
-            f"study={settings.study}: is of task {summary['task']}, not of {settings.task.name}; give its TASK (and "
+            f"study={settings.study}: is of task {summary.task}, not of {settings.task.name}; give its TASK (and "
             "task.name, where it reads your own files), or another study"
         )
     return summary
 
 
 def _promote(
-    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, force: str | None, dry_run: bool
+    tracking: Tracking, summary: Summary, settings: Settings, home: Path, force: str | None, dry_run: bool
 ) -> str:
-    name, client, run_id = name_of(settings), tracking.client, summary["winner"]["run_id"]
+    name, client, run_id = name_of(settings), tracking.client, summary.winner.run_id
     if not dry_run:
         complete(tracking, name)
     seen, champion = events(tracking, name), version_of(tracking, name, CHAMPION)
-    score = _score(summary["test"])
+    score = _score(summary.test)
     if champion is not None and champion.run_id == run_id:
         return f"{name} version {champion.version} is the champion already: {score}"
     decision, reasons = _decide(tracking, summary, settings, home, champion, force)
-    if force is None and not decision["passed"]:
+    if force is None and not decision.passed:
         stays = f"version {champion.version} stays champion" if champion is not None else "there is still no champion"
         raise PromotionRefused(
             f"{name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
@@ -87,15 +89,15 @@ def _promote(
         )
     beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
     if dry_run:
-        return f"{name}: study {summary['study']} would become champion, {beside}: {score}\n{reasons}"
+        return f"{name}: study {summary.study} would become champion, {beside}: {score}\n{reasons}"
     if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
         return _promote(tracking, summary, settings, home, force, dry_run)
     version, made_now = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
-    client.update_model_version(name, version.version, _description(tracking, run_id, decision))
-    client.log_dict(run_id, decision, f"promotion/{decision['time'].replace(':', '')}.json")
-    how = "forced" if force is not None else f"by {decision['rule']['name']}"
-    why = force or decision["reasons"][0].removeprefix("passed: ")
-    if not change(tracking, name, seen, version, champion, how, why):
+    client.update_model_version(name, version.version, _description(tracking, run_id, decision.reasons))
+    client.log_dict(run_id, codec.plain(decision), f"promotion/{decision.time.replace(':', '')}.json")
+    how = "forced" if force is not None else f"by {decision.rule.name}"
+    why = force or decision.reasons[0].removeprefix("passed: ")
+    if not change(tracking, name, seen, announced(version, champion, how, why)):
         if made_now:  # a refusal leaves nothing behind
             client.delete_model_version(name, version.version)
         return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
@@ -103,56 +105,59 @@ def _promote(
 
 
 def _decide(
-    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any, force: str | None
-) -> tuple[dict[str, Any], str]:
-    """The gate's decision as a record, and its reasons as lines for people."""
+    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Any, force: str | None
+) -> tuple[GateDecision, str]:
+    """The gate's decision, and its reasons as lines for people."""
+    verdict: Verdict | None = None
     try:
-        made, notes = _compare(tracking, summary, settings, home, champion)
-        record = made.record()
-        lines = [f"  {'passed' if check.passed else 'failed'}: {check.text}" for check in made.checks] + notes
+        verdict, notes = _compare(tracking, summary, settings, home, champion)
+        lines = [f"  {'passed' if check.passed else 'failed'}: {check.text}" for check in verdict.checks] + notes
     except RequestError as error:
         if force is None:
             raise
-        record = {"passed": False, "rule": settings.promotion.model_dump(mode="json"), "checks": [], "comparison": None}
         lines = [f"  not compared: {error}"]
     if force is not None:
         lines.append(f"  forced: {force}")
-    return record | {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "study": summary["study"],
-        "in_place_of": int(champion.version) if champion is not None else None,
-        "forced": force,
-        "reasons": [line.strip() for line in lines],
-    }, "\n".join(lines)
+    decision = GateDecision(
+        passed=verdict is not None and verdict.passed,
+        rule=settings.promotion,
+        checks=verdict.checks if verdict is not None else (),
+        comparison=verdict.comparison if verdict is not None else None,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        study=summary.study,
+        in_place_of=int(champion.version) if champion is not None else None,
+        forced=force,
+        reasons=tuple(line.strip() for line in lines),
+    )
+    return decision, "\n".join(lines)
 
 
 def _compare(
-    tracking: Tracking, summary: dict[str, Any], settings: Settings, home: Path, champion: Any
-) -> tuple[Decision, list[str]]:
-    """The gate's decision on the challenger's test examples, and notes on how they were come by.
+    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Any
+) -> tuple[Verdict, list[str]]:
+    """The gate's verdict on the challenger's test examples, and notes on how they were come by.
 
     Raises:
         RequestError: an answer is missing and can't be had.
     """
-    kind, run_id, test = KINDS[settings.task.kind], summary["winner"]["run_id"], summary["test"]
+    run_id, test = summary.winner.run_id, summary.test
     table = tracking.answers(run_id, "test")
     if table is None:
         raise RequestError(
             f"the MLflow run {run_id} has no answers on test; give the tracking.uri that the sweep had, or, where "
             "MLflow has lost them, `hpsearch fsck --repair` and then the sweep's command"
         )
-    ids, truths, answers = map(list, zip(*table["data"], strict=True))
-    recipe = summary["reference"]  # None where no other than the winner was scored
-    reference = tracking.answers(recipe["run_id"], "test") if recipe is not None else None
+    recipe = summary.reference  # None where no other than the winner was scored
+    reference = tracking.answers(recipe.run_id, "test") if recipe is not None else None
     challenger = Contender(
-        f"study {summary['study']}", answers, test["megabytes"], test["seconds_per_example"], _hardware(summary)
+        f"study {summary.study}", table.said, test.megabytes, test.seconds_per_example, _hardware(summary)
     )
-    looks = tracking.looks(test["split_digest"])
+    looks = tracking.looks(test.split_digest)
     often = "once" if looks == 1 else f"{looks} times"
     notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
     incumbent = None
     if champion is not None:
-        said, note = _champions_answers(tracking, champion, ids, summary, settings, home)
+        said, note = _champions_answers(tracking, champion, table.ids, summary, settings, home)
         incumbent = Contender(
             f"version {champion.version}",
             said,
@@ -161,33 +166,25 @@ def _compare(
             champion.tags.get("hpsearch.hardware"),
         )
         notes = [note, *notes] if note else notes
-    elif recipe is None and summary["winner"]["entrant"] != REFERENCE:
+    elif recipe is None and summary.winner.entrant != REFERENCE:
         notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
-    decision = gate.decide(
-        settings.promotion,
-        kind,
-        summary["labels"],
-        test["metric"],
-        truths,
-        challenger,
-        incumbent,
-        [row[2] for row in reference["data"]] if reference is not None else None,
-    )
-    return decision, notes
+    exam = Exam(KINDS[settings.task.kind], summary.labels, test.metric, table.truths)
+    others = reference.said if reference is not None else None
+    return gate.decide(settings.promotion, exam, challenger, incumbent, others), notes
 
 
 def _champions_answers(
-    tracking: Tracking, champion: Any, ids: list[str], summary: dict[str, Any], settings: Settings, home: Path
+    tracking: Tracking, champion: Any, ids: list[str], summary: Summary, settings: Settings, home: Path
 ) -> tuple[list[Any], str | None]:
     """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
 
     Raises:
         RequestError: neither can be had.
     """
-    digest = summary["test"]["digest"]
+    digest = summary.test.digest
     table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
     if table is not None and champion.tags.get("hpsearch.digest.test") == digest:
-        stored = {row[0]: row[2] for row in table["data"]}
+        stored = dict(zip(table.ids, table.said, strict=True))
         return [stored[one] for one in ids], None
     try:
         own = results.read_settings(StudyFolder.of(home, settings.study).path, settings)
@@ -215,66 +212,66 @@ def _champions_answers(
     return [said[one] for one in ids], note
 
 
-def _evidence(summary: dict[str, Any]) -> dict[str, str]:
+def _evidence(summary: Summary) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
-    lineage: dict[str, str] = summary["lineage"]
-    test, winner = summary["test"], summary["winner"]
-    seeds = [str(seed) for standing in summary["confirmation"] for seed in standing["seeds"]]
+    test, winner = summary.test, summary.winner
+    seeds = [str(seed) for one in summary.confirmation for seed in one.seeds]
     intervals = {
-        f"hpsearch.test.{name}": f"{test['all'][name]!r} [{low!r}, {high!r}]"
-        for name, (low, high) in test["intervals"].items()
+        f"hpsearch.test.{name}": f"{test.all[name]!r} [{low!r}, {high!r}]"
+        for name, (low, high) in test.intervals.items()
     }
     return (
         intervals
-        | lineage
+        | summary.lineage
         | {
-            "hpsearch.study": summary["study"],
-            "hpsearch.study_run_id": summary["mlflow"]["run_id"],
-            "hpsearch.run_id": winner["run_id"],
-            "hpsearch.seed": str(winner["seed"]),
+            "hpsearch.study": summary.study,
+            "hpsearch.study_run_id": summary.mlflow.run_id,
+            "hpsearch.run_id": winner.run_id,
+            "hpsearch.seed": str(winner.seed),
             "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
-            "hpsearch.hours": repr(round(summary["seconds"]["total"] / 3600, 4)),
-            "hpsearch.license.weights": summary["licenses"]["weights"] or "not stated",
-            "hpsearch.license.data": summary["licenses"]["data"] or "not stated",
-            "hpsearch.test.metric": test["metric"],
-            "hpsearch.test.value": repr(test["value"]),
-            "hpsearch.test.low": repr(test["low"]),
-            "hpsearch.test.high": repr(test["high"]),
-            "hpsearch.test.examples": str(test["n"]),
-            "hpsearch.test.readings": str(test["readings"]),
-            "hpsearch.model.megabytes": repr(test["megabytes"]),
-            "hpsearch.seconds_per_example": repr(test["seconds_per_example"]),
+            "hpsearch.hours": repr(round(summary.total_seconds / 3600, 4)),
+            "hpsearch.license.weights": summary.licenses.weights or "not stated",
+            "hpsearch.license.data": summary.licenses.data or "not stated",
+            "hpsearch.test.metric": test.metric,
+            "hpsearch.test.value": repr(test.value),
+            "hpsearch.test.low": repr(test.low),
+            "hpsearch.test.high": repr(test.high),
+            "hpsearch.test.examples": str(test.n),
+            "hpsearch.test.readings": str(test.readings),
+            "hpsearch.model.megabytes": repr(test.megabytes),
+            "hpsearch.seconds_per_example": repr(test.seconds_per_example),
             "hpsearch.hardware": _hardware(summary),
         }
-        | {f"hpsearch.digest.{split}": digest for split, digest in winner["digests"].items()}
+        | {f"hpsearch.digest.{split}": digest for split, digest in winner.digests.items()}
     )
 
 
-def _description(tracking: Tracking, run_id: str, decision: dict[str, Any]) -> str:
+def _description(tracking: Tracking, run_id: str, reasons: Sequence[str]) -> str:
     """The model's card, and why it became champion."""
-    given = decision["reasons"]
-    if len(given) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
-        left_out = f"{len(given) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
-        given = [*given[: MOST_REASONS - NOTES], left_out, *given[-NOTES:]]
-    reasons = "\n".join(f"- {reason}" for reason in given)
-    ending = f"\n## Why it became champion\n\n{reasons[: LONGEST // 2]}\n"
+    if len(reasons) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
+        left_out = f"{len(reasons) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
+        reasons = [*reasons[: MOST_REASONS - NOTES], left_out, *reasons[-NOTES:]]
+    lines = "\n".join(f"- {reason}" for reason in reasons)
+    ending = f"\n## Why it became champion\n\n{lines[: LONGEST // 2]}\n"
     return tracking.card(run_id)[: LONGEST - len(ending)] + ending
 
 
-def _tags(decision: dict[str, Any]) -> dict[str, str]:
+def _tags(decision: GateDecision) -> dict[str, str]:
     """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
-    found, whole = decision["comparison"], json.dumps(decision)
+    found, whole, forced = decision.comparison, codec.write(decision), decision.forced
+    if forced is not None:
+        forced = forced[:SHORT]
     if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
-        first = {"checks": [], "reasons": [decision["reasons"][0][:SHORT]]}
-        whole = json.dumps(decision | first | {"forced": decision["forced"] and decision["forced"][:SHORT]})
-    tags = {DECISION: whole, "hpsearch.promotion.rule": decision["rule"]["name"]}
+        first = decision.reasons[0][:SHORT]
+        whole = codec.write(replace(decision, checks=(), reasons=(first,), forced=forced))
+    tags = {DECISION: whole, "hpsearch.promotion.rule": decision.rule.name}
     if found is not None:
         tags |= {
-            "hpsearch.promotion.p": repr(found["p"]),
-            "hpsearch.promotion.difference": repr(found["challenger"] - found["champion"]),
+            "hpsearch.promotion.p": repr(found.p),
+            "hpsearch.promotion.difference": repr(found.difference),
         }
-    if decision["forced"] is not None:
-        tags["hpsearch.promotion.forced"] = decision["forced"][:SHORT]
+    if forced is not None:
+        tags["hpsearch.promotion.forced"] = forced
     return tags
 
 
@@ -282,15 +279,15 @@ def _number(text: str | None) -> float | None:
     return float(text) if text is not None else None
 
 
-def _hardware(summary: dict[str, Any]) -> str:
-    chosen = summary["hardware"]
-    return f"{chosen['name']}, {chosen['threads']} threads, {chosen['precision']}"
+def _hardware(summary: Summary) -> str:
+    chosen = summary.hardware
+    return f"{chosen.name}, {chosen.threads} threads, {chosen.precision}"
 
 
-def _score(test: dict[str, Any]) -> str:
-    value, low, high = (formats.score(test[key]) for key in ("value", "low", "high"))
-    often = f", read {test['readings']} times" if test["readings"] > 1 else ""
-    return f"test {test['metric']} {value} on {formats.count(test['n'])} examples [{low}, {high}]{often}"
+def _score(test: Tested) -> str:
+    value, low, high = map(formats.score, (test.value, test.low, test.high))
+    often = f", read {test.readings} times" if test.readings > 1 else ""
+    return f"test {test.metric} {value} on {formats.count(test.n)} examples [{low}, {high}]{often}"
 
 
 def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> tuple[Any, bool]:

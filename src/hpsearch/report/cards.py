@@ -1,20 +1,22 @@
 """The model card: what someone who is handed the winner must know, in Markdown."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict
 
 from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.report import page
 from hpsearch.serving.packaging import PRODUCTS
+from hpsearch.state.outcome import SETTINGS_TAG, Summary
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tracking.lineage import COMMIT_TAG, VERSION_TAG
 
 UNSTATED = "not stated by their source"
 
 
-def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
+def model_card(settings: Settings, summary: Summary) -> str:
     """The card of a study's winner.
 
     Args:
@@ -24,38 +26,38 @@ def model_card(settings: Settings, summary: Mapping[str, Any]) -> str:
     return "\n".join(_lines(settings, summary)) + "\n"
 
 
-def _lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+def _lines(settings: Settings, summary: Summary) -> Iterator[str]:
     task, kind = settings.task, KINDS[settings.task.kind]
     yield f"# hpsearch-{task.name}"
     yield ""
     yield f"{settings.model.name} ({settings.model.path}), fine-tuned for {kind.name.replace('_', ' ')} on {task.name}."
     sections = {
-        f"How good it is: {formats.count(summary['test']['n'])} test examples": _quality(settings, summary),
+        f"How good it is: {formats.count(summary.test.n)} test examples": _quality(settings, summary),
         "What it takes and gives": _use(settings, summary),
-        "Data": _data(summary["data"], summary["winner"]),
+        "Data": _data(summary),
         "How it was trained": _training(settings, summary),
-        "Licences": (f"- {what}: {text or UNSTATED}" for what, text in summary["licenses"].items()),
+        "Licences": (f"- {what}: {text or UNSTATED}" for what, text in asdict(summary.licenses).items()),
     }
     for heading, lines in sections.items():
         yield from ("", f"## {heading}", "")
         yield from lines
 
 
-def _quality(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
-    test, note = summary["test"], summary["data"]["note"]
+def _quality(settings: Settings, summary: Summary) -> Iterator[str]:
+    test, note = summary.test, summary.data.note
     for name, heading in page.headings(settings, summary).items():
         interval = ""
-        if name in test["intervals"]:
-            low, high = (formats.score(bound) for bound in test["intervals"][name])
+        if name in test.intervals:
+            low, high = (formats.score(bound) for bound in test.intervals[name])
             interval = f" (95 % interval over examples {low} to {high})"
-        yield f"- {heading}: {formats.score(test['all'][name])}{interval}"
+        yield f"- {heading}: {formats.score(test.all[name])}{interval}"
     yield ""
-    chosen = "confirmed with fresh seeds" if summary["confirmation"] else "not confirmed with fresh seeds"
+    chosen = "confirmed with fresh seeds" if summary.confirmation else "not confirmed with fresh seeds"
     yield (
-        f"Chosen on validation among {sum(summary['trials'].values())} trials, {chosen}; test was scored by this study "
-        f"{'once, after the choice' if test['readings'] == 1 else str(test['readings']) + ' times'}."
+        f"Chosen on validation among {summary.trials.all} trials, {chosen}; test was scored by this study "
+        f"{'once, after the choice' if test.readings == 1 else f'{test.readings} times'}."
     )
-    if summary["confirmation"]:
+    if summary.confirmation:
         yield ""
         yield from (f"- {line}" for line in page.findings(summary))
     if note:
@@ -63,13 +65,13 @@ def _quality(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"Note: {note}."
 
 
-def _use(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
+def _use(settings: Settings, summary: Summary) -> Iterator[str]:
     kind, product = KINDS[settings.task.kind], PRODUCTS[settings.task.kind]
     columns = ", ".join(product.signature.outputs.input_names())
     yield f"It takes {' and '.join(kind.inputs)}, and gives {columns}."
-    if summary["labels"]:
-        yield f"Classes: {', '.join(summary['labels'])}."
-    for name, value in summary["winner"]["fitted"].items():
+    if summary.labels:
+        yield f"Classes: {', '.join(summary.labels)}."
+    for name, value in summary.winner.fitted.items():
         yield f"{name.replace('_', ' ').capitalize()}, fitted on validation: {json.dumps(value)}."
     yield f"It reads at most {settings.task.max_length} tokens at a time ({_longer(settings)})."
     yield ""
@@ -85,25 +87,23 @@ def _longer(settings: Settings) -> str:
     return f"of longer ones it reads the {settings.task.truncation.replace('_', ' and ')}"
 
 
-def _data(data: Mapping[str, Any], winner: Mapping[str, Any]) -> Iterator[str]:
+def _data(summary: Summary) -> Iterator[str]:
     """What this model was trained on, chosen by and scored on."""
-    sizes = {split: data[split] for split in page.SPLITS}
-    if data["confirmation"] is not None:
-        sizes["train"] = data["confirmation"]
-    yield f"{data['source']}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
-    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in winner['digests'].items())}."
+    data = summary.data
+    sizes = data.used | {"train": data.trained_on}
+    yield f"{data.source}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
+    yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in summary.winner.digests.items())}."
 
 
-def _training(settings: Settings, summary: Mapping[str, Any]) -> Iterator[str]:
-    data, winner, hardware, made = (summary[name] for name in ("data", "winner", "hardware", "lineage"))
-    for path, value in space.recipe(settings, winner["params"]).items():
+def _training(settings: Settings, summary: Summary) -> Iterator[str]:
+    winner, hardware, made = summary.winner, summary.hardware, summary.lineage
+    for path, value in space.recipe(settings, winner.params).items():
         yield f"- {path}: {formats.value(value)}"
-    trained = data["confirmation"] if data["confirmation"] is not None else data["train"]
-    yield f"- training examples: {formats.count(trained)}"
-    yield f"- seed: {winner['seed']}"
-    yield f"- on {hardware['name']} ({hardware['device']}, {hardware['precision']})"
-    yield f"- study {summary['study']}, MLflow run {winner['run_id']}"
-    yield f"- the whole study took {formats.duration(summary['seconds']['total'])} on it"
-    yield f"- settings {made['hpsearch.settings']}, commit {made.get('mlflow.source.git.commit', 'unknown')}"
-    versions = {key.removeprefix("hpsearch.version."): text for key, text in made.items() if ".version." in key}
+    yield f"- training examples: {formats.count(summary.data.trained_on)}"
+    yield f"- seed: {winner.seed}"
+    yield f"- on {hardware.name} ({hardware.device}, {hardware.precision})"
+    yield f"- study {summary.study}, MLflow run {winner.run_id}"
+    yield f"- the whole study took {formats.duration(summary.total_seconds)} on it"
+    yield f"- settings {made[SETTINGS_TAG]}, commit {made.get(COMMIT_TAG, 'unknown')}"
+    versions = {key.removeprefix(VERSION_TAG): text for key, text in made.items() if key.startswith(VERSION_TAG)}
     yield f"- {', '.join(f'{package} {version}' for package, version in versions.items())}"

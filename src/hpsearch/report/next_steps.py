@@ -1,19 +1,19 @@
 """The commands that a finished study proposes: those that made it, changed."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hpsearch.config.composition import default_choices
 from hpsearch.config.settings import Settings
+from hpsearch.state.outcome import Summary
 
 CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
 LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 
 
-def commands(settings: Settings, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
     """What to do next: (purpose, command), by a study's settings and summary."""
-    budget, given, data = settings.budget, summary["given"], summary["data"]
+    budget, given, data = settings.budget, summary.given, summary.data
     steps = [
         ("see every run in the MLflow UI", "make ui"),
         ("register the winner and make it the champion", make("promote", settings, given)),
@@ -25,7 +25,7 @@ def commands(settings: Settings, summary: Mapping[str, Any]) -> list[tuple[str, 
     more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
     steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
     larger = LARGER_BUDGET.get(_chosen(given)["budget"])
-    if larger and data["train"] < data["examples"]["train"]:
+    if larger and data.train < data.examples["train"]:
         # It trains on more examples, and such trials can't be compared with these: a study of its own.
         others = [word for word in given if not _key(word).startswith("budget")]
         grown = settings.model_copy(update={"study": f"{settings.study}-{larger}"})

@@ -1,12 +1,11 @@
 """What a finished study has to say: one self-contained HTML page, Optuna's plots, the last lines on the console."""
 
 import logging
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import matplotlib
@@ -22,13 +21,18 @@ from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.report import next_steps, plots
+from hpsearch.report.sections import Ranked, Section, Told, leaderboard
+from hpsearch.state import codec
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.measured import Interval
+from hpsearch.state.outcome import TOTAL, StudyData, Summary, Tested
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import DIRECTIONS
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+LOSS = "loss"  # beside the metrics of a kind
 TABLE_ROWS = 5  # of the console's table
 OPTUNA_PLOTS = {
     "history": "optimization_history",
@@ -38,17 +42,20 @@ OPTUNA_PLOTS = {
 }
 
 
-def write(
-    folder: Path, settings: Settings, records: Sequence[TrialRecord], curves: plots.Curves, summary: dict[str, Any]
-) -> Path:
-    """Write `folder/report.html`: one page that loads nothing from anywhere.
+def known(records: Sequence[TrialRecord], summary: Summary) -> list[TrialRecord]:
+    """Those of which the summary knows: a study may have been continued, and not to its end."""
+    return [record for record in records if record.number < summary.trials.all]
+
+
+def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Sequence[Section]) -> Path:
+    """Write the report, one page that loads nothing from anywhere; returns its path.
 
     Args:
-        folder: of the study.
-        settings: of the study.
-        records: all its trials.
+        path: of the page.
+        told: what it says.
         curves: of every trial.
-        summary: as in `summary.json`.
+        later: trials that have begun since the summary was written.
+        sections: what was run.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -59,91 +66,89 @@ def write(
     )
     shown = ("score", "count", "value", "duration", "answer")
     environment.filters |= {name: getattr(formats, name) for name in shown}
-    best, test, confirmed = summary["best"]["trial"], summary["test"], summary["confirmation"]
-    known = [record for record in records if record.number < sum(summary["trials"].values())]
-    later, records = len(records) - len(known), known  # of a study that has been continued, and not to its end
-    recipe = space.recipe(settings, summary["winner"]["params"])
+    settings, summary, records = told.settings, told.summary, told.records
+    best, test, data = summary.best.trial, summary.test, summary.data
+    recipe = space.recipe(settings, summary.winner.params)
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
-        rows=leaderboard(records, settings),
+        trials=len(records),
         later=later,
         recipe={formats.parameter(path): value for path, value in recipe.items()},
-        race=[standing for standing in confirmed if standing["validation"]],
+        sections=sections,
         lines=list(findings(summary)),
-        expected=plots.expected(summary["expected"], summary["metric"]) if len(summary["expected"]) > 1 else None,
-        scores=headings(settings, summary),
+        expected=plots.expected(summary.expected, summary.metric) if len(summary.expected) > 1 else None,
+        scores=list(_scores(settings, summary)),
         parameters={path: formats.parameter(path) for path in settings.search.space},
         answer=plots.answer(records, summary),
-        confusion=confusion(summary["labels"], test["confusion"]) if test["confusion"] is not None else None,
-        many_classes=len(test["classes"]) > formats.MOST_CLASSES,
+        confusion=confusion(summary.labels, test.confusion) if test.confusion is not None else None,
+        many_classes=len(test.classes) > formats.MOST_CLASSES,
         saved=saved(records),
         validation=plots.validation(records, settings, best),
         training_loss=plots.training_loss(records, curves, settings, best),
         scatters=list(plots.scatters(records, settings, best)),
         rungs=settings.search.rungs,
-        costs=[("Study, by phase", _phases(summary["seconds"])), ("Inside the trials", _work(records))],
+        costs=[("Study, by phase", _phases(summary.seconds)), ("Inside the trials", _work(records))],
         splits=SPLITS,
-        split_facts=list(_split_facts(summary["data"])),
-        facts=list(_facts(summary["data"])),
+        split_facts=list(_split_facts(data)),
+        facts=list(_facts(data)),
         next_steps=next_steps.commands(settings, summary),
-        again=next_steps.again(settings, summary["given"]),
+        again=next_steps.again(settings, summary.given),
+        hardware=codec.plain(summary.hardware),
         settings=_settings_text(settings),
     )
-    path = folder / "report.html"
     write_durably(path, page)
     return path
 
 
-def headline(summary: Mapping[str, Any]) -> str:
+def headline(summary: Summary) -> str:
     """The winner's score on test, a sentence."""
-    test = summary["test"]
-    value, low, high = (formats.score(test[name]) for name in ("value", "low", "high"))
+    test = summary.test
+    value, low, high = map(formats.score, (test.value, test.low, test.high))
     return (
-        f"{summary['model']} reaches {summary['metric']} {value} on {test['n']:,} test examples of {summary['task']} "
+        f"{summary.model} reaches {summary.metric} {value} on {test.n:,} test examples of {summary.task} "
         f"(95 % interval {low} to {high}{_often(test)})."
     )
 
 
-def _often(test: Mapping[str, Any]) -> str:
+def _often(test: Tested) -> str:
     """What stands behind a score on test that is not the first."""
-    return f"; read {test['readings']} times: the more often, the less it proves" if test["readings"] > 1 else ""
+    return f"; read {test.readings} times: the more often, the less it proves" if test.readings > 1 else ""
 
 
-def findings(summary: Mapping[str, Any]) -> Iterator[str]:
+def findings(summary: Summary) -> Iterator[str]:
     """What confirmation and test say beyond the winner's score, a sentence each."""
-    metric, winner, confirmed = summary["metric"], summary["winner"], summary["confirmation"]
-    race = {standing["entrant"]: standing for standing in confirmed}
-    if not confirmed:
+    metric, winner, data = summary.metric, summary.winner, summary.data
+    race = {one.entrant: one for one in summary.confirmation}
+    if not race:
         yield "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
         return
-    own = race[winner["entrant"]]
-    spread = f", standard deviation {formats.score(own['spread'])}" if own["spread"] is not None else ""
-    runs = "1 fresh run" if len(own["seeds"]) == 1 else f"{len(own['seeds'])} fresh runs"
+    own = race[winner.entrant]
+    spread = f", standard deviation {formats.score(own.spread)}" if own.spread is not None else ""
+    runs = "1 fresh run" if len(own.seeds) == 1 else f"{len(own.seeds)} fresh runs"
     worth = ""
-    among = sum(bool(standing["validation"]) for standing in confirmed)
-    if winner["corrected"] is not None and among > 1:
-        worth = f"; on a further seed, as a choice among {among}, {formats.score(winner['corrected'])}"
-    yield f"{runs} of {winner['entrant']}: mean validation {metric} {formats.score(own['mean'])}{spread}{worth}."
-    if (reference := summary["reference"]) is not None:
-        gain = reference["gain"]
-        low, high = (f"{100 * gain[bound]:+.1f}" for bound in ("low", "high"))
-        doubt = "" if gain["low"] > 0 else "; these examples do not show that the search was worth it"
+    among = sum(bool(one.validation) for one in summary.confirmation)
+    if winner.corrected is not None and among > 1:
+        worth = f"; on a further seed, as a choice among {among}, {formats.score(winner.corrected)}"
+    yield f"{runs} of {winner.entrant}: mean validation {metric} {formats.score(own.mean)}{spread}{worth}."
+    if (reference := summary.reference) is not None:
+        gain = reference.gain
+        low, high = (f"{100 * bound:+.1f}" for bound in (gain.low, gain.high))
+        doubt = "" if gain.low > 0 else "; these examples do not show that the search was worth it"
         yield (
-            f"The reference recipe has test {metric} {formats.score(reference['value'])} on the same examples: the "
-            f"winner gains {formats.points(gain['difference'])} (95 % interval {low} to {high}){doubt}."
+            f"The reference recipe has test {metric} {formats.score(reference.value)} on the same examples: the "
+            f"winner gains {formats.points(gain.difference)} (95 % interval {low} to {high}){doubt}."
         )
-    elif own["reference"]:
+    elif own.reference:
         yield "The reference recipe is the winner: the search found nothing better."
     else:
         yield "No run of the reference recipe is complete, so there is nothing to compare with."
-    if (optimism := summary["optimism"]) is not None:
-        data = summary["data"]
+    if (optimism := summary.optimism) is not None:
         more = ""
-        if data["confirmation"] != data["train"]:
-            more = f" and {data['confirmation']:,} training examples in place of {data['train']:,}"
+        if data.trained_on != data.train:
+            more = f" and {data.trained_on:,} training examples in place of {data.train:,}"
         yield (
-            f"The search's best score, {formats.score(optimism['search'])}, came to "
-            f"{formats.score(optimism['confirmed'])} with fresh seeds{more}: {formats.points(-optimism['difference'])}."
+            f"The search's best score, {formats.score(optimism.search)}, came to "
+            f"{formats.score(optimism.confirmed)} with fresh seeds{more}: {formats.points(-optimism.difference)}."
         )
 
 
@@ -156,39 +161,11 @@ def saved(records: Sequence[TrialRecord]) -> float:
     )
 
 
-def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[dict[str, Any]]:
-    """A row for each trial, best first.
-
-    Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
-    """
-    sign = -1.0 if DIRECTIONS[settings.task.metric] == "maximize" else 1.0
-
-    def order(record: TrialRecord) -> tuple[int, int, float, int]:
-        group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
-        furthest = max(record.rungs, default=-1) if group == 1 else 0
-        return group, -furthest, sign * record.score if record.score is not None else math.inf, record.number
-
-    return [
-        {
-            "rank": rank,
-            "trial": record.number,
-            "status": record.status.value,
-            "params": record.params,
-            "score": record.score,
-            "step": record.step,
-            "total_steps": record.total_steps,
-            "seconds": sum(record.seconds.values()),
-            "reason": record.reason,
-        }
-        for rank, record in enumerate(sorted(records, key=order), start=1)
-    ]
-
-
-def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], settings: Settings, folder: Path) -> Group:
+def final_table(summary: Summary, records: Sequence[TrialRecord], settings: Settings, folder: StudyFolder) -> Group:
     """The end of a sweep on the console; print it with `soft_wrap=True`, so that paths and commands stay whole.
 
     Args:
-        summary: as in `summary.json`.
+        summary: of the study.
         records: all trials of the study.
         settings: of the study.
         folder: of the study.
@@ -202,8 +179,8 @@ def final_table(summary: dict[str, Any], records: Sequence[TrialRecord], setting
         Text(),
         *_test_lines(settings, summary),
         Text(),
-        Text(f"report  {folder / 'report.html'}"),
-        Text(f"state   {folder}"),
+        Text(f"report  {folder.report}"),
+        Text(f"state   {folder.path}"),
         Text(),
         *(
             Text.assemble((f"# {purpose}\n", "dim"), command)
@@ -252,7 +229,19 @@ def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
     return [*written, page]
 
 
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix as the page shows it."""
+
+    shown: bool
+    """Whether it is small enough; else the errors are."""
+    rows: list[tuple[str, list[tuple[int, float]]]]
+    """(true class, (count, share of it) for each predicted class)."""
+    errors: list[tuple[str, str, int]]
+    """(true class, predicted class, count), the most frequent first."""
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Confusion:
     """The confusion matrix for the page, and its most frequent errors.
 
     Args:
@@ -268,55 +257,75 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[st
             if i != j and number
         }
     )
-    return {
-        "shown": len(labels) <= formats.MOST_CLASSES,
-        "rows": [(labels[i], [(number, number / max(1, true[i])) for number in row]) for i, row in enumerate(counts)],
-        "errors": [(*pair, number) for pair, number in errors.most_common(formats.MOST_CLASSES)],
-    }
+    return Confusion(
+        shown=len(labels) <= formats.MOST_CLASSES,
+        rows=[(labels[i], [(number, number / max(1, true[i])) for number in row]) for i, row in enumerate(counts)],
+        errors=[(*pair, number) for pair, number in errors.most_common(formats.MOST_CLASSES)],
+    )
 
 
-def _trials_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Table:
+def _trials_table(rows: Sequence[Ranked], summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "status", "validation", "steps", "time"):
         table.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
     table.add_column("parameters")
     for row in rows:
         table.add_row(
-            str(row["trial"]),
-            row["status"],
-            formats.score(row["score"]),
-            f"{row['step']:,}/{row['total_steps']:,}",
-            formats.duration(row["seconds"]),
-            Text(formats.parameters(row["params"])),
-            style="bold" if row["trial"] == summary["best"]["trial"] else "",
+            str(row.trial),
+            row.status,
+            formats.score(row.score),
+            f"{row.step:,}/{row.total_steps:,}",
+            formats.duration(row.seconds),
+            Text(formats.parameters(row.params)),
+            style="bold" if row.trial == summary.best.trial else "",
         )
     return table
 
 
-def headings(settings: Settings, summary: Mapping[str, Any]) -> dict[str, str]:
+def headings(settings: Settings, summary: Summary) -> dict[str, str]:
     """Metric: heading, of what is known on test."""
     kind = KINDS[settings.task.kind]
-    return {name: text for name, text in (kind.headings | kind.details).items() if name in summary["test"]["all"]}
+    return {name: text for name, text in (kind.headings | kind.details).items() if name in summary.test.all}
 
 
-def _test_lines(settings: Settings, summary: Mapping[str, Any]) -> Iterator[Table | Text]:
-    test, note, shown = summary["test"], summary["data"]["note"], headings(settings, summary)
+@dataclass(frozen=True)
+class Score:
+    """A metric of the winner."""
+
+    name: str
+    chosen: bool
+    """Whether it is what was searched for."""
+    validation: float | None
+    test: float
+    interval: Interval | None
+    """95 %, of the test score."""
+
+
+def _scores(settings: Settings, summary: Summary) -> Iterator[Score]:
+    known, test = summary.winner.validation, summary.test
+    shown = headings(settings, summary) | ({LOSS: "loss (nats)"} if LOSS in test.all else {})
+    for key, name in shown.items():
+        yield Score(name, key == summary.metric, known.get(f"validation_{key}"), test.all[key], test.intervals.get(key))
+
+
+def _test_lines(settings: Settings, summary: Summary) -> Iterator[Table | Text]:
+    test, note, shown = summary.test, summary.data.note, headings(settings, summary)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("test", no_wrap=True)
     for name in shown.values():
         table.add_column(name, justify="right")
-    scores = [formats.score(test["all"][key]) for key in shown]
-    table.add_row(f"{formats.count(test['n'])} examples", *scores, style="bold")
+    scores = [formats.score(test.all[key]) for key in shown]
+    table.add_row(f"{formats.count(test.n)} examples", *scores, style="bold")
     yield table
-    low, high = formats.score(test["low"]), formats.score(test["high"])
-    yield Text(f"95 % interval of {summary['metric']}: {low} to {high}{_often(test)}")
+    low, high = formats.score(test.low), formats.score(test.high)
+    yield Text(f"95 % interval of {summary.metric}: {low} to {high}{_often(test)}")
     yield from map(Text, findings(summary))
     if note:
         yield Text(note, style="yellow")
 
 
 def _phases(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
-    return [(phase, spent) for phase, spent in seconds.items() if phase != "total" and spent > 0]
+    return [(phase, spent) for phase, spent in seconds.items() if phase != TOTAL and spent > 0]
 
 
 def _work(records: Sequence[TrialRecord]) -> list[tuple[str, float]]:
@@ -327,17 +336,17 @@ def _work(records: Sequence[TrialRecord]) -> list[tuple[str, float]]:
     return [(part, spent) for part, spent in parts.items() if spent > 0]
 
 
-def _split_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _split_facts(data: StudyData) -> Iterator[tuple[str, list[str]]]:
     """What is known of each split: (name, a text for each of SPLITS)."""
-    yield "used in this study", [formats.value(data[split]) for split in SPLITS]
-    for name, fact in data.items():
+    yield "used in this study", [formats.value(data.used[split]) for split in SPLITS]
+    for name, fact in codec.plain(data).items():
         if _by_split(fact):
             yield name.replace("_", " "), [formats.value(fact.get(split, formats.NONE)) for split in SPLITS]
 
 
-def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(data: StudyData) -> Iterator[tuple[str, str]]:
     """What is known of the data as a whole: (name, text)."""
-    for name, fact in data.items():
+    for name, fact in codec.plain(data).items():
         if name not in (*SPLITS, "note", "confirmation") and fact not in (None, {}) and not _by_split(fact):
             yield name.replace("_", " "), formats.value(fact)
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from hpsearch.config.dimensions import Choice, Dimension
 from hpsearch.config.settings import Settings
 from hpsearch.formats import parameter, parameters, score, value
+from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
@@ -74,19 +75,19 @@ def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> I
         yield _chart(series, x, y, NARROW)
 
 
-def answer(records: Sequence[TrialRecord], summary: Mapping[str, Any]) -> Markup:
+def answer(records: Sequence[TrialRecord], summary: Summary) -> Markup:
     """One number line: validation scores of the complete trials above, the test score with its interval below."""
     complete = {r.number: r.score for r in records if r.status is Status.COMPLETE and r.score is not None}
-    best, test = summary["best"]["trial"], summary["test"]
-    x = _axis("", [*complete.values(), test["value"], test["low"], test["high"]])
+    best, test = summary.best.trial, summary.test
+    x = _axis("", [*complete.values(), test.value, test.low, test.high])
     svg = _canvas(WIDE, 92, "validation scores of the complete trials; test score with its 95 % interval")
     _text(svg, 0, 12, "validation of complete trials, the best ringed", "start", "label")
     for reached in complete.values():
         _line(svg, "tick", _x(x, reached, WIDE), "24", _x(x, reached, WIDE), "38")
     _mark(SubElement(svg, "g", {"class": "best"}), _x(x, complete[best], WIDE), "31", "stopped")
     _line(svg, "grid", str(LEFT), "46", str(WIDE - RIGHT), "46")
-    _line(svg, "interval", _x(x, test["low"], WIDE), "60", _x(x, test["high"], WIDE), "60")
-    _mark(SubElement(svg, "g", {"class": "best"}), _x(x, test["value"], WIDE), "60", "best")
+    _line(svg, "interval", _x(x, test.low, WIDE), "60", _x(x, test.high, WIDE), "60")
+    _mark(SubElement(svg, "g", {"class": "best"}), _x(x, test.value, WIDE), "60", "best")
     _text(svg, 0, 64, "test", "start", "label")
     for tick, text in x.ticks(6):
         _text(svg, float(_x(x, tick, WIDE)), 86, text, "middle")

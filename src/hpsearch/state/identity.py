@@ -23,7 +23,9 @@ MODULES = (
     *(
         "data/tokens",
         "errors",
+        "state/facts",
         "state/folder",
+        "state/measured",
         "state/records",
         "tasks/classification",
         "tasks/kind",

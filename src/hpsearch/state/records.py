@@ -48,6 +48,20 @@ class DataRef:
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """Where trials run and in which precision, as it was resolved."""
+
+    device: str
+    precision: str
+    attention: str  # a name of transformers.AttentionInterface
+    workers: int
+    threads: int  # of each worker
+    name: str  # of the processor or GPU
+    compile: bool = False  # the model, by torch.compile
+    on_a_gpu: int = 1  # workers that share one, each with its part of the memory
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """All a worker needs to train a trial, or to go on with it from the newest checkpoint in `folder`."""
 

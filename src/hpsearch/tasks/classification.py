@@ -15,8 +15,9 @@ from hpsearch.data.examples import SPLITS, Example, groups, refuse, text_fault
 from hpsearch.data.reading import Rows
 from hpsearch.data.text import clean, encode
 from hpsearch.data.tokens import Arrays, Tokens
+from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import metrics
-from hpsearch.tasks.kind import ClassScores, Fitted, Kind, Scores
+from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of
 
 NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than

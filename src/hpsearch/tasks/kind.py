@@ -15,19 +15,9 @@ from hpsearch.data.examples import Example
 from hpsearch.data.reading import Rows, listed
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError, nearest
+from hpsearch.state.measured import ClassScores
 
 Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """How good predictions of one class are."""
-
-    n: int
-    """Examples that have it."""
-    precision: float
-    recall: float
-    f1: float
 
 
 @dataclass(frozen=True)

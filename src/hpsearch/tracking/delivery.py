@@ -3,10 +3,11 @@
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError
+from hpsearch.state.origin import Origin
 from hpsearch.state.records import Progress, Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 
@@ -26,8 +27,8 @@ class Source(Protocol):
     def settings_of(self, trial: TrialRecord) -> Settings:
         """What a trial is trained with."""
 
-    def origin(self, trial: TrialRecord) -> dict[str, Any] | None:
-        """All that decides what a trial comes to, JSON-able; None where nobody knows."""
+    def origin(self, trial: TrialRecord) -> Origin | None:
+        """All that decides what a trial comes to; None where nobody knows."""
 
 
 Key = tuple[str, int]  # tag of the phase, number of the trial

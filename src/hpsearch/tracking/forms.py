@@ -3,12 +3,16 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from hpsearch.config.settings import Settings
 from hpsearch.data import reading
+from hpsearch.state import codec
+from hpsearch.state.facts import Facts
+from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, TrialRecord
 
 
@@ -22,10 +26,10 @@ def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, child
 
 
-def without_labels(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
-    by_label = {name: json.dumps(facts[name]) for name in ("labels", "classes") if name in facts}
-    return facts | by_label
+def without_labels(facts: Facts) -> dict[str, Any]:
+    """Facts, plain, of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
+    by_label = {"labels": json.dumps(facts.labels), "classes": json.dumps(facts.classes)}
+    return {**codec.plain(facts), **by_label}
 
 
 def dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
@@ -36,16 +40,15 @@ def dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", split)])
 
 
-def figures(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def figures(summary: Summary) -> Iterator[tuple[str, float]]:
     """The numbers of a summary as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
-    if test := summary.get("test"):
-        yield from ((f"test_{name}", value) for name, value in test["all"].items())
-        yield f"test_{test['metric']}_low", test["low"]
-        yield f"test_{test['metric']}_high", test["high"]
-    if best := summary.get("best"):
-        yield f"best_validation_{summary['metric']}", best["validation"]
-    for group in ("trials", "seconds"):
-        yield from ((f"{group}_{name}", value) for name, value in summary.get(group, {}).items())
+    test = summary.test
+    yield from ((f"test_{name}", value) for name, value in test.all.items())
+    yield f"test_{test.metric}_low", test.low
+    yield f"test_{test.metric}_high", test.high
+    yield f"best_validation_{summary.metric}", summary.best.validation
+    yield from ((f"trials_{name}", value) for name, value in asdict(summary.trials).items())
+    yield from ((f"seconds_{name}", value) for name, value in summary.seconds.items())
 
 
 def leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -6,20 +6,21 @@ import subprocess
 from pathlib import Path
 
 PACKAGES = ("hpsearch", "torch", "transformers", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
+VERSION_TAG, COMMIT_TAG = "hpsearch.version.", "mlflow.source.git.commit"  # the first is followed by a package
 
 
 def lineage() -> dict[str, str]:
     """Tags: the versions that ran, and the commit where hpsearch runs from a git checkout."""
-    tags = {"hpsearch.version.python": platform.python_version()}
+    tags = {f"{VERSION_TAG}python": platform.python_version()}
     for package in PACKAGES:
         try:
-            tags[f"hpsearch.version.{package}"] = importlib.metadata.version(package)
+            tags[f"{VERSION_TAG}{package}"] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue  # hpsearch itself, run from its checkout: the commit says more
     folder = Path(__file__).parents[1]
     # An environment may lie inside another project's checkout, whose commit would say nothing: git must know the file.
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None:
-        tags["mlflow.source.git.commit"] = _git(folder, "rev-parse", "HEAD") or "none"
+        tags[COMMIT_TAG] = _git(folder, "rev-parse", "HEAD") or "none"
         tags["hpsearch.git.dirty"] = str(bool(_git(folder, "status", "--porcelain"))).lower()
     return tags
 

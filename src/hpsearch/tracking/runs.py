@@ -5,10 +5,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
@@ -23,9 +23,14 @@ from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError, redact
 from hpsearch.serving import packaging
-from hpsearch.state import identity
+from hpsearch.state import codec, identity
+from hpsearch.state.facts import Facts
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
-from hpsearch.state.records import DataRef, Points, Progress, Status, TrialRecord, read_points
+from hpsearch.state.measured import Answers
+from hpsearch.state.origin import Origin
+from hpsearch.state.outcome import Summary
+from hpsearch.state.records import DataRef, Points, Progress, Status, TrialRecord
 from hpsearch.tracking import pictures
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
@@ -43,6 +48,25 @@ TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
 BATCH = 100  # params or tags that MLflow takes in one call
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished study as its run has it."""
+
+    settings: str
+    """YAML."""
+    summary: Summary
+    trials: list[tuple[TrialRecord, Points]]
+    """Of the search, with their curves."""
+
+
+def _read(kind: type[T], address: str) -> T:
+    """A result from a file that was logged."""
+    return codec.read(kind, mlflow.artifacts.load_text(address), address, "bring MLflow's file back")
 
 
 def name_of(settings: Settings) -> str:
@@ -112,7 +136,7 @@ class Tracking:
         study_id: str,
         settings: Settings,
         ref: DataRef,
-        facts: dict[str, Any],
+        facts: Facts,
         forced: Sequence[str] = (),
     ) -> str:
         """The study's parent run, new or continued; returns its run id.
@@ -193,7 +217,7 @@ class Tracking:
         settings: Settings,
         labels: tuple[str, ...],
         curves: Sequence[Progress],
-        origin: dict[str, Any] | None,
+        origin: Origin | None,
     ) -> None:
         """Log what a trial came to, with pictures and its origin, and end its run. Harmless when repeated."""
         run_id = record.run_id
@@ -209,17 +233,14 @@ class Tracking:
         if (figure := pictures.learning_curves(curves)) is not None:
             self.client.log_figure(run_id, figure, "learning_curves.png")
         if origin is not None:
-            self.client.log_dict(run_id, origin, ORIGIN)
+            self.client.log_dict(run_id, codec.plain(origin), ORIGIN)
         self._set_tags(run_id, {STATUS: str(record.status), REASON: record.reason})
         self.client.set_terminated(run_id, ENDED[record.status])
 
     @answered
-    def origin(self, run_id: str) -> dict[str, Any] | None:
+    def origin(self, run_id: str) -> Origin | None:
         """What `finish_trial` was told that the trial came of; None where there is no such run or nothing was told."""
-        if self._run(run_id) is None or ORIGIN not in [file.path for file in self.client.list_artifacts(run_id)]:
-            return None
-        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{ORIGIN}")
-        return found
+        return self._logged(Origin, run_id, ORIGIN)
 
     @answered
     def log_winner(
@@ -258,21 +279,17 @@ class Tracking:
         return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}"))
 
     @answered
-    def log_answers(self, run_id: str, tables: dict[str, dict[str, Any]]) -> None:
+    def log_answers(self, run_id: str, tables: Mapping[str, Answers]) -> None:
         """Log what a run's model said of each example of some splits, as tables that the UI shows."""
         names = {ANSWERS.format(split=split): table for split, table in tables.items()}
         for name, table in names.items():
-            self.client.log_dict(run_id, table, name)
+            self.client.log_dict(run_id, codec.plain(table), name)
         self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
 
     @answered
-    def answers(self, run_id: str, split: str) -> dict[str, Any] | None:
+    def answers(self, run_id: str, split: str) -> Answers | None:
         """What `log_answers` logged; None where it logged nothing, or there is no such run."""
-        name = ANSWERS.format(split=split)
-        if self._run(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
-            return None
-        found: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
-        return found
+        return self._logged(Answers, run_id, ANSWERS.format(split=split))
 
     @answered
     def looks(self, digest: str) -> int:
@@ -286,40 +303,46 @@ class Tracking:
         return total
 
     @answered
-    def finish_study(self, run_id: str, summary: dict[str, Any], folder: Path, said: str = "") -> None:
-        """Log figures, leaderboard, `said` as description, and files of the study's folder; end the parent run."""
-        records = [TrialRecord.load(path.parent) for path in sorted(folder.glob("trials/*/trial.json"))]
-        self._final(run_id, dict(figures(summary)), len(records))
-        self.client.log_dict(run_id, leaderboard(records), "leaderboard.json")
-        points = [read_points(folder / "trials" / str(record.number)) for record in records]
-        trials = [{"record": asdict(one), "points": curve} for one, curve in zip(records, points, strict=True)]
-        self.client.log_dict(run_id, {"trials": trials}, TRIALS)
+    def finish_study(
+        self, summary: Summary, folder: StudyFolder, trials: Sequence[tuple[TrialRecord, Points]], said: str = ""
+    ) -> None:
+        """Log figures, leaderboard, `said` as description, and files of the study's folder; end the parent run.
+
+        Args:
+            summary: of the study.
+            folder: of the study.
+            trials: of the search, with their curves.
+            said: what came of the study, Markdown.
+        """
+        run_id, test = summary.mlflow.run_id, summary.test
+        self._final(run_id, dict(figures(summary)), len(trials))
+        self.client.log_dict(run_id, leaderboard([record for record, _ in trials]), "leaderboard.json")
+        self.client.log_dict(run_id, {"trials": [{"record": asdict(r), "points": p} for r, p in trials]}, TRIALS)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
-        test = summary["test"]
-        tags |= {"mlflow.note.content": said, TEST_DIGEST: test["split_digest"], READINGS: str(test["readings"])}
+        tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
         self._set_tags(run_id, tags)
-        for name in ("report.html", SUMMARY):
-            if (folder / name).exists():
-                self.client.log_artifact(run_id, str(folder / name))
-        if (folder / "plots").is_dir():
-            self.client.log_artifacts(run_id, str(folder / "plots"), "plots")
+        for path in (folder.report, folder.summary):
+            if path.exists():
+                self.client.log_artifact(run_id, str(path))
+        if folder.plots.is_dir():
+            self.client.log_artifacts(run_id, str(folder.plots), "plots")
         self.client.set_terminated(run_id, "FINISHED")
 
     @answered
-    def kept(self, study: str) -> tuple[str, dict[str, Any], list[tuple[TrialRecord, Points]]] | None:
-        """Settings (YAML), summary, and trials with their curves, as they were logged; None where there is no result.
+    def kept(self, study: str) -> Kept | None:
+        """What was logged of the study; None where there is no result.
 
         Raises:
-            RequestError: another version of hpsearch logged them.
+            RequestError: another version of hpsearch logged it, or it is damaged.
         """
         run = self.find_study(study)
         if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
             return None
         place = run.info.artifact_uri
-        summary, found = (mlflow.artifacts.load_dict(f"{place}/{name}") for name in (SUMMARY, TRIALS))
-        identity.check_format(study, summary)
+        identity.check_format(study, mlflow.artifacts.load_dict(f"{place}/{SUMMARY}"))
+        found = mlflow.artifacts.load_dict(f"{place}/{TRIALS}")
         trials = [(TrialRecord.of(one["record"]), [*map(tuple, one["points"])]) for one in found["trials"]]
-        return mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), summary, trials
+        return Kept(mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), _read(Summary, f"{place}/{SUMMARY}"), trials)
 
     @answered
     def interrupt_study(self, run_id: str) -> None:
@@ -365,6 +388,12 @@ class Tracking:
     def _find(self, experiment: str, condition: str) -> Any:
         found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
         return found[0] if found else None
+
+    def _logged(self, kind: type[T], run_id: str, name: str) -> T | None:
+        """A result that a run holds as a file; None where it does not, or there is no such run."""
+        if self._run(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        return _read(kind, f"runs:/{run_id}/{name}")
 
     def _run(self, run_id: str) -> Any:
         """The run, None where it is deleted or another store's."""

@@ -21,6 +21,7 @@ from hpsearch.data import reading, tokens
 from hpsearch.data.examples import SPLITS, Example, deduplicate, overlap, split
 from hpsearch.data.tokens import Tokens
 from hpsearch.errors import RequestError
+from hpsearch.state.facts import Facts
 from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
 
@@ -34,8 +35,8 @@ class Corpus:
     examples: dict[str, list[Example]]
     """What the rows of the splits were made of."""
     labels: tuple[str, ...]
-    facts: dict[str, Any]
-    """What was done to the data, JSON-able: for the report and the run."""
+    facts: Facts
+    """What was done to the data: for the report and the run."""
 
 
 def read(settings: Settings) -> Corpus:
@@ -61,20 +62,20 @@ def read(settings: Settings) -> Corpus:
         | kind.columns(complete[name], labels)
         for name in SPLITS
     }
-    facts = {
-        "source": reading.describe(task),
-        "note": task.packaged.note if task.source == "packaged" and task.packaged is not None else None,
-        "rows": {name: len(rows) for name, rows in given.items()},
-        "empty_texts": {name: sum(not example.key for example in rows) for name, rows in given.items()},
-        "dropped": {"train": dropped},
-        "examples": {name: len(complete[name]) for name in SPLITS},
-        "overlap": overlap(given),
-        "groups": {name: len({example.group for example in complete[name]} - {None}) for name in SPLITS},
-        "split_by": {name: "source" if name in given else "hpsearch" for name in SPLITS},
-        "labels": {label: i for i, label in enumerate(labels)},
-        "classes": {name: _counts(complete[name], labels) for name in SPLITS},
-        "digests": {name: _digest(columns[name], labels) for name in SPLITS},
-    }
+    facts = Facts(
+        source=reading.describe(task),
+        note=task.packaged.note if task.source == "packaged" and task.packaged is not None else None,
+        rows={name: len(rows) for name, rows in given.items()},
+        empty_texts={name: sum(not example.key for example in rows) for name, rows in given.items()},
+        dropped={"train": dropped},
+        examples={name: len(complete[name]) for name in SPLITS},
+        overlap=overlap(given),
+        groups={name: len({example.group for example in complete[name]} - {None}) for name in SPLITS},
+        split_by={name: "source" if name in given else "hpsearch" for name in SPLITS},
+        labels={label: i for i, label in enumerate(labels)},
+        classes={name: _counts(complete[name], labels) for name in SPLITS},
+        digests={name: _digest(columns[name], labels) for name in SPLITS},
+    )
     in_memory = {name: datasets.Dataset.from_dict(columns[name], features=kind.features) for name in SPLITS}
     return Corpus(in_memory, complete, labels, facts)
 

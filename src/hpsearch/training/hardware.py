@@ -1,15 +1,14 @@
 """Where a trial runs and in which precision: decided from what the machine has, printed and recorded."""
 
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import is_flash_attn_2_available
 
 from hpsearch.config.settings import HardwareSettings
 from hpsearch.errors import RequestError
+from hpsearch.state.records import Hardware
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,24 +36,6 @@ OUT_OF_MEMORY = (
 
 COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of so many tokens
 COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch size, and training or not is one
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """The resolved choice."""
-
-    device: str
-    precision: str
-    attention: str  # a name of transformers.AttentionInterface
-    workers: int
-    threads: int  # of each worker
-    name: str  # of the processor or GPU
-    compile: bool = False  # the model, by torch.compile
-    on_a_gpu: int = 1  # workers that share one, each with its part of the memory
-
-    def describe(self) -> dict[str, Any]:
-        """For runs and reports."""
-        return asdict(self)
 
 
 def resolve(settings: HardwareSettings) -> Hardware:

@@ -33,9 +33,10 @@ from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
 from hpsearch.data.tokens import Tokens, collate
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
+from hpsearch.state.records import Hardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.training import checkpoints
-from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, Hardware, out_of_memory
+from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
 from hpsearch.training.models import FAMILIES
 
 # Batches are made of examples of like length, sorted within groups of this many batches.

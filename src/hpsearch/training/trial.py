@@ -25,6 +25,7 @@ from hpsearch.state.records import (
     Decision,
     Fits,
     FitSpec,
+    Hardware,
     Progress,
     RungReport,
     Scored,
@@ -37,7 +38,7 @@ from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Kind, Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, models, trainer
-from hpsearch.training.hardware import Hardware, out_of_memory
+from hpsearch.training.hardware import out_of_memory
 
 
 @dataclass

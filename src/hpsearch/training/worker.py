@@ -14,6 +14,7 @@ from hpsearch.state.records import (
     Alive,
     Decision,
     FitSpec,
+    Hardware,
     NoRoom,
     OutOfMemory,
     Progress,
@@ -24,7 +25,7 @@ from hpsearch.state.records import (
     TrialSpec,
 )
 from hpsearch.training import checkpoints
-from hpsearch.training.hardware import Hardware, apply, out_of_memory
+from hpsearch.training.hardware import apply, out_of_memory
 from hpsearch.training.trainer import examples_at_once
 from hpsearch.training.trial import Line, Warm, fits, run_trial, score
 

@@ -18,6 +18,7 @@ from hpsearch.state.records import (
     Decision,
     Fits,
     FitSpec,
+    Hardware,
     NoRoom,
     OutOfMemory,
     Progress,
@@ -27,7 +28,6 @@ from hpsearch.state.records import (
     TrialResult,
     TrialSpec,
 )
-from hpsearch.training.hardware import Hardware
 from hpsearch.training.trainer import examples_at_once
 
 ENVIRONMENT = {

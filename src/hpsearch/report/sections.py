@@ -1,0 +1,222 @@
+"""The parts of the page that show what was run: a table of trials, or of the runs of a later phase, or of a race."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpsearch import formats
+from hpsearch.config.settings import Settings
+from hpsearch.state.outcome import PhaseOutcome, Summary
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import DIRECTIONS
+
+BEST, COMPLETE, STOPPED, FAILED = "best", "complete", "stopped", "failed"  # looks of a row
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a page is made of."""
+
+    settings: Settings
+    summary: Summary
+    records: Sequence[TrialRecord]
+    """Trials of the search of which the summary knows."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a table."""
+
+    heading: str
+    left: bool = False
+    """Whether its texts stand to the left."""
+    status: bool = False
+    """Whether it bears the mark of the row's look."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Of a table."""
+
+    look: str
+    """BEST, COMPLETE, STOPPED or FAILED."""
+    cells: tuple[str, ...]
+    reason: str | None = None
+    """What is said below it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a paragraph and a table."""
+
+    title: str
+    said: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A trial among the others."""
+
+    rank: int
+    """From 1."""
+    trial: int
+    status: str
+    params: dict[str, Any]
+    score: float | None
+    step: int
+    total_steps: int
+    seconds: float
+    reason: str | None
+
+
+def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[Ranked]:
+    """A row for each trial, best first.
+
+    Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
+    """
+    sign = -1.0 if DIRECTIONS[settings.task.metric] == "maximize" else 1.0
+
+    def order(record: TrialRecord) -> tuple[int, int, float, int]:
+        group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
+        furthest = max(record.rungs, default=-1) if group == 1 else 0
+        return group, -furthest, sign * record.score if record.score is not None else math.inf, record.number
+
+    return [
+        Ranked(
+            rank=rank,
+            trial=record.number,
+            status=record.status.value,
+            params=record.params,
+            score=record.score,
+            step=record.step,
+            total_steps=record.total_steps,
+            seconds=sum(record.seconds.values()),
+            reason=record.reason,
+        )
+        for rank, record in enumerate(sorted(records, key=order), start=1)
+    ]
+
+
+def trials(told: Told) -> Section:
+    """The trials of the search."""
+    settings, summary = told.settings, told.summary
+    names = [Column(formats.parameter(path)) for path in settings.search.space]
+    score = Column(f"validation {summary.metric}")
+    looks = {str(Status.COMPLETE): COMPLETE, str(Status.FAILED): FAILED}
+    return Section(
+        title="Trials",
+        said=(
+            f"Best first. Complete trials are scored on all {formats.count(summary.data.validation)} validation "
+            "examples; for the others the score is the one at which they were stopped."
+        ),
+        columns=(
+            Column("trial"),
+            Column("status", left=True, status=True),
+            score,
+            *names,
+            Column("steps"),
+            Column("time"),
+        ),
+        lines=tuple(
+            Line(
+                BEST if row.trial == summary.best.trial else looks.get(row.status, STOPPED),
+                (
+                    str(row.trial),
+                    row.status,
+                    formats.score(row.score),
+                    *_values(row.params, settings),
+                    f"{formats.count(row.step)} / {formats.count(row.total_steps)}",
+                    formats.duration(row.seconds),
+                ),
+                row.reason,
+            )
+            for row in leaderboard(told.records, settings)
+        ),
+    )
+
+
+def race(told: Told) -> Section:
+    """The entrants of the confirmation."""
+    settings, summary, data = told.settings, told.summary, told.summary.data
+    names = [Column(formats.parameter(path)) for path in settings.search.space]
+    return Section(
+        title="Confirmation",
+        said=(
+            "The search's best points and the reference recipe with fresh seeds, on "
+            f"{formats.count(data.trained_on)} training examples each (the search had {formats.count(data.train)}). "
+            "These runs alone decide; what clearly loses is run no more. The intervals are over examples; the spread "
+            "over seeds is no part of them."
+        ),
+        columns=(
+            Column("of", left=True, status=True),
+            Column(f"mean validation {summary.metric}"),
+            Column("95 % interval"),
+            Column("standard deviation"),
+            Column("by seed", left=True),
+            *names,
+            Column("time"),
+        ),
+        lines=tuple(
+            Line(
+                BEST if one.entrant == summary.winner.entrant else COMPLETE if one.out_after is None else STOPPED,
+                (
+                    one.entrant,
+                    formats.score(one.mean),
+                    " to ".join(map(formats.score, one.interval or ())),
+                    formats.score(one.spread),
+                    " ".join([*map(formats.score, one.validation), *(["(out)"] if one.out_after is not None else [])]),
+                    *_values(one.params, settings),
+                    formats.duration(sum(one.seconds)),
+                ),
+            )
+            for one in summary.confirmation
+            if one.validation
+        ),
+    )
+
+
+def of_runs(told: Told, outcome: PhaseOutcome) -> Section:
+    """The runs of a phase, one by one."""
+    settings, summary = told.settings, told.summary
+    names = [Column(formats.parameter(path)) for path in settings.search.space]
+    looks = {Status.COMPLETE: COMPLETE, Status.FAILED: FAILED}
+    return Section(
+        title=outcome.name.capitalize(),
+        said=(
+            f"{len(outcome.runs)} {outcome.noun}s on {formats.count(outcome.train_examples)} training examples each, "
+            f"in {formats.duration(outcome.seconds)}."
+        ),
+        columns=(
+            Column(outcome.noun),
+            Column("of", left=True, status=True),
+            Column("seed"),
+            Column(f"validation {summary.metric}"),
+            *names,
+            Column("steps"),
+            Column("time"),
+        ),
+        lines=tuple(
+            Line(
+                looks.get(run.status, STOPPED),
+                (
+                    str(run.number),
+                    run.entrant or formats.NONE,
+                    formats.NONE if run.seed is None else str(run.seed),
+                    formats.score(run.score),
+                    *_values(run.params, settings),
+                    f"{formats.count(run.step)} / {formats.count(run.total_steps)}",
+                    formats.duration(run.seconds),
+                ),
+                run.reason,
+            )
+            for run in outcome.runs
+        ),
+    )
+
+
+def _values(params: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Of each searched path."""
+    return [formats.value(params[path]) if path in params else formats.NONE for path in settings.search.space]

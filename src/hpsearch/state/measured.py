@@ -1,0 +1,126 @@
+"""What answers on test are worth: of one model, of each class, of two models side by side, as `test.json` keeps it."""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer
+
+Interval = tuple[float, float]
+"""Low and high end, 95 %, over examples."""
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How good predictions of one class are."""
+
+    n: int
+    """Examples that have it."""
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same examples, by one metric of which more is better."""
+
+    metric: str
+    n: int
+    """Examples."""
+    champion: float
+    challenger: float
+    low: float
+    """Of the 95 % interval of the difference, by the paired bootstrap."""
+    high: float
+    p: float
+    """One-sided: as much or more of a gain if the challenger were no better."""
+    test: str
+    """Where `p` is from."""
+    challenger_alone: int | None
+    """Examples that only the challenger has right, where each is right or wrong."""
+    champion_alone: int | None
+
+    @property
+    def difference(self) -> float:
+        """Challenger minus champion."""
+        return self.challenger - self.champion
+
+
+# Files have the difference beside what it is made of.
+Gain = Annotated[Paired, PlainSerializer(lambda found: asdict(found) | {"difference": found.difference})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a model said of each example of a split, in the layout of MLflow's tables."""
+
+    columns: tuple[str, str, str] = ("id", "truth", "answer")
+    data: tuple[tuple[str, Any, Any], ...]
+    """(n, 3): id, right answer and the model's, as `Kind.truths` and `Kind.answers` give them."""
+
+    @property
+    def ids(self) -> list[str]:
+        """(n,): of the examples."""
+        return [row[0] for row in self.data]
+
+    @property
+    def truths(self) -> list[Any]:
+        """(n,): the right answers."""
+        return [row[1] for row in self.data]
+
+    @property
+    def said(self) -> list[Any]:
+        """(n,): the model's answers."""
+        return [row[2] for row in self.data]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, with what the model read."""
+
+    id: str
+    confidence: float
+    """The probability that the model gives its answer."""
+    truth: Any
+    answer: Any
+    inputs: dict[str, str]
+    """Role: text, without its middle where it is long."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on test."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    """Of the metrics that tables show."""
+    classes: dict[str, ClassScores]
+    """Of each class that has an example; {} where the kind has none."""
+    confusion: tuple[tuple[int, ...], ...] | None
+    """Counts: a row for each true class, a column for each predicted one."""
+    mistakes: tuple[Mistake, ...]
+    """Those that the model is most sure of, the surest first."""
+    megabytes: float
+    """Of the weights, 10^6 bytes."""
+    seconds_per_example: float
+    """Of predicting, without loading."""
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A study's reading of test: counted once a choice."""
+
+    of: tuple[str, str | None]
+    """Folders of winner and reference, inside the study's."""
+    readings: int
+    """So far, this one too."""
+    n: int
+    """Examples."""
+    digest: str
+    """Of the test split that was scored."""
+    winner: Measured
+    reference: Measured | None
+    """The reference recipe; None where it is the winner, or was not run."""
+    gain: Gain | None
+    """The winner against the reference."""
