@@ -135,9 +135,20 @@ def test_the_worker_half_knows_no_optuna_mlflow_or_hydra(module: str) -> None:
     assert not {name.partition(".")[0] for name in imported(module, top_level=False)} & COORDINATORS_ONLY
 
 
+# Of what a worker imports, what a study does not compare as code.
+NOT_COMPARED = {
+    "config": "settings are compared as settings",
+    "state": "records carry what was computed, folders name where it is kept",
+    GROUND: "errors say what went wrong",
+}
+
+
 def test_a_study_knows_all_the_code_of_its_trials() -> None:
-    walked = {module.removeprefix("hpsearch.").replace(".", "/") for module in walk("hpsearch.training.worker")}
-    assert set(identity.MODULES) == walked
+    assert set(identity.PACKAGES) == set(WORKER_HALF)
+    walked = walk("hpsearch.training.worker").keys()
+    known = {f"hpsearch.{name.replace('/', '.')}" for name in identity.made_by()["code"]}
+    assert {package_of(module) for module in walked & known} == set(identity.PACKAGES)
+    assert {package_of(module) for module in walked - known} == NOT_COMPARED.keys()
 
 
 def test_the_walk_finds_what_is_there() -> None:

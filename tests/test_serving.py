@@ -26,7 +26,7 @@ import tiny
 import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
-from hpsearch.serving import packaging
+from hpsearch.serving import loading, packaging
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 from tracked import LABELS, data_ref
@@ -390,6 +390,23 @@ def test_the_logged_model_is_code_and_safetensors(name: str, columns: list[str],
     assert model.experiment_id == logged.tracking.experiment_id
     assert model.source_run_id == logged.run_id
     assert logged.tracking.model_of(logged.run_id) == model.model_id
+
+
+@pytest.mark.parametrize("name", ["text", "reader"])
+def test_it_runs_with_its_own_code_where_hpsearch_is_imported(name: str, winners: dict[str, Logged]) -> None:
+    path, ours = list(sys.path), {key: module for key, module in sys.modules.items() if key.startswith("hpsearch")}
+    assert len(ours) > 20
+    mlflow.set_tracking_uri(winners[name].tracking.uri)
+    model = loading.load(winners[name].uri)
+    assert model.predict(ASKED if name == "reader" else TEXTS)["score"].between(0, 1).all()
+    used = vars(sys.modules[type(model.unwrap_python_model()).__module__])
+    sent = [value for value in used.values() if getattr(value, "__module__", "").startswith("hpsearch.")]
+    assert len(sent) >= 2
+    for thing in sent:
+        method = thing.run if isinstance(thing, type) else thing
+        assert method.__code__.co_filename.startswith(str(winners[name].home)), thing
+    assert {key: module for key, module in sys.modules.items() if key.startswith("hpsearch")} == ours
+    assert sys.path == path
 
 
 @pytest.mark.parametrize("name", ["text", "reader"])

@@ -1,3 +1,6 @@
+import copy
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -6,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from hpsearch.config import loading, section
+from hpsearch.config import loading, section, stored
 from hpsearch.config.composition import compose
 from hpsearch.config.dimensions import SEARCHABLE, Choice, Interval
 from hpsearch.config.settings import Settings, digest
@@ -234,6 +237,60 @@ def test_settings_are_frozen() -> None:
 def test_settings_survive_json() -> None:
     checked = loading.load(IMDB)
     assert loading.from_plain(checked.model_dump(mode="json")) == checked
+
+
+def leaves(section_: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section_.items():
+        if isinstance(value, dict) and name not in ("space", "options", "columns", "where", "classes"):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def test_stored_settings_may_lack_any_that_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of today's settings, and each section, as if it had come after the study."""
+    checked = loading.load(IMDB)
+    plain = checked.model_dump(mode="json")
+    found = dict(leaves(plain)) | {"promotion": plain["promotion"], "task.packaged": plain["task"]["packaged"]}
+    assert len(found) > 70
+    for path, value in found.items():
+        *parents, name = path.split(".")
+        older = copy.deepcopy(plain)
+        section_ = functools.reduce(dict.__getitem__, parents, older)
+        del section_[name]
+        with pytest.raises(RequestError, match=f"another version of hpsearch.*{path}: is required"):
+            loading.from_plain(older)
+        with monkeypatch.context() as patch:
+            patch.setattr(stored, "CAME_LATER", {path: value})
+            assert loading.from_plain(older) == checked
+            assert stored.as_before(plain) == older
+            with pytest.raises(RequestError, match=f"{path}: is required"):  # of what a user gives nothing is guessed
+                loading.load(OmegaConf.create(older))
+
+
+def test_what_came_later_in_a_section_that_a_study_has_not_is_not_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = loading.load(IMDB)
+    assert checked.task.files is None
+    monkeypatch.setattr(stored, "CAME_LATER", {"task.files.delimiter": ","})
+    assert loading.from_plain(checked.model_dump(mode="json")) == checked
+
+
+def test_stored_settings_may_have_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = loading.load(IMDB)
+    older = checked.model_dump(mode="json")
+    older["train"]["retired"] = 3
+    with pytest.raises(RequestError, match=r"train\.retired: there is no such setting"):
+        loading.from_plain(older)
+    monkeypatch.setattr(stored, "GONE", {"train.retired": 2, "task.files.never": 1})
+    assert loading.from_plain(older) == checked
+    assert older["train"]["retired"] == 3, "what is read is left as it is"
+
+
+def test_what_came_later_and_what_is_gone_are_settings_and_none() -> None:
+    paths = dict(leaves(loading.load(IMDB).model_dump(mode="json")))
+    assert not stored.GONE.keys() & paths.keys()
+    for path in stored.CAME_LATER:
+        assert any(known == path or known.startswith(f"{path}.") for known in paths), path
 
 
 def test_replace_checks_what_it_puts_in() -> None:

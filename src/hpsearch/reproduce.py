@@ -42,10 +42,11 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     own = from_plain(origin.settings)
     here = _hardware(own, origin.hardware)
     ref = data.prepare(data.read(own), own, home)
-    now = {"data": ref.digests, "hardware": asdict(here)} | identity.made_by()
+    now = {"data": ref.digests, "hardware": asdict(here)}
     then = {"data": origin.digests, "hardware": asdict(origin.hardware)}
-    then |= {"code": origin.code, "libraries": origin.libraries}
-    differs = [f"  differs: {change}" for change in identity.changes(then, now)]
+    made = {"code": origin.code, "libraries": origin.libraries}
+    differing = [*identity.changes(then, now), *identity.made_otherwise(made, identity.made_by())]
+    differs = [f"  differs: {change}" for change in differing]
     folder = Path(tempfile.mkdtemp(prefix="reproduce-", dir=home))
     try:
         found = _train(TrialSpec(0, own, ref, folder), here, origin, folder / "worker.log")

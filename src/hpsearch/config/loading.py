@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from hpsearch.config import stored
 from hpsearch.config.section import Section
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError, first_line, nearest
@@ -32,13 +33,13 @@ def load(config: DictConfig) -> Settings:
 
 
 def from_plain(value: object) -> Settings:
-    """Settings as `Settings.model_dump` gives them in the mode for JSON.
+    """Settings as `Settings.model_dump` gives them in the mode for JSON, by this version or a former one.
 
     Raises:
-        RequestError: they are not this version's.
+        RequestError: they are a newer version's, or damaged.
     """
     try:
-        return Settings.model_validate(tuples(value))
+        return Settings.model_validate(tuples(stored.readable(value) if isinstance(value, dict) else value))
     except ValidationError as error:
         faults = "; ".join(_faults(error))
         raise RequestError(f"these settings are of another version of hpsearch; use that one ({faults})") from None

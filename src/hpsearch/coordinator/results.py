@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
@@ -41,7 +41,7 @@ def read_settings(folder: Path, settings: Settings) -> Settings:
 
 
 def _settings(text: str, study: str, settings: Settings) -> Settings:
-    own = loading.load(DictConfig(yaml.safe_load(text)))
+    own = loading.from_plain(yaml.safe_load(text))
     return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
 
 

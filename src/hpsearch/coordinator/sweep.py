@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hpsearch.config import stored
 from hpsearch.config.settings import Settings, digest
 from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
@@ -77,7 +78,7 @@ def run_train(settings: Settings, home: Path, force: bool = False, given: Sequen
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     corpus, chosen = check(fixed)
-    name = digest([comparable(fixed), corpus.facts.digests])[:8]
+    name = digest([stored.as_before(comparable(fixed)), corpus.facts.digests])[:8]
     fixed = fixed.model_copy(update={"study": f"{settings.task.name}-{settings.model.name}-train-{name}"})
     return _sweep(Request(fixed, home, force, tuple(given), started), corpus, chosen)
 

@@ -27,7 +27,8 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map
 
 from hpsearch.config.settings import Settings
-from hpsearch.errors import RequestError, first_line
+from hpsearch.errors import RequestError
+from hpsearch.serving.loading import load
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training.models import FAMILIES
 
@@ -203,7 +204,7 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
         with read(source) as (found, rows):
             if found is not None:
                 _check_columns(source, columns, found)
-            model, added = _load(model_uri), PRODUCTS[kind].added
+            model, added = load(model_uri), PRODUCTS[kind].added
             names = _added(found or (), added)
             with write(beside, source, found, names, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
@@ -229,7 +230,7 @@ def answers(model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[st
         settings: of the task.
         inputs: for each input role, the texts.
     """
-    column, model = KINDS[settings.task.kind].answer, _load(model_uri)
+    column, model = KINDS[settings.task.kind].answer, load(model_uri)
     frame, said = pd.DataFrame(inputs), []
     for start in range(0, len(frame), ROWS):
         part = frame.iloc[start : start + ROWS]
@@ -253,14 +254,6 @@ def serve(model_uri: str, port: int, kind: str) -> None:
 def _public_version(package: str) -> str:
     """Without the local part: no index has `2.13.0+cpu`."""
     return importlib.metadata.version(package).partition("+")[0]
-
-
-def _load(model_uri: str) -> Any:
-    try:
-        return mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError, ValueError, ImportError) as error:  # the last two of addresses it can't read
-        reason = first_line(error)
-        raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
 
 
 def _check_columns(where: Path | str, columns: Mapping[str, str], found: Iterable[str]) -> None:

@@ -4,37 +4,32 @@ import ast
 import functools
 import importlib.metadata
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hpsearch.config import stored
 from hpsearch.config.settings import Settings, digest
 from hpsearch.errors import RequestError
 from hpsearch.state.records import DataRef, write_durably
 
 IDENTITY = "identity.json"  # file of a study
-# Of what a study leaves in its folder and in MLflow: one more with each change that makes older ones unreadable.
-FORMAT = 4
-# What a worker imports of hpsearch, and the libraries whose arithmetic or order of things decides a trial's result.
-MODULES = (
-    *("config/dimensions", "config/section", "config/settings", "data/examples", "data/reading", "data/text"),
-    *(
-        "data/tokens",
-        "errors",
-        "state/facts",
-        "state/folder",
-        "state/measured",
-        "state/records",
-        "tasks/classification",
-        "tasks/kind",
-        "tasks/kinds",
-        "tasks/labels",
-    ),
-    *("tasks/metrics", "tasks/question_answering", "tasks/squad", "tasks/windows", "training/checkpoints"),
-    *("training/data", "training/encoders", "training/hardware", "training/kernels", "training/models"),
-    *("training/trainer", "training/trial", "training/worker"),
+# Of what a study leaves in its folder and in MLflow: one more with each change that former versions can't read. What is
+# of format OLDEST or later is read for ever.
+OLDEST, FORMAT = 4, 4
+PACKAGE = Path(__file__).parents[1]
+# Of the worker's half: what is in them decides a trial's result, and so do libraries, by their arithmetic or order of
+# things. Of what else a worker imports, `config` is compared as settings and not as code; `state` and `errors` only
+# carry, keep and say what was computed.
+PACKAGES = ("data", "tasks", "training")
+SHOWN = 5  # modules that a sentence names
+# Settings that change no result.
+APART = (
+    *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
+    *("budget.name", "budget.max_trials", "budget.max_hours", "budget.startup_trials"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 
@@ -44,15 +39,17 @@ def comparable(settings: Settings) -> dict[str, Any]:
 
     The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
     """
-    dump = settings.model_dump(mode="json")
-    del dump["model"]["license"], dump["task"]["license"]
-    for key in ("study", "promotion", "hardware", "tracking", "storage", "sampler"):
-        del dump[key]
-    for key in ("name", "max_trials", "max_hours", "startup_trials"):
-        del dump["budget"][key]
+    return _comparable(settings.model_dump(mode="json"))
+
+
+def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
+    """The same of settings as JSON, whole or what an identity has kept of them."""
+    for path in APART:
+        section, _, name = path.rpartition(".")
+        (plain[section] if section else plain).pop(name, None)
     # Runs with more seeds, or of more points, can be compared with those that are there.
-    dump["budget"]["confirmation"] = {"train_factor": settings.budget.confirmation.train_factor}
-    return dump
+    plain["budget"]["confirmation"] = {"train_factor": plain["budget"]["confirmation"]["train_factor"]}
+    return plain
 
 
 def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[str]:
@@ -80,13 +77,14 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     check_folder(folder)
     before = _read(path)
     forced: list[str] = before.pop("forced", [])
-    if differing := list(changes({key: before.get(key) for key in question}, question)):
+    begun_with = {"settings": _comparable(stored.completed(before["settings"])), "data": before["data"]}
+    if differing := list(changes(begun_with, question)):
         raise RequestError(
             f"study {settings.study} was begun with other settings or data, so its trials can't be compared:\n"
             + "\n".join(f"  - {change}" for change in differing)
             + "\ngive STUDY=<another name>, or the former values"
         )
-    differing = list(changes({key: before.get(key) for key in made_now}, made_now))
+    differing = made_otherwise(before, made_now)
     if differing and not force:
         raise RequestError(
             f"study {settings.study} was begun with other code or libraries, which can change a trial's result:\n"
@@ -126,17 +124,36 @@ def check_folder(folder: Path) -> None:
 def check_format(study: str, written: Mapping[str, Any]) -> None:
     """See that this version can read what `written`, a file of a study, belongs to. Raises RequestError if not."""
     found = written.get("format", 0)  # the first had none
-    if found != FORMAT:
-        age = "an older" if found < FORMAT else "a newer"
+    if not OLDEST <= found <= FORMAT:
+        age = "an older" if found < OLDEST else "a newer"
+        readable = " to ".join(map(str, dict.fromkeys((OLDEST, FORMAT))))
         raise RequestError(
             f"study {study} was written by {age} version of hpsearch: its files have format {found}, and this version "
-            f"reads {FORMAT}; use that version for it, or give STUDY=<another name>"
+            f"reads {readable}; use that version for it, or give STUDY=<another name>"
         )
 
 
 def made_by() -> dict[str, dict[str, str]]:
     """What decides a trial's result beside settings, data and hardware: our code, and libraries."""
     return {"code": _code(), "libraries": _libraries()}
+
+
+def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where what made a result differs from `made_by()` of now: a sentence for each library, and one for the code.
+
+    Args:
+        then: has `code` and `libraries`, perhaps with more.
+        now: the same.
+    """
+    differing = list(changes({"libraries": then["libraries"]}, {"libraries": now["libraries"]}))
+    code, ours = then["code"], now["code"]
+    names = sorted(name for name in code.keys() | ours.keys() if code.get(name) != ours.get(name))
+    if names and not code.keys() & ours.keys():
+        differing.append("code: its modules had other names then, so what of it has changed is not known")
+    elif names:
+        more = f" and {len(names) - SHOWN} more modules" if len(names) > SHOWN else ""
+        differing.append(f"code: {', '.join(names[:SHOWN])}{more}")
+    return differing
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -150,21 +167,46 @@ def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 @functools.cache
 def _code() -> dict[str, str]:
-    """A digest of each module without its comments, docstrings and layout."""
-    return {module: digest(_bare(Path(__file__).parents[1] / f"{module}.py")) for module in MODULES}
+    """A digest of each module of PACKAGES, without what it says to people."""
+    files = sorted(path for package in PACKAGES for path in (PACKAGE / package).rglob("*.py"))
+    return {path.relative_to(PACKAGE).with_suffix("").as_posix(): digest(_bare(path)) for path in files}
 
 
 def _bare(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # A string that stands alone says something to people; an empty body would be no Python.
-            node.body = [one for one in node.body if not _is_text(one)] or [ast.Pass()]
-    return ast.dump(tree)
+    """A module without its comments, docstrings, layout and messages."""
+    return ast.dump(_Silent().visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+class _Silent(ast.NodeTransformer):
+    """Leaves out what only people read.
+
+    That is a string that stands alone, what an error or an assertion says, and any other text of several words: what
+    decides a result must be written otherwise.
+    """
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        return self.generic_visit(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.msg = None
+        return self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant("") if isinstance(node.value, str) and _is_prose(node.value) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        said = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        return ast.Constant("") if _is_prose(said) else self.generic_visit(node)
+
+
+def _is_prose(text: str) -> bool:
+    return re.search(r"[^\W\d_]\W*\s\W*[^\W\d_]", text) is not None
 
 
 def _libraries() -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
@@ -206,15 +207,20 @@ class TrialRecord:
 
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
-        """The record that `save` wrote into `folder`."""
+        """The record that `save` wrote into `folder`. Raises ValueError if it is damaged."""
         return TrialRecord.of(json.loads(TrialFolder(folder).record.read_text()))
 
     @staticmethod
-    def of(raw: Mapping[str, Any]) -> "TrialRecord":
-        """The record whose fields were written as JSON."""
-        rungs = {int(rung): score for rung, score in raw["rungs"].items()}
-        counts = tuple(tuple(row) for row in raw["confusion"]) if raw["confusion"] is not None else None
-        return TrialRecord(**{**raw, "status": Status(raw["status"]), "rungs": rungs, "confusion": counts})
+    def of(raw: object) -> "TrialRecord":
+        """The record whose fields were written as JSON, by this version or a former one. Raises ValueError.
+
+        A field that came later has its default, which says that nothing is known of it; one that is gone is left out.
+        """
+        try:
+            return _RECORD.validate_python(raw)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise ValueError("; ".join(faults)) from None
 
     def after(self, result: TrialResult) -> "TrialRecord":
         """The record once a worker's part has ended."""
@@ -231,6 +237,9 @@ class TrialRecord:
             reason=result.reason,
             seconds=self.seconds | seconds,
         )
+
+
+_RECORD = TypeAdapter(TrialRecord)
 
 
 def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
