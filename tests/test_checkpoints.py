@@ -11,7 +11,8 @@ import pytest
 import transformers
 
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Decision, Status
+from hpsearch.state.messages import Decision
+from hpsearch.state.records import Status
 from hpsearch.training import checkpoints
 from hpsearch.training.trial import run_trial
 from test_training import Recorder, assert_same, toy

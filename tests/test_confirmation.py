@@ -28,7 +28,7 @@ from hpsearch.state.outcome import Reference, Summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
-from hpsearch.workers.local import Worker
+from hpsearch.workers.local import LocalWorker
 
 OVERRIDES = (
     "budget.max_trials=4",
@@ -230,7 +230,7 @@ def test_a_confirmed_study_keeps_its_confirmation(done: Done) -> None:
 
 
 def test_a_finished_study_starts_nothing(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Worker, "__init__", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(LocalWorker, "__init__", lambda *_: pytest.fail("a worker was started"))
     assert sweep.run_sweep(done.settings, done.home).finished == done.summary.finished
 
 

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from hpsearch.report.display import Display
-from hpsearch.state.records import Decision, Status, TrialRecord
+from hpsearch.state.messages import Decision
+from hpsearch.state.records import Status, TrialRecord
 
 PARAMS = {"train.learning_rate": 2.13e-4, "train.batch_size": 16}
 

@@ -22,13 +22,14 @@ from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import Tokens, collate
 from hpsearch.serving import packaging
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Decision, Status, TrialResult, TrialSpec
+from hpsearch.state.messages import Decision, TrialResult
+from hpsearch.state.records import Status
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, encoders, hardware, kernels, models
 from hpsearch.training.models import FAMILIES
 from hpsearch.training.trainer import make_trainer, predict
-from hpsearch.training.trial import Line, Warm, run_trial
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 # isort: split
 import mlflow

@@ -14,7 +14,8 @@ import make
 import tiny
 from hpsearch.coordinator import sweep
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Hardware, Status, TrialRecord
+from hpsearch.state.messages import Hardware
+from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training import hardware
 from hpsearch.training.trial import Warm, run_trial
 from test_memory import found
@@ -168,7 +169,7 @@ def test_workers_share_a_gpu_and_its_memory(tmp_path: Path, tiny_model: Model) -
 
 
 def test_a_worker_keeps_to_its_part_of_the_memory() -> None:
-    part = Hardware("cuda", "float32", "sdpa", 4, torch.get_num_threads(), "a GPU", on_a_gpu=4)
+    part = Hardware("cuda", "float32", "sdpa", torch.get_num_threads(), "a GPU", 1.0, on_a_gpu=4)
     total = torch.cuda.get_device_properties(0).total_memory
     try:
         hardware.apply(part)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,12 +19,13 @@ import make
 import tiny
 from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
-from hpsearch.state.records import Hardware
+from hpsearch.state.messages import Begin, Hardware
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import hardware, kernels, models, trainer
 from hpsearch.training.hardware import ATTENTION
 from hpsearch.training.trial import Warm
-from hpsearch.workers import local as workers_module
+from hpsearch.workers import local
+from hpsearch.workers.local import LocalWorkplace
 
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
@@ -249,14 +251,14 @@ def test_paths_are_chosen_by_device_and_precision(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(hardware, "is_flash_attn_2_available", lambda: flash is not None)
     asked = make.compose_settings(f"hardware.device={device}", f"hardware.precision={precision}").hardware
     chosen = hardware.resolve(asked)
     assert (chosen.device, chosen.precision, chosen.attention) == (device, precision, CHOICES[case])
-    assert chosen.attention == CHOICES[case]
-    assert chosen.workers == (2 if device == "cuda" else 1)
+    assert hardware.workers(asked) == (2 if device == "cuda" else 1)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_paths_are_chosen_by_device_and_precision(
     [(None, 2, 1, ["0", "1"]), (None, 4, 2, ["0", "1", "0", "1"]), ("3,5", 3, 2, ["3", "5", "3"])],
 )
 def test_workers_take_gpus_in_turn_and_share_their_memory(
-    visible: str | None, workers: int, on_a_gpu: int, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+    visible: str | None, workers: int, on_a_gpu: int, gpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -273,20 +275,29 @@ def test_workers_take_gpus_in_turn_and_share_their_memory(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
     parts: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", parts.append)
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    chosen = hardware.resolve(
-        make.compose_settings(f"hardware.workers={workers}", f"hardware.threads={threads}").hardware
-    )
+    asked = make.compose_settings(f"hardware.workers={workers}", f"hardware.threads={threads}").hardware
+    workplace = LocalWorkplace(asked, tmp_path)
+    chosen = workplace.hardware
     try:
         hardware.apply(chosen)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert chosen.on_a_gpu == on_a_gpu
+    assert (workplace.count, chosen.on_a_gpu, chosen.memory) == (workers, on_a_gpu, 80 / on_a_gpu)
     assert parts == ([0.5] if on_a_gpu == 2 else [])
-    assert [workers_module._gpu(index) for index in range(workers)] == gpus
+    started: list[tuple[Begin, str]] = []
+    monkeypatch.setattr(
+        local, "LocalWorker", lambda _, begin, __, env: started.append((begin, env["CUDA_VISIBLE_DEVICES"]))
+    )
+    for index in range(workers):
+        workplace.start(index, "logs")
+    assert [gpu for _, gpu in started] == gpus
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as a worker sees it, which finds the same
+    assert {hardware.resolve(begin.wish) for begin, _ in started} == {chosen}
 
 
 def test_every_precision_of_every_device_has_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +341,7 @@ def test_tf32_is_the_gpu_s_alone_and_is_set_for_the_process() -> None:
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
         for precision, expected in (("tf32", "high"), ("float32", "highest")):
-            hardware.apply(Hardware("cuda", precision, "sdpa", 1, threads, "a GPU"))
+            hardware.apply(Hardware("cuda", precision, "sdpa", threads, "a GPU", 80.0))
             assert torch.get_float32_matmul_precision() == expected
     finally:
         torch.set_float32_matmul_precision(before)
@@ -341,6 +352,7 @@ def test_the_compiler_is_for_nvidia_gpus(monkeypatch: pytest.MonkeyPatch) -> Non
         hardware.resolve(make.compose_settings("hardware.device=cpu", "hardware.compile=true").hardware)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
     chosen = hardware.resolve(make.compose_settings("hardware.compile=true").hardware)

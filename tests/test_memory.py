@@ -5,6 +5,7 @@ more examples than a file allows.
 """
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -28,8 +29,9 @@ from hpsearch.report.display import Display
 from hpsearch.state.outcome import Counts
 from hpsearch.state.records import TrialRecord
 from hpsearch.training.hardware import resolve
-from hpsearch.training.trainer import micro_batch
+from hpsearch.training.parts import micro_batch
 from hpsearch.workers import local
+from hpsearch.workers.workplaces import open_workplace
 
 LIMITED = """
 import os
@@ -52,7 +54,7 @@ def most_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     """Says how many examples fit in a forward pass of the workers."""
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "sitecustomize.py").write_text(LIMITED)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"), prepend=os.pathsep)
     monkeypatch.setenv("MOST_EXAMPLES", str(tmp_path / "most"))
     return lambda most: (tmp_path / "most").write_text(str(most))  # type: ignore[return-value]
 
@@ -64,6 +66,11 @@ def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -
     budget = ("budget.max_trials=2", "search.keep=0.5", "train.batch_size=12", "train.epochs=4")
     space += ("model.dropout=0.0",)  # masks are drawn for each micro-batch
     return make.toy_settings(csv, tiny_model("bert"), "bert", *space, *budget, *overrides)
+
+
+def crew_of(settings: Settings, home: Path) -> Crew:
+    workplace, display = open_workplace(settings.hardware, home), Display(Console(), "accuracy", "maximize")
+    return Crew(settings, home, make.prepared(settings, home), workplace, display, lambda: None)
 
 
 def outcome(home: Path, settings: Settings) -> dict[int, tuple[object, ...]]:
@@ -190,8 +197,7 @@ def test_a_worker_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model, "hardware.hang_seconds=1"), tmp_path / "home"
-    crew = Crew(settings, home, make.prepared(settings, home), resolve(settings.hardware), lambda: None)
-    crew.display = Display(Console(), "accuracy", "maximize")
+    crew = crew_of(settings, home)
     with crew.staffed():
         crew.workers[0].process.send_signal(signal.SIGSTOP)
         crew.interrupted = True
@@ -217,13 +223,23 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_asked_again(
     counters.write_text("oom_kill 0\n")
     monkeypatch.setattr(local, "VMSTAT", counters)
     settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
-    crew = Crew(settings, home, make.prepared(settings, home), resolve(settings.hardware), lambda: None)
-    crew.display = Display(Console(), "accuracy", "maximize")
+    crew = crew_of(settings, home)
     with crew.staffed():
         crew.workers[0].process.kill()
         counters.write_text(f"oom_kill {int(killed_for_memory)}\n")
         crew.settle_memory()
     assert found(home) == [examples]
+
+
+def test_a_worker_with_other_hardware_than_the_first_is_told_of(
+    tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    crew = crew_of(settings, home)
+    crew.workplace.hardware = replace(crew.workplace.hardware, name="an old GPU")  # type: ignore[misc]
+    with crew.staffed():
+        crew.settle_memory()
+    assert "hardware: worker 0 has another: " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
@@ -232,7 +248,7 @@ def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
     settings, home = request_of(tmp_path, tiny_model, "budget.max_trials=4"), tmp_path / "deep" / "home"
     folder = tiny_model("bert")
     weights = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values()) * 4
-    bound = checks.disk_bound(settings, resolve(settings.hardware))
+    bound = checks.disk_bound(settings, 1)
     assert bound == pytest.approx((2 + 3) * 3 * weights + 3 * weights, rel=0.1)  # the pooler and a head more or less
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound - 1))

@@ -28,7 +28,7 @@ from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import FORMAT
 from hpsearch.state.outcome import Summary
-from hpsearch.state.records import Hardware, Status, TrialRecord
+from hpsearch.state.records import Status, StudyHardware, TrialRecord
 from hpsearch.tasks.metrics import wilson
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -219,7 +219,7 @@ def made_up_summary(settings: Settings, records: list[TrialRecord], labels: tupl
         },
         "licenses": {"weights": "Apache-2.0", "data": None},
         "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
-        "hardware": codec.plain(Hardware("cpu", "bfloat16", "blocked", 1, 2, "Xeon")),
+        "hardware": codec.plain(StudyHardware("cpu", "bfloat16", "blocked", 1, 2, "Xeon")),
         "mlflow": {"experiment_id": "1", "run_id": "0123abcd"},
     }
 

@@ -15,10 +15,11 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.reproduce import reproduce
+from hpsearch.state.messages import NoRoom, OutOfMemory
 from hpsearch.state.origin import Origin
-from hpsearch.state.records import NoRoom, OutOfMemory, Status, TrialRecord
+from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tracking.runs import Tracking
-from hpsearch.workers.local import Worker
+from hpsearch.workers.local import LocalWorker
 
 
 @dataclass
@@ -81,7 +82,7 @@ def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.Mon
 def test_what_the_machine_lacks_is_not_taken_for_another_result(
     message: Any, reason: str, done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "receive", lambda self: message)
+    monkeypatch.setattr(LocalWorker, "receive", lambda self: message)
     with pytest.raises(NoResultError, match=reason):
         reproduce(done.settings, done.home, done.run_id(Status.PRUNED))
 

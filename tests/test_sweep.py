@@ -33,11 +33,12 @@ from hpsearch.registry.champions import champion_version
 from hpsearch.registry.promotion import promote
 from hpsearch.reproduce import reproduce
 from hpsearch.state import codec, records
+from hpsearch.state.messages import Lost, Message
 from hpsearch.state.outcome import Counts, Summary
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import squad
 from hpsearch.tracking.runs import Tracking
-from hpsearch.workers.local import Lost, Worker
+from hpsearch.workers.local import LocalWorker
 
 OVERRIDES = (
     "budget.max_trials=6",
@@ -327,8 +328,8 @@ def killed_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     killed: list[int] = []
     original = Loop._handle
 
-    def handle(self: Loop, worker: Worker) -> None:
-        original(self, worker)
+    def handle(self: Loop, worker: LocalWorker, message: Message) -> None:
+        original(self, worker, message)
         if not killed and self.phase.trials and self.books.logged.get(1):
             killed.append(worker.process.pid)
             worker.process.kill()
@@ -359,15 +360,15 @@ def test_a_worker_that_hangs_costs_no_trial(
     stopped: list[int] = []
     handle, lost = Loop._handle, Loop._lost
 
-    def stopping(self: Loop, worker: Worker) -> None:
-        handle(self, worker)
+    def stopping(self: Loop, worker: LocalWorker, message: Message) -> None:
+        handle(self, worker, message)
         if not stopped and self.books.logged.get(1) and worker.trial == 1:
             stopped.append(worker.process.pid)
             worker.process.send_signal(signal.SIGSTOP)
             patience = settings.hardware.model_copy(update={"hang_seconds": 2.0})
             self.crew.settings = settings.model_copy(update={"hardware": patience})
 
-    def as_before(self: Loop, worker: Worker, message: Lost) -> None:
+    def as_before(self: Loop, worker: LocalWorker, message: Lost) -> None:
         self.crew.settings = settings  # a fresh worker takes longer to start
         lost(self, worker, message)
 

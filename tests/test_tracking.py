@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError, RequestError, redact
-from hpsearch.state.records import Progress, Status
+from hpsearch.state.messages import Progress
+from hpsearch.state.records import Status
 from hpsearch.tracking import pictures, stores
 from hpsearch.tracking.runs import Tracking
 from hpsearch.tracking.ui import ui

@@ -26,10 +26,11 @@ from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Decision, Progress, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.state.messages import Decision, Progress, RungReport, TrialResult
+from hpsearch.state.records import Status
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, hardware, models, trainer
-from hpsearch.training.trial import Line, Warm, run_trial
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 Model = Callable[[str], Path]
 

@@ -1,8 +1,10 @@
-"""Worker processes: what they answer, how they end, what they keep."""
+"""Local workers: what is theirs alone. What every worker must do is in test_workers."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -10,24 +12,14 @@ import pytest
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.crew import SEAL_SECONDS
-from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import (
-    Alive,
-    DataRef,
-    Decision,
-    OutOfMemory,
-    Progress,
-    RungReport,
-    Scored,
-    ScoreSpec,
-    Status,
-    TrialResult,
-    TrialSpec,
-)
+from hpsearch.errors import RequestError
+from hpsearch.state.messages import Begin, DataName, Decision, Lost, OutOfMemory, Ready, Train, Unfit
+from hpsearch.state.records import DataRef
 from hpsearch.training import hardware
-from hpsearch.training.trial import Line, Warm, run_trial
+from hpsearch.training import worker as process
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 from hpsearch.workers import local
+from hpsearch.workers.local import LocalWorker, LocalWorkplace
 
 
 @pytest.fixture
@@ -37,72 +29,14 @@ def request_of_one(tmp_path: Path, tiny_model: Callable[[str], Path]) -> tuple[S
     return settings, make.prepared(settings, tmp_path)
 
 
-def started(tmp_path: Path, settings: Settings) -> local.Worker:
-    return local.Worker(0, hardware.resolve(settings.hardware), tmp_path / "worker.log")
-
-
-def next_of(worker: local.Worker, kind: type) -> object:
-    """The next message of a kind; others on the way are points of the curve."""
+def first_of(workplace: LocalWorkplace, worker: LocalWorker, kind: type) -> object:
+    """The first message of a kind."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for ready in local.wait_for([worker], timeout_seconds=1.0):
-            message = ready.receive()
+        for _, message in workplace.hear([worker], 1.0):
             if isinstance(message, kind):
                 return message
-            assert isinstance(message, Progress | Alive), message
     raise AssertionError(f"no {kind.__name__} came")
-
-
-def test_a_worker_trains_pauses_resumes_and_scores(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
-    settings, ref = request_of_one
-    worker = started(tmp_path, settings)
-    try:
-        spec = TrialSpec(3, settings, ref, tmp_path / "trial")
-        worker.give(spec)
-        report = next_of(worker, RungReport)
-        assert isinstance(report, RungReport)
-        assert report.number == 3
-        worker.answer(Decision.PAUSE)
-        paused = next_of(worker, TrialResult)
-        assert isinstance(paused, TrialResult)
-        assert paused.status is Status.PAUSED
-        assert worker.trial is None
-        worker.pause()  # too late: the worker is idle, and must not take it for work
-        worker.give(spec)
-        result = next_of(worker, TrialResult)
-        assert isinstance(result, TrialResult)
-        assert result.status is Status.COMPLETE
-        worker.give(ScoreSpec(3, settings, ref, TrialFolder(spec.folder).model, "validation", result.fitted))
-        scored = next_of(worker, Scored)
-        assert isinstance(scored, Scored)
-        assert scored.metrics["accuracy"] == result.metrics["validation_accuracy"]
-        assert len(scored.predictions) == ref.sizes["validation"]
-    finally:
-        worker.end(timeout_seconds=10)
-    assert worker.process.returncode == 0
-    assert (tmp_path / "worker.log").read_text() == ""
-
-
-def test_an_error_fails_the_trial_and_not_the_worker(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
-    settings, ref = request_of_one
-    worker = started(tmp_path, settings)
-    try:
-        missing = settings.model.model_copy(update={"path": str(tmp_path / "nowhere")})
-        broken = settings.model_copy(update={"model": missing})
-        worker.give(TrialSpec(0, broken, ref, tmp_path / "trial"))
-        result = next_of(worker, TrialResult)
-        assert isinstance(result, TrialResult)
-        assert result.status is Status.FAILED
-        assert "there is no such folder" in (result.reason or "")
-        assert worker.process.poll() is None
-        worker.process.kill()
-        worker.give(TrialSpec(1, settings, ref, tmp_path / "trial"))
-        lost = next_of(worker, local.Lost)
-        assert isinstance(lost, local.Lost)
-        assert lost.number == 1
-        assert "-9" in lost.reason
-    finally:
-        worker.end(timeout_seconds=10)
 
 
 def test_a_worker_that_the_system_killed_for_memory_ran_out_of_it(
@@ -112,73 +46,73 @@ def test_a_worker_that_the_system_killed_for_memory_ran_out_of_it(
     counters.write_text("pgfault 7\noom_kill 3\n")
     monkeypatch.setattr(local, "VMSTAT", counters)
     settings, ref = request_of_one
-    worker = started(tmp_path, settings)
+    workplace = LocalWorkplace(settings.hardware, tmp_path)
+    worker = workplace.start(0, "logs")
     try:
-        worker.give(TrialSpec(2, settings, ref, tmp_path / "trial"))
+        worker.give(Train(2, settings, DataName.of(ref, tmp_path), "trial"))
         counters.write_text("pgfault 9\noom_kill 4\n")
         worker.process.kill()
-        message = next_of(worker, OutOfMemory)
+        message = first_of(workplace, worker, OutOfMemory)
         assert message == OutOfMemory(2, settings.train.batch_size, "the system killed the worker when memory ran out")
         assert worker.trial is None
     finally:
         worker.end(timeout_seconds=10)
 
 
-SLOW_DISK = """
-import os
-import time
-import torch
-
-fsync, embedding = os.fsync, torch.nn.functional.embedding
-
-def slow(handle):
-    time.sleep(0.4)
-    fsync(handle)
-
-def limited(input, *args, **kwargs):
-    if os.path.exists(os.environ["NO_MEMORY"]):
-        raise torch.OutOfMemoryError("no room (simulated)")
-    return embedding(input, *args, **kwargs)
-
-os.fsync, torch.nn.functional.embedding = slow, limited
-"""
-
-
-@pytest.mark.parametrize("ended", ["idle", "out of memory"])
-def test_a_checkpoint_is_sealed_before_its_worker_ends(
-    tmp_path: Path, request_of_one: tuple[Settings, DataRef], monkeypatch: pytest.MonkeyPatch, ended: str
+def test_what_a_worker_writes_is_in_its_log(
+    tmp_path: Path, request_of_one: tuple[Settings, DataRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And is said when it is lost: of a worker that ends at its start there is nothing else."""
+    workplace = LocalWorkplace(request_of_one[0].hardware, tmp_path)
     (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "sitecustomize.py").write_text(SLOW_DISK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
-    monkeypatch.setenv("NO_MEMORY", str(tmp_path / "no memory"))
-    settings, ref = request_of_one
-    worker = started(tmp_path, settings)
-    spec = TrialSpec(0, settings, ref, tmp_path / "trial")
+    (tmp_path / "start" / "sitecustomize.py").write_text("import os\nos.write(2, b'broken at its start')\nos._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"), prepend=os.pathsep)
+    worker = workplace.start(5, "logs")
+    lost = first_of(workplace, worker, Lost)
+    log = tmp_path / "logs" / "5.log"
+    assert lost == Lost(None, f"the worker ended with status 7; see {log}", False, "broken at its start")
+    assert worker.output == str(log)
+    worker.end(timeout_seconds=10)
+    assert log.read_text() == "broken at its start"
+
+
+def test_time_in_which_the_coordinator_was_stopped_is_not_silence(
+    tmp_path: Path, request_of_one: tuple[Settings, DataRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace = LocalWorkplace(request_of_one[0].hardware, tmp_path)
+    worker = workplace.start(0, "logs")
     try:
-        worker.give(spec)
-        next_of(worker, RungReport)
-        worker.answer(Decision.PAUSE)
-        next_of(worker, TrialResult)
-        assert not list(spec.folder.glob("checkpoint-*")), "it is being sealed still"
-        if ended == "out of memory":
-            (tmp_path / "no memory").touch()
-            worker.give(TrialSpec(1, settings, ref, tmp_path / "another"))
-            message = next_of(worker, OutOfMemory)
-            assert isinstance(message, OutOfMemory)
-            assert (message.number, message.examples) == (1, settings.train.batch_size)
+        first_of(workplace, worker, Ready)
+        monkeypatch.setattr(local, "wait", lambda _, timeout: time.sleep(timeout + 0.5) or [])
+        assert list(workplace.hear([worker], 0.1)) == []
+        assert worker.silent_seconds == pytest.approx(0.1)
     finally:
-        worker.end(0.0 if ended == "out of memory" else SEAL_SECONDS)
-    assert list(spec.folder.glob("checkpoint-*"))
+        worker.end(timeout_seconds=10)
+    assert worker.process.returncode == 0
+    assert worker.log.read_text() == ""
 
 
-def test_a_worker_ends_when_its_coordinator_is_gone(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
-    settings, ref = request_of_one
-    worker = started(tmp_path, settings)
-    worker.give(TrialSpec(0, settings, ref, tmp_path / "trial"))
-    next_of(worker, RungReport)
-    worker.connection.close()
-    assert worker.process.wait(timeout=60) == 0
+def test_a_worker_that_cannot_have_what_was_asked_says_so_and_ends(
+    tmp_path: Path, request_of_one: tuple[Settings, DataRef]
+) -> None:
+    """The workplace has looked before, so here its wish changes under its hands."""
+    asked = request_of_one[0].hardware
+    workplace = LocalWorkplace(asked, tmp_path)
+    workplace.wish = asked.model_copy(update={"compile": True})
+    ours, theirs = socket.socketpair()
+    with Connection(ours.detach()) as connection:
+        connection.send(Begin(workplace.wish, tmp_path))
+        process.main(theirs.detach())
+        unfit = connection.recv()
+    assert isinstance(unfit, Unfit)
+    assert "hardware.compile=true needs an NVIDIA GPU" in unfit.reason
+    worker = workplace.start(0, "logs")
+    try:
+        with pytest.raises(RequestError, match="needs an NVIDIA GPU"):
+            first_of(workplace, worker, Ready)
+        assert worker.process.wait(timeout=60) == 0
+    finally:
+        worker.end(timeout_seconds=10)
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ from hpsearch.state.facts import Facts
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import FORMAT
 from hpsearch.state.measured import Answers
+from hpsearch.state.messages import Progress
 from hpsearch.state.outcome import Summary
-from hpsearch.state.records import DataRef, Hardware, Progress, Status, TrialRecord, read_points
+from hpsearch.state.records import DataRef, Status, StudyHardware, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
@@ -157,7 +158,7 @@ def summary(
             "seconds_per_example": 0.01,
         },
         "labels": list(LABELS),
-        "hardware": codec.plain(Hardware("cpu", "float32", "blocked", 1, 2, "a processor")),
+        "hardware": codec.plain(StudyHardware("cpu", "float32", "blocked", 1, 2, "a processor")),
         "seconds": {"total": 3.0},
         "confirmation": [],
         "licenses": {"weights": "MIT", "data": None},

@@ -15,10 +15,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from hpsearch.config import loading
-from hpsearch.state.records import Decision, TrialSpec
+from hpsearch.state.messages import Decision
 from hpsearch.training import data, hardware
 from hpsearch.training.hardware import Hardware
-from hpsearch.training.trial import Line, Warm, run_trial
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 SIZES = ((400, 512), (1000, 192), (2000, 192))  # reviews, tokens

@@ -9,11 +9,13 @@ from hpsearch.config.loading import from_plain
 from hpsearch.config.settings import Settings
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.state import identity
+from hpsearch.state.messages import DataName, Decision, Lost, NoRoom, OutOfMemory, RungReport, Train, TrialResult, named
 from hpsearch.state.origin import Origin
-from hpsearch.state.records import Decision, Hardware, NoRoom, OutOfMemory, RungReport, Status, TrialResult, TrialSpec
+from hpsearch.state.records import Status, StudyHardware
 from hpsearch.tracking.runs import Tracking
-from hpsearch.training import data, hardware
-from hpsearch.workers.local import Lost, Worker, wait_for
+from hpsearch.training import data
+from hpsearch.workers.interface import Workplace
+from hpsearch.workers.workplaces import open_workplace
 
 
 def reproduce(settings: Settings, home: Path, run_id: str) -> str:
@@ -40,16 +42,16 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     if not origin.metrics:
         raise RequestError(f"{run_id}: the trial ended before its first score; there is nothing to compare with")
     own = from_plain(origin.settings)
-    here = _hardware(own, origin.hardware)
+    workplace = _workplace(own, origin.hardware, home)
     ref = data.prepare(data.read(own), own, home)
-    now = {"data": ref.digests, "hardware": asdict(here)}
+    now = {"data": ref.digests, "hardware": asdict(workplace.hardware.of_study(workplace.count))}
     then = {"data": origin.digests, "hardware": asdict(origin.hardware)}
     made = {"code": origin.code, "libraries": origin.libraries}
     differing = [*identity.changes(then, now), *identity.made_otherwise(made, identity.made_by())]
     differs = [f"  differs: {change}" for change in differing]
     folder = Path(tempfile.mkdtemp(prefix="reproduce-", dir=home))
     try:
-        found = _train(TrialSpec(0, own, ref, folder), here, origin, folder / "worker.log")
+        found = _train(Train(0, own, DataName.of(ref, home), named(folder, home)), workplace, home, origin)
     finally:
         shutil.rmtree(folder)
     wanted = origin.metrics
@@ -64,24 +66,23 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     return "\n".join([f"run {run_id} comes to the same, bit for bit: {len(wanted)} metrics", *differs])
 
 
-def _hardware(own: Settings, then: Hardware) -> Hardware:
-    """As it was, or what there is where that can't be had."""
+def _workplace(own: Settings, then: StudyHardware, home: Path) -> Workplace:
+    """With hardware as it was, or what there is where that can't be had."""
     asked = {"device": then.device, "precision": then.precision, "threads": then.threads, "compile": then.compile}
     try:
-        return hardware.resolve(own.hardware.model_copy(update=asked | {"workers": 1}))
+        return open_workplace(own.hardware.model_copy(update=asked | {"workers": 1}), home)
     except RequestError:
-        return hardware.resolve(own.hardware.model_copy(update={"workers": 1}))
+        return open_workplace(own.hardware.model_copy(update={"workers": 1}), home)
 
 
-def _train(spec: TrialSpec, here: Hardware, origin: Origin, log: Path) -> dict[str, float]:
+def _train(work: Train, workplace: Workplace, home: Path, origin: Origin) -> dict[str, float]:
     """The metrics of the last point that the trial had come to: its end, or the rung at which it was pruned."""
-    worker = Worker(0, here, log)
+    worker = workplace.start(0, work.folder)
     found: dict[str, float] = {}
     try:
-        worker.give(spec)
+        worker.give(work)
         while worker.trial is not None:
-            for ready in wait_for([worker], timeout_seconds=1.0):
-                message = ready.receive()
+            for _, message in workplace.hear([worker], timeout_seconds=1.0):
                 if isinstance(message, RungReport):
                     found = message.metrics
                     last = origin.status is Status.PRUNED and message.rung >= origin.rung
@@ -93,9 +94,9 @@ def _train(spec: TrialSpec, here: Hardware, origin: Origin, log: Path) -> dict[s
                 elif isinstance(message, OutOfMemory):
                     raise NoResultError(f"one update does not fit in memory here: {message.reason}")
                 elif isinstance(message, NoRoom):
-                    raise NoResultError(f"the disk of {spec.folder} is full; free some, and give the command again")
+                    raise NoResultError(f"the disk of {home} is full; free some, and give the command again")
                 elif isinstance(message, Lost):
-                    raise NoResultError(f"the worker ended: {log.read_text()[-500:]}")
+                    raise NoResultError(f"the worker ended: {message.last_words}")
     finally:
         worker.end(timeout_seconds=5.0)
     return found

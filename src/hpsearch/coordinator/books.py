@@ -10,16 +10,9 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Phase
 from hpsearch.report.display import Display
 from hpsearch.state import identity
+from hpsearch.state.messages import Decision, Progress, RungReport
 from hpsearch.state.origin import Origin
-from hpsearch.state.records import (
-    Decision,
-    Progress,
-    RungReport,
-    Status,
-    TrialRecord,
-    add_points,
-    read_points,
-)
+from hpsearch.state.records import Status, TrialRecord, add_points, read_points
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.training import checkpoints
 

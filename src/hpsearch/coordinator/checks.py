@@ -9,14 +9,15 @@ from hpsearch.coordinator.search import make_plan
 from hpsearch.coordinator.study import check_address, sampler
 from hpsearch.decisions import schedule
 from hpsearch.errors import RequestError
-from hpsearch.state.records import Hardware
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import data, hardware, models, trainer
+from hpsearch.training import data, models, trainer
+from hpsearch.workers.interface import Workplace
+from hpsearch.workers.workplaces import open_workplace
 
 
-def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
+def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     """Find what is wrong with a request before anything is written or started. Raises RequestError."""
-    chosen = hardware.resolve(settings.hardware)
+    workplace = open_workplace(settings.hardware, home)
     trainer.optimizer_class(settings.optimizer)
     make_plan(settings)
     sampler(settings, 0)
@@ -26,24 +27,24 @@ def check(settings: Settings) -> tuple[data.Corpus, Hardware]:
     KINDS[settings.task.kind].check(settings)
     longest = max(possible(settings, "task.max_length"))
     models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
-    return data.read(settings), chosen
+    return data.read(settings), workplace
 
 
-def disk_bound(settings: Settings, chosen: Hardware) -> int:
+def disk_bound(settings: Settings, workers: int) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
     A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
     each entrant of the confirmation, one that each worker has just completed, and the one that is logged.
     """
     weights = 4 * models.parameters(settings.model)
-    checkpoints = schedule.most_checkpoints(make_plan(settings), chosen.workers)
-    kept = 1 + settings.budget.confirmation.finalists + 1 + chosen.workers
+    checkpoints = schedule.most_checkpoints(make_plan(settings), workers)
+    kept = 1 + settings.budget.confirmation.finalists + 1 + workers
     return ((1 + trainer.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
 
 
-def check_disk(settings: Settings, chosen: Hardware, home: Path) -> None:
+def check_disk(settings: Settings, workers: int, home: Path) -> None:
     """See that what a study can come to need is free. Raises RequestError."""
-    needed, there = disk_bound(settings, chosen), home.absolute()
+    needed, there = disk_bound(settings, workers), home.absolute()
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free

@@ -19,8 +19,9 @@ from hpsearch.errors import NoResultError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
 from hpsearch.state.measured import Answers
+from hpsearch.state.messages import TrialResult
 from hpsearch.state.outcome import Confirmed, Optimism
-from hpsearch.state.records import Status, TrialRecord, TrialResult, write_durably
+from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data

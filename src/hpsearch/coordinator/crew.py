@@ -1,7 +1,7 @@
 """The workers of a study: started, renewed, asked what fits and how a model scores; signals that end them."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -10,11 +10,13 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.memory import MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
-from hpsearch.state.folder import StudyFolder
-from hpsearch.state.records import DataRef, Fits, Hardware, Scored, ScoreSpec
-from hpsearch.training.trainer import micro_batch
-from hpsearch.workers.local import Lost, Worker, wait_for
+from hpsearch.state.folder import StudyFolder, TrialFolder
+from hpsearch.state.messages import Alive, DataName, Fits, Lost, Message, Ready, Score, Scored, Train, named
+from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
+from hpsearch.training.parts import micro_batch
+from hpsearch.workers.interface import Worker, Workplace
 
+HEAR_SECONDS = 0.5  # between two looks at the clock and at signals
 SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of the trial that it had last
 
 
@@ -22,33 +24,57 @@ class Crew:
     """The workers that a study's search and confirmation share."""
 
     def __init__(
-        self, settings: Settings, home: Path, ref: DataRef, hardware: Hardware, on_interrupt: Callable[[], None]
+        self,
+        settings: Settings,
+        home: Path,
+        ref: DataRef,
+        workplace: Workplace,
+        display: Display,
+        on_interrupt: Callable[[], None],
     ) -> None:
-        self.settings, self.ref, self.hardware = settings, ref, hardware
+        self.settings, self.home, self.ref, self.workplace, self.display = settings, home, ref, workplace, display
         self.folder = StudyFolder.of(home, settings.study)
-        self.micro = MicroBatch(settings, ref, hardware, home)
+        self.micro = MicroBatch(settings, ref, workplace.hardware, home)
         self.workers: list[Worker] = []
-        self.display: Display
         self.interrupted = False
         self._on_interrupt = on_interrupt
 
     @contextmanager
     def staffed(self) -> Iterator[None]:
         """Workers, started before and ended after; signals are taken as a wish to pause, a second one at once."""
-        self.workers = [Worker(i, self.hardware, self.folder.worker_log(i)) for i in range(self.hardware.workers)]
+        self.workers = [self._start(index) for index in range(self.workplace.count)]
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for worker in self.workers:
-                worker.end(SEAL_SECONDS if worker.spec else 5.0)
+                worker.end(SEAL_SECONDS)
             for sign, handler in former.items():
                 signal.signal(sign, handler)
 
     def renew(self, worker: Worker) -> None:
         """A fresh process in the place of a worker."""
         worker.end(timeout_seconds=0.0)
-        self.workers[self.workers.index(worker)] = Worker(worker.index, self.hardware, worker.log)
+        self.workers[self.workers.index(worker)] = self._start(worker.index)
+
+    def give(self, worker: Worker, number: int, settings: Settings, ref: DataRef, folder: TrialFolder) -> None:
+        """Have an idle worker train a trial whose folder that is, in micro-batches that fit."""
+        fitting, data = self.micro.applied(settings), DataName.of(ref, self.home)
+        worker.give(Train(number, fitting, data, named(folder.path, self.home)))
+
+    def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
+        """What workers say of their work, within half a second; see `Workplace.hear`."""
+        for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
+            if isinstance(message, Ready):
+                if message.hardware != self.workplace.hardware:
+                    self.display.note(f"hardware: worker {worker.index} has another: {message.hardware}")
+            elif not isinstance(message, Alive):
+                yield worker, message
+
+    @property
+    def hardware(self) -> StudyHardware:
+        """What trials are computed with, for runs and reports."""
+        return self.workplace.hardware.of_study(self.workplace.count)
 
     def hangs(self, worker: Worker) -> bool:
         """Whether a worker that has a trial gives no sign of life."""
@@ -96,19 +122,18 @@ class Crew:
             self._say_parts()
         return True
 
-    def score(self, spec: ScoreSpec) -> Scored:
-        """Have a trained model scored.
+    def score(self, record: TrialRecord, settings: Settings, ref: DataRef, folder: TrialFolder, split: str) -> Scored:
+        """Have the model of a complete trial scored, whose folder that is.
 
         Raises:
             Interrupted: a signal came.
             NoResultError: workers end over it, again and again.
         """
-        worker = self.workers[0]
+        data, worker = DataName.of(ref, self.home), self.workers[0]
         for _ in range(self.settings.hardware.max_attempts):
-            worker.give(spec)
+            worker.give(Score(record.number, settings, data, named(folder.path, self.home), split, record.fitted))
             while worker.trial is not None:
-                for ready in wait_for([worker], timeout_seconds=0.5):
-                    message = ready.receive()
+                for _, message in self.hear([worker]):
                     if isinstance(message, Scored):
                         return message
                 if self.interrupted:
@@ -118,7 +143,10 @@ class Crew:
                     break
             self.renew(worker)
             worker = self.workers[0]
-        raise NoResultError(f"the worker that scores {spec.split} ended {self.settings.hardware.max_attempts} times")
+        raise NoResultError(f"the worker that scores {split} ended {self.settings.hardware.max_attempts} times")
+
+    def _start(self, index: int) -> Worker:
+        return self.workplace.start(index, named(self.folder.workers, self.home))
 
     def _fits(self, worker: Worker) -> bool | None:
         """Ask an idle worker. False also if it hangs: memory on a disk is none. None if it ends for an unknown reason.
@@ -129,12 +157,11 @@ class Crew:
         """
         worker.ask(self.micro.question())
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
-            for ready in wait_for([worker], timeout_seconds=0.5):
-                answer = ready.receive()
+            for _, answer in self.hear([worker]):
                 if isinstance(answer, Fits) and answer.fault is not None:
                     raise RequestError(
                         f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
-                        f"{worker.log}); mend it and give the same command"
+                        f"{worker.output}); mend it and give the same command"
                     )
                 if isinstance(answer, Lost):
                     return False if answer.for_memory else None

@@ -10,18 +10,9 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Phase
 from hpsearch.errors import Interrupted, OutOfReachError
 from hpsearch.report.display import Display
-from hpsearch.state.records import (
-    Alive,
-    NoRoom,
-    OutOfMemory,
-    Progress,
-    RungReport,
-    Status,
-    TrialRecord,
-    TrialResult,
-    TrialSpec,
-)
-from hpsearch.workers.local import Lost, Worker, wait_for
+from hpsearch.state.messages import Lost, Message, NoRoom, OutOfMemory, Progress, RungReport, TrialResult
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.workers.interface import Worker
 
 INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
 
@@ -64,8 +55,8 @@ class Loop:
             self.books.hear_of_deliveries()
             if not busy:
                 return
-            for worker in wait_for(busy, timeout_seconds=0.5):
-                self._handle(worker)
+            for worker, message in self.crew.hear(busy):
+                self._handle(worker, message)
             for worker in busy:
                 if self.crew.hangs(worker):
                     self._lost(worker, Lost(worker.trial, self.crew.silence))
@@ -84,11 +75,9 @@ class Loop:
         trial = replace(trial, status=Status.RUNNING)
         self.books.keep(trial)
         self.display.trial_started(trial.number, trial.shown, resumed=resumed)
-        fitting = self.crew.micro.applied(settings)
-        worker.give(TrialSpec(trial.number, fitting, self.phase.ref, self.phase.trial_folder(trial.number).path))
+        self.crew.give(worker, trial.number, settings, self.phase.ref, self.phase.trial_folder(trial.number))
 
-    def _handle(self, worker: Worker) -> None:
-        message = worker.receive()
+    def _handle(self, worker: Worker, message: Message) -> None:
         if isinstance(message, Progress):
             self.books.points([message])
             remaining = self.books.remaining_steps()
@@ -104,8 +93,6 @@ class Loop:
         elif isinstance(message, NoRoom):
             folder = self.phase.trial_folder(message.number).path
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-        elif isinstance(message, Alive):
-            pass
         else:
             raise AssertionError(f"a worker sent {message} in place of a trial")
 
@@ -113,7 +100,7 @@ class Loop:
         """A worker's part in a trial is over: settle what follows from it, and free the disk of what nobody needs."""
         self.phase.answered(result)
         before = self.phase.trials[result.number]
-        trial = before.after(result)
+        trial = result.added_to(before)
         if result.status is Status.PAUSED and before.status is Status.RUNNING:
             trial = replace(trial, status=Status.RUNNING)  # asked to pause between rungs: it goes on where it is
         self.books.keep(trial)
@@ -151,8 +138,7 @@ class Loop:
         for worker in self.crew.workers:
             worker.pause()
         while (busy := [w for w in self.crew.workers if w.trial is not None]) and time.monotonic() < deadline:
-            for worker in wait_for(busy, timeout_seconds=0.5):
-                message = worker.receive()
+            for _, message in self.crew.hear(busy):
                 if isinstance(message, TrialResult):
                     self._ended(message)
                 elif isinstance(message, Progress):

@@ -5,17 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hpsearch.config.settings import Settings, digest, possible
-from hpsearch.state.records import DataRef, FitSpec, Hardware, write_durably
-from hpsearch.training.trainer import micro_batch
+from hpsearch.state.messages import DataName, Hardware, Probe
+from hpsearch.state.records import DataRef, write_durably
+from hpsearch.training.parts import micro_batch
 
 NEEDY = ("train.batch_size", "task.max_length", "model.dropout", "model.attention_dropout")
 
 
 class MicroBatch:
-    """The most examples of a forward pass. Remembered for what it depends on: model, data, optimizer, device."""
+    """The most examples of a forward pass. Remembered for what it depends on: model, data, optimizer, hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
-        self._ref = ref
+        self._data = DataName.of(ref, home)
         # What needs the most memory of all that may be sampled; a mask is kept for each dropout that is not 0.
         most = {path: max(possible(settings, path)) for path in NEEDY}
         model = {name: most[f"model.{name}"] for name in ("dropout", "attention_dropout")}
@@ -45,9 +46,9 @@ class MicroBatch:
         """Whether it was found to fit."""
         self.examples: int = json.loads(self._file.read_text()) if self.known else micro_batch(self.largest, asked)
 
-    def question(self) -> FitSpec:
+    def question(self) -> Probe:
         """Whether the longest examples fit."""
-        return FitSpec(self._settings, self._ref, self.examples)
+        return Probe(self._settings, self._data, self.examples)
 
     def keep(self) -> None:
         """It fits."""

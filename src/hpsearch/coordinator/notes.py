@@ -7,17 +7,17 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
 from hpsearch.data.tokens import Tokens
-from hpsearch.state.records import Hardware
+from hpsearch.state.records import StudyHardware
 
 
-def of_data(study: StudyContext, chosen: Hardware) -> Iterator[str]:
+def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
     """What trials run on, and what was done to the data."""
     settings, ref, corpus = study.settings, study.ref, study.corpus
     yield (
         f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, {chosen.attention} attention, "
         f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
     )
-    yield f"disk: checkpoints and models take {disk_bound(settings, chosen) / 1e9:.1f} GB at the most"
+    yield f"disk: checkpoints and models take {disk_bound(settings, chosen.workers) / 1e9:.1f} GB at the most"
     for split, size in ref.sizes.items():
         whole = len(corpus.splits[split])
         part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""

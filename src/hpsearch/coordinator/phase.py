@@ -16,8 +16,9 @@ from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.measured import Answers
+from hpsearch.state.messages import Decision, TrialResult
 from hpsearch.state.outcome import Best, Confirmed, Counts, Optimism, PhaseOutcome, RunOutcome
-from hpsearch.state.records import DataRef, Decision, TrialRecord, TrialResult
+from hpsearch.state.records import DataRef, TrialRecord
 from hpsearch.training.data import Corpus
 
 

@@ -11,7 +11,7 @@ from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
 from hpsearch.state import codec
 from hpsearch.state.measured import Answers, Measured, Mistake, Reading
-from hpsearch.state.records import DataRef, ScoreSpec, TrialRecord, write_durably
+from hpsearch.state.records import DataRef, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data
@@ -42,7 +42,7 @@ def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, refer
 
     def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[Measured, paired.Tallies]:
         place = crew.folder.named(folder)
-        said = crew.score(ScoreSpec(record.number, settings, ref, place.model, "test", record.fitted))
+        said = crew.score(record, settings, ref, place, "test")
         answers = kind.answers(said.predictions, ref.labels)
         tallies = kind.tallies(truths, answers, ref.labels)
         table = Answers(data=tuple(zip(rows["id"], truths, answers, strict=True)))

@@ -15,8 +15,9 @@ from hpsearch.decisions import schedule
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
+from hpsearch.state.messages import Decision
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
-from hpsearch.state.records import Decision, Status, TrialRecord
+from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
 
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little

@@ -11,7 +11,7 @@ from hpsearch.state import outcome
 from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Reading
 from hpsearch.state.outcome import StudyData, StudyRun, Summary, Tested, Winner
-from hpsearch.state.records import Hardware, TrialRecord
+from hpsearch.state.records import StudyHardware, TrialRecord
 from hpsearch.tasks import metrics
 from hpsearch.tracking.lineage import lineage
 from hpsearch.training.data import Corpus
@@ -27,7 +27,7 @@ class Finished:
     found: Found
     reading: Reading
     """Of test."""
-    hardware: Hardware
+    hardware: StudyHardware
     """Of its workers."""
 
 

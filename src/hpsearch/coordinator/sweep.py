@@ -31,12 +31,12 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import StudyRun, Summary
-from hpsearch.state.records import Hardware
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data, models
 from hpsearch.training.data import Corpus
+from hpsearch.workers.interface import Workplace
 
 LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
 
@@ -67,7 +67,7 @@ def run_sweep(settings: Settings, home: Path, force: bool = False, given: Sequen
     started = time.monotonic()
     if not settings.search.space:
         raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
-    return _sweep(Request(settings, home, force, tuple(given), started), *check(settings))
+    return _sweep(Request(settings, home, force, tuple(given), started), *check(settings, home))
 
 
 def run_train(settings: Settings, home: Path, force: bool = False, given: Sequence[str] = ()) -> Summary:
@@ -77,17 +77,17 @@ def run_train(settings: Settings, home: Path, force: bool = False, given: Sequen
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
     budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
     fixed = settings.model_copy(update={"search": search, "budget": budget})
-    corpus, chosen = check(fixed)
+    corpus, workplace = check(fixed, home)
     name = digest([stored.as_before(comparable(fixed)), corpus.facts.digests])[:8]
     fixed = fixed.model_copy(update={"study": f"{settings.task.name}-{settings.model.name}-train-{name}"})
-    return _sweep(Request(fixed, home, force, tuple(given), started), corpus, chosen)
+    return _sweep(Request(fixed, home, force, tuple(given), started), corpus, workplace)
 
 
-def _sweep(request: Request, corpus: Corpus, chosen: Hardware) -> Summary:
+def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
     settings, home = request.settings, request.home
     folder = StudyFolder.of(home, settings.study)
     if read_summary(folder.path) is None:  # a finished study needs no more
-        check_disk(settings, chosen, home)
+        check_disk(settings, workplace.count, home)
     ref = data.prepare(corpus, settings, home)
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder.path)):
@@ -95,7 +95,7 @@ def _sweep(request: Request, corpus: Corpus, chosen: Hardware) -> Summary:
         tracking.own_study(settings.study, identity.read_id(folder.path))
         forced = identity.check(folder.path, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
-            course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, chosen.workers))
+            course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workplace.count))
             first = course.first  # state folder and database belong together
             course.check_left_out()
             console = Console()
@@ -105,24 +105,24 @@ def _sweep(request: Request, corpus: Corpus, chosen: Hardware) -> Summary:
                     "(budget.max_trials=<total>, budget.max_hours=<total>) continues it"
                 )
             else:
-                summary = _run(course, request, chosen, console, tracking, forced)
+                summary = _run(course, request, workplace, console, tracking, forced)
             console.print(page.final_table(summary, list(first.trials.values()), settings, folder), soft_wrap=True)
             return summary
 
 
 def _run(
-    course: Course, request: Request, chosen: Hardware, console: Console, tracking: Tracking, forced: list[str]
+    course: Course, request: Request, workplace: Workplace, console: Console, tracking: Tracking, forced: list[str]
 ) -> Summary:
     study = course.study
     settings, folder, metric = study.settings, study.folder, study.settings.task.metric
     study_id = identity.read_id(folder.path)
     assert study_id is not None, "the study has been checked"
     clock = Clock(folder, request.started)
-    crew = Crew(settings, study.home, study.ref, chosen, study.optuna.hasten)
-    with Display(console, metric, metrics.DIRECTIONS[metric]) as display, crew.staffed():
-        crew.display = display
+    display = Display(console, metric, metrics.DIRECTIONS[metric])
+    crew = Crew(settings, study.home, study.ref, workplace, display, study.optuna.hasten)
+    with display, crew.staffed():
         display.phase("data")
-        for note in of_data(study, chosen):
+        for note in of_data(study, crew.hardware):
             display.note(note)
         tokenizer = models.load_tokenizer(settings.model)  # while the workers start
         tokens = {split: data.tokenised(study.ref, settings, tokenizer, split) for split in study.ref.sizes}

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.formats import duration, parameters, score
-from hpsearch.state.records import Decision, Status, TrialRecord
+from hpsearch.state.messages import Decision
+from hpsearch.state.records import Status, TrialRecord
 
 # Without a terminal a running trial says something this often, whichever comes first.
 LINE_SECONDS = 30.0

@@ -125,9 +125,10 @@ class StudyFolder:
         """Is there once MLflow has the result."""
         return self.path / "published.json"
 
-    def worker_log(self, index: int) -> Path:
-        """What a worker process prints."""
-        return self.path / "workers" / f"{index}.log"
+    @property
+    def workers(self) -> Path:
+        """Folder of what workers write besides; a process of this machine has `<index>.log` there."""
+        return self.path / "workers"
 
     def trial(self, phase: str, number: int) -> TrialFolder:
         """Of one trial of a phase, which names its folder; it need not be there."""

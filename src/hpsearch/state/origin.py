@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.state.records import Hardware, Status
+from hpsearch.state.records import Status, StudyHardware
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Origin:
     """As `Settings.model_dump` gives them in the mode for JSON; `loading.from_plain` reads them."""
     digests: dict[str, str]
     """Split: digest of its rows."""
-    hardware: Hardware
+    hardware: StudyHardware
     status: Status
     rung: int
     """The last that it came to, from 0; -1 before the first."""

@@ -6,7 +6,7 @@ from typing import Any
 from hpsearch.config.section import Scalar
 from hpsearch.state.facts import Facts
 from hpsearch.state.measured import ClassScores, Gain, Interval, Mistake
-from hpsearch.state.records import Hardware, Status
+from hpsearch.state.records import Status, StudyHardware
 
 Params = dict[str, Scalar | None]
 """Searched path: value."""
@@ -269,7 +269,7 @@ class Summary:
     """Tags: SETTINGS_TAG, and those of `tracking.lineage`."""
     labels: tuple[str, ...]
     """The classes; () where the kind has none."""
-    hardware: Hardware
+    hardware: StudyHardware
     mlflow: StudyRun
     phases: tuple[PhaseOutcome, ...] = ()
     """In their order; () in summaries from before there was this key, which have `trials` and `confirmation` alone."""

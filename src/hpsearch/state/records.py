@@ -1,15 +1,14 @@
-"""The nouns that travel between coordinator, workers, tracking and report."""
+"""The nouns that travel between coordinator, tracking and report; what workers say is in `messages`."""
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
 
 Points = list[tuple[int, dict[str, float]]]  # (step, metrics)
@@ -30,14 +29,6 @@ class Status(StrEnum):
         return self in (Status.COMPLETE, Status.PRUNED, Status.FAILED)
 
 
-class Decision(StrEnum):
-    """What the coordinator answers to a rung's report."""
-
-    CONTINUE = "continue"
-    PAUSE = "pause"  # save a checkpoint and stop
-    STOP = "stop"  # nothing of the trial will be needed again
-
-
 @dataclass(frozen=True)
 class DataRef:
     """Prepared data on disk: cleaned, de-duplicated, split, with one digest for each split."""
@@ -49,8 +40,8 @@ class DataRef:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """Where trials run and in which precision, as it was resolved."""
+class StudyHardware:
+    """What the trials of a study are computed with."""
 
     device: str
     precision: str
@@ -60,118 +51,6 @@ class Hardware:
     name: str  # of the processor or GPU
     compile: bool = False  # the model, by torch.compile
     on_a_gpu: int = 1  # workers that share one, each with its part of the memory
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    """All a worker needs to train a trial, or to go on with it from the newest checkpoint in `folder`."""
-
-    number: int
-    settings: Settings  # with the trial's parameters applied
-    data: DataRef
-    folder: Path
-
-
-@dataclass(frozen=True)
-class ScoreSpec:
-    """Score a finished trial's model on one split."""
-
-    number: int
-    settings: Settings
-    data: DataRef
-    model: Path
-    split: str
-    fitted: dict[str, Any]  # thresholds from the validation split
-
-
-@dataclass(frozen=True)
-class FitSpec:
-    """See whether one update of these settings fits in memory with micro-batches of this size."""
-
-    settings: Settings
-    data: DataRef
-    micro: int  # examples a forward pass
-
-
-@dataclass(frozen=True)
-class Fits:
-    """Answer to a FitSpec."""
-
-    fits: bool
-    fault: str | None = None  # why the first update fails, where that is not for memory
-
-
-@dataclass(frozen=True)
-class OutOfMemory:
-    """A trial does not fit in memory as it was given; its worker keeps nothing of it but the checkpoints."""
-
-    number: int
-    examples: int  # of the forward pass that it ran out over
-    reason: str
-
-
-@dataclass(frozen=True)
-class NoRoom:
-    """The disk was too full for what a trial had to write; it can go on from its checkpoints."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Alive:
-    """A worker is at work."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Points of a trial's curves at one step."""
-
-    number: int
-    step: int
-    total_steps: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class RungReport:
-    """What a trial is worth at a rung; the worker waits for a Decision."""
-
-    number: int
-    rung: int
-    step: int
-    total_steps: int
-    score: float  # in the direction of the task's metric
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """How a worker's part in a trial ended: PAUSED, COMPLETE or FAILED."""
-
-    number: int
-    status: Status
-    step: int
-    total_steps: int
-    score: float | None
-    metrics: dict[str, float]
-    confusion: tuple[tuple[int, ...], ...] | None  # rows: true class, columns: predicted class
-    fitted: dict[str, Any]  # thresholds, fitted on the validation split; {} before it is scored whole
-    predictions: tuple[Any, ...]  # of each validation example, JSON-able; () before it is scored whole
-    reason: str | None  # of a failure
-    seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Answer to a ScoreSpec."""
-
-    number: int
-    split: str
-    metrics: dict[str, float]
-    confusion: tuple[tuple[int, ...], ...] | None
-    predictions: tuple[Any, ...]  # of each example, JSON-able
-    confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
-    seconds: float  # of predicting, without loading
 
 
 @dataclass(frozen=True)
@@ -221,22 +100,6 @@ class TrialRecord:
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise ValueError("; ".join(faults)) from None
-
-    def after(self, result: TrialResult) -> "TrialRecord":
-        """The record once a worker's part has ended."""
-        seconds = {key: self.seconds.get(key, 0.0) + value for key, value in result.seconds.items()}
-        return replace(
-            self,
-            status=result.status,
-            step=max(self.step, result.step),
-            total_steps=result.total_steps or self.total_steps,
-            score=result.score if result.score is not None else self.score,
-            metrics=self.metrics | result.metrics,
-            confusion=result.confusion,
-            fitted=result.fitted,
-            reason=result.reason,
-            seconds=self.seconds | seconds,
-        )
 
 
 _RECORD = TypeAdapter(TrialRecord)

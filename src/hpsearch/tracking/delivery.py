@@ -7,8 +7,9 @@ from typing import Protocol
 
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError
+from hpsearch.state.messages import Progress
 from hpsearch.state.origin import Origin
-from hpsearch.state.records import Progress, Status, TrialRecord, read_points
+from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 
 PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while MLflow does not answer; the last one repeats

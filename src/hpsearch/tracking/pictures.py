@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
 
-from hpsearch.state.records import Progress
+from hpsearch.state.messages import Progress
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:

@@ -28,9 +28,10 @@ from hpsearch.state.facts import Facts
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.measured import Answers
+from hpsearch.state.messages import Progress
 from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
-from hpsearch.state.records import DataRef, Points, Progress, Status, TrialRecord
+from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking import pictures
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage

@@ -8,7 +8,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from hpsearch.config.settings import HardwareSettings
 from hpsearch.errors import RequestError
-from hpsearch.state.records import Hardware
+from hpsearch.state.messages import Hardware
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,7 +39,7 @@ COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch si
 
 
 def resolve(settings: HardwareSettings) -> Hardware:
-    """What the machine has, within what the settings ask for.
+    """What each worker on this machine has, within what the settings ask for, where `workers` of them share it.
 
     Raises:
         RequestError: the settings name a device, precision or compiler that is not there.
@@ -48,16 +48,22 @@ def resolve(settings: HardwareSettings) -> Hardware:
     if settings.compile and device != "cuda":
         raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
     precision = _precision(settings.precision, device)
-    workers = settings.workers if settings.workers != "auto" else max(1, _devices(device))
-    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // workers)
+    sharing = workers(settings)
+    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // sharing)
     attention = ATTENTION[device, precision]
     # From the Ampere generation on.
     if attention == "flash_attention_2" and (
         not is_flash_attn_2_available() or torch.cuda.get_device_capability() < (8, 0)
     ):
         attention = "sdpa"
-    on_a_gpu = -(-workers // _devices(device)) if device == "cuda" else 1
-    return Hardware(device, precision, attention, workers, threads, _name(device), settings.compile, on_a_gpu)
+    on_a_gpu = -(-sharing // _devices(device)) if device == "cuda" else 1
+    memory = round(_memory(device) / (on_a_gpu if device == "cuda" else sharing) / 2**30, 1)
+    return Hardware(device, precision, attention, threads, _name(device), memory, settings.compile, on_a_gpu)
+
+
+def workers(settings: HardwareSettings) -> int:
+    """As many as the settings ask for; else one for each GPU of this machine, or one."""
+    return settings.workers if settings.workers != "auto" else max(1, _devices(_device(settings.device)))
 
 
 def apply(hardware: Hardware) -> None:
@@ -88,6 +94,13 @@ def _device(asked: str) -> str:
 
 def _devices(device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def _memory(device: str) -> int:
+    """Bytes."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cores() -> int:

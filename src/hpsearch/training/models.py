@@ -15,7 +15,7 @@ from transformers import logging as transformers_logging
 
 from hpsearch.config.settings import ModelSettings, TaskSettings
 from hpsearch.errors import RequestError, first_line
-from hpsearch.state.records import Hardware
+from hpsearch.state.messages import Hardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.training.hardware import DTYPES

@@ -33,11 +33,12 @@ from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
 from hpsearch.data.tokens import Tokens, collate
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import Hardware
+from hpsearch.state.messages import Hardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.training import checkpoints
 from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
 from hpsearch.training.models import FAMILIES
+from hpsearch.training.parts import examples_at_once
 
 # Batches are made of examples of like length, sorted within groups of this many batches.
 GROUPED_BATCHES = 50
@@ -91,18 +92,6 @@ def steps_per_epoch(train: TrainSettings, examples: int) -> int:
 def total_steps(train: TrainSettings, examples: int) -> int:
     """Updates of the whole schedule."""
     return max(1, round(train.epochs * steps_per_epoch(train, examples)))
-
-
-def micro_batch(batch_size: int, at_most: int | None) -> int:
-    """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
-    if at_most is None:
-        return batch_size
-    return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
-
-
-def examples_at_once(train: TrainSettings) -> int:
-    """Of a forward pass, as the settings have it."""
-    return micro_batch(train.batch_size, train.micro_batch_size)
 
 
 def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:

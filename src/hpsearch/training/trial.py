@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +21,44 @@ from hpsearch.config.settings import ModelSettings, Settings
 from hpsearch.data.tokens import Tokens
 from hpsearch.errors import first_line
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.records import (
-    DataRef,
-    Decision,
-    Fits,
-    FitSpec,
-    Hardware,
-    Progress,
-    RungReport,
-    Scored,
-    ScoreSpec,
-    Status,
-    TrialResult,
-    TrialSpec,
-)
+from hpsearch.state.messages import Decision, Fits, Hardware, Progress, RungReport, Scored, TrialResult
+from hpsearch.state.records import DataRef, Status
 from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Kind, Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, models, trainer
 from hpsearch.training.hardware import out_of_memory
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that is needed to train a trial, or to go on with it from the newest checkpoint in `folder`."""
+
+    number: int
+    settings: Settings  # with the trial's parameters applied
+    data: DataRef
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """Score a finished trial's model on one split."""
+
+    number: int
+    settings: Settings
+    data: DataRef
+    model: Path
+    split: str
+    fitted: dict[str, Any]  # thresholds from the validation split
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """See whether one update of these settings fits in memory with micro-batches of this size."""
+
+    settings: Settings
+    data: DataRef
+    micro: int  # examples a forward pass
 
 
 @dataclass

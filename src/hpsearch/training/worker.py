@@ -8,26 +8,31 @@ import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-from hpsearch.errors import first_line
-from hpsearch.state.records import (
+from hpsearch.errors import RequestError, first_line
+from hpsearch.state.folder import TrialFolder
+from hpsearch.state.messages import (
     Alive,
+    Begin,
     Decision,
-    FitSpec,
-    Hardware,
+    Fits,
     NoRoom,
     OutOfMemory,
+    Probe,
     Progress,
+    Ready,
     RungReport,
-    ScoreSpec,
-    Status,
+    Score,
+    Scored,
+    Train,
     TrialResult,
-    TrialSpec,
+    Unfit,
 )
-from hpsearch.training import checkpoints
-from hpsearch.training.hardware import apply, out_of_memory
-from hpsearch.training.trainer import examples_at_once
-from hpsearch.training.trial import Line, Warm, fits, run_trial, score
+from hpsearch.state.records import Status
+from hpsearch.training import checkpoints, hardware
+from hpsearch.training.parts import examples_at_once
+from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # between two signs of life
 
@@ -35,36 +40,48 @@ ALIVE_SECONDS = 1.0  # between two signs of life
 def main(fd: int) -> None:
     """Serve until the coordinator says None or is gone."""
     with Connection(fd) as connection:
-        hardware: Hardware = connection.recv()
-        apply(hardware)
-        gc.freeze()  # collecting a trial's objects, three times each, shall not go through all that is imported
-        warm, line = Warm(hardware), _line(connection)
         try:
+            begin: Begin = connection.recv()
+            try:
+                found = hardware.resolve(begin.wish)
+            except RequestError as error:
+                connection.send(Unfit(str(error)))
+                return
+            hardware.apply(found)
+            connection.send(Ready(found))
+            gc.freeze()  # collecting a trial's objects, three times each, shall not go through all that is imported
+            warm, line = Warm(found), _line(connection)
             while (request := connection.recv()) is not None:
                 if not isinstance(request, Decision):  # a request to pause that crossed the trial's end
-                    connection.send(_answer(request, warm, line))
+                    connection.send(_answer(request, begin.home, warm, line))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # nobody is left to work for; the last checkpoint stands
 
 
-def _answer(request: TrialSpec | ScoreSpec | FitSpec, warm: Warm, line: Line) -> object:
-    if isinstance(request, ScoreSpec):
-        return score(request, warm, line)
-    if isinstance(request, FitSpec):
-        return fits(request, warm)
+def _answer(
+    request: Train | Score | Probe, home: Path, warm: Warm, line: Line
+) -> TrialResult | Scored | Fits | OutOfMemory | NoRoom:
+    """Do what is asked; what it names is found in `home`."""
+    settings, data = request.settings, request.data.at(home)
+    if isinstance(request, Probe):
+        return fits(FitSpec(settings, data, request.micro), warm)
+    number, folder = request.number, home / request.folder
+    if isinstance(request, Score):
+        model = TrialFolder(folder).model
+        return score(ScoreSpec(number, settings, data, model, request.split, request.fitted), warm, line)
     try:
-        return run_trial(request, warm, line)
+        return run_trial(TrialSpec(number, settings, data, folder), warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
         traceback.print_exc()
-        if out_of_memory(error):
+        if hardware.out_of_memory(error):
             checkpoints.settle()  # before this process is ended: of the trial before
-            return OutOfMemory(request.number, examples_at_once(request.settings.train), first_line(error))
-        if checkpoints.disk_full(request.folder):
-            return NoRoom(request.number)
+            return OutOfMemory(number, examples_at_once(settings.train), first_line(error))
+        if checkpoints.disk_full(folder):
+            return NoRoom(number)
         reason = f"{type(error).__name__}: {error}"
-        return TrialResult(request.number, Status.FAILED, 0, 0, None, {}, None, {}, (), reason, {})
+        return TrialResult(number, Status.FAILED, 0, 0, None, {}, None, {}, (), reason, {})
 
 
 def _line(connection: Connection) -> Line:

@@ -1,4 +1,4 @@
-"""Start, feed, watch and end worker processes."""
+"""Workers as processes of this machine: sockets, signals, environment and log files are known here and nowhere else."""
 
 import contextlib
 import os
@@ -7,28 +7,29 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import torch
-
-from hpsearch.state.records import (
-    Alive,
+from hpsearch.config.settings import HardwareSettings
+from hpsearch.errors import RequestError
+from hpsearch.state.messages import (
+    Begin,
     Decision,
-    Fits,
-    FitSpec,
-    Hardware,
+    Lost,
+    Message,
     NoRoom,
     OutOfMemory,
-    Progress,
-    RungReport,
+    Probe,
+    Request,
+    Score,
     Scored,
-    ScoreSpec,
+    Train,
     TrialResult,
-    TrialSpec,
+    Unfit,
 )
-from hpsearch.training.trainer import examples_at_once
+from hpsearch.training.parts import examples_at_once
+from hpsearch.workers.interface import Worker
 
 ENVIRONMENT = {
     # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps
@@ -43,35 +44,65 @@ ENVIRONMENT = {
 }
 
 VMSTAT = Path("/proc/vmstat")  # Linux
-
-Message = Alive | Fits | Progress | RungReport | TrialResult | Scored | OutOfMemory | NoRoom
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker ended without being told to; `number` is the trial it had, if any."""
-
-    number: int | None
-    reason: str
-    for_memory: bool = False  # the system killed it because memory ran out
+STARTING_SECONDS = 5.0  # for a worker that has had no work to end by itself: it may be importing still
+LAST_WORDS = 500  # bytes
 
 
-class Worker:
-    """One process, one trial at a time."""
+class LocalWorkplace:
+    """This machine. The coordinator's state folder is that of its workers, so nothing is copied."""
 
-    def __init__(self, index: int, hardware: Hardware, log: Path) -> None:
-        self.index, self.hardware, self.log = index, hardware, log
+    def __init__(self, settings: HardwareSettings, home: Path) -> None:
+        """`home` is the state folder.
+
+        Raises:
+            RequestError: this machine has not what the settings ask for.
+        """
+        from hpsearch.training import hardware  # brings in torch: nobody shall wait for it in vain
+
+        # As a worker will find it, without starting one.
+        self.home, self.hardware, self.count = home, hardware.resolve(settings), hardware.workers(settings)
+        self.gpus = _gpus() if self.hardware.device == "cuda" else []
+        # A worker sees one GPU at the most, and computes as the others do.
+        sharing = self.hardware.on_a_gpu if self.gpus else self.count
+        found = {name: getattr(self.hardware, name) for name in ("device", "precision", "threads")}
+        self.wish = settings.model_copy(update=found | {"workers": sharing})
+
+    def start(self, index: int, output: str) -> "LocalWorker":
+        """A fresh process, whose output goes to `<index>.log` in that folder."""
+        environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(self.hardware.threads)}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]  # workers take them in turn
+        return LocalWorker(index, Begin(self.wish, self.home.absolute()), self.home / output, environment)
+
+    def hear(self, workers: Sequence[Worker], timeout_seconds: float) -> Iterator[tuple[Worker, Message]]:
+        """See Workplace."""
+        ours = []
+        for worker in workers:
+            assert isinstance(worker, LocalWorker), "it was started here"
+            ours.append(worker)
+        began = time.monotonic()
+        ready = wait([worker.connection for worker in ours], timeout_seconds)
+        # If this process was stopped or the machine slept, more time has passed, and the workers may have slept too.
+        passed = min(time.monotonic() - began, timeout_seconds)
+        for worker in ours:
+            worker.silent_seconds += passed
+        return ((worker, worker.receive()) for worker in ours if worker.connection in ready)
+
+
+class LocalWorker:
+    """One process."""
+
+    def __init__(self, index: int, begin: Begin, folder: Path, environment: dict[str, str]) -> None:
+        """`folder` takes its log."""
+        self.index, self.log = index, folder / f"{index}.log"
         self.trial: int | None = None
-        self.spec: TrialSpec | ScoreSpec | None = None  # what it was given last
+        self.work: Train | Score | None = None  # what it was given last
         self.pausing = False
-        self.silent_seconds = 0.0  # since its last message, as far as somebody was there to listen
+        self.silent_seconds = 0.0
         self.killed_before = _killed_for_memory()
         ours, theirs = socket.socketpair()
-        environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(hardware.threads)}
-        if hardware.device == "cuda":
-            environment["CUDA_VISIBLE_DEVICES"] = _gpu(index)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hpsearch.training.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -83,70 +114,72 @@ class Worker:
             )
         theirs.close()
         self.connection = Connection(ours.detach())
-        self.connection.send(hardware)
+        self._send(begin)
 
-    def give(self, spec: TrialSpec | ScoreSpec) -> None:
-        """Hand over work; the answer comes through `messages`."""
-        self.trial, self.spec, self.pausing, self.silent_seconds = spec.number, spec, False, 0.0
-        self._send(spec)
+    @property
+    def output(self) -> str:
+        """Path of its log."""
+        return str(self.log)
 
-    def ask(self, spec: FitSpec) -> None:
-        """Ask an idle worker; Fits comes through `receive`."""
+    def give(self, work: Train | Score) -> None:
+        """See Worker."""
+        self.trial, self.work, self.pausing, self.silent_seconds = work.number, work, False, 0.0
+        self._send(work)
+
+    def ask(self, question: Probe) -> None:
+        """See Worker."""
         self.silent_seconds = 0.0
-        self._send(spec)
+        self._send(question)
 
     def answer(self, decision: Decision) -> None:
-        """Reply to a RungReport."""
+        """See Worker."""
         if not self.pausing:  # PAUSE is under way already and serves as the reply
             self._send(decision)
 
     def pause(self) -> None:
-        """Ask the trial to save and stop after its next step; it answers with a TrialResult."""
+        """See Worker."""
         if self.trial is not None and not self.pausing:
             self.pausing = True
             self._send(Decision.PAUSE)
 
-    def receive(self) -> Message | Lost:
-        """The next message; call it when `wait_for` names this worker."""
+    def receive(self) -> Message:
+        """The next message; it waits for one. Raises RequestError of an Unfit worker."""
         try:
-            message: Message = self.connection.recv()
-            self.silent_seconds = 0.0
+            message: Message | Unfit = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            number, self.trial = self.trial, None
-            status = self.process.wait()
-            for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
-            if number is not None and isinstance(self.spec, TrialSpec) and for_memory:
-                examples = examples_at_once(self.spec.settings.train)
-                return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
-            return Lost(number, f"the worker ended with status {status}; see {self.log}", for_memory)
+            return self._lost()
+        self.silent_seconds = 0.0
+        if isinstance(message, Unfit):
+            raise RequestError(message.reason)
         if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
             self.trial = None
         return message
 
     def end(self, timeout_seconds: float) -> None:
-        """Let an idle worker go; a busy or stuck one is killed."""
+        """See Worker."""
         self._send(None)
         self.connection.close()
+        patience = timeout_seconds if self.work is not None else min(timeout_seconds, STARTING_SECONDS)
         try:
-            self.process.wait(0 if self.trial is not None else timeout_seconds)
+            self.process.wait(0 if self.trial is not None else patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
-    def _send(self, message: object) -> None:
+    def _lost(self) -> OutOfMemory | Lost:
+        """The process has ended."""
+        number, self.trial = self.trial, None
+        status = self.process.wait()
+        for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
+        if number is not None and isinstance(self.work, Train) and for_memory:
+            examples = examples_at_once(self.work.settings.train)
+            return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
+        reason = f"the worker ended with status {status}; see {self.log}"
+        return Lost(number, reason, for_memory, self.log.read_bytes()[-LAST_WORDS:].decode(errors="replace"))
+
+    def _send(self, request: Request) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() tells that it is lost
-            self.connection.send(message)
-
-
-def wait_for(workers: list[Worker], timeout_seconds: float) -> list[Worker]:
-    """The workers that have something to say, within the timeout."""
-    began = time.monotonic()
-    ready = wait([worker.connection for worker in workers], timeout_seconds)
-    # If this process was stopped or the machine slept, more time has passed, and the workers may have slept too.
-    passed = min(time.monotonic() - began, timeout_seconds)
-    for worker in workers:
-        worker.silent_seconds += passed
-    return [worker for worker in workers if worker.connection in ready]
+            self.connection.send(request)
 
 
 def _killed_for_memory() -> int:
@@ -158,8 +191,9 @@ def _killed_for_memory() -> int:
     return sum(int(line.split()[1]) for line in counters if line.startswith("oom_kill "))
 
 
-def _gpu(index: int) -> str:
-    """One of the GPUs that this process may use; workers take them in turn."""
+def _gpus() -> list[str]:
+    """Those that this process may use, as CUDA names them."""
+    import torch
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return gpus[index % len(gpus)]
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
