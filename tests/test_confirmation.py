@@ -104,9 +104,9 @@ def test_every_entrant_is_run_with_the_same_fresh_seeds(done: Done) -> None:
 
 def test_the_fresh_runs_decide_and_the_winner_is_one_of_them(done: Done) -> None:
     summary, standings = done.summary, done.summary.confirmation
-    best = max(standings, key=lambda one: one.mean)
+    best = max(standings, key=lambda one: one.mean or 0.0)
     winner = summary.winner
-    assert next(one for one in standings if one.entrant == winner.entrant)["mean"] == best.mean
+    assert next(one for one in standings if one.entrant == winner.entrant).mean == best.mean
     scores = [one.validation for one in standings if one.out_after is None]
     left_out = {(one[0] + other[1]) / 2 for one in scores for other in scores}
     possible = {0.632 * worth + 0.368 * max(map(fmean, scores)) for worth in left_out}

@@ -249,8 +249,8 @@ def test_a_study_that_mlflow_has_lost_is_told_again_by_the_sweep(home: Home) -> 
         fsck(home.settings, home.path, repair=False)
     assert fsck(home.settings, home.path, repair=True).endswith(": mended")
     summary = sweep.run_sweep(home.settings, home.path)
-    assert summary["mlflow"]["run_id"] not in (None, former)
-    assert summary["test"]["readings"] == 1
+    assert summary.mlflow.run_id not in (None, former)
+    assert summary.test.readings == 1
     assert fsck(home.settings, home.path, repair=False) == f"{home.settings.study}: clean"
 
 

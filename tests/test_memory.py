@@ -258,7 +258,7 @@ def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
         assert part in str(caught.value)
     assert not home.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=bound))
-    assert sweep.run_sweep(settings, home).trials["complete"] == 2
+    assert sweep.run_sweep(settings, home).trials.complete == 2
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     sweep.run_sweep(settings, home)  # is finished and needs nothing
 
