@@ -11,6 +11,7 @@ import make
 import tiny
 import tracked
 from hpsearch import cli
+from hpsearch.config import stored
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
@@ -70,6 +71,8 @@ def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.Mon
     monkeypatch.setattr(Tracking, "origin", older)
     with pytest.raises(RequestError, match=r"another version of hpsearch; use that one \(retired: there is no such"):
         reproduce(done.settings, done.home, run_id)
+    monkeypatch.setattr(stored, "GONE", {"retired": 2})
+    assert reproduce(done.settings, done.home, run_id).endswith("bit for bit: 6 metrics\n  differs: retired: 1 -> None")
 
 
 @pytest.mark.parametrize(

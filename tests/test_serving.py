@@ -442,7 +442,7 @@ print(json.dumps(model.predict(pandas.DataFrame({given_input.to_dict("list")!r})
 def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> None:
     port = tracked.free_port()
     code = (
-        "from hpsearch import serving; import mlflow; "
+        "from hpsearch.serving import packaging; import mlflow; "
         f"mlflow.set_tracking_uri({logged.tracking.uri!r}); packaging.serve({logged.uri!r}, {port}, {TEXT[0]!r})"
     )
     address = f"http://127.0.0.1:{port}"
@@ -469,9 +469,9 @@ def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> N
 def test_a_reader_is_served_over_http(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:
     logged, port = winners["reader"], tracked.free_port()
     code = (
-        "from hpsearch import serving; import mlflow; "
+        "from hpsearch.serving import packaging; import mlflow; "
         f"mlflow.set_tracking_uri({logged.tracking.uri!r}); "
-        f"serving.serve({logged.uri!r}, {port}, 'question_answering')"
+        f"packaging.serve({logged.uri!r}, {port}, 'question_answering')"
     )
     address, log = f"http://127.0.0.1:{port}", tmp_path / "log"
     folder = Path(mlflow.artifacts.download_artifacts(logged.uri, tracking_uri=logged.tracking.uri))

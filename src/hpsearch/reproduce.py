@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpsearch.config.loading import from_plain
 from hpsearch.config.settings import Settings
+from hpsearch.config.stored import completed
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
 from hpsearch.state import identity
 from hpsearch.state.messages import DataName, Decision, Lost, NoRoom, OutOfMemory, RungReport, Train, TrialResult, named
@@ -44,8 +45,9 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     own = from_plain(origin.settings)
     workplace = _workplace(own, origin.hardware, home)
     ref = data.prepare(data.read(own), own, home)
-    now = {"data": ref.digests, "hardware": asdict(workplace.hardware.of_study(workplace.count))}
-    then = {"data": origin.digests, "hardware": asdict(origin.hardware)}
+    here = workplace.hardware.of_study(workplace.count)
+    now = {"settings": own.model_dump(mode="json"), "data": ref.digests, "hardware": asdict(here)}
+    then = {"settings": completed(origin.settings), "data": origin.digests, "hardware": asdict(origin.hardware)}
     made = {"code": origin.code, "libraries": origin.libraries}
     differing = [*identity.changes(then, now), *identity.made_otherwise(made, identity.made_by())]
     differs = [f"  differs: {change}" for change in differing]

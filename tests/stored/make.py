@@ -1,4 +1,4 @@
-"""Makes studies.tar.xz: what commit cfb92cd, the last whose studies have format 4, leaves in a state folder.
+"""Makes studies.tar.xz: what commit cfb92cd, the last that had its modules in one folder, leaves in a state folder.
 
 It was run once, by a Python that has what `requirements.txt` of that commit pins:
 
