@@ -184,7 +184,8 @@ def test_the_report_is_made_of_what_mlflow_keeps(done: Done, tmp_path: Path) -> 
 
 
 def test_what_another_version_wrote_is_left_to_it(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "FORMAT", identity.FORMAT + 1)
+    for limit in ("OLDEST", "FORMAT"):
+        monkeypatch.setattr(identity, limit, identity.FORMAT + 1)
     elsewhere = tmp_path / "home"  # without the study's folder
     shutil.copytree(done.home, elsewhere, ignore=shutil.ignore_patterns("studies"))
     said = f"study {done.settings.study} was written by an older version of hpsearch"
