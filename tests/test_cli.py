@@ -77,7 +77,11 @@ WRONG = [
     (["task=null"], "task=null: no such task"),
     (["task=[imdb,csv]"], "no such task"),
     (["model=roberta"], "did you mean roberta-base?"),
-    (["model=gpt2.5"], "valid: bert-base, distilbert, electra-base, gpt2, minilm, modernbert-base, roberta-base"),
+    (
+        ["model=gpt2.5"],
+        "valid: bert-base, deberta-v3-base, deberta-v3-small, distilbert, electra-base, gpt2, minilm, "
+        "modernbert-base, roberta-base",
+    ),
     (["optimizer=adam"], "did you mean adamw?"),
     (["search=wild"], "did you mean wide?"),
     (["budget=quik"], "did you mean quick? valid: full, quick, standard"),

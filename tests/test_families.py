@@ -223,11 +223,35 @@ def test_paths_agree(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not calls
     np.testing.assert_allclose(plain, exact, rtol=0, atol=rounding)
     own = np.concatenate(trained.outputs(trained.model("blocked"), len(trained.tokens)))
-    of_last = trained.kind.reads_first_token and FAMILIES[trained.settings.model.family].layout is not None
-    assert len(calls) == (1 if of_last else 2), "both layers take our path; of the last one token may be enough"
+    family = FAMILIES[trained.settings.model.family]
+    of_last = trained.kind.reads_first_token and family.layout is not None
+    layers = 0 if family.attention is not None else 1 if of_last else 2
+    assert len(calls) == layers, "both layers take our path; of the last one token may be enough"
     np.testing.assert_allclose(own, exact, rtol=0, atol=rounding)
     half = np.concatenate(trained.outputs(trained.model("blocked", "bfloat16"), 64, precision="bfloat16"))
     assert np.abs(half - plain).mean() < 0.02 * plain.std()
+
+
+def test_a_family_s_own_attention_is_taken_whatever_the_hardware_s(trained: Trained) -> None:
+    own = FAMILIES[trained.settings.model.family].attention
+    chosen = models.with_attention(trained.warm.hardware.of_study(1), trained.settings.model)
+    assert chosen == replace(trained.warm.hardware, attention=own or "blocked")
+    model = trained.model("blocked")
+    assert model.config._attn_implementation == chosen.attention
+    dropouts = {type(part) for part in model.modules() if isinstance(part, Dropout)}
+    assert dropouts <= {kernels.Dropout}, "on a processor none is left to torch"
+
+
+def test_weights_saved_in_half_precision_are_trained_in_float32(trained: Trained, tmp_path: Path) -> None:
+    """As DeBERTa's are on the hub."""
+    trained.model().half().save_pretrained(tmp_path / "half")
+    trained.warm.tokenizer(trained.settings.model).save_pretrained(tmp_path / "half")
+    saved = trained.settings.model.model_copy(update={"path": str(tmp_path / "half")})
+    assert {tensor.dtype for tensor in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.float16}
+    models.check(saved, trained.settings.task)
+    tokenizer = trained.warm.tokenizer(saved)
+    model = models.build(saved, trained.kind, trained.spec.data.labels, tokenizer, trained.warm.hardware)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_token_types_go_to_those_who_take_them(trained: Trained, tmp_path: Path) -> None:

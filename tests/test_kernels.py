@@ -170,7 +170,7 @@ def gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor], kind: str,
 
 
 @pytest.mark.parametrize("task", ["csv", "qa_files"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "gpt2", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "gpt2", "modernbert", "deberta"])
 def test_in_bfloat16_the_error_is_of_autocast_s_size(
     tmp_path: Path, tiny_model: Callable[[str], Path], family: str, task: str
 ) -> None:

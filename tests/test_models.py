@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sentencepiece
+from transformers import AutoTokenizer
 
 import make
 import tiny
-from hpsearch.coordinator import sweep
+from hpsearch.coordinator import checks, sweep
 from hpsearch.errors import RequestError
 from hpsearch.training import models
 
@@ -117,6 +119,46 @@ def test_a_bad_folder_is_refused(spoil: Callable[[Path], None], tmp_path: Path) 
     assert caught.value.exit_code == 2
     assert not (tmp_path / "home").exists()
     assert not (folder / "trace").exists(), "something of the folder was run"
+
+
+def test_a_rate_that_the_settings_do_not_reach_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_model("deberta", tmp_path / "model")
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "deberta")
+    models.check(settings.model, settings.task)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"cls_dropout": 0.3}))
+    with pytest.raises(RequestError, match=r"cls_dropout=0\.3, and only cls_dropout=None is computed"):
+        models.check(settings.model, settings.task)
+
+
+def test_what_is_printed_and_kept_of_the_hardware_names_a_family_s_own_attention(tmp_path: Path) -> None:
+    csv = tiny.write_csv(tmp_path / "toy.csv")
+    for family, attention in (("bert", "blocked"), ("deberta", "eager")):
+        folder = tiny.write_model(family, tmp_path / family)
+        _, chosen = checks.check(make.toy_settings(csv, folder, family))
+        assert chosen.attention == attention
+
+
+def test_a_tokenizer_that_is_a_sentencepiece_model_alone_is_read(tmp_path: Path) -> None:
+    """As the hub has DeBERTa's: no tokenizer.json."""
+    folder, texts = tiny.write_model("deberta", tmp_path / "model"), tmp_path / "texts.txt"
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    texts.write_text("\n".join(" ".join(tiny.WORDS) for _ in range(50)), encoding="utf-8")
+    special = {"pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]"}
+    options = {f"{name}_id": number for number, name in enumerate(special)}
+    options |= {f"{name}_piece": piece for name, piece in special.items()}
+    options |= {"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(input=str(texts), model_prefix=str(folder / "spm"), **options)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "deberta")
+    tokenizer = models.load_tokenizer(settings.model)
+    reader = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    for text in ("the film was superb", " a story  of gold ", "unknown: \u4e2d"):
+        assert tokenizer(text)["input_ids"] == [1, *reader.encode(text), 2]
+    tokenizer.save_pretrained(tmp_path / "saved")  # as a served model has it
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again("the film was superb")["input_ids"] == tokenizer("the film was superb")["input_ids"]
 
 
 def test_a_padding_token_of_another_id_is_refused_where_positions_count_from_it(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    DebertaV2Tokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 GOOD = ["good", "great", "superb", "lovely", "moving", "funny"]
 BAD = ["bad", "awful", "dull", "poor", "boring", "weak"]
@@ -34,7 +40,19 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "local_attention": 16,
     },
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    # As DeBERTa v3 is; distances of 4 tokens and more share buckets.
+    "deberta": {
+        **_WIDE,
+        "max_position_embeddings": 64,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
 }
+_MODEL_TYPES = {"deberta": "deberta-v2"}  # where it is not the family's name
 FAMILIES = tuple(_CONFIGS)
 _SPECIAL = {
     "roberta": {
@@ -122,15 +140,24 @@ def write_model(family: str, folder: Path, spread: float = 0.02) -> Path:
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")
     }
     options = _CONFIGS[family] | special | {"vocab_size": len(tokenizer), "initializer_range": spread}
-    config = AutoConfig.for_model(family, **options)
+    config = AutoConfig.for_model(_MODEL_TYPES.get(family, family), **options)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     return folder
 
 
-def _tokenizer(family: str) -> PreTrainedTokenizerFast:
+def _tokenizer(family: str) -> PreTrainedTokenizerBase:
     names = ["input_ids", "attention_mask"]
+    if family == "deberta":
+        special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+        pieces = dict.fromkeys([*(f"▁{word}" for word in WORDS), "▁", *ascii_lowercase])
+        # Whole words are likelier than their letters.
+        scores = [
+            *((token, 0.0) for token in special.values()),
+            *((piece, -float(len(pieces) / len(piece))) for piece in pieces),
+        ]
+        return DebertaV2Tokenizer(vocab=scores, model_max_length=64, **special)
     if family in ("bert", "distilbert", "electra"):
         special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         pieces = [*special.values(), *ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase), *WORDS]

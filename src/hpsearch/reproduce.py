@@ -14,7 +14,7 @@ from hpsearch.state.messages import DataName, Decision, Lost, NoRoom, OutOfMemor
 from hpsearch.state.origin import Origin
 from hpsearch.state.records import Status, StudyHardware
 from hpsearch.tracking.runs import Tracking
-from hpsearch.training import data
+from hpsearch.training import data, models
 from hpsearch.workers.interface import Workplace
 from hpsearch.workers.workplaces import open_workplace
 
@@ -45,7 +45,7 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     own = from_plain(origin.settings)
     workplace = _workplace(own, origin.hardware, home)
     ref = data.prepare(data.read(own), own, home)
-    here = workplace.hardware.of_study(workplace.count)
+    here = models.with_attention(workplace.hardware.of_study(workplace.count), own.model)
     now = {"settings": own.model_dump(mode="json"), "data": ref.digests, "hardware": asdict(here)}
     then = {"settings": completed(origin.settings), "data": origin.digests, "hardware": asdict(origin.hardware)}
     made = {"code": origin.code, "libraries": origin.libraries}

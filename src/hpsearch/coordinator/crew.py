@@ -13,6 +13,7 @@ from hpsearch.report.display import Display
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.messages import Alive, DataName, Fits, Lost, Message, Ready, Score, Scored, Train, named
 from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
+from hpsearch.training.models import with_attention
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers.interface import Worker, Workplace
 
@@ -74,7 +75,7 @@ class Crew:
     @property
     def hardware(self) -> StudyHardware:
         """What trials are computed with, for runs and reports."""
-        return self.workplace.hardware.of_study(self.workplace.count)
+        return with_attention(self.workplace.hardware.of_study(self.workplace.count), self.settings.model)
 
     def hangs(self, worker: Worker) -> bool:
         """Whether a worker that has a trial gives no sign of life."""

@@ -16,6 +16,7 @@ from transformers import logging as transformers_logging
 from hpsearch.config.settings import ModelSettings, TaskSettings
 from hpsearch.errors import RequestError, first_line
 from hpsearch.state.messages import Hardware
+from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.training.hardware import DTYPES
@@ -37,6 +38,7 @@ class Family:
     pad: str | None  # token that serves as padding where the tokenizer has none
     types: bool  # takes token types: 0 for the question, 1 for the context
     layout: Layout | None  # of its encoder, where `encoders` can compute it
+    attention: str | None  # its own, where it can't be computed in the hardware's way
 
 
 FAMILIES: dict[str, Family] = {
@@ -49,6 +51,7 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=True,
         layout=BERT,
+        attention=None,
     ),
     "roberta": Family(
         model_types=("roberta", "xlm-roberta", "camembert"),
@@ -59,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=False,  # it has one type only
         layout=replace(BERT, positions_after_padding=True),
+        attention=None,
     ),
     "distilbert": Family(
         model_types=("distilbert",),
@@ -69,6 +73,7 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=False,
         layout=DISTILBERT,
+        attention=None,
     ),
     "electra": Family(
         model_types=("electra",),
@@ -79,6 +84,7 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=True,
         layout=BERT,
+        attention=None,
     ),
     "modernbert": Family(
         model_types=("modernbert",),
@@ -89,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=False,
         layout=None,
+        attention=None,
     ),
     "gpt2": Family(
         model_types=("gpt2",),
@@ -99,6 +106,18 @@ FAMILIES: dict[str, Family] = {
         pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
         types=False,  # what it calls so are words
         layout=None,
+        attention=None,
+    ),
+    "deberta": Family(
+        model_types=("deberta-v2",),  # of v3 too
+        dropout=("hidden_dropout_prob", "pooler_dropout"),
+        attention_dropout=("attention_probs_dropout_prob",),
+        positions="max_position_embeddings",
+        offset=0,
+        pad=None,
+        types=False,  # the published models have none
+        layout=None,
+        attention="eager",  # scores have parts of relative positions, which no fused kernel adds
     ),
 }
 
@@ -109,6 +128,7 @@ COMPUTED = {
     "reorder_and_upcast_attn": False,
     "is_decoder": False,
     "add_cross_attention": False,
+    "cls_dropout": None,  # DeBERTa's, for a rate of the head that `model.dropout` would not set
 }
 
 
@@ -146,6 +166,12 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
             f"model.path={model.path}: positions count from the padding token's id, which is {config.pad_token_id} in "
             f"config.json and {tokenizer.pad_token_id} in the tokenizer; take the model with its own tokenizer"
         )
+
+
+def with_attention(hardware: StudyHardware, model: ModelSettings) -> StudyHardware:
+    """What a model is computed with: the choice for the hardware, with its family's own attention where it has one."""
+    own = FAMILIES[model.family].attention
+    return replace(hardware, attention=own) if own is not None else hardware
 
 
 def parameters(model: ModelSettings) -> int:
@@ -218,12 +244,12 @@ def build(
         model,
         dtype=torch.float32,  # "auto" would take a checkpoint's fp16
         use_safetensors=True,
-        attn_implementation=hardware.attention,
+        attn_implementation=family.attention or hardware.attention,
         ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
         **overrides,
     )
     loaded.config.pad_token_id = tokenizer.pad_token_id
-    if hardware.attention == "blocked":
+    if hardware.attention == "blocked" or (family.attention is not None and hardware.device == "cpu"):
         _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
     if hardware.compile:
         loaded.compile(dynamic=False)
