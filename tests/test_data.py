@@ -33,7 +33,7 @@ from hpsearch.state import codec
 from hpsearch.state.facts import Facts, Overlap
 from hpsearch.tasks import classification
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import DIRECTIONS
+from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import data
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -710,9 +710,9 @@ def test_every_task_kind_is_declared_whole() -> None:
         assert hasattr(transformers, kind.head)
         assert set(kind.inputs) < set(kind.roles)
         assert "id" in kind.features
-        assert set(kind.headings) <= set(DIRECTIONS)
+        assert set(kind.headings) <= set(OBJECTIVES)
         assert not set(kind.headings) & set(kind.details)
-    assert {metric for kind in KINDS.values() for metric in kind.headings} == set(DIRECTIONS)
+    assert {metric for kind in KINDS.values() for metric in kind.headings} == set(OBJECTIVES)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 import io
 import re
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.console import Console
 from hpsearch.report.display import Display
 from hpsearch.state.messages import Decision
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES, Objective
 
 PARAMS = {"train.learning_rate": 2.13e-4, "train.batch_size": 16}
 
@@ -25,10 +26,10 @@ class Clock:
 class Screen:
     """A display with what it has written so far, control codes taken out."""
 
-    def __init__(self, terminal: bool, direction: str = "maximize") -> None:
+    def __init__(self, terminal: bool, objective: Objective = OBJECTIVES["accuracy"]) -> None:
         self.file, self.clock = io.StringIO(), Clock()
         self.console = Console(file=self.file, force_terminal=terminal, width=140)
-        self.display = Display(self.console, "accuracy", direction, self.clock)
+        self.display = Display(self.console, objective, self.clock)
 
     def text(self) -> str:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.file.getvalue())
@@ -135,8 +136,8 @@ def test_runs_are_counted_anew_and_called_runs(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", "0.900"), ("minimize", "0.700")])
-def test_best_follows_the_direction(direction: str, best: str) -> None:
-    screen = Screen(terminal=True, direction=direction)
+def test_best_follows_the_direction(direction: Literal["maximize", "minimize"], best: str) -> None:
+    screen = Screen(terminal=True, objective=Objective("accuracy", direction, share=True))
     for number, score in enumerate((0.8, 0.9, 0.7)):
         screen.display.trial_ended(record(number, score=score))
     assert f"so far: {best}" in screen.panel()
@@ -174,7 +175,7 @@ def test_a_reader_that_goes_away_does_not_end_the_sweep(error: type[OSError], mo
     console = Console(file=Gone())
     # What rich does itself, but for turning this process's own standard output to /dev/null.
     monkeypatch.setattr(console, "on_broken_pipe", lambda: (_ for _ in ()).throw(SystemExit(1)))
-    display = Display(console, "accuracy", "maximize")
+    display = Display(console, OBJECTIVES["accuracy"])
     with display:
         display.note("one")
         display.note("two")

@@ -12,6 +12,7 @@ from hpsearch.config.settings import PromotionSettings
 from hpsearch.errors import RequestError
 from hpsearch.registry.gate import Contender, Exam, Verdict, decide
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
 from make import compose_settings
 
 KIND = KINDS["text_classification"]
@@ -35,7 +36,7 @@ def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
 def decided(
     name: str, challenger: Contender, champion: Contender | None, reference: Sequence[str] | None = None
 ) -> Verdict:
-    return decide(rule(name), Exam(KIND, LABELS, "accuracy", TRUTHS), challenger, champion, reference)
+    return decide(rule(name), Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, reference)
 
 
 def test_there_are_shipped_rules() -> None:
@@ -63,7 +64,7 @@ def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
     champion, two_points = model(40), rule("cheaper").model_copy(update={"margin": 0.02})
 
     def passed(challenger: Contender) -> bool:
-        return decide(two_points, Exam(KIND, LABELS, "accuracy", TRUTHS), challenger, champion, None).passed
+        return decide(two_points, Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, None).passed
 
     assert not passed(model(40))  # saves nothing
     assert passed(model(40, megabytes=80.0))

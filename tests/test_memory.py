@@ -28,6 +28,7 @@ from hpsearch.errors import Interrupted, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.outcome import Counts
 from hpsearch.state.records import TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training.hardware import resolve
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers import local
@@ -69,7 +70,7 @@ def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -
 
 
 def crew_of(settings: Settings, home: Path) -> Crew:
-    workplace, display = open_workplace(settings.hardware, home), Display(Console(), "accuracy", "maximize")
+    workplace, display = open_workplace(settings.hardware, home), Display(Console(), OBJECTIVES["accuracy"])
     return Crew(settings, home, make.prepared(settings, home), workplace, display, lambda: None)
 
 

@@ -14,6 +14,7 @@ from hpsearch.decisions import paired
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import metrics, squad
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
 LABELS = ("a", "b", "c")
@@ -105,8 +106,8 @@ def tallies(right: NDArray[np.bool_]) -> NDArray[np.float64]:
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_a_comparison_counts_and_is_the_mirror_image_of_the_other(pairs: list[tuple[bool, bool]]) -> None:
     ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
-    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy")
-    other = paired.compare(tallies(ours), tallies(theirs), ONE.of_sums, "accuracy")
+    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, OBJECTIVES["accuracy"])
+    other = paired.compare(tallies(ours), tallies(theirs), ONE.of_sums, OBJECTIVES["accuracy"])
     assert (found.challenger_alone, found.champion_alone) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
     assert found.difference == pytest.approx(ours.mean() - theirs.mean())
     assert found.low <= found.difference + 1e-9
@@ -120,9 +121,9 @@ def test_a_comparison_counts_and_is_the_mirror_image_of_the_other(pairs: list[tu
 def test_equal_answers_are_no_evidence() -> None:
     same = tallies(np.arange(50) % 3 > 0)
     for metric in ("accuracy", "f1"):
-        found = paired.compare(same, same, ONE.of_sums, metric)
+        found = paired.compare(same, same, ONE.of_sums, OBJECTIVES[metric])
         assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
-        assert (paired.gains([same], [same], ONE.of_sums, metric) == 0.0).all()
+        assert (paired.gains([same], [same], ONE.of_sums, OBJECTIVES[metric]) == 0.0).all()
 
 
 def test_the_bootstrap_is_that_of_single_examples() -> None:
@@ -130,7 +131,7 @@ def test_the_bootstrap_is_that_of_single_examples() -> None:
     rng = np.random.default_rng(3)
     f1s = np.clip(rng.normal([0.55, 0.6], 0.3, (300, 2)), 0, 1).round(1)
     champion, challenger = (np.column_stack([side == 1, side, np.ones(300)]) for side in f1s.T)
-    found = paired.compare(champion, challenger, READER.of_sums, "f1")
+    found = paired.compare(champion, challenger, READER.of_sums, OBJECTIVES["f1"])
     drawn = rng.integers(300, size=(10_000, 300))
     gains = (f1s[:, 1] - f1s[:, 0])[drawn].mean(1)
     assert found.test == "paired bootstrap"
@@ -138,7 +139,7 @@ def test_the_bootstrap_is_that_of_single_examples() -> None:
     width = np.ptp(np.percentile(gains, [2.5, 97.5]))
     assert [found.low, found.high] == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=width / 20)
     assert found.p == pytest.approx((gains <= 0).mean(), abs=0.01)
-    twice = paired.gains([champion] * 2, [challenger] * 2, READER.of_sums, "f1")
+    twice = paired.gains([champion] * 2, [challenger] * 2, READER.of_sums, OBJECTIVES["f1"])
     assert np.quantile(twice, 0.025) == pytest.approx(found.low, abs=1e-12)
 
 
@@ -176,9 +177,9 @@ def test_few_differences_are_no_proof(gained: int, lost: int) -> None:
     champion, challenger = np.ones((200, 3)), np.ones((200, 3))
     champion[:gained, 0] = 0.0
     challenger[gained : gained + lost, 0] = 0.0
-    found = paired.compare(champion, challenger, READER.of_sums, "exact_match")
+    found = paired.compare(champion, challenger, READER.of_sums, OBJECTIVES["exact_match"])
     assert found.p >= paired.mcnemar(gained, lost)
-    bound = paired.least_gain(champion, challenger, READER.of_sums, "exact_match", 0.025)
+    bound = paired.least_gain(champion, challenger, READER.of_sums, OBJECTIVES["exact_match"], 0.025)
     most = stats.binomtest(lost, 200).proportion_ci(0.95).high  # of the answers that get worse, as often as 1 in 40
     assert bound <= -most + 1e-9
 
@@ -186,8 +187,8 @@ def test_few_differences_are_no_proof(gained: int, lost: int) -> None:
 def test_the_least_gain_is_the_bootstrap_s_where_many_answers_differ() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.random(2000) < 0.9, rng.random(2000) < 0.8
-    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy")
-    assert paired.least_gain(tallies(theirs), tallies(ours), ONE.of_sums, "accuracy", 0.025) == found.low
+    found = paired.compare(tallies(theirs), tallies(ours), ONE.of_sums, OBJECTIVES["accuracy"])
+    assert paired.least_gain(tallies(theirs), tallies(ours), ONE.of_sums, OBJECTIVES["accuracy"], 0.025) == found.low
 
 
 def test_other_intervals_are_seeded_and_as_wide_as_they_should_be() -> None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hpsearch.decisions.racing import Entrant, Rule, Run, corrected, entrants, out, winner
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
 
 KIND = KINDS["text_classification"]
-RULE = Rule(KIND.of_sums, "accuracy", 0.95)
+RULE = Rule(KIND.of_sums, OBJECTIVES["accuracy"], 0.95)
 N = 200
 SEEDS = (1, 2, 3)
 
@@ -144,6 +145,6 @@ def test_the_best_is_never_out_and_the_order_does_not_matter(runs: dict[str, lis
 
 
 def test_metrics_that_are_no_means_are_compared_too() -> None:
-    rule = Rule(KIND.of_sums, "f1", 0.95)
+    rule = Rule(KIND.of_sums, OBJECTIVES["f1"], 0.95)
     assert out({"a": [run(1, 10)], "b": [run(1, 90)]}, SEEDS, rule, {}) == {"b": 1}
     assert np.isclose(KIND.of_sums(run(1, 10).tallies.sum(0))["accuracy"], 0.95)

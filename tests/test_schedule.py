@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from hpsearch.decisions import schedule
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES, Objective
 
+MOST, LEAST = OBJECTIVES["accuracy"], Objective("loss", "minimize", share=False)
 plans = st.builds(
     schedule.Plan,
     max_trials=st.integers(1, 40),
     rungs=st.sampled_from([(), (0.2,), (0.25,), (0.1, 0.3), (0.2, 0.5)]),
     keep=st.sampled_from([0.25, 0.34, 0.5]),
     at_least=st.integers(1, 4),
-    maximize=st.booleans(),
+    objective=st.sampled_from([MOST, LEAST]),
 )
 
 
@@ -47,7 +49,7 @@ def play(plan: schedule.Plan, seed: int, workers: int, fail: float = 0.0) -> lis
         if rng.random() < fail:
             trials[number] = change(trial, status=Status.FAILED)
         elif rung < len(plan.rungs):
-            score = worth[number] if plan.maximize else -worth[number]
+            score = plan.objective.worth(worth[number])
             trials[number] = change(trial, status=Status.PAUSED, rungs=trial.rungs | {rung: score})
         else:
             trials[number] = change(trial, status=Status.COMPLETE)
@@ -76,8 +78,7 @@ def test_one_worker_completes_exactly_the_best(plan: schedule.Plan, seed: int) -
     trials = play(plan, seed, workers=1)
     if not plan.rungs:
         return
-    sign = 1 if plan.maximize else -1
-    ranked = sorted(trials, key=lambda t: -sign * t.rungs[0])
+    ranked = sorted(trials, key=lambda t: -plan.objective.worth(t.rungs[0]))
     complete = {t.number for t in trials if t.status is Status.COMPLETE}
     assert complete == {t.number for t in ranked[: len(complete)]}
 
@@ -106,26 +107,26 @@ def test_share_to_train_is_what_is_trained(plan: schedule.Plan) -> None:
 
 
 def test_the_default_schedule_trains_under_45_percent() -> None:
-    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, maximize=True)
+    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, objective=MOST)
     assert 0.39 < schedule.share_to_train(plan, 12) / 12 < 0.41
 
 
 def test_a_tie_goes_to_the_earlier_trial() -> None:
-    plan = schedule.Plan(max_trials=4, rungs=(0.5,), keep=0.25, at_least=1, maximize=True)
+    plan = schedule.Plan(max_trials=4, rungs=(0.5,), keep=0.25, at_least=1, objective=MOST)
     trials = [TrialRecord(i, {}, Status.PAUSED, rungs={0: 0.7}) for i in (3, 1, 2, 0)]
     assert schedule.next_action(plan, trials, may_start=True) == schedule.Resume(0)
     assert schedule.losers(plan, trials) == [1, 2, 3]
 
 
 def test_a_failed_trial_gives_its_place_to_the_next() -> None:
-    plan = schedule.Plan(max_trials=4, rungs=(0.5,), keep=0.25, at_least=1, maximize=True)
+    plan = schedule.Plan(max_trials=4, rungs=(0.5,), keep=0.25, at_least=1, objective=MOST)
     trials = [TrialRecord(0, {}, Status.FAILED, rungs={0: 0.9})]
     trials += [TrialRecord(i, {}, Status.PAUSED, rungs={0: i / 10}) for i in (1, 2, 3)]
     assert schedule.next_action(plan, trials, may_start=True) == schedule.Resume(3)
 
 
 def test_time_stops_new_trials_while_promotions_still_fit() -> None:
-    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, maximize=True)
+    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, objective=MOST)
     trials = [TrialRecord(i, {}, Status.PAUSED, step=20, total_steps=100, rungs={0: 0.5}) for i in range(4)]
     # 4 trials of 0.2 took 0.8 hours: a whole one takes 1 hour; 5 trials and 1 promotion take 1.8 hours.
     assert schedule.may_start(plan, trials, hours_spent=0.8, max_hours=1.8 + 1e-9)
@@ -136,7 +137,7 @@ def test_time_stops_new_trials_while_promotions_still_fit() -> None:
 
 
 def test_time_is_left_for_the_best_trial_where_it_is_a_long_one() -> None:
-    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, maximize=True)
+    plan = schedule.Plan(max_trials=12, rungs=(0.2,), keep=0.25, at_least=1, objective=MOST)
     minutes = (3, 3, 3, 15)  # of 0.2 of each: a whole one of mean length takes 30 minutes, the last one 75
     trials = [
         TrialRecord(

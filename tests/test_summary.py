@@ -11,7 +11,10 @@ from hpsearch.coordinator.confirmation import Standing
 from hpsearch.decisions.racing import Entrant
 from hpsearch.report import cards
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES, Objective
 from test_report import Study
+
+MOST, LEAST = OBJECTIVES["accuracy"], Objective("loss", "minimize", share=False)
 
 
 def trial(number: int, score: float | None, **fields: object) -> TrialRecord:
@@ -20,17 +23,17 @@ def trial(number: int, score: float | None, **fields: object) -> TrialRecord:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_the_expected_best_is_that_of_all_draws_with_replacement(scores: list[float]) -> None:
-    found = search.expected([trial(i, score) for i, score in enumerate(scores)], maximize=True)
+    found = search.expected([trial(i, score) for i, score in enumerate(scores)], MOST)
     for k in range(1, len(scores) + 1):
         draws = list(itertools.product(scores, repeat=k))
         assert found[k - 1] == pytest.approx(sum(map(max, draws)) / len(draws))
-    lowest = search.expected([trial(i, -score) for i, score in enumerate(scores)], maximize=False)
+    lowest = search.expected([trial(i, -score) for i, score in enumerate(scores)], LEAST)
     assert lowest == pytest.approx([-value for value in found])
 
 
 def test_trials_without_a_score_are_no_part_of_it() -> None:
-    assert search.expected([trial(0, None), trial(1, 0.5)], maximize=True) == [0.5]
-    assert search.expected([trial(0, None)], maximize=True) == []
+    assert search.expected([trial(0, None), trial(1, 0.5)], MOST) == [0.5]
+    assert search.expected([trial(0, None)], MOST) == []
 
 
 def test_optimism_is_of_the_search_s_best_point() -> None:
@@ -40,11 +43,11 @@ def test_optimism_is_of_the_search_s_best_point() -> None:
         Standing(Entrant("reference", {"x": 0}), runs, None),
         Standing(Entrant("trial 3", {"x": 3}), runs, None),
     ]
-    found = confirmation.optimism(best, standings)
+    found = confirmation.optimism(best, standings, MOST)
     assert found is not None
     assert found.difference == pytest.approx(0.05)
-    assert confirmation.optimism(best, standings[:1]) is None
-    assert confirmation.optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)]) is None, "it failed"
+    assert confirmation.optimism(best, standings[:1], MOST) is None
+    assert confirmation.optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)], MOST) is None, "it failed"
 
 
 def test_the_card_says_how_good_how_sure_better_than_what_and_under_which_licences() -> None:

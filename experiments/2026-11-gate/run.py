@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpsearch.decisions import paired
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import wilson
+from hpsearch.tasks.metrics import OBJECTIVES, wilson
 
 HERE = Path(__file__).parent
 ALPHA = 0.025
@@ -37,7 +37,7 @@ def least_gain(n: int, ours: int, theirs: int) -> float:
     champion = ["no"] * ours + ["yes"] * (n - ours)
     challenger = ["yes"] * (n - theirs) + ["no"] * theirs
     before, after = (KIND.tallies(["yes"] * n, said, LABELS) for said in (champion, challenger))
-    return paired.least_gain(before, after, KIND.of_sums, "accuracy", ALPHA)
+    return paired.least_gain(before, after, KIND.of_sums, OBJECTIVES["accuracy"], ALPHA)
 
 
 def not_worse(rng: np.random.Generator, repeats: int, n: int, differ: float) -> float:
@@ -89,7 +89,7 @@ def passes_by_f1(rng: np.random.Generator, repeats: int, n: int, differ: float) 
     of_cells = [KIND.tallies(truths, said, LABELS) for said in models]
     for counts in rng.multinomial(n, chances, size=repeats):
         before, after = (np.repeat(one, counts, axis=0) for one in of_cells)
-        passed += paired.compare(before, after, KIND.of_sums, "f1").p <= ALPHA
+        passed += paired.compare(before, after, KIND.of_sums, OBJECTIVES["f1"]).p <= ALPHA
     return passed / repeats
 
 

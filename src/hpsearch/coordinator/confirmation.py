@@ -12,7 +12,7 @@ import numpy as np
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
-from hpsearch.coordinator.search import Search, maximize
+from hpsearch.coordinator.search import Search
 from hpsearch.decisions import paired, racing, schedule
 from hpsearch.decisions.racing import Entrant, Rule, Run
 from hpsearch.errors import NoResultError
@@ -22,8 +22,10 @@ from hpsearch.state.measured import Answers
 from hpsearch.state.messages import TrialResult
 from hpsearch.state.outcome import Confirmed, Optimism
 from hpsearch.state.records import Status, TrialRecord, write_durably
+from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import Objective
 from hpsearch.training import data
 
 
@@ -80,8 +82,8 @@ class Confirmation(Phase):
         self._best = search.best_first()[0]
         self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
         self.kind: Kind = KINDS[self.settings.task.kind]
-        self.rule = Rule(self.kind.of_sums, self.settings.task.metric, given.confidence)
-        self._sign = 1 if maximize(self.settings) else -1
+        self.objective = metrics.OBJECTIVES[self.settings.task.metric]
+        self.rule = Rule(self.kind.of_sums, self.objective, given.confidence)
         self._runs: dict[int, Run] = {}
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
         for one in self.entrants:
@@ -103,8 +105,8 @@ class Confirmation(Phase):
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The best run of each entrant."""
-        names = dict.fromkeys(run.entrant for run in trials)
-        best = (schedule.best_first([r for r in trials if r.entrant == name], maximize(settings))[:1] for name in names)
+        names, objective = dict.fromkeys(run.entrant for run in trials), metrics.OBJECTIVES[settings.task.metric]
+        best = (schedule.best_first([run for run in trials if run.entrant == name], objective)[:1] for name in names)
         return [run for found in best for run in found]
 
     @classmethod
@@ -154,7 +156,7 @@ class Confirmation(Phase):
     def corrected(self) -> float | None:
         """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
         found = racing.corrected(self._by_name(), self.seeds, self._out())
-        return self._sign * found if found is not None else None
+        return self.objective.worth(found) if found is not None else None
 
     def interval(self, name: str) -> tuple[float, float]:
         """95 %, over validation examples, of the mean of an entrant's runs.
@@ -167,7 +169,9 @@ class Confirmation(Phase):
 
     def best_run(self, name: str) -> TrialRecord | None:
         """The run of an entrant whose model is kept; None if none is complete."""
-        return max(self._complete(name), key=lambda run: (self._sign * (run.score or 0.0), -run.number), default=None)
+        return max(
+            self._complete(name), key=lambda run: (self.objective.worth(run.score or 0.0), -run.number), default=None
+        )
 
     def answers(self, number: int) -> Answers:
         """What a complete run's model said of each validation example."""
@@ -193,7 +197,7 @@ class Confirmation(Phase):
             said = self.answers(trial.number).said
             tallies = self.kind.tallies(self._validation[1], said, self.ref.labels)
             assert trial.seed is not None, "a confirmation run has its seed"
-            score = self._sign * (trial.score or 0.0)
+            score = self.objective.worth(trial.score or 0.0)
             cost = trial.step * self.settings_of(trial).train.batch_size
             self._runs[trial.number] = Run(trial.seed, score, tallies, cost)
         return self._runs[trial.number]
@@ -256,7 +260,7 @@ class Confirmation(Phase):
         standings = self.standings()
         return {
             "confirmation": tuple(self._confirmed(standing) for standing in standings),
-            "optimism": optimism(self._best, standings),
+            "optimism": optimism(self._best, standings, self.objective),
         }
 
     def _confirmed(self, standing: Standing) -> Confirmed:
@@ -296,9 +300,9 @@ class Confirmation(Phase):
         return Found(best, where[0], other, where[1] if other is not None else None, self.corrected())
 
 
-def optimism(best: TrialRecord, standings: Sequence[Standing]) -> Optimism | None:
+def optimism(best: TrialRecord, standings: Sequence[Standing], objective: Objective) -> Optimism | None:
     """What the search's best score came to; None without fresh runs of the same point."""
     for standing in standings:
         if standing.entrant.params == best.params and standing.runs and best.score is not None:
-            return Optimism(best.score, standing.mean, best.score - standing.mean)
+            return Optimism(best.score, standing.mean, objective.gain(best.score, standing.mean))
     return None

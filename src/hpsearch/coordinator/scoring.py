@@ -14,6 +14,7 @@ from hpsearch.state.measured import Answers, Measured, Mistake, Reading
 from hpsearch.state.records import DataRef, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import data
 
 MISTAKES = 10
@@ -61,7 +62,7 @@ def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, refer
     other = gain = None
     if found.reference is not None and found.reference_folder is not None and reference is not None:
         other, theirs = scored(found.reference, found.reference_folder, reference)
-        gain = paired.compare(theirs, ours, kind.of_sums, settings.task.metric)
+        gain = paired.compare(theirs, ours, kind.of_sums, OBJECTIVES[settings.task.metric])
     reading = Reading(
         of=of,
         readings=(before.readings if before is not None else 0) + 1,

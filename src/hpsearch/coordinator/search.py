@@ -19,6 +19,7 @@ from hpsearch.state.messages import Decision
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
+from hpsearch.tasks.metrics import Objective
 
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
@@ -67,7 +68,7 @@ class Search(Phase):
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The best complete one."""
-        return schedule.best_first(trials, maximize(settings))[:1]
+        return schedule.best_first(trials, metrics.OBJECTIVES[settings.task.metric])[:1]
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
@@ -93,7 +94,7 @@ class Search(Phase):
 
     def best_first(self) -> list[TrialRecord]:
         """Complete trials."""
-        return schedule.best_first(self.trials.values(), self.plan.maximize)
+        return schedule.best_first(self.trials.values(), self.plan.objective)
 
     @property
     def max_hours(self) -> float | None:
@@ -171,7 +172,7 @@ class Search(Phase):
         return {
             "trials": Counts(counts[Status.COMPLETE], counts[Status.PRUNED], counts[Status.FAILED]),
             "best": Best(best.number, best.params, best.score),
-            "expected": tuple(expected(trials, self.plan.maximize)),
+            "expected": tuple(expected(trials, self.plan.objective)),
             "importance": self.study.optuna.importance(trials),
         }
 
@@ -222,23 +223,18 @@ def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fau
             yield Fault(f"Optuna has not been told that trial {number} is {record.status}", partial(study.tell, record))
 
 
-def expected(trials: Sequence[TrialRecord], maximize: bool) -> list[float]:
+def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]:
     """Expected best validation score of 1, 2, ... trials drawn from these (Dodge et al. 2019, arXiv 1909.03004).
 
     Each trial counts with its last score, of a rung if it was stopped there.
     """
-    scores = sorted(t.score if maximize else -t.score for t in trials if t.score is not None)
+    scores = sorted(objective.worth(t.score) for t in trials if t.score is not None)
     total = len(scores)
     found = []
     for k in range(1, total + 1):
         mean = sum(s * (((i + 1) / total) ** k - (i / total) ** k) for i, s in enumerate(scores))
-        found.append(mean if maximize else -mean)
+        found.append(objective.worth(mean))
     return found
-
-
-def maximize(settings: Settings) -> bool:
-    """Whether a larger score is better."""
-    return metrics.DIRECTIONS[settings.task.metric] == "maximize"
 
 
 def search_hours(settings: Settings) -> float | None:
@@ -277,4 +273,5 @@ def make_plan(settings: Settings) -> schedule.Plan:
             points *= len(values)
         trials = min(trials, points)
     at_least = max(1, settings.budget.confirmation.finalists)
-    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, maximize(settings))
+    objective = metrics.OBJECTIVES[settings.task.metric]
+    return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, objective)

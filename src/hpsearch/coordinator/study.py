@@ -76,7 +76,7 @@ class Study:
         self.settings = settings
         self.hurry = False  # to be told at once if the database does not answer
         self.away = False  # it did not answer
-        direction = metrics.DIRECTIONS[settings.task.metric]
+        direction = metrics.OBJECTIVES[settings.task.metric].direction
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
         try:

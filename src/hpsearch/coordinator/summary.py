@@ -12,7 +12,7 @@ from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Reading
 from hpsearch.state.outcome import StudyData, StudyRun, Summary, Tested, Winner
 from hpsearch.state.records import StudyHardware, TrialRecord
-from hpsearch.tasks import metrics
+from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
 from hpsearch.training.data import Corpus
 
@@ -52,7 +52,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         task=settings.task.name,
         model=settings.model.name,
         metric=metric,
-        direction=metrics.DIRECTIONS[metric],
+        direction=OBJECTIVES[metric].direction,
         trials=fields["trials"],
         best=fields["best"],
         winner=_winner(finished),

@@ -114,11 +114,11 @@ def _run(
     course: Course, request: Request, workplace: Workplace, console: Console, tracking: Tracking, forced: list[str]
 ) -> Summary:
     study = course.study
-    settings, folder, metric = study.settings, study.folder, study.settings.task.metric
+    settings, folder = study.settings, study.folder
     study_id = identity.read_id(folder.path)
     assert study_id is not None, "the study has been checked"
     clock = Clock(folder, request.started)
-    display = Display(console, metric, metrics.DIRECTIONS[metric])
+    display = Display(console, metrics.OBJECTIVES[settings.task.metric])
     crew = Crew(settings, study.home, study.ref, workplace, display, study.optuna.hasten)
     with display, crew.staffed():
         display.phase("data")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hpsearch.state.measured import Interval, Paired
-from hpsearch.tasks.metrics import wilson
+from hpsearch.tasks.metrics import OBJECTIVES, Objective, wilson
 
 SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000
@@ -23,7 +23,7 @@ Tallies = NDArray[np.float64]
 OfSums = Callable[[Tallies, Tallies | None], dict[str, NDArray[np.float64]]]
 
 
-def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str) -> Paired:
+def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> Paired:
     """Compare answers to the same examples.
 
     The p-value is that of the exact McNemar test (McNemar 1947) for accuracy, else of the paired bootstrap (Efron and
@@ -34,22 +34,24 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
         champion: (n, k), by `Kind.tallies`.
         challenger: the same of the other's answers, example by example.
         of_sums: `Kind.of_sums`.
-        metric: one of its keys.
+        objective: one of its keys, and which way it is better.
     """
-    drawn = gains([champion], [challenger], of_sums, metric)
+    drawn = gains([champion], [challenger], of_sums, objective)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    gained, lost = _differing(champion, challenger, of_sums, metric)
-    exact = metric == "accuracy"
+    gained, lost = _differing(champion, challenger, of_sums, objective)
+    exact = objective.name == "accuracy"
     p = float((1 + (drawn <= 0).sum()) / (1 + len(drawn)))
     if exact:
         p = mcnemar(gained, lost)
     elif gained + lost < FEW:
         p = max(p, mcnemar(gained, lost))
+    before, now = (float(of_sums(one.sum(0), None)[objective.name]) for one in (champion, challenger))
     return Paired(
-        metric=metric,
+        metric=objective.name,
         n=len(champion),
-        champion=float(of_sums(champion.sum(0), None)[metric]),
-        challenger=float(of_sums(challenger.sum(0), None)[metric]),
+        champion=before,
+        challenger=now,
+        difference=objective.gain(now, before),
         low=float(low),
         high=float(high),
         p=p,
@@ -59,27 +61,28 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str
     )
 
 
-def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str, alpha: float) -> float:
+def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective, alpha: float) -> float:
     """What the challenger gains at the least, at the one-sided level `alpha`: the paired bootstrap's.
 
     Where few answers differ, it is no more than what the share of answers that got worse may be (Clopper and Pearson
-    1934): of 100 examples without a difference, 3 or 4 in a hundred others may well get worse.
+    1934): of 100 examples without a difference, 3 or 4 in a hundred others may well get worse. That says something
+    where an example counts between 0 and 1.
     """
-    bound = float(np.quantile(gains([champion], [challenger], of_sums, metric), alpha))
-    gained, lost = _differing(champion, challenger, of_sums, metric)
-    if gained + lost < FEW and lost < len(champion):
+    bound = float(np.quantile(gains([champion], [challenger], of_sums, objective), alpha))
+    gained, lost = _differing(champion, challenger, of_sums, objective)
+    if objective.share and gained + lost < FEW and lost < len(champion):
         bound = min(bound, -float(stats.beta.ppf(1 - alpha, lost + 1, len(champion) - lost)))
     return bound
 
 
-def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, metric: str) -> tuple[int, int]:
+def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> tuple[int, int]:
     """On how many examples, each taken alone, the challenger is better, and on how many worse."""
-    before, now = (of_sums(one, None)[metric] for one in (champion, challenger))
+    before, now = (objective.worth(of_sums(one, None)[objective.name]) for one in (champion, challenger))
     return int((now > before).sum()), int((now < before).sum())
 
 
 def gains(
-    champions: Sequence[Tallies], challengers: Sequence[Tallies], of_sums: OfSums, metric: str
+    champions: Sequence[Tallies], challengers: Sequence[Tallies], of_sums: OfSums, objective: Objective
 ) -> NDArray[np.float64]:
     """(RESAMPLES,): what the challengers gain over the champions, in the mean over pairs, on resampled examples.
 
@@ -87,12 +90,12 @@ def gains(
         champions: tallies of some models, on the same examples.
         challengers: of as many others.
         of_sums: `Kind.of_sums`.
-        metric: one of its keys.
+        objective: one of its keys, and which way it is better.
     """
     models, k = len(champions), champions[0].shape[1]
     means, whole = [], champions[0].sum(0)  # of the truths, which all share
     for sums in _resampled(np.hstack([*champions, *challengers])):
-        values = of_sums(sums.reshape(len(sums), 2 * models, k), whole)[metric]
+        values = objective.worth(of_sums(sums.reshape(len(sums), 2 * models, k), whole)[objective.name])
         means.append(values[:, models:].mean(1) - values[:, :models].mean(1))
     return np.concatenate(means)
 
@@ -117,7 +120,7 @@ def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, Interval]:
     result, reached = {}, of_sums(whole, None)
     for name, parts in found.items():
         low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
-        if name in SHARES or low == high:
+        if name in SHARES or (low == high and OBJECTIVES[name].share):
             low, high = wilson(round(float(reached[name]) * len(tallies)), len(tallies))
         result[name] = float(low), float(high)
     return result

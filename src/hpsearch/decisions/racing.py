@@ -15,6 +15,7 @@ import numpy as np
 from hpsearch.decisions import paired
 from hpsearch.decisions.paired import OfSums, Tallies
 from hpsearch.state.records import TrialRecord
+from hpsearch.tasks.metrics import Objective
 
 REFERENCE = "reference"
 LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator
@@ -33,7 +34,7 @@ class Run:
     """A confirmation run that is complete."""
 
     seed: int
-    score: float  # on validation, more is better
+    score: float  # on validation, as `Objective.worth` has it: more is better
     tallies: Tallies  # (validation examples, k)
     cost: float  # training examples, each as often as it was seen
 
@@ -43,7 +44,7 @@ class Rule:
     """What decides who stays."""
 
     of_sums: OfSums
-    metric: str
+    objective: Objective
     confidence: float
 
 
@@ -145,5 +146,5 @@ def _ranked(racing: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _loses(runs: Sequence[Run], best: Sequence[Run], rule: Rule) -> bool:
-    drawn = paired.gains([run.tallies for run in best], [run.tallies for run in runs], rule.of_sums, rule.metric)
+    drawn = paired.gains([run.tallies for run in best], [run.tallies for run in runs], rule.of_sums, rule.objective)
     return bool(np.quantile(drawn, (1 + rule.confidence) / 2) < 0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import Objective
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Plan:
     rungs: tuple[float, ...]
     keep: float
     at_least: int  # trials that pass each rung, where there are so many
-    maximize: bool
+    objective: Objective
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,10 @@ def losers(plan: Plan, trials: Sequence[TrialRecord]) -> list[int]:
     return sorted(lost)
 
 
-def best_first(trials: Iterable[TrialRecord], maximize: bool) -> list[TrialRecord]:
+def best_first(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
     """Complete trials; of equal ones the first comes first."""
-    sign = -1 if maximize else 1
     found = (trial for trial in trials if trial.status is Status.COMPLETE)
-    return sorted(found, key=lambda trial: (sign * (trial.score or 0.0), trial.number))
+    return sorted(found, key=lambda trial: (-objective.worth(trial.score or 0.0), trial.number))
 
 
 def share_to_train(plan: Plan, trials: int) -> float:
@@ -144,8 +144,7 @@ def _promotable(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[Tr
 def _ranked(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[TrialRecord]:
     """Trials that have a score at a rung, best first; a failed trial leaves its place to the next."""
     scored = [t for t in trials if rung in t.rungs and t.status is not Status.FAILED]
-    sign = -1 if plan.maximize else 1
-    return sorted(scored, key=lambda t: (sign * t.rungs[rung], t.number))
+    return sorted(scored, key=lambda t: (-plan.objective.worth(t.rungs[rung]), t.number))
 
 
 def _rung(trial: TrialRecord) -> int:

@@ -10,6 +10,7 @@ from hpsearch.decisions import paired
 from hpsearch.decisions.paired import Tallies
 from hpsearch.state.measured import ClassScores, Paired
 from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.metrics import Objective
 
 PERCENT = 100
 EPSILON = 1e-12  # of rounding: a loss of just the margin is allowed
@@ -41,7 +42,7 @@ class Exam:
     kind: Kind
     labels: Sequence[str]
     """The classes."""
-    metric: str
+    objective: Objective
     """What is compared."""
     truths: Sequence[Any]
     """(n,): the right answers."""
@@ -52,7 +53,7 @@ class Exam:
 
     def compare(self, champion: Tallies, challenger: Tallies) -> Paired:
         """One's answers against another's."""
-        return paired.compare(champion, challenger, self.kind.of_sums, self.metric)
+        return paired.compare(champion, challenger, self.kind.of_sums, self.objective)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def decide(
     found = exam.compare(theirs, ours)
     checks = []
     if rule.margin:
-        bound = paired.least_gain(theirs, ours, kind.of_sums, exam.metric, rule.alpha)
+        bound = paired.least_gain(theirs, ours, kind.of_sums, exam.objective, rule.alpha)
         text = f"{_shown(found, champion.name)}; at least {_points(bound)} at the level {rule.alpha:g}"
         text += f", and the rule allows {_points(-rule.margin)}"
         checks.append(Check(bound > -rule.margin, text))

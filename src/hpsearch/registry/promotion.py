@@ -22,6 +22,7 @@ from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import Summary, Tested
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
 from hpsearch.training import data
@@ -168,7 +169,7 @@ def _compare(
         notes = [note, *notes] if note else notes
     elif recipe is None and summary.winner.entrant != REFERENCE:
         notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
-    exam = Exam(KINDS[settings.task.kind], summary.labels, test.metric, table.truths)
+    exam = Exam(KINDS[settings.task.kind], summary.labels, OBJECTIVES[test.metric], table.truths)
     others = reference.said if reference is not None else None
     return gate.decide(settings.promotion, exam, challenger, incumbent, others), notes
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from hpsearch.formats import duration, parameters, score
 from hpsearch.state.messages import Decision
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import Objective
 
 # Without a terminal a running trial says something this often, whichever comes first.
 LINE_SECONDS = 30.0
@@ -43,11 +44,9 @@ class Running:
 class Display:
     """Shows what the coordinator tells it. Use it as a context manager."""
 
-    def __init__(
-        self, console: Console, metric: str, direction: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`direction` is Optuna's word; `clock` gives seconds."""
-        self.console, self.metric, self.maximize, self.clock = console, metric, direction == "maximize", clock
+    def __init__(self, console: Console, objective: Objective, clock: Callable[[], float] = time.monotonic) -> None:
+        """`objective` says which trial is the best so far; `clock` gives seconds."""
+        self.console, self.objective, self.metric, self.clock = console, objective, objective.name, clock
         self.began = clock()
         self.searching_since: float | None = None  # since the first trial; before, no step is trained
         self.steps_seen = 0
@@ -177,8 +176,7 @@ class Display:
             self.statuses[record.number] = record.status
             if record.status is not Status.COMPLETE or record.score is None:
                 return False
-            sign = 1 if self.maximize else -1
-            if self.best is None or self.best.score is None or sign * record.score > sign * self.best.score:
+            if self.best is None or self.best.score is None or self.objective.better(record.score, self.best.score):
                 self.best = record
             return self.best is record
 

@@ -9,7 +9,7 @@ from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.state.outcome import PhaseOutcome, Summary
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import DIRECTIONS
+from hpsearch.tasks.metrics import OBJECTIVES
 
 BEST, COMPLETE, STOPPED, FAILED = "best", "complete", "stopped", "failed"  # looks of a row
 
@@ -77,12 +77,13 @@ def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[Rank
 
     Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
     """
-    sign = -1.0 if DIRECTIONS[settings.task.metric] == "maximize" else 1.0
+    objective = OBJECTIVES[settings.task.metric]
 
     def order(record: TrialRecord) -> tuple[int, int, float, int]:
         group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
         furthest = max(record.rungs, default=-1) if group == 1 else 0
-        return group, -furthest, sign * record.score if record.score is not None else math.inf, record.number
+        worth = objective.worth(record.score) if record.score is not None else -math.inf
+        return group, -furthest, -worth, record.number
 
     return [
         Ranked(

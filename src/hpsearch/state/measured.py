@@ -1,9 +1,7 @@
 """What answers on test are worth: of one model, of each class, of two models side by side, as `test.json` keeps it."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
-
-from pydantic import PlainSerializer
+from dataclasses import dataclass
+from typing import Any
 
 Interval = tuple[float, float]
 """Low and high end, 95 %, over examples."""
@@ -22,13 +20,15 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same examples, by one metric of which more is better."""
+    """Two models on the same examples, by one metric."""
 
     metric: str
     n: int
     """Examples."""
     champion: float
     challenger: float
+    difference: float
+    """What the challenger gains: more is better, whatever the metric."""
     low: float
     """Of the 95 % interval of the difference, by the paired bootstrap."""
     high: float
@@ -39,15 +39,6 @@ class Paired:
     challenger_alone: int | None
     """Examples that only the challenger has right, where each is right or wrong."""
     champion_alone: int | None
-
-    @property
-    def difference(self) -> float:
-        """Challenger minus champion."""
-        return self.challenger - self.champion
-
-
-# Files have the difference beside what it is made of.
-Gain = Annotated[Paired, PlainSerializer(lambda found: asdict(found) | {"difference": found.difference})]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,5 +113,5 @@ class Reading:
     winner: Measured
     reference: Measured | None
     """The reference recipe; None where it is the winner, or was not run."""
-    gain: Gain | None
+    gain: Paired | None
     """The winner against the reference."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from hpsearch.config.section import Scalar
 from hpsearch.state.facts import Facts
-from hpsearch.state.measured import ClassScores, Gain, Interval, Mistake
+from hpsearch.state.measured import ClassScores, Interval, Mistake, Paired
 from hpsearch.state.records import Status, StudyHardware
 
 Params = dict[str, Scalar | None]
@@ -139,7 +139,7 @@ class Reference:
     low: float
     """Of the 95 % interval over examples."""
     high: float
-    gain: Gain
+    gain: Paired
     """Of the winner over it."""
 
 

@@ -1,13 +1,43 @@
-"""Arrays to named floats; each metric knows its direction."""
+"""Arrays to named floats, and which way each of them is better: nothing else knows a direction."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
-# Optuna's words. Every metric that a task may search for is here.
-DIRECTIONS = dict.fromkeys(
-    ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match"), "maximize"
-)
+Score = TypeVar("Score", float, NDArray[np.float64])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric that may be searched for, and which way it is better. Whatever compares scores asks it."""
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    """Optuna's word."""
+    share: bool
+    """Whether an example counts between 0 and 1, so that a score does too and differences are said in points."""
+
+    def worth(self, score: Score) -> Score:
+        """Of which more is better, whatever the metric; of a worth, the score."""
+        return score if self.direction == "maximize" else -score
+
+    def better(self, score: float, other: float) -> bool:
+        """Whether one score is truly better than another."""
+        return self.worth(score) > self.worth(other)
+
+    def gain(self, score: float, other: float) -> float:
+        """By how much one score is better than another; below 0 where it is worse."""
+        return self.worth(score) - self.worth(other)
+
+
+# Every metric that a task may search for.
+OBJECTIVES = {
+    name: Objective(name, "maximize", share=True)
+    for name in ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match")
+}
 
 
 def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float]:

@@ -189,19 +189,18 @@ class _Trial:
 
         The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
         """
-        metric = self.settings.task.metric
-        sign = 1 if metrics.DIRECTIONS[metric] == "maximize" else -1
+        objective = metrics.OBJECTIVES[self.settings.task.metric]
         everything = self.validation.examples
         outputs = self.outputs(everything)
         scores = self.scores(outputs, everything)
-        same = self.scores(outputs, self.on_rung).metrics[metric]
+        same = self.scores(outputs, self.on_rung).metrics[objective.name]
         earlier = checkpoints.newest(self.spec.folder, scored=True)
-        if earlier is None or earlier.score is None or sign * earlier.score <= sign * same:
+        if earlier is None or earlier.score is None or not objective.better(earlier.score, same):
             return scores
         final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(load_file(earlier.folder / "model.safetensors"), strict=False)
         earlier_scores = self.scores(self.outputs(everything), everything)
-        if sign * earlier_scores.metrics[metric] > sign * scores.metrics[metric]:
+        if objective.better(earlier_scores.metrics[objective.name], scores.metrics[objective.name]):
             return earlier_scores
         self.model.load_state_dict(final)
         return scores
