@@ -1,6 +1,5 @@
 """The gate's rules, without a registry."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from hpsearch.config import composition
 from hpsearch.config.settings import PromotionSettings
 from hpsearch.errors import RequestError
 from hpsearch.registry.gate import Contender, Exam, Verdict, decide
+from hpsearch.state.measured import Replies
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from make import compose_settings
@@ -30,12 +30,10 @@ def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
     answers = [
         truth if not first <= i < first + wrong else {"yes": "no", "no": "yes"}[truth] for i, truth in enumerate(TRUTHS)
     ]
-    return replace(Contender(f"{wrong} wrong", answers, 100.0, 0.01, "here"), **facts)
+    return replace(Contender(f"{wrong} wrong", Replies(answers, None), 100.0, 0.01, "here"), **facts)
 
 
-def decided(
-    name: str, challenger: Contender, champion: Contender | None, reference: Sequence[str] | None = None
-) -> Verdict:
+def decided(name: str, challenger: Contender, champion: Contender | None, reference: Replies | None = None) -> Verdict:
     return decide(rule(name), Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, reference)
 
 
@@ -83,23 +81,24 @@ def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
 
 def test_no_class_may_lose_more_than_the_margin() -> None:
     champion = model(40)
-    answers = list(model(0).answers)
+    answers = list(model(0).replies.answers)
     for i in range(41, 61, 2):  # ten of a hundred "no", all of which the champion has right
         answers[i] = "yes"
     # 40 wrong in the first 40 examples are 20 of each class: both gain in the balance.
-    assert decided("every_class", replace(model(0), answers=answers), champion).passed
-    only_yes = replace(champion, answers=[a if i % 2 == 0 else "no" for i, a in enumerate(champion.answers)])
-    found = decided("every_class", replace(model(0), answers=answers), only_yes)
+    most = replace(model(0), replies=Replies(answers, None))
+    assert decided("every_class", most, champion).passed
+    said = [a if i % 2 == 0 else "no" for i, a in enumerate(champion.replies.answers)]
+    found = decided("every_class", most, replace(champion, replies=Replies(said, None)))
     assert [check.passed for check in found.checks] == [True, False, True] or not found.passed
     assert any(not check.passed and check.text.startswith("recall of no") for check in found.checks)
 
 
 def test_the_first_may_lose_a_point_to_the_reference_recipe() -> None:
-    assert decided("better", model(12), None, model(10).answers).passed
-    found = decided("better", model(13), None, model(10).answers)
+    assert decided("better", model(12), None, model(10).replies).passed
+    found = decided("better", model(13), None, model(10).replies)
     assert [check.passed for check in found.checks] == [True, False]
     assert "-1.50 points" in found.checks[1].text
-    assert decided("better", model(12), model(40), model(0).answers).passed, "a champion is all there is to beat"
+    assert decided("better", model(12), model(40), model(0).replies).passed, "a champion is all there is to beat"
 
 
 def test_a_verdict_says_it_all() -> None:

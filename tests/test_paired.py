@@ -1,5 +1,6 @@
 """Tallies make the metrics that models are scored by; intervals and paired tests are what statistics says they are."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 from hpsearch.decisions import paired
-from hpsearch.state.measured import ClassScores
+from hpsearch.state.measured import ClassScores, Replies
 from hpsearch.tasks import metrics, squad
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
 LABELS = ("a", "b", "c")
@@ -34,7 +35,7 @@ def test_tallies_of_classes_make_the_metrics(pairs: list[tuple[str, str]]) -> No
     truths, answers = map(list, zip(*pairs, strict=True))
     scored = metrics.classification(np.eye(3)[index(answers)] * 9, index(truths))
     found = sums(ONE, truths, answers)
-    assert set(found) == set(ONE.headings)
+    assert set(found) | {"log_loss"} == set(ONE.headings)
     assert found == pytest.approx({name: scored[name] for name in found})
     of_classes = ONE.by_class(ONE.tallies(truths, answers, LABELS).sum(0), LABELS)
     each = precision_recall_fscore_support(truths, answers, labels=LABELS, zero_division=0.0)
@@ -52,7 +53,7 @@ def test_tallies_of_sets_of_labels_make_the_metrics(pairs: list[tuple[list[str],
     truth, said = (np.array([[label in row for label in LABELS] for row in rows]) for rows in (truths, answers))
     scored = metrics.multilabel(said.astype(float), said, truth)
     found = sums(MANY, truths, answers)
-    assert set(found) == set(MANY.headings)
+    assert set(found) | {"log_loss"} == set(MANY.headings)
     # Without any label there is nothing for sklearn's micro average to divide by, and it says 0 as well.
     assert found == pytest.approx({name: scored[name] for name in found})
     of_labels = MANY.by_class(MANY.tallies(truths, answers, LABELS).sum(0), LABELS)
@@ -76,6 +77,94 @@ def test_tallies_of_answers_make_the_metrics(pairs: list[tuple[list[str], str]])
 def test_a_class_that_is_unknown_is_wrong() -> None:
     assert sums(ONE, ["a", "b"], ["a", "elsewhere"])["accuracy"] == 0.5
     assert sums(MANY, [["a"], ["b"]], [["a"], ["b", "elsewhere"]])["accuracy"] == 0.5
+
+
+def said(likelihoods: NDArray[np.float64] | list[float]) -> Replies:
+    return Replies(["a"] * len(likelihoods), list(likelihoods))
+
+
+def evidence(likelihoods: NDArray[np.float64] | list[float]) -> paired.Tallies:
+    return ONE.evidence(LOG_LOSS, ["a"] * len(likelihoods), said(likelihoods), LABELS)
+
+
+LOGITS = st.lists(st.tuples(*[st.floats(-30, 30)] * 3), min_size=2, max_size=30)
+
+
+@given(LOGITS, st.randoms())
+@settings(deadline=None)
+def test_the_log_loss_of_classes_is_sklearn_s(rows: list[tuple[float, ...]], rng: random.Random) -> None:
+    logits = np.array(rows, dtype=np.float32)
+    truth = np.array([rng.randrange(3) for _ in rows])
+    probabilities = metrics.softmax(logits)
+    expected = log_loss(truth, probabilities.astype(np.float32), labels=range(3))
+    assert metrics.classification(logits, truth)["log_loss"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    likelihoods = metrics.likelihoods(probabilities, truth)
+    names = [LABELS[i] for i in truth]
+    served = [dict(zip(LABELS, row, strict=True)) for row in probabilities.tolist()]
+    assert ONE.likelihoods(names, served, LABELS) == likelihoods.tolist(), "a served model's are the trial's"
+    sums = ONE.evidence(LOG_LOSS, names, said(likelihoods), LABELS).sum(0)
+    found = float(ONE.sums_to(LOG_LOSS)(sums, None)["log_loss"])
+    assert found == pytest.approx(metrics.classification(logits, truth)["log_loss"], rel=1e-12)
+
+
+@given(LOGITS, st.randoms())
+@settings(deadline=None)
+def test_the_log_loss_of_labels_is_the_mean_of_sklearn_s(rows: list[tuple[float, ...]], rng: random.Random) -> None:
+    probabilities = metrics.sigmoid(np.array(rows, dtype=np.float32))
+    truth = np.array([[rng.random() < 0.5 for _ in LABELS] for _ in rows])
+    single = probabilities.astype(np.float32)
+    expected = np.mean([log_loss(truth[:, i], single[:, i], labels=[False, True]) for i in range(3)])
+    found = metrics.multilabel(probabilities, probabilities > 0.5, truth)["log_loss"]
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)  # single precision near 1 has few digits of the rest
+    names = [[label for label, there in zip(LABELS, row, strict=True) if there] for row in truth]
+    served = [dict(zip(LABELS, row, strict=True)) for row in probabilities.tolist()]
+    assert MANY.likelihoods(names, served, LABELS) == metrics.likelihoods_of_sets(probabilities, truth).tolist()
+
+
+def test_no_loss_is_infinite_and_a_class_unheard_of_is_the_worst_case() -> None:
+    assert metrics.losses([0.0, 1.0]).tolist() == pytest.approx([-np.log(metrics.SURE), 0], abs=1e-6)
+    assert ONE.likelihoods(["d", "a"], [{"a": 0.9, "b": 0.1}] * 2, LABELS) == [0.0, 0.9]
+
+
+@pytest.mark.parametrize("kind", [ONE, MANY])
+def test_the_shares_of_the_classes_are_the_best_constant(kind: Any) -> None:
+    truths: list[Any] = ["a", "a", "b", "a", "c"] if kind is ONE else [["a"], ["a", "b"], [], ["a"], ["c"]]
+    shares = kind.shares(truths, LABELS)
+    assert shares == pytest.approx({"a": 0.6, "b": 0.2, "c": 0.2})
+
+    def loss(given: dict[str, float]) -> float:
+        return float(metrics.losses(kind.likelihoods(truths, [given] * 5, LABELS)).mean())
+
+    for label in LABELS:
+        for step in (-0.05, 0.05):
+            other = shares | {label: shares[label] + step}
+            whole = sum(other.values()) if kind is ONE else 1.0
+            assert loss(shares) < loss({name: share / whole for name, share in other.items()})
+
+
+def test_of_a_loss_less_is_a_gain() -> None:
+    rng = np.random.default_rng(0)
+    worse = rng.uniform(0.3, 0.9, 200)
+    better = worse + rng.uniform(-0.02, 0.1, 200)
+    found = paired.compare(evidence(worse), evidence(better), metrics.mean_loss, LOG_LOSS)
+    assert found.challenger == pytest.approx(-np.log(better).mean()), "the scores are as they are"
+    assert found.difference == pytest.approx(found.champion - found.challenger)
+    assert 0 < found.low < found.difference < found.high
+    assert found.p < 0.001
+    back = paired.compare(evidence(better), evidence(worse), metrics.mean_loss, LOG_LOSS)
+    assert back.low < back.high < 0
+    assert back.p > 0.999
+    assert paired.least_gain(evidence(worse), evidence(better), metrics.mean_loss, LOG_LOSS, 0.025) == found.low
+    assert (found.test, found.challenger_alone) == ("paired bootstrap", None)
+
+
+def test_an_interval_of_a_loss_is_of_its_own_size() -> None:
+    low, high = paired.intervals(evidence(np.full(50, 0.01)), metrics.mean_loss)["log_loss"]
+    assert low == high == pytest.approx(-np.log(0.01)), "it is no share, and may be above 1"
+    drawn = np.random.default_rng(0).uniform(0.001, 0.2, 400)
+    low, high = paired.intervals(evidence(drawn), metrics.mean_loss)["log_loss"]
+    middle, error = -np.log(drawn).mean(), np.log(drawn).std() / 20
+    assert (low, high) == pytest.approx((middle - 1.96 * error, middle + 1.96 * error), abs=0.2 * error)
 
 
 @pytest.mark.parametrize(

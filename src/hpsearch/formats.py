@@ -12,9 +12,17 @@ def score(number: float | None) -> str:
     return NONE if number is None else f"{number:.3f}"
 
 
-def points(difference: float) -> str:
-    """A difference of two shares, in hundredths."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f} points"  # no -0.0
+def gain(difference: float, share: bool, digits: int = 1) -> str:
+    """By how much one score is better than another, worse where it is below 0.
+
+    Args:
+        difference: of two scores.
+        share: whether they are shares: these are said in hundredths, other scores as they are.
+        digits: of hundredths.
+    """
+    if share:
+        return f"{round(100 * difference, digits) + 0.0:+.{digits}f} points"  # no -0.0
+    return f"{round(difference, digits + 2) + 0.0:+.{digits + 2}f}"
 
 
 def count(number: int) -> str:

@@ -97,9 +97,9 @@ class TaskSettings(Section):
     clean: Literal["html", "whitespace", "none"]
     """html: drop tags, decode entities, fold white space."""
     split: SplitSettings
-    metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match"]
-    """Searched for on validation data. Of classes, f1, precision and recall are macro averages; question_answering has
-    f1 and exact_match."""
+    metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match", "log_loss"]
+    """Searched for on validation data. Of classes, f1, precision and recall are macro averages; log_loss is how far
+    their probabilities are off, less is better; question_answering has f1 and exact_match."""
     max_length: Annotated[int, Field(ge=8, le=8192)]
     """Tokens an example may have, special tokens included."""
     truncation: Literal["head", "tail", "head_tail", "windows"]
@@ -291,11 +291,11 @@ class PromotionSettings(Section):
     alpha: Share
     """One-sided level of significance."""
     margin: Probability
-    """How much less of the task's metric is as good; 0: it must be significantly better."""
+    """How much worse in the task's metric is as good; 0: it must be significantly better."""
     cost: Share | None
     """Share of the champion's size, or of its time an example, that the challenger may take; null: any."""
     reference_margin: Probability
-    """How much the task's first champion may lose to the reference recipe."""
+    """How much the task's first champion may lose to the reference recipe, in the task's metric."""
     class_margin: Share | None
     """How much less of any class may be found; null: any; for classes."""
 

@@ -18,7 +18,7 @@ from hpsearch.decisions.racing import Entrant, Rule, Run
 from hpsearch.errors import NoResultError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
-from hpsearch.state.measured import Answers
+from hpsearch.state.measured import Answers, Replies
 from hpsearch.state.messages import TrialResult
 from hpsearch.state.outcome import Confirmed, Optimism
 from hpsearch.state.records import Status, TrialRecord, write_durably
@@ -83,7 +83,7 @@ class Confirmation(Phase):
         self.seeds = tuple((self.settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
         self.kind: Kind = KINDS[self.settings.task.kind]
         self.objective = metrics.OBJECTIVES[self.settings.task.metric]
-        self.rule = Rule(self.kind.of_sums, self.objective, given.confidence)
+        self.rule = Rule(self.kind.sums_to(self.objective), self.objective, given.confidence)
         self._runs: dict[int, Run] = {}
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
         for one in self.entrants:
@@ -165,7 +165,7 @@ class Confirmation(Phase):
         runs differ the interval is rather too wide.
         """
         tallies = np.mean([self._run(run).tallies for run in self._complete(name)], axis=0)
-        return paired.intervals(tallies, self.kind.of_sums)[self.settings.task.metric]
+        return paired.intervals(tallies, self.rule.of_sums)[self.objective.name]
 
     def best_run(self, name: str) -> TrialRecord | None:
         """The run of an entrant whose model is kept; None if none is complete."""
@@ -175,9 +175,13 @@ class Confirmation(Phase):
 
     def answers(self, number: int) -> Answers:
         """What a complete run's model said of each validation example."""
-        said = self.kind.answers(json.loads(self.trial_folder(number).answers.read_text()), self.ref.labels)
-        ids, truths = self._validation
-        return Answers(data=tuple(zip(ids, truths, said, strict=True)))
+        return Answers.of(*self._validation, self._replies(number))
+
+    def _replies(self, number: int) -> Replies:
+        kept = json.loads(self.trial_folder(number).answers.read_text())
+        if isinstance(kept, list):  # of before there were likelihoods
+            kept = {"predictions": kept, "likelihoods": None}
+        return Replies(self.kind.answers(kept["predictions"], self.ref.labels), kept["likelihoods"])
 
     @cached_property
     def _validation(self) -> tuple[list[str], list[Any]]:
@@ -194,8 +198,8 @@ class Confirmation(Phase):
 
     def _run(self, trial: TrialRecord) -> Run:
         if trial.number not in self._runs:
-            said = self.answers(trial.number).said
-            tallies = self.kind.tallies(self._validation[1], said, self.ref.labels)
+            replies = self._replies(trial.number)
+            tallies = self.kind.evidence(self.objective, self._validation[1], replies, self.ref.labels)
             assert trial.seed is not None, "a confirmation run has its seed"
             score = self.objective.worth(trial.score or 0.0)
             cost = trial.step * self.settings_of(trial).train.batch_size
@@ -242,7 +246,10 @@ class Confirmation(Phase):
     def answered(self, result: TrialResult) -> None:
         """A complete run's answers are on disk before its record says that it is complete."""
         if result.status is Status.COMPLETE:
-            write_durably(self.trial_folder(result.number).answers, json.dumps(result.predictions))
+            write_durably(
+                self.trial_folder(result.number).answers,
+                json.dumps({"predictions": result.predictions, "likelihoods": result.likelihoods}),
+            )
 
     def kept_models(self) -> list[TrialRecord]:
         """The best run of each entrant, by the seeds that count."""

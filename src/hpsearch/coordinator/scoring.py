@@ -10,11 +10,11 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
 from hpsearch.state import codec
-from hpsearch.state.measured import Answers, Measured, Mistake, Reading
+from hpsearch.state.measured import Answers, Measured, Mistake, Reading, Replies
 from hpsearch.state.records import DataRef, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 from hpsearch.training import data
 
 MISTAKES = 10
@@ -39,30 +39,33 @@ def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, refer
     if before is not None and before.of == of:
         return before
     rows, kind = data.load(ref, "test").to_dict(), KINDS[settings.task.kind]
-    truths = kind.truths(rows, ref.labels)
+    truths, objective = kind.truths(rows, ref.labels), OBJECTIVES[settings.task.metric]
 
     def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[Measured, paired.Tallies]:
         place = crew.folder.named(folder)
         said = crew.score(record, settings, ref, place, "test")
-        answers = kind.answers(said.predictions, ref.labels)
-        tallies = kind.tallies(truths, answers, ref.labels)
-        table = Answers(data=tuple(zip(rows["id"], truths, answers, strict=True)))
+        replies = Replies(kind.answers(said.predictions, ref.labels), said.likelihoods)
+        tallies, table = kind.tallies(truths, replies.answers, ref.labels), Answers.of(rows["id"], truths, replies)
+        intervals = paired.intervals(tallies, kind.of_sums)
+        if said.likelihoods is not None:
+            losses = kind.evidence(LOG_LOSS, truths, replies, ref.labels)
+            intervals |= paired.intervals(losses, kind.sums_to(LOG_LOSS))
         return Measured(
             metrics=said.metrics,
-            intervals=paired.intervals(tallies, kind.of_sums),
+            intervals=intervals,
             classes=kind.by_class(tallies.sum(0), ref.labels),
             confusion=said.confusion,
             mistakes=tuple(mistakes(kind, rows, table, said.confidences, tallies)),
             megabytes=place.weights.stat().st_size / 1e6,
-            seconds_per_example=said.seconds / len(answers),
+            seconds_per_example=said.seconds / len(truths),
             answers=table,
-        ), tallies
+        ), kind.evidence(objective, truths, replies, ref.labels)
 
     winner, ours = scored(found.winner, found.folder, settings)
     other = gain = None
     if found.reference is not None and found.reference_folder is not None and reference is not None:
         other, theirs = scored(found.reference, found.reference_folder, reference)
-        gain = paired.compare(theirs, ours, kind.of_sums, OBJECTIVES[settings.task.metric])
+        gain = paired.compare(theirs, ours, kind.sums_to(objective), objective)
     reading = Reading(
         of=of,
         readings=(before.readings if before is not None else 0) + 1,
@@ -90,7 +93,7 @@ def mistakes(
     """
     wrong = np.flatnonzero(kind.of_sums(tallies)[kind.wrong_at_zero] == 0)
     for row in sorted(wrong.tolist(), key=lambda row: -confidences[row])[:MISTAKES]:
-        name, truth, answer = table.data[row]
+        name, truth, answer = table.data[row][:3]
         yield Mistake(name, confidences[row], truth, answer, {role: _excerpt(rows[role][row]) for role in kind.inputs})
 
 

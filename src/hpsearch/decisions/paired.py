@@ -4,14 +4,14 @@ Intervals and tests are over examples: they say what other examples of the same 
 models. How much another seed changes a model is no part of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from hpsearch.state.measured import Interval, Paired
-from hpsearch.tasks.metrics import OBJECTIVES, Objective, wilson
+from hpsearch.tasks.metrics import OBJECTIVES, Objective, OfSums, wilson
 
 SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000
@@ -20,7 +20,6 @@ SEED = 0
 FEW = 10  # with fewer answers that differ, a resample of them says little
 
 Tallies = NDArray[np.float64]
-OfSums = Callable[[Tallies, Tallies | None], dict[str, NDArray[np.float64]]]
 
 
 def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> Paired:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from hpsearch.decisions import paired
-from hpsearch.decisions.paired import OfSums, Tallies
+from hpsearch.decisions.paired import Tallies
 from hpsearch.state.records import TrialRecord
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.metrics import Objective, OfSums
 
 REFERENCE = "reference"
 LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator

@@ -8,11 +8,11 @@ from hpsearch import formats
 from hpsearch.config.settings import PromotionSettings
 from hpsearch.decisions import paired
 from hpsearch.decisions.paired import Tallies
-from hpsearch.state.measured import ClassScores, Paired
+from hpsearch.state.measured import ClassScores, Paired, Replies
 from hpsearch.tasks.kind import Kind
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES, Objective
 
-PERCENT = 100
+DIGITS = 2  # of points
 EPSILON = 1e-12  # of rounding: a loss of just the margin is allowed
 
 
@@ -21,7 +21,7 @@ class Contender:
     """A model and what it said on test."""
 
     name: str
-    answers: Sequence[Any]
+    replies: Replies
     megabytes: float | None  # None where it is not known
     seconds_per_example: float | None  # None where it was never timed
     hardware: str | None  # on which it was timed
@@ -47,13 +47,26 @@ class Exam:
     truths: Sequence[Any]
     """(n,): the right answers."""
 
-    def tallies(self, answers: Sequence[Any]) -> Tallies:
-        """(n, k), by `Kind.tallies`."""
-        return self.kind.tallies(self.truths, answers, self.labels)
+    def evidence(self, replies: Replies) -> Tallies:
+        """(n, k), by `Kind.evidence`."""
+        return self.kind.evidence(self.objective, self.truths, replies, self.labels)
 
     def compare(self, champion: Tallies, challenger: Tallies) -> Paired:
         """One's answers against another's."""
-        return paired.compare(champion, challenger, self.kind.of_sums, self.objective)
+        return paired.compare(champion, challenger, self.kind.sums_to(self.objective), self.objective)
+
+    def constant(self) -> tuple[str, Replies]:
+        """The best that says the same of every example: its name, and what it says."""
+        kind, answer, n = self.kind, self.kind.constant(self.truths), len(self.truths)
+        if self.objective != LOG_LOSS:
+            return f"the one answer that is right most often ({answer or 'none'!r})", Replies([answer] * n, None)
+        shares = [kind.shares(self.truths, self.labels)] * n
+        likelihoods = kind.likelihoods(self.truths, shares, self.labels)
+        return "the shares of the classes in these examples", Replies([answer] * n, likelihoods)
+
+    def by_class(self, replies: Replies) -> dict[str, ClassScores]:
+        """How good the answers are in each class."""
+        return self.kind.by_class(self.kind.tallies(self.truths, replies.answers, self.labels).sum(0), self.labels)
 
 
 @dataclass(frozen=True)
@@ -96,12 +109,12 @@ def decide(
     exam: Exam,
     challenger: Contender,
     champion: Contender | None,
-    reference: Sequence[Any] | None,
+    reference: Replies | None,
 ) -> Verdict:
     """Apply a rule.
 
-    Without a champion the challenger must beat the one answer that is right most often, and not lose to the reference
-    recipe by more than the rule's margin.
+    Without a champion the challenger must beat the one answer that is right most often, or by the log loss the shares
+    of the classes, and not lose to the reference recipe by more than the rule's margin.
 
     Args:
         rule: of `conf/promotion/`.
@@ -110,31 +123,31 @@ def decide(
         champion: who is.
         reference: what a model of the reference recipe said; None where the challenger is one, or none was trained.
     """
-    kind, ours = exam.kind, exam.tallies(challenger.answers)
+    objective, ours = exam.objective, exam.evidence(challenger.replies)
     if champion is None:
-        constant = kind.constant(exam.truths)
-        found = exam.compare(exam.tallies([constant] * len(exam.truths)), ours)
-        said = f"the one answer that is right most often ({constant or 'none'!r})"
-        checks = [_better(found, said, rule.alpha)]
+        least, replies = exam.constant()
+        found = exam.compare(exam.evidence(replies), ours)
+        checks = [_better(found, least, rule.alpha)]
         if reference is not None:
-            beside = exam.compare(exam.tallies(reference), ours)
-            text = f"{_shown(beside, 'the reference recipe')}, and the rule allows {_points(-rule.reference_margin)}"
+            beside = exam.compare(exam.evidence(reference), ours)
+            allowed = _gain(-rule.reference_margin, objective)
+            text = f"{_shown(beside, 'the reference recipe')}, and the rule allows {allowed}"
             checks.append(Check(beside.difference >= -rule.reference_margin - EPSILON, text))
         return Verdict(rule, tuple(checks), found)
-    theirs = exam.tallies(champion.answers)
+    theirs = exam.evidence(champion.replies)
     found = exam.compare(theirs, ours)
     checks = []
     if rule.margin:
-        bound = paired.least_gain(theirs, ours, kind.of_sums, exam.objective, rule.alpha)
-        text = f"{_shown(found, champion.name)}; at least {_points(bound)} at the level {rule.alpha:g}"
-        text += f", and the rule allows {_points(-rule.margin)}"
+        bound = paired.least_gain(theirs, ours, exam.kind.sums_to(objective), objective, rule.alpha)
+        text = f"{_shown(found, champion.name)}; at least {_gain(bound, objective)} at the level {rule.alpha:g}"
+        text += f", and the rule allows {_gain(-rule.margin, objective)}"
         checks.append(Check(bound > -rule.margin, text))
     else:
         checks.append(_better(found, champion.name, rule.alpha))
     if rule.cost is not None:
         checks.append(_cheaper(challenger, champion, rule.cost))
     if rule.class_margin is not None:
-        before, now = (kind.by_class(tallies.sum(0), exam.labels) for tallies in (theirs, ours))
+        before, now = exam.by_class(champion.replies), exam.by_class(challenger.replies)
         checks += _by_class(before, now, rule.class_margin)
     return Verdict(rule, tuple(checks), found)
 
@@ -144,10 +157,13 @@ def _better(found: Paired, other: str, alpha: float) -> Check:
 
 
 def _shown(found: Paired, other: str) -> str:
+    objective = OBJECTIVES[found.metric]
+    remark = f" ({objective.remark})" if objective.remark else ""
+    low, high = (_gain(bound, objective).removesuffix(" points") for bound in (found.low, found.high))
     return (
         f"{found.metric} {formats.score(found.challenger)} against {formats.score(found.champion)} of {other} on the "
-        f"same {formats.count(found.n)} test examples: {_points(found.difference)} (95 % interval "
-        f"{PERCENT * found.low:+.2f} to {PERCENT * found.high:+.2f})"
+        f"same {formats.count(found.n)} test examples{remark}: {_gain(found.difference, objective)} (95 % interval "
+        f"{low} to {high})"
     )
 
 
@@ -167,11 +183,12 @@ def _by_class(before: Mapping[str, ClassScores], now: Mapping[str, ClassScores],
     for label, scores in before.items():
         change = now[label].recall - scores.recall
         text = f"recall of {label}: {formats.score(now[label].recall)} against {formats.score(scores.recall)}"
-        yield Check(change >= -margin - EPSILON, f"{text}, and the rule allows {_points(-margin)}")
+        allowed = formats.gain(-margin, share=True, digits=DIGITS)
+        yield Check(change >= -margin - EPSILON, f"{text}, and the rule allows {allowed}")
 
 
-def _points(difference: float) -> str:
-    return f"{difference * PERCENT:+.2f} points"
+def _gain(difference: float, objective: Objective) -> str:
+    return formats.gain(difference, objective.share, DIGITS)
 
 
 def _p(value: float) -> str:

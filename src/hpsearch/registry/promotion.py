@@ -20,9 +20,10 @@ from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.measured import Answers, Replies
 from hpsearch.state.outcome import Summary, Tested
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
 from hpsearch.training import data
@@ -151,14 +152,14 @@ def _compare(
     recipe = summary.reference  # None where no other than the winner was scored
     reference = tracking.answers(recipe.run_id, "test") if recipe is not None else None
     challenger = Contender(
-        f"study {summary.study}", table.said, test.megabytes, test.seconds_per_example, _hardware(summary)
+        f"study {summary.study}", table.replies, test.megabytes, test.seconds_per_example, _hardware(summary)
     )
     looks = tracking.looks(test.split_digest)
     often = "once" if looks == 1 else f"{looks} times"
     notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
     incumbent = None
     if champion is not None:
-        said, note = _champions_answers(tracking, champion, table.ids, summary, settings, home)
+        said, note = _champions_replies(tracking, champion, table, summary, settings, home)
         incumbent = Contender(
             f"version {champion.version}",
             said,
@@ -170,23 +171,27 @@ def _compare(
     elif recipe is None and summary.winner.entrant != REFERENCE:
         notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
     exam = Exam(KINDS[settings.task.kind], summary.labels, OBJECTIVES[test.metric], table.truths)
-    others = reference.said if reference is not None else None
+    others = reference.replies if reference is not None else None
     return gate.decide(settings.promotion, exam, challenger, incumbent, others), notes
 
 
-def _champions_answers(
-    tracking: Tracking, champion: Any, ids: list[str], summary: Summary, settings: Settings, home: Path
-) -> tuple[list[Any], str | None]:
+def _champions_replies(
+    tracking: Tracking, champion: Any, exam: Answers, summary: Summary, settings: Settings, home: Path
+) -> tuple[Replies, str | None]:
     """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
+
+    Where the metric needs probabilities that were not stored with its answers, it is run.
 
     Raises:
         RequestError: neither can be had.
     """
-    digest = summary.test.digest
+    digest, objective = summary.test.digest, OBJECTIVES[summary.test.metric]
     table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
-    if table is not None and champion.tags.get("hpsearch.digest.test") == digest:
-        stored = dict(zip(table.ids, table.said, strict=True))
-        return [stored[one] for one in ids], None
+    before = champion.tags.get("hpsearch.digest.test", "unknown")
+    if table is not None and before == digest:
+        stored = table.replies
+        if objective != LOG_LOSS or stored.likelihoods is not None:
+            return stored.of(table.ids, exam.ids), None
     try:
         own = results.read_settings(StudyFolder.of(home, settings.study).path, settings)
         ref = data.prepare(data.read(own), own, home)
@@ -202,15 +207,20 @@ def _champions_answers(
         )
     rows, kind = data.load(ref, "test").to_dict(), KINDS[own.task.kind]
     inputs = {role: rows[role] for role in kind.inputs}
-    said = dict(
-        zip(rows["id"], packaging.answers(f"models:/{champion.name}/{champion.version}", own, inputs), strict=True)
-    )
-    before = champion.tags.get("hpsearch.digest.test", "unknown")
+    answers, sure = packaging.answers(f"models:/{champion.name}/{champion.version}", own, inputs)
+    if objective == LOG_LOSS and sure is None:
+        raise RequestError(
+            f"version {champion.version} gives no probability of each class, so its log_loss is not known and can't be "
+            "compared; search with another task.metric"
+        )
+    truths = kind.truths(rows, summary.labels)
+    likelihoods = kind.likelihoods(truths, sure, summary.labels) if sure is not None else None
     who = f"  version {champion.version}"
     note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"
     if before == digest:
-        note = f"{who} was run on these test data again: MLflow has lost what it had said of them"
-    return [said[one] for one in ids], note
+        lost = "MLflow has lost what it had said of them" if table is None else "its probabilities were not kept then"
+        note = f"{who} was run on these test data again: {lost}"
+    return Replies(answers, likelihoods).of(rows["id"], exam.ids), note
 
 
 def _evidence(summary: Summary) -> dict[str, str]:

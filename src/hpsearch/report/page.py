@@ -28,6 +28,7 @@ from hpsearch.state.measured import Interval
 from hpsearch.state.outcome import TOTAL, StudyData, Summary, Tested
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def _often(test: Tested) -> str:
 def findings(summary: Summary) -> Iterator[str]:
     """What confirmation and test say beyond the winner's score, a sentence each."""
     metric, winner, data = summary.metric, summary.winner, summary.data
+    share = OBJECTIVES[metric].share
     race = {one.entrant: one for one in summary.confirmation}
     if not race:
         yield "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
@@ -132,11 +134,11 @@ def findings(summary: Summary) -> Iterator[str]:
     yield f"{runs} of {winner.entrant}: mean validation {metric} {formats.score(own.mean)}{spread}{worth}."
     if (reference := summary.reference) is not None:
         gain = reference.gain
-        low, high = (f"{100 * bound:+.1f}" for bound in (gain.low, gain.high))
+        low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (gain.low, gain.high))
         doubt = "" if gain.low > 0 else "; these examples do not show that the search was worth it"
         yield (
             f"The reference recipe has test {metric} {formats.score(reference.value)} on the same examples: the "
-            f"winner gains {formats.points(gain.difference)} (95 % interval {low} to {high}){doubt}."
+            f"winner gains {formats.gain(gain.difference, share)} (95 % interval {low} to {high}){doubt}."
         )
     elif own.reference:
         yield "The reference recipe is the winner: the search found nothing better."
@@ -148,7 +150,7 @@ def findings(summary: Summary) -> Iterator[str]:
             more = f" and {data.trained_on:,} training examples in place of {data.train:,}"
         yield (
             f"The search's best score, {formats.score(optimism.search)}, came to "
-            f"{formats.score(optimism.confirmed)} with fresh seeds{more}: {formats.points(-optimism.difference)}."
+            f"{formats.score(optimism.confirmed)} with fresh seeds{more}: {formats.gain(-optimism.difference, share)}."
         )
 
 
@@ -303,7 +305,9 @@ class Score:
 
 def _scores(settings: Settings, summary: Summary) -> Iterator[Score]:
     known, test = summary.winner.validation, summary.test
-    shown = headings(settings, summary) | ({LOSS: "loss (nats)"} if LOSS in test.all else {})
+    shown = headings(settings, summary) | (
+        {LOSS: "loss (nats)"} if test.all.keys() & {LOSS, LOG_LOSS.name} == {LOSS} else {}
+    )
     for key, name in shown.items():
         yield Score(name, key == summary.metric, known.get(f"validation_{key}"), test.all[key], test.intervals.get(key))
 

@@ -15,6 +15,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.formats import parameter, parameters, score, value
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
 
@@ -41,7 +42,7 @@ def validation(records: Sequence[TrialRecord], settings: Settings, best: int) ->
             points.append((1.0, record.score))
         if points:
             series.append(Series(tuple(points), kind(record, best), _title(record)))
-    y = _axis(f"validation {settings.task.metric}", [reached for one in series for _, reached in one.points])
+    y = _axis(_validation(settings.task.metric), [reached for one in series for _, reached in one.points])
     return _chart(series, SCHEDULE, y, WIDE, settings.search.rungs)
 
 
@@ -71,7 +72,7 @@ def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> I
             Series(((place, reached),), kind(record, best), _title(record))
             for (record, reached), place in zip(shown, places, strict=True)
         ]
-        y = _axis(f"validation {settings.task.metric}", [reached for _, reached in shown])
+        y = _axis(_validation(settings.task.metric), [reached for _, reached in shown])
         yield _chart(series, x, y, NARROW)
 
 
@@ -98,10 +99,15 @@ def expected(values: Sequence[float], metric: str) -> Markup:
     """Expected best validation score against the number of trials."""
     points = tuple((float(i), value) for i, value in enumerate(values, 1))
     series = [Series(points, "best", f"expected best of so many trials, up to {score(values[-1])}")]
-    return _chart(series, _axis("trials", [1, len(values)]), _axis(f"validation {metric}", values), NARROW)
+    return _chart(series, _axis("trials", [1, len(values)]), _axis(_validation(metric), values), NARROW)
 
 
 # ---- axes
+
+
+def _validation(metric: str) -> str:
+    """What an axis of validation scores is called."""
+    return ", ".join(filter(None, (f"validation {metric}", OBJECTIVES[metric].remark)))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class Product:
 
 # The input has no name: MLflow takes a plain list of texts then, as well as a column.
 TEXTS = Schema([ColSpec(DataType.string)])
-PROBABILITIES = ColSpec(Map(DataType.double), "probabilities")
+CLASSES = "probabilities"  # column with the probability of each class
+PROBABILITIES = ColSpec(Map(DataType.double), CLASSES)
 PRODUCTS = {
     "text_classification": Product(
         PACKAGE / "serving" / "served_classifier.py",
@@ -222,8 +223,12 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
     return rows_read
 
 
-def answers(model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[str]]) -> list[Any]:
-    """What a model says of examples, in the form of `Kind.answers`. Raises RequestError if it can't be loaded or run.
+def answers(
+    model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[str]]
+) -> tuple[list[Any], list[dict[str, float]] | None]:
+    """What a model says of examples, in the form of `Kind.answers`, and the probability of each class.
+
+    The latter are None where it gives none. Raises RequestError if it can't be loaded or run.
 
     Args:
         model_uri: of the model.
@@ -231,14 +236,18 @@ def answers(model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[st
         inputs: for each input role, the texts.
     """
     column, model = KINDS[settings.task.kind].answer, load(model_uri)
-    frame, said = pd.DataFrame(inputs), []
+    frame = pd.DataFrame(inputs)
+    said: list[Any] = []
+    sure: list[dict[str, float]] = []
     for start in range(0, len(frame), ROWS):
         part = frame.iloc[start : start + ROWS]
         try:
-            said += model.predict(part if len(inputs) > 1 else part.iloc[:, 0].tolist())[column].tolist()
+            given = model.predict(part if len(inputs) > 1 else part.iloc[:, 0].tolist())
+            said += given[column].tolist()
+            sure += given[CLASSES].tolist() if CLASSES in given else []
         except (MlflowException, KeyError) as error:
             raise RequestError(f"{model_uri}: the model can't predict these examples: {error}") from None
-    return said
+    return said, sure if len(sure) == len(said) else None
 
 
 def serve(model_uri: str, port: int, kind: str) -> None:

@@ -1,5 +1,6 @@
 """What answers on test are worth: of one model, of each class, of two models side by side, as `test.json` keeps it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,40 @@ class Paired:
     champion_alone: int | None
 
 
+@dataclass(frozen=True)
+class Replies:
+    """What a model said of n examples."""
+
+    answers: Sequence[Any]
+    """(n,): as `Kind.answers` gives them."""
+    likelihoods: Sequence[float] | None
+    """(n,): the probability that it gave to what is right; None where nobody knows it."""
+
+    def of(self, ids: Sequence[str], wanted: Sequence[str]) -> "Replies":
+        """Those of some examples, in their order; `ids` are of all."""
+        place, likely = {name: i for i, name in enumerate(ids)}, self.likelihoods
+        order = [place[name] for name in wanted]
+        return Replies([self.answers[i] for i in order], [likely[i] for i in order] if likely is not None else None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """What a model said of each example of a split, in the layout of MLflow's tables."""
 
-    columns: tuple[str, str, str] = ("id", "truth", "answer")
-    data: tuple[tuple[str, Any, Any], ...]
-    """(n, 3): id, right answer and the model's, as `Kind.truths` and `Kind.answers` give them."""
+    columns: tuple[str, ...] = ("id", "truth", "answer")
+    data: tuple[tuple[Any, ...], ...]
+    """(n, 3): id, right answer and the model's, as `Kind.truths` and `Kind.answers` give them.
+
+    (n, 4) with a column `probability`, the likelihoods, where the kind has them; older tables have none.
+    """
+
+    @staticmethod
+    def of(ids: Sequence[str], truths: Sequence[Any], replies: Replies) -> "Answers":
+        """A table of examples and what a model replied."""
+        if replies.likelihoods is None:
+            return Answers(data=tuple(zip(ids, truths, replies.answers, strict=True)))
+        rows = zip(ids, truths, replies.answers, replies.likelihoods, strict=True)
+        return Answers(columns=("id", "truth", "answer", "probability"), data=tuple(rows))
 
     @property
     def ids(self) -> list[str]:
@@ -63,6 +91,11 @@ class Answers:
     def said(self) -> list[Any]:
         """(n,): the model's answers."""
         return [row[2] for row in self.data]
+
+    @property
+    def replies(self) -> Replies:
+        """All that the model said."""
+        return Replies(self.said, [row[3] for row in self.data] if "probability" in self.columns else None)
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ class TrialResult:
     predictions: tuple[Any, ...]  # of each validation example, JSON-able; () before it is scored whole
     reason: str | None  # of a failure
     seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
+    likelihoods: tuple[float, ...] | None = None  # of each validation example, where the kind has them
 
     def added_to(self, record: TrialRecord) -> TrialRecord:
         """The trial's record once this part has ended."""
@@ -199,6 +200,7 @@ class Scored:
     confusion: tuple[tuple[int, ...], ...] | None
     predictions: tuple[Any, ...]  # of each example, JSON-able
     confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
+    likelihoods: tuple[float, ...] | None  # the probability of what is right of each example, where the kind has it
     seconds: float  # of predicting, without loading
 
 

@@ -37,6 +37,11 @@ class _OfTexts(Kind):
         """Logits (B, C)."""
         return outputs["logits"]
 
+    def shares(self, truths: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
+        """Of the examples that have each class."""
+        found = _among([truth if isinstance(truth, list) else [truth] for truth in truths], labels).mean(axis=0)
+        return dict(zip(labels, found.tolist(), strict=True))
+
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each class."""
         found, _, missed = _parts(sums)
@@ -61,6 +66,7 @@ class TextClassification(_OfTexts):
         "recall": "recall (macro)",
         "f1": "F1 (macro)",
         "f1_weighted": "F1 (weighted)",
+        "log_loss": "log loss (nats)",
     }
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
@@ -121,11 +127,12 @@ class TextClassification(_OfTexts):
         """The class with the largest mean logit over the text's pieces; no threshold is fitted."""
         truth = np.asarray(rows["label"], dtype=np.int64)
         logits = pooled(outputs, tokens, len(truth))
-        predicted = logits.argmax(axis=1)
+        predicted, probabilities = logits.argmax(axis=1), metrics.softmax(logits)
         return Scores(
             metrics=metrics.classification(logits, truth),
             predictions=tuple(int(i) for i in predicted),
-            confidences=tuple(metrics.softmax(logits).max(axis=1).tolist()),
+            confidences=tuple(probabilities.max(axis=1).tolist()),
+            likelihoods=tuple(metrics.likelihoods(probabilities, truth).tolist()),
             fitted={},
             confusion=metrics.confusion(predicted, truth, logits.shape[1]),
         )
@@ -141,6 +148,13 @@ class TextClassification(_OfTexts):
     def constant(self, truths: Sequence[Any]) -> Any:
         """The most frequent class."""
         return Counter(sorted(truths)).most_common(1)[0][0]
+
+    def likelihoods(
+        self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
+    ) -> list[float]:
+        """Of the true class; 0 where the model does not know it."""
+        found = metrics.short(given.get(truth, 0.0) for given, truth in zip(probabilities, truths, strict=True))
+        return list(found)
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
         """For each class: both say it, the answer alone does, the truth alone does."""
@@ -183,6 +197,7 @@ class MultilabelClassification(_OfTexts):
         "precision": "precision (macro)",
         "recall": "recall (macro)",
         "accuracy": "all labels right",
+        "log_loss": "log loss (nats)",
     }
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
@@ -264,6 +279,7 @@ class MultilabelClassification(_OfTexts):
             predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
             # Of just these labels and no others, each taken by itself as in the loss.
             confidences=tuple(np.where(predicted, probabilities, 1 - probabilities).prod(axis=1).tolist()),
+            likelihoods=tuple(metrics.likelihoods_of_sets(probabilities, truth).tolist()),
             fitted=fitted,
             confusion=None,
         )
@@ -279,6 +295,13 @@ class MultilabelClassification(_OfTexts):
     def constant(self, truths: Sequence[Any]) -> Any:
         """The most frequent set of labels."""
         return list(Counter(sorted(map(tuple, truths))).most_common(1)[0][0])
+
+    def likelihoods(
+        self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
+    ) -> list[float]:
+        """The geometric mean over the labels; what a model does not know it does not say."""
+        said = np.array([[given.get(label, 0.0) for label in labels] for given in probabilities])
+        return list(metrics.likelihoods_of_sets(said, _among(truths, labels)))
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
         """For each label: both say it, the answer alone does, the truth alone does; all are right; one example."""

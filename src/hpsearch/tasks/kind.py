@@ -15,7 +15,9 @@ from hpsearch.data.examples import Example
 from hpsearch.data.reading import Rows, listed
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError, nearest
-from hpsearch.state.measured import ClassScores
+from hpsearch.state.measured import ClassScores, Replies
+from hpsearch.tasks import metrics
+from hpsearch.tasks.metrics import LOG_LOSS, Objective, OfSums
 
 Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
@@ -29,6 +31,8 @@ class Scores:
     """Of each example, JSON-able."""
     confidences: tuple[float, ...]
     """Of each prediction, the probability that the model gives it."""
+    likelihoods: tuple[float, ...] | None
+    """Of each example, the probability that the model gives to what is right; None where the kind has no log loss."""
     fitted: Fitted
     """What was fitted on these examples, or given."""
     confusion: tuple[tuple[int, ...], ...] | None
@@ -192,7 +196,7 @@ class Kind(ABC):
 
     @abstractmethod
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
-        """(examples, k): what each example adds to the sums that every metric is made of.
+        """(examples, k): what each example adds to the sums that metrics of answers are made of.
 
         Args:
             truths: by `truths`.
@@ -204,7 +208,7 @@ class Kind(ABC):
     def of_sums(
         self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
     ) -> dict[str, NDArray[np.float64]]:
-        """The metrics of `headings`, (...), from sums of tallies (..., k).
+        """The metrics of `headings` that answers alone decide, (...), from sums of tallies (..., k).
 
         Args:
             sums: over some examples.
@@ -212,6 +216,32 @@ class Kind(ABC):
                 resample happens to have no example is left out of its averages: with 0 it would say that rare classes
                 are never recognised.
         """
+
+    def likelihoods(
+        self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
+    ) -> list[float]:
+        """As `Scores.likelihoods`, from the probabilities that a served model gives; of kinds with a log loss."""
+        raise NotImplementedError(f"{self.name} has no log loss")
+
+    def shares(self, truths: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
+        """How often each class is true: of all that says the same of every example, what has the best log loss."""
+        raise NotImplementedError(f"{self.name} has no log loss")
+
+    # ---- the same, for one metric
+
+    def evidence(
+        self, objective: Objective, truths: Sequence[Any], replies: Replies, labels: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(examples, k): what each example adds to the sums that `sums_to` takes."""
+        if objective != LOG_LOSS:
+            return self.tallies(truths, replies.answers, labels)
+        assert replies.likelihoods is not None, "without them there is no log loss"
+        losses = metrics.losses(replies.likelihoods)
+        return np.column_stack([losses, np.ones(len(losses))])
+
+    def sums_to(self, objective: Objective) -> OfSums:
+        """What makes the metric of sums of `evidence`, as `of_sums` does."""
+        return metrics.mean_loss if objective == LOG_LOSS else self.of_sums
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each class, from sums of tallies (k,); without classes that have no example."""

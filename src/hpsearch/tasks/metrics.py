@@ -1,5 +1,6 @@
 """Arrays to named floats, and which way each of them is better: nothing else knows a direction."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 Score = TypeVar("Score", float, NDArray[np.float64])
+# What makes metrics of sums: `Kind.of_sums` and `mean_loss`.
+OfSums = Callable[[NDArray[np.float64], NDArray[np.float64] | None], dict[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class Objective:
     """Optuna's word."""
     share: bool
     """Whether an example counts between 0 and 1, so that a score does too and differences are said in points."""
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of a score's direction; empty where more is better, as readers expect."""
+        return "" if self.direction == "maximize" else "less is better"
 
     def worth(self, score: Score) -> Score:
         """Of which more is better, whatever the metric; of a worth, the score."""
@@ -34,14 +42,18 @@ class Objective:
 
 
 # Every metric that a task may search for.
+LOG_LOSS = Objective("log_loss", "minimize", share=False)
 OBJECTIVES = {
     name: Objective(name, "maximize", share=True)
     for name in ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match")
-}
+} | {LOG_LOSS.name: LOG_LOSS}
+SURE = float(np.finfo(np.float32).eps)  # no probability counts as nearer to 0 or 1, so that no loss is infinite
 
 
 def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float]:
-    """Accuracy, macro precision, recall and F1, F1 weighted by class size, and the cross-entropy in nats.
+    """Accuracy, macro precision, recall and F1, F1 weighted by class size, log loss, and the cross-entropy in nats.
+
+    The last two are one quantity: the log loss is what `likelihoods` keeps of it, and may be searched for.
 
     Args:
         logits: (examples, classes).
@@ -58,6 +70,7 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
         "recall": float(recall),
         "f1": float(f1),
         "f1_weighted": float(f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0.0)),
+        "log_loss": float(losses(likelihoods(softmax(logits), labels)).mean()),
         "loss": float(log_loss(labels, softmax(logits), labels=classes)),
     }
 
@@ -65,9 +78,9 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
 def multilabel(
     probabilities: NDArray[np.floating], predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, cross-entropy.
+    """Macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, losses.
 
-    All arguments are (examples, labels). The cross-entropy is the mean over examples and labels, in nats.
+    All arguments are (examples, labels). Log loss and cross-entropy are means over examples and labels, in nats.
     """
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0.0)
     sure = np.clip(np.where(truth, probabilities, 1 - probabilities), np.finfo(np.float64).tiny, None)
@@ -77,8 +90,38 @@ def multilabel(
         "recall": float(recall),
         "f1": float(f1),
         "f1_micro": float(f1_score(truth, predicted, average="micro", zero_division=0.0)),
+        "log_loss": float(losses(likelihoods_of_sets(probabilities, truth)).mean()),
         "loss": float(-np.log(sure).mean()),
     }
+
+
+def likelihoods(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(examples,): the probability of the true class, from those of all (examples, classes), in 7 digits."""
+    return short(probabilities[np.arange(len(labels)), labels])
+
+
+def likelihoods_of_sets(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(examples,): the probability of what is true of a label, in the geometric mean over the labels, in 7 digits.
+
+    Both arguments are (examples, labels). Its logarithm is the mean of the labels' own.
+    """
+    true = np.clip(np.where(truth, probabilities, 1 - probabilities), SURE, 1 - SURE)
+    return short(np.exp(np.log(true).mean(axis=1)))
+
+
+def short(numbers: Iterable[float]) -> NDArray[np.float64]:
+    """In 7 digits, as they are kept, so that what is kept gives the same scores."""
+    return np.array([float(f"{number:.7g}") for number in numbers], dtype=np.float64)
+
+
+def losses(likelihoods: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """(examples,): the log loss of each example, in nats."""
+    return np.asarray(-np.log(np.clip(np.asarray(likelihoods, dtype=np.float64), SURE, 1 - SURE)))
+
+
+def mean_loss(sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None) -> dict[str, NDArray[np.float64]]:
+    """The log loss, (...), from sums over examples (..., 2) of their losses and of ones, as `Kind.of_sums`."""
+    return {LOG_LOSS.name: sums[..., 0] / sums[..., 1]}
 
 
 def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]) -> list[float]:

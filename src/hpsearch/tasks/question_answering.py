@@ -206,6 +206,7 @@ class QuestionAnswering(Kind):
             metrics={"exact_match": float(exact.mean()), "f1": float(f1.mean())} | _by_answer(exact, f1, answerable),
             predictions=tuple(said),
             confidences=tuple(np.where(silent, sure[1], sure[0]).tolist()),
+            likelihoods=None,
             fitted=fitted,
             confusion=None,
         )

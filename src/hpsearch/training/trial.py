@@ -240,6 +240,7 @@ class _Trial:
             predictions=scores.predictions if scores else (),
             reason=reason,
             seconds=dict(self.spent),
+            likelihoods=scores.likelihoods if scores else None,
         )
 
     @contextmanager
@@ -277,6 +278,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
         confusion=scores.confusion,
         predictions=scores.predictions,
         confidences=scores.confidences,
+        likelihoods=scores.likelihoods,
         seconds=seconds,
     )
 
