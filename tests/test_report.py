@@ -397,7 +397,7 @@ def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
 def test_a_gain_that_may_be_none_is_said(tmp_path: Path) -> None:
     study = Study()
     assert "do not show that the search was worth it" not in Page(study.write(tmp_path)).shown()
-    study.summary["reference"]["gain"] |= {"challenger": 0.8116, "low": -0.0065, "high": 0.0195}
+    study.summary["reference"]["gain"] |= {"challenger": 0.8116, "difference": 0.0065, "low": -0.0065, "high": 0.0195}
     shown = Page(study.write(tmp_path)).shown()
     assert "+0.7 points (95 % interval -0.7 to +1.9); these examples do not show that the search was worth it." in shown
     study.summary["data"]["confirmation"] = study.summary["data"]["train"]

@@ -213,7 +213,7 @@ def _champions_replies(
             f"version {champion.version} gives no probability of each class, so its log_loss is not known and can't be "
             "compared; search with another task.metric"
         )
-    truths = kind.truths(rows, summary.labels)
+    truths = kind.truths(rows, ref.labels)
     likelihoods = kind.likelihoods(truths, sure, summary.labels) if sure is not None else None
     who = f"  version {champion.version}"
     note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"

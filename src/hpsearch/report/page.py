@@ -305,9 +305,9 @@ class Score:
 
 def _scores(settings: Settings, summary: Summary) -> Iterator[Score]:
     known, test = summary.winner.validation, summary.test
-    shown = headings(settings, summary) | (
-        {LOSS: "loss (nats)"} if test.all.keys() & {LOSS, LOG_LOSS.name} == {LOSS} else {}
-    )
+    shown = headings(settings, summary)
+    if LOSS in test.all and LOG_LOSS.name not in test.all:  # studies of before lack the latter, which is the same
+        shown |= {LOSS: "loss (nats)"}
     for key, name in shown.items():
         yield Score(name, key == summary.metric, known.get(f"validation_{key}"), test.all[key], test.intervals.get(key))
 
