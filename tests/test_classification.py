@@ -279,7 +279,7 @@ def bert(tiny_model: Callable[[str], Path]) -> Any:
 def tokens_on(folder: Path, kind: Any, rows: dict[str, list[Any]], tokenizer: Any, made: Settings) -> Tokens:
     folder.mkdir()
     save(kind.encode(rows, tokenizer, made.task), folder)
-    return Tokens(folder)
+    return Tokens(folder, kind.padding)
 
 
 WINDOWS = {"max_length": 12, "truncation": "windows", "stride": 3}
@@ -373,7 +373,7 @@ def test_losses_of_micro_batches_add_up_to_that_of_the_batch(
     logits, labels = torch.randn(n, 3, generator=rng), torch.randint(3, (n,), generator=rng)
     weights = torch.tensor([0.5, 1.0, 2.5]) if weighted else None
     losses = [
-        ONE.loss({"logits": some}, of_some, None, n, smoothing, weights)
+        ONE.loss({"logits": some}, {"labels": of_some}, n, smoothing, weights)
         for some, of_some in zip(logits.split(parts), labels.split(parts), strict=True)
     ]
     each = functional.cross_entropy(logits, labels, weight=weights, reduction="none", label_smoothing=smoothing)
@@ -392,7 +392,7 @@ def test_the_loss_of_many_labels_is_the_binary_cross_entropy_of_torch(parts: lis
     n = sum(parts)
     logits, labels = torch.randn(n, 4, generator=rng), torch.randint(2, (n, 4), generator=rng).float()
     losses = [
-        MANY.loss({"logits": some}, of_some, None, labels.numel(), 0.0, None)
+        MANY.loss({"logits": some}, {"labels": of_some}, labels.numel(), 0.0, None)
         for some, of_some in zip(logits.split(parts), labels.split(parts), strict=True)
     ]
     expected = functional.binary_cross_entropy_with_logits(logits, labels)
@@ -403,14 +403,14 @@ def test_smoothing_draws_targets_towards_one_half() -> None:
     logits, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]])
     p, q = torch.sigmoid(logits[0]).tolist()
     by_hand = -(0.9 * np.log(p) + 0.1 * np.log(1 - p) + 0.1 * np.log(q) + 0.9 * np.log(1 - q)) / 2
-    assert MANY.loss({"logits": logits}, labels, None, 2, 0.2, None).item() == pytest.approx(by_hand, rel=1e-5)
+    assert MANY.loss({"logits": logits}, {"labels": labels}, 2, 0.2, None).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", [ONE, MANY], ids=lambda kind: kind.name)
 def test_losses_are_computed_in_full_precision(kind: Any) -> None:
     half = torch.tensor([[30.0, -30.0]], dtype=torch.bfloat16)
     labels = torch.tensor([1]) if kind is ONE else torch.tensor([[0.0, 1.0]])
-    assert kind.loss({"logits": half}, labels, None, 1, 0.0, None).dtype == torch.float32
+    assert kind.loss({"logits": half}, {"labels": labels}, 1, 0.0, None).dtype == torch.float32
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -674,7 +674,9 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_collate_pads_on_the_right_and_draws_nothing(types: bool) -> None:
     state = torch.get_rng_state()
     long, short = np.array([5, 6, 7]), np.array([8])
-    batch = collate([{"input_ids": long, "labels": np.int64(1)}, {"input_ids": short, "labels": np.int64(0)}], 9, types)
+    batch = collate(
+        [{"input_ids": long, "labels": np.int64(1)}, {"input_ids": short, "labels": np.int64(0)}], 9, types, {}
+    )
     assert batch.keys() == {"input_ids", "attention_mask", "labels"}
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -693,12 +695,12 @@ def test_collate_pads_token_types_and_candidates_with_nothing() -> None:
         }
         for n in (1, 3)
     ]
-    batch = collate(items, 0, types=True)
+    batch = collate(items, 0, types=True, padding={"candidates": False})
     assert batch["token_type_ids"].tolist() == [[1, 0, 0], [1, 1, 1]]
     assert batch["candidates"].tolist() == [[True, False, False], [True, True, True]]
     assert batch["labels"].tolist() == [[0, 0], [0, 2]]
     assert batch["candidates"].dtype == torch.bool
-    assert collate(items, 0, types=False).keys() == batch.keys() - {"token_type_ids"}
+    assert collate(items, 0, types=False, padding={"candidates": False}).keys() == batch.keys() - {"token_type_ids"}
 
 
 def test_every_task_kind_is_declared_whole() -> None:

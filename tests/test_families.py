@@ -19,7 +19,7 @@ import make
 import tiny
 import tracked
 from hpsearch.config.settings import Settings
-from hpsearch.data.tokens import Tokens, collate
+from hpsearch.data.tokens import Tokens, collate, model_inputs
 from hpsearch.serving import packaging
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision, TrialResult
@@ -28,7 +28,7 @@ from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, encoders, hardware, kernels, models
 from hpsearch.training.models import FAMILIES
-from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trainer import Evaluation, make_trainer, predict
 from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 # isort: split
@@ -103,7 +103,8 @@ class Trained:
 
     def outputs(self, model: PreTrainedModel, batch_size: int, precision: str = "float32") -> list[np.ndarray]:
         where = replace(self.warm.hardware, precision=precision)
-        return predict(model, self.kind, self.tokens, len(self.tokens), batch_size, where, self.types)
+        how = Evaluation(self.kind, where, self.types, batch_size, lambda: None)
+        return predict(model, self.tokens, len(self.tokens), how)
 
     def exact(self) -> tuple[np.ndarray, float]:
         """Outputs in float64, and how far from them float32 may be: four times what transformers' own path is."""
@@ -280,8 +281,8 @@ def test_dropout_is_what_the_settings_say(trained: Trained) -> None:
     for name in (*family.dropout, *family.attention_dropout, family.positions):
         assert hasattr(config, name)  # another name would be kept, and nobody would read it
     pad = trained.warm.tokenizer(trained.settings.model).pad_token_id
-    batch = collate([tokens[i] for i in range(8)], pad, trained.types)
-    inputs = {name: batch[name] for name in batch.keys() - {"labels", "candidates"}}
+    batch = collate([tokens[i] for i in range(8)], pad, trained.types, trained.kind.padding)
+    inputs = model_inputs(batch)
 
     def noise(**rates: float) -> float:
         """How far training-mode outputs are from those of prediction."""

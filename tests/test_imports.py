@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import hpsearch
-from hpsearch.serving import packaging
+from hpsearch.serving import code, packaging
 from hpsearch.state import identity
+from hpsearch.tasks.kinds import KINDS
 
 PACKAGE = Path(hpsearch.__file__).parent
 ROOT = PACKAGE.parents[1]
@@ -161,21 +162,21 @@ def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
     assert not closure("hpsearch.cli").keys() & slow
 
 
-SCRIPTS = sorted({name_of(product.script) for product in packaging.PRODUCTS.values()})
+SCRIPTS = sorted({f"hpsearch.serving.{Path(kind.product.script).stem}" for kind in KINDS.values()})
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_served_model_imports_only_what_is_sent_along(script: str) -> None:
-    sent = walk(script).keys() - {script}
-    assert {"hpsearch.serving.inference", "hpsearch.errors"} <= sent
-    assert {str(FILES[module].relative_to(PACKAGE)) for module in sent} <= set(packaging.CODE)
+def test_what_a_served_model_imports_is_sent_along_and_no_more(script: str) -> None:
+    run = walk(script).keys() - {script}
+    assert {"hpsearch.serving.inference", "hpsearch.errors"} <= run
+    sent = code.needed(FILES[script])
+    assert {path for path in sent if path.name != "__init__.py"} == {
+        FILES[module].relative_to(PACKAGE) for module in run
+    }
+    packages = {parent for path in sent for parent in path.parents}
+    assert {path.parent for path in sent if path.name == "__init__.py"} == packages
     foreign = {normal(package) for package in closure(script)} - set(sys.stdlib_module_names)
     assert foreign <= set(packaging.REQUIREMENTS)
-
-
-def test_nothing_is_sent_along_in_vain() -> None:
-    needed = {str(FILES[module].relative_to(PACKAGE)) for script in SCRIPTS for module in walk(script)}
-    assert {name for name in packaging.CODE if not name.endswith("__init__.py")} <= needed
 
 
 def test_every_imported_package_is_declared() -> None:

@@ -17,7 +17,7 @@ from scipy import stats
 
 import make
 import tiny
-from hpsearch.data.tokens import collate
+from hpsearch.data.tokens import collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.messages import Begin, Hardware
 from hpsearch.tasks.kinds import KINDS
@@ -161,9 +161,8 @@ def gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor], kind: str,
     """The loss and the gradient of all parameters, one vector."""
     model.zero_grad()
     with trainer.autocast(where):
-        outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
-    labels, candidates = batch["labels"], batch.get("candidates")
-    loss = KINDS[kind].loss(outputs, labels, candidates, labels.numel(), 0.0, None)
+        outputs = model(**model_inputs(batch))
+    loss = KINDS[kind].loss(outputs, batch, batch["labels"].numel(), 0.0, None)
     loss.backward()
     parts = [p.grad.flatten().double() for p in model.parameters() if p.grad is not None]
     return torch.cat([loss.detach().double()[None], *parts])
@@ -185,7 +184,8 @@ def test_in_bfloat16_the_error_is_of_autocast_s_size(
     ref, found = make.prepared(settings, tmp_path), hardware.resolve(settings.hardware)
     warm = Warm(found)
     tokens, tokenizer = warm.tokens(ref, settings, "train"), warm.tokenizer(settings.model)
-    batch = collate([tokens[i] for i in range(16)], tokenizer.pad_token_id, models.FAMILIES[family].types)
+    items, types = [tokens[i] for i in range(16)], models.FAMILIES[family].types
+    batch = collate(items, tokenizer.pad_token_id, types, kind.padding)
     assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
 
     def vector(attention: str, precision: str, exact: bool = False) -> torch.Tensor:

@@ -396,7 +396,7 @@ def tokens(request: pytest.FixtureRequest, tmp_path: Path, rows: Any, tiny_model
     folder = tmp_path / "tokens"
     folder.mkdir()
     save(QA.encode(rows, AutoTokenizer.from_pretrained(tiny_model(request.param)), settings().task), folder)
-    return Tokens(folder)
+    return Tokens(folder, QA.padding)
 
 
 def test_pieces_are_windows_whose_labels_point_at_the_first_answer(tokens: Tokens, rows: dict[str, list[Any]]) -> None:
@@ -411,8 +411,8 @@ def test_pieces_are_windows_whose_labels_point_at_the_first_answer(tokens: Token
         assert len(item["input_ids"]) == len(item["candidates"]) == tokens.lengths[i] <= 48
         first, last = item["labels"]
         assert item["candidates"][[first, last]].all()
-        assert item["candidates"][tokens.null(i)]
-        if first == tokens.null(i):
+        assert item["candidates"][tokens.by_piece("nulls")[i]]
+        if first == tokens.by_piece("nulls")[i]:
             assert last == first
             continue
         characters = tokens.of_piece("characters", i)
@@ -428,7 +428,7 @@ def test_question_and_special_tokens_but_one_are_no_candidates(tokens: Tokens) -
     for i in range(len(tokens)):
         inside = tokens.of_piece("characters", i)[:, 0] >= 0
         assert tokens[i]["candidates"].sum() == inside.sum() + 1
-        assert not inside[tokens.null(i)]
+        assert not inside[tokens.by_piece("nulls")[i]]
         assert not inside[1:4].any()  # the question
 
 
@@ -439,7 +439,7 @@ def batch_of(
     tokens: Tokens, pieces: list[int], seed: int = 0
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A batch, and made-up outputs for it that are the same for a token in any batch."""
-    batch = collate([tokens[i] for i in pieces], 0, types=True)
+    batch = collate([tokens[i] for i in pieces], 0, types=True, padding=QA.padding)
     length = batch["input_ids"].shape[1]
     outputs = {name: torch.full((len(pieces), length), 50.0) for name in ("start_logits", "end_logits")}
     for row, i in enumerate(pieces):
@@ -450,7 +450,7 @@ def batch_of(
 
 def loss_of(tokens: Tokens, pieces: list[int], items: int, smoothing: float = 0.0) -> torch.Tensor:
     batch, outputs = batch_of(tokens, pieces)
-    return QA.loss(outputs, batch["labels"], batch["candidates"], items, smoothing, None)
+    return QA.loss(outputs, batch, items, smoothing, None)
 
 
 def test_the_loss_is_the_log_softmax_over_the_candidates(tokens: Tokens) -> None:
@@ -485,10 +485,13 @@ def test_losses_of_micro_batches_add_up_to_that_of_the_batch(parts: list[int], s
     candidates = torch.rand(n, 7, generator=rng) > 0.4
     candidates[:, 0] = True
     labels = torch.multinomial(candidates.float(), 2, replacement=True, generator=rng)
-    whole = QA.loss({"start_logits": start, "end_logits": end}, labels, candidates, labels.numel(), smoothing, None)
+    batch = {"labels": labels, "candidates": candidates}
+    whole = QA.loss({"start_logits": start, "end_logits": end}, batch, labels.numel(), smoothing, None)
     split = [each.split(parts) for each in (start, end, labels, candidates)]
     losses = [
-        QA.loss({"start_logits": s, "end_logits": e}, of_some, c, labels.numel(), smoothing, None)
+        QA.loss(
+            {"start_logits": s, "end_logits": e}, {"labels": of_some, "candidates": c}, labels.numel(), smoothing, None
+        )
         for s, e, of_some, c in zip(*split, strict=True)
     ]
     assert torch.isclose(torch.stack(losses).sum(), whole, rtol=1e-5)
@@ -499,7 +502,8 @@ def test_loss_and_gradients_are_finite_and_zero_outside_the_candidates(smoothing
     logits = torch.tensor([[60.0, -60.0, 3.0, 500.0], [0.0, 1.0, 2.0, -500.0]], dtype=torch.bfloat16)
     outputs = {name: logits.clone().requires_grad_() for name in ("start_logits", "end_logits")}
     candidates = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    loss = QA.loss(outputs, torch.tensor([[1, 0], [0, 0]]), candidates, 4, smoothing, None)
+    batch = {"labels": torch.tensor([[1, 0], [0, 0]]), "candidates": candidates}
+    loss = QA.loss(outputs, batch, 4, smoothing, None)
     loss.backward()
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
@@ -525,7 +529,7 @@ def perfect(tokens: Tokens, rows: dict[str, list[Any]], which: int = 0) -> list[
         if len(first) and len(last):
             scores[first[0], 0] = scores[last[-1], 1] = 10.0
         else:
-            scores[tokens.null(i)] = 5.0
+            scores[tokens.by_piece("nulls")[i]] = 5.0
         outputs.append(scores)
     return outputs
 
@@ -553,10 +557,10 @@ def test_without_unanswerable_questions_there_is_no_threshold(
     folder = tmp_path / "answerable"
     folder.mkdir()
     save(QA.encode(answerable, AutoTokenizer.from_pretrained(tiny_model("bert")), settings().task), folder)
-    tokens = Tokens(folder)
+    tokens = Tokens(folder, QA.padding)
     outputs = perfect(tokens, answerable)
     for i in range(len(tokens)):
-        outputs[i][tokens.null(i)] = 100.0  # sure that there is no answer, and yet it must give one
+        outputs[i][tokens.by_piece("nulls")[i]] = 100.0  # sure that there is no answer, and yet it must give one
     scores = QA.score(outputs, tokens, answerable, settings().task, None)
     assert scores.fitted == {"no_answer_threshold": None}
     assert scores.metrics == {"exact_match": 1.0, "f1": 1.0}

@@ -27,6 +27,7 @@ import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 from hpsearch.serving import loading, packaging
+from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 from tracked import LABELS, data_ref
@@ -478,7 +479,7 @@ def test_a_reader_is_served_over_http(winners: dict[str, Logged], reader: Any, t
     bodies = {
         "records": {"dataframe_records": LONG.to_dict("records")},
         "inputs": {"inputs": LONG.to_dict("list")},
-        "the example shown": packaging.PRODUCTS["question_answering"].example,
+        "the example shown": KINDS["question_answering"].product.example,
         "the example logged": json.loads((folder / "serving_input_example.json").read_text()),
         "no context": {"dataframe_records": [{"question": "which?"}]},
     }

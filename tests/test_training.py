@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.data.tokens import collate
+from hpsearch.data.tokens import collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision, Progress, RungReport, TrialResult
@@ -114,15 +114,15 @@ def reference_losses(
     schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
     order = trainer.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
     pad = warm.tokenizer(settings.model).pad_token_id
-    types = models.FAMILIES[settings.model.family].types
+    types, padding = models.FAMILIES[settings.model.family].types, KINDS[settings.task.kind].padding
     losses, step = {}, 0
     for epoch in range(int(settings.train.epochs)):
         order.set_epoch(epoch)
         indices = list(order)
         for start in range(0, len(indices), settings.train.batch_size):
-            batch = collate([tokens[i] for i in indices[start : start + settings.train.batch_size]], pad, types)
-            inputs = {name: batch[name] for name in batch.keys() - {"labels", "candidates"}}
-            loss = loss_of(model(**inputs), batch)
+            items = [tokens[i] for i in indices[start : start + settings.train.batch_size]]
+            batch = collate(items, pad, types, padding)
+            loss = loss_of(model(**model_inputs(batch)), batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.train.max_grad_norm)
             optimizer.step()
@@ -257,7 +257,8 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     kind = KINDS["text_classification"]
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(spec.settings.model), warm.hardware)
     tokens = warm.tokens(spec.data, spec.settings, "validation")
-    logits = np.stack(trainer.predict(model, kind, tokens, len(tokens), 7, warm.hardware, types=False))
+    how = trainer.Evaluation(kind, warm.hardware, types=False, batch_size=7, alive=lambda: None)
+    logits = np.stack(trainer.predict(model, tokens, len(tokens), how))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
 
 
@@ -386,7 +387,7 @@ def test_every_optimizer_file_is_tested() -> None:
 def test_label_smoothing_is_that_of_torch() -> None:
     logits, labels = torch.randn(6, 3, generator=torch.manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
     parts = [
-        KINDS["text_classification"].loss({"logits": logits[rows]}, labels[rows], None, 6, 0.1, None)
+        KINDS["text_classification"].loss({"logits": logits[rows]}, {"labels": labels[rows]}, 6, 0.1, None)
         for rows in (slice(0, 4), slice(4, 6))
     ]
     expected = functional.cross_entropy(logits, labels, label_smoothing=0.1)

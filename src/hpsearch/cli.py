@@ -136,8 +136,8 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
     task, kind = checked.task, KINDS[checked.task.kind]
     kind.check_task(task)
-    columns = {role: task.columns[role] for role in kind.inputs}
-    rows = predict_file(args.model or champion_uri(checked, home), args.input, args.output, task.kind, columns)
+    uri = args.model or champion_uri(checked, home)
+    rows = predict_file(uri, args.input, args.output, task.kind, kind.asked(task))
     print(f"{rows} rows predicted in {args.output}")
 
 

@@ -77,8 +77,8 @@ class TaskSettings(Section):
 
     name: Name
     """Names the experiment and the registered model, `hpsearch-<name>`; required for your own files."""
-    kind: Literal["text_classification", "multilabel_classification", "question_answering"]
-    """A key of `tasks.KINDS`."""
+    kind: str
+    """What is to be learnt of an example; docs/guide.md lists the kinds."""
     source: Literal["packaged", "hub", "files"]
     """Which of the three descriptions below to read."""
     packaged: PackagedData | None
@@ -87,19 +87,16 @@ class TaskSettings(Section):
     license: str | None
     """Of the data, as their source states it; null: not stated."""
     columns: dict[str, str]
-    """Role that the task kind asks for: column of the data. text_classification has text and label,
-    multilabel_classification text and labels, question_answering question, context and answers; all may have group,
-    whose rows stay in one split."""
+    """Role that the task kind asks for: column of the data. Each kind may have group, whose rows stay in one split."""
     labels: tuple[str, ...] | None
     """Classes in their order; null: as found, sorted."""
     label_separator: Annotated[str, Field(min_length=1)]
-    """Stands between the labels of a text in CSV and TSV files; for multilabel_classification."""
+    """Stands between the labels of a text in CSV and TSV files."""
     clean: Literal["html", "whitespace", "none"]
     """html: drop tags, decode entities, fold white space."""
     split: SplitSettings
     metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match", "log_loss"]
-    """Searched for on validation data. Of classes, f1, precision and recall are macro averages; log_loss is how far
-    their probabilities are off, less is better; question_answering has f1 and exact_match."""
+    """Searched for on validation data; one of those that the task kind has, by its definition."""
     max_length: Annotated[int, Field(ge=8, le=8192)]
     """Tokens an example may have, special tokens included."""
     truncation: Literal["head", "tail", "head_tail", "windows"]
@@ -108,7 +105,7 @@ class TaskSettings(Section):
     stride: Annotated[int, Field(ge=0)]
     """Tokens that neighbouring windows share; at most a quarter of max_length."""
     longest_answer: Count | None
-    """Tokens an answer may have; for question_answering."""
+    """Tokens an answer may have, where it is a span of a text."""
 
     @model_validator(mode="after")
     def _source_is_described(self) -> "TaskSettings":
@@ -190,7 +187,7 @@ class TrainSettings(Section):
     label_smoothing: Probability
     """Share of the target that is spread over all classes."""
     class_weights: Literal["none", "balanced"]
-    """balanced: in the loss all classes weigh alike, however many examples each has; for text_classification."""
+    """balanced: in the loss all classes weigh alike, however many examples each has, which is one."""
     max_grad_norm: Positive
     """Gradients are clipped to this norm."""
     evaluation_batch_size: Count

@@ -43,14 +43,19 @@ class Rows:
         return f"{self.name}, {self.unit}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
 
 
-def read(task: TaskSettings) -> dict[str, Rows]:
+def read(task: TaskSettings, demo: str | None = None) -> dict[str, Rows]:
     """The splits that the source gives, train among them, with the columns that `task.columns` names.
+
+    `demo` is a shipped task of the same kind that needs no network, for who can't reach the hub.
 
     Raises:
         RequestError: the source is missing, unreadable, or lacks a column.
     """
     wanted = {f"task.columns.{role}": column for role, column in task.columns.items()}
-    given = {"packaged": _packaged, "files": _files, "hub": _hub}[task.source](task, wanted)
+    if task.source == "hub":
+        given = _hub(task, wanted, demo)
+    else:
+        given = {"packaged": _packaged, "files": _files}[task.source](task, wanted)
     for rows in given.values():
         if not rows.numbers:
             raise RequestError(f"{rows.name}: there is not a single row in it (a header is none); give it some")
@@ -298,10 +303,10 @@ def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
     return Rows(name, "row", range(1, table.num_rows + 1), columns)
 
 
-def _hub(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
+def _hub(task: TaskSettings, wanted: Wanted, demo: str | None) -> dict[str, Rows]:
     described = task.hub
     assert described is not None
-    loaded = _load_hub(described, _instead(task))
+    loaded = _load_hub(described, _instead(task, demo))
     rows = {}
     for split in ("train", "validation", "test"):
         given: str | None = getattr(described, f"{split}_split")
@@ -352,7 +357,7 @@ def _load_hub(described: HubData, instead: str) -> Any:
         raise RequestError(f"{setting}: cannot be loaded from the Hugging Face hub: {reason}; {instead}") from error
 
 
-def _instead(task: TaskSettings) -> str:
+def _instead(task: TaskSettings, demo: str | None) -> str:
     """What a user can do where the hub gives no data."""
     ways = []
     if task.packaged is not None:
@@ -361,8 +366,8 @@ def _instead(task: TaskSettings) -> str:
         ways.append("give the published files with task.source=files task.files.train=<path> task.files.test=<path>")
     else:
         ways.append("give your own files with TASK=csv task.files.train=<path>")
-    if task.kind == "question_answering":
-        ways.append("see how it works with TASK=qa_demo, which needs neither")
+    if demo is not None:
+        ways.append(f"see how it works with TASK={demo}, which needs neither")
     ways.append(
         "load the data set once where there is a network, copy the Hugging Face cache here, and set HF_HOME to it and "
         "HF_HUB_OFFLINE=1"

@@ -1,6 +1,6 @@
 """Tokenised examples as models take them: memory-mapped arrays, and batches made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
+Padding = Mapping[str, int | bool]  # array with an element for each token: what fills it in a batch
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # of a batch; all else is for the loss
 
 
 class Tokens:
@@ -16,13 +18,13 @@ class Tokens:
 
     An example is one piece, or several where it is longer than the model takes. The arrays, a file each:
     `ids` and `lengths` (special tokens included), `owners` (the example of each piece, ascending), `labels`
-    (pieces, ...), `truncated` (a scalar: examples that lost tokens); where the task kind has them, `types`
-    (of each token), `characters` (begin and end of each token in the context, -1 elsewhere) and `nulls`
-    (the token of each piece that means "no answer").
+    (pieces, ...) or, where they are padded, (tokens, ...), `truncated` (a scalar: examples that lost tokens); where
+    the task kind has them, `types` (of each token), and arrays of its own with a row for each token or piece.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, padding: Padding) -> None:
+        """Open what `save` wrote; `padding` is the kind's: arrays by token that batches have for the loss."""
+        self._folder, self._padding = folder, dict(padding)
         self._arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
         self.lengths: NDArray[np.int64] = np.array(self._arrays["lengths"])
         """Tokens of each piece."""
@@ -46,25 +48,24 @@ class Tokens:
         return int(np.searchsorted(self.owners, examples))
 
     def of_piece(self, name: str, i: int) -> NDArray[Any]:
-        """The rows of an array by token (`ids`, `types`, `characters`) that are piece `i`'s."""
+        """The rows of an array by token (`ids`, `types`, one of the kind's) that are piece `i`'s."""
         return self._arrays[name][self._ends[i] - self.lengths[i] : self._ends[i]]  # type: ignore[no-any-return]
 
-    def null(self, i: int) -> int:
-        """The token of piece `i` that means "no answer"."""
-        return int(self._arrays["nulls"][i])
+    def by_piece(self, name: str) -> NDArray[Any]:
+        """An array of the kind with a row for each piece."""
+        return self._arrays[name]  # type: ignore[no-any-return]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        item = {"input_ids": self.of_piece("ids", i).astype(np.int64), "labels": self.labels[i]}
+        item = {"input_ids": self.of_piece("ids", i).astype(np.int64)}
         if "types" in self._arrays:
             item["token_type_ids"] = self.of_piece("types", i).astype(np.int64)
-        if "characters" in self._arrays:
-            candidates = self.of_piece("characters", i)[:, 0] >= 0
-            candidates[self.null(i)] = True
-            item["candidates"] = candidates
+        item |= {name: self.of_piece(name, i) for name in self._padding}
+        if "labels" not in self._padding:
+            item["labels"] = self.labels[i]
         return item
 
-    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path]]:
-        return Tokens, (self._folder,)
+    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path, Padding]]:
+        return Tokens, (self._folder, self._padding)
 
 
 def save(arrays: Arrays, folder: Path) -> None:
@@ -74,31 +75,37 @@ def save(arrays: Arrays, folder: Path) -> None:
 
 
 def collate(
-    items: list[dict[str, Any]], pad_token_id: int, types: bool, lengths: Sequence[int] = ()
+    items: list[dict[str, Any]], pad_token_id: int, types: bool, padding: Padding, lengths: Sequence[int] = ()
 ) -> dict[str, torch.Tensor]:
     """Pad on the right to the longest. Draws no randomness.
 
     Args:
         items: of Tokens.
-        pad_token_id: fills `input_ids`; everything else is filled with 0.
+        pad_token_id: fills `input_ids`; the mask and the token types are filled with 0.
         types: whether the model takes token types.
+        padding: the kind's, as in Tokens.
         lengths: ascending; pad to the first of these that holds the longest instead.
 
     Returns:
-        input_ids (B, L), attention_mask (B, L) and labels (B, ...); where the items have them, candidates (B, L) and,
-        if the model takes them, token_type_ids (B, L).
+        input_ids (B, L), attention_mask (B, L), labels (B, ...) and what else `padding` names, (B, L) each; if the
+        model takes them and the items have them, token_type_ids (B, L).
     """
     found = [len(item["input_ids"]) for item in items]
     longest = max(found)
     shape = (len(items), next((length for length in lengths if length >= longest), longest))
-    dropped = {"labels"} if types else {"labels", "token_type_ids"}
-    batch = {
-        name: np.full(shape, pad_token_id if name == "input_ids" else 0, dtype=items[0][name].dtype)
-        for name in items[0].keys() - dropped
-    }
-    batch["attention_mask"] = (np.arange(shape[1]) < np.array(found)[:, None]).astype(np.int64)
+    fill = {"input_ids": pad_token_id, **padding}
+    if types and "token_type_ids" in items[0]:
+        fill["token_type_ids"] = 0
+    batch = {name: np.full(shape, value, dtype=items[0][name].dtype) for name, value in fill.items()}
     for row, item in enumerate(items):
-        for name in items[0].keys() - dropped:
+        for name in fill:
             batch[name][row, : found[row]] = item[name]
-    batch["labels"] = np.stack([item["labels"] for item in items])
+    batch["attention_mask"] = (np.arange(shape[1]) < np.array(found)[:, None]).astype(np.int64)
+    if "labels" not in padding:
+        batch["labels"] = np.stack([item["labels"] for item in items])
     return {name: torch.from_numpy(array) for name, array in sorted(batch.items())}
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a batch that the model reads; labels and what else the loss needs are left out."""
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch}

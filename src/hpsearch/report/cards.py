@@ -8,7 +8,6 @@ from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.report import page
-from hpsearch.serving.packaging import PRODUCTS
 from hpsearch.state.outcome import SETTINGS_TAG, Summary
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.lineage import COMMIT_TAG, VERSION_TAG
@@ -66,9 +65,8 @@ def _quality(settings: Settings, summary: Summary) -> Iterator[str]:
 
 
 def _use(settings: Settings, summary: Summary) -> Iterator[str]:
-    kind, product = KINDS[settings.task.kind], PRODUCTS[settings.task.kind]
-    columns = ", ".join(product.signature.outputs.input_names())
-    yield f"It takes {' and '.join(kind.inputs)}, and gives {columns}."
+    kind = KINDS[settings.task.kind]
+    yield f"It takes {' and '.join(kind.inputs)}, and gives {', '.join(kind.product.outputs)}."
     if summary.labels:
         yield f"Classes: {', '.join(summary.labels)}."
     for name, value in summary.winner.fitted.items():
@@ -77,7 +75,7 @@ def _use(settings: Settings, summary: Summary) -> Iterator[str]:
     yield ""
     yield "```"
     yield "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\"
-    yield f"  -d '{json.dumps(product.example)}'"
+    yield f"  -d '{json.dumps(kind.product.example)}'"
     yield "```"
 
 

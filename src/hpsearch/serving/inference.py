@@ -32,7 +32,7 @@ class Inference:
         types: Sequence[NDArray[np.int8]] | None,
         outputs: Sequence[str],
     ) -> list[NDArray[np.float32]]:
-        """Outputs for each piece, stacked last: (C,) of a classifier's logits, or (its tokens, len(outputs)).
+        """Outputs for each piece: (C,), or a row for each of its tokens; several outputs are stacked last.
 
         Args:
             ids: of each piece.
@@ -56,8 +56,8 @@ class Inference:
                 stacked = [given[name].float().cpu().numpy() for name in outputs]
                 for row, i in enumerate(batch):
                     of_piece = [output[row] for output in stacked]
-                    by_token = len(outputs) > 1
-                    results[i] = np.stack(of_piece, axis=-1)[: len(ids[i])] if by_token else of_piece[0]
+                    output = np.stack(of_piece, axis=-1) if len(outputs) > 1 else of_piece[0]
+                    results[i] = output[: len(ids[i])] if output.ndim == 2 else output
         return results
 
 

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,87 +23,22 @@ import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array, Map
+from mlflow.types.schema import Array, Map, Object, Property
 
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
+from hpsearch.serving import code
+from hpsearch.serving.code import PACKAGE
 from hpsearch.serving.loading import load
+from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, ListOf, MapOf, Record, Type
 from hpsearch.training.models import FAMILIES
 
-PACKAGE = Path(__file__).parents[1]
-# Sent along with a model, for where hpsearch is not installed.
-CODE = (
-    *("__init__.py", "errors.py", "data/__init__.py", "data/text.py", "serving/__init__.py", "serving/inference.py"),
-    *("tasks/__init__.py", "tasks/windows.py"),
-)
-REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that script and CODE import
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that what is sent imports
 ROWS = 1024  # predicted at once; bounds the memory
-
-
-@dataclass(frozen=True)
-class Product:
-    """What a task kind's model is for its users."""
-
-    script: Path
-    signature: ModelSignature
-    example: Any  # what a client may send
-    added: dict[str, Any]  # columns that a file gets, with their types
-
-
-# The input has no name: MLflow takes a plain list of texts then, as well as a column.
-TEXTS = Schema([ColSpec(DataType.string)])
 CLASSES = "probabilities"  # column with the probability of each class
-PROBABILITIES = ColSpec(Map(DataType.double), CLASSES)
-PRODUCTS = {
-    "text_classification": Product(
-        PACKAGE / "serving" / "served_classifier.py",
-        ModelSignature(
-            TEXTS, Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score"), PROBABILITIES])
-        ),
-        {"inputs": ["What a lovely film"]},
-        {"label": pa.string(), "score": pa.float64()},
-    ),
-    "multilabel_classification": Product(
-        PACKAGE / "serving" / "served_classifier.py",
-        ModelSignature(
-            TEXTS,
-            Schema(
-                [
-                    ColSpec(Array(DataType.string), "labels"),
-                    ColSpec(Array(DataType.double), "scores"),
-                    PROBABILITIES,
-                ]
-            ),
-        ),
-        {"inputs": ["What a lovely film"]},
-        {"labels": pa.list_(pa.string()), "scores": pa.list_(pa.float64())},
-    ),
-    "question_answering": Product(
-        PACKAGE / "serving" / "served_reader.py",
-        ModelSignature(
-            Schema([ColSpec(DataType.string, "question"), ColSpec(DataType.string, "context")]),
-            Schema(
-                [
-                    ColSpec(DataType.string, "answer"),
-                    ColSpec(DataType.double, "score"),
-                    ColSpec(DataType.long, "begin"),
-                    ColSpec(DataType.long, "end"),
-                    ColSpec(DataType.boolean, "no_answer"),
-                    ColSpec(DataType.string, "best_answer"),
-                ]
-            ),
-        ),
-        {"dataframe_records": [{"question": "What is lovely?", "context": "The film is lovely."}]},
-        {
-            "answer": pa.string(),
-            "score": pa.float64(),
-            "begin": pa.int64(),
-            "end": pa.int64(),
-            "no_answer": pa.bool_(),
-        },
-    ),
-}
+ARROW = {STRING: pa.string(), DOUBLE: pa.float64(), LONG: pa.int64(), BOOLEAN: pa.bool_()}
 
 Row = dict[str, Any]
 Write = Callable[[list[Row]], None]
@@ -121,11 +55,40 @@ def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]
         "max_length": task.max_length,
         "truncation": task.truncation,
         "stride": task.stride,
-        "longest_answer": task.longest_answer,
         "family": settings.model.family,
         "types": FAMILIES[settings.model.family].types,
         "fitted": fitted,
+        **KINDS[task.kind].served(task),
     }
+
+
+def signature(kind: Kind) -> ModelSignature:
+    """A kind's product in MLflow's types. A single input has no name: MLflow takes a plain list of texts then, too."""
+    texts = [ColSpec(DataType.string, role if len(kind.inputs) > 1 else None) for role in kind.inputs]
+    return ModelSignature(
+        Schema(texts), Schema([ColSpec(_mlflow(given), name) for name, given in kind.product.outputs.items()])
+    )
+
+
+def _mlflow(given: Type) -> Any:
+    if isinstance(given, ListOf):
+        return Array(_mlflow(given.of))
+    if isinstance(given, MapOf):
+        return Map(_mlflow(given.of))
+    if isinstance(given, Record):
+        return Object([Property(name, _mlflow(field)) for name, field in given.fields.items()])
+    return DataType[given]
+
+
+def arrow(given: Type) -> Any:
+    """A column's type in Arrow."""
+    if isinstance(given, ListOf):
+        return pa.list_(arrow(given.of))
+    if isinstance(given, MapOf):
+        return pa.map_(pa.string(), arrow(given.of))
+    if isinstance(given, Record):
+        return pa.struct([(name, arrow(field)) for name, field in given.fields.items()])
+    return ARROW[given]
 
 
 def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: dict[str, list[str]], card: str) -> str:
@@ -147,27 +110,26 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
         run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
     )
     with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / PACKAGE.name
-        package.mkdir()
-        for name in CODE:
-            (package / name).parent.mkdir(exist_ok=True)
+        kind = KINDS[described["kind"]]
+        script, package = PACKAGE / "serving" / kind.product.script, Path(scratch) / PACKAGE.name
+        for name in code.needed(script):
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PACKAGE / name, package / name)
         readme = Path(scratch) / "README.md"
         readme.write_text(card, encoding="utf-8")
-        product = PRODUCTS[described["kind"]]
         records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=model.model_id,
-            python_model=str(product.script),
+            python_model=str(script),
             artifacts={"model": str(folder), "card": str(readme)},
             model_config=described,
             code_paths=[str(package)],
             pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
-            signature=product.signature,
-            input_example=records if len(examples) > 1 else examples["text"],
+            signature=signature(kind),
+            input_example=records if len(examples) > 1 else next(iter(examples.values())),
         )
     return f"models:/{model.model_id}"
 
@@ -175,7 +137,7 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
 def predict_file(model_uri: str, source: Path, destination: Path, kind: str, columns: Mapping[str, str]) -> int:
     """Predict for each row of a CSV, TSV, JSONL or Parquet file; returns the number of its rows.
 
-    `destination` gets the rows in the format of its own name, with the columns that `PRODUCTS` lists for the task kind;
+    `destination` gets the rows in the format of its own name, with the columns that the task kind's product adds;
     where the file has one of these already, they are called `predicted_...`. It appears when it is whole. In CSV and
     TSV a list is written as JSON. Memory does not grow with the file.
 
@@ -205,7 +167,8 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
         with read(source) as (found, rows):
             if found is not None:
                 _check_columns(source, columns, found)
-            model, added = load(model_uri), PRODUCTS[kind].added
+            model, product = load(model_uri), KINDS[kind].product
+            added = {name: arrow(product.outputs[name]) for name in product.added}
             names = _added(found or (), added)
             with write(beside, source, found, names, added) as write_rows:
                 while chunk := list(islice(rows, ROWS)):
@@ -251,9 +214,9 @@ def answers(
 
 
 def serve(model_uri: str, port: int, kind: str) -> None:
-    """Become a server of a model of this task kind on loopback; `POST /invocations` takes what `PRODUCTS` shows."""
+    """Become a server of a model of this task kind on loopback; `POST /invocations` takes what its product shows."""
     address = f"http://{mlflow_process.HOST}:{port}"
-    example = json.dumps(PRODUCTS[kind].example)
+    example = json.dumps(KINDS[kind].product.example)
     print(f"{model_uri} is served on {address}; ask it with")
     print(f"  curl {address}/invocations -H 'Content-Type: application/json' -d '{example}'")
     arguments = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]

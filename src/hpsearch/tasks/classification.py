@@ -19,9 +19,11 @@ from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of
+from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
 
 NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
 FEW = 10
+EXAMPLE = {"inputs": ["What a lovely film"]}
 
 
 class _OfTexts(Kind):
@@ -32,6 +34,16 @@ class _OfTexts(Kind):
     reads_first_token = True
     has_classes = True
     wrong_at_zero = "accuracy"
+    problem_type: ClassVar[str]
+    """As transformers calls it."""
+
+    def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """The classes by name."""
+        return {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "problem_type": self.problem_type,
+        }
 
     def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, C)."""
@@ -56,6 +68,12 @@ class TextClassification(_OfTexts):
     answer = "label"
     roles = ("text", "label")
     problem_type = "single_label_classification"
+    product = Product(
+        "served_classifier.py",
+        outputs={"label": STRING, "score": DOUBLE, "probabilities": MapOf(DOUBLE)},
+        example=EXAMPLE,
+        added=("label", "score"),
+    )
     weighs_classes = True
     features = datasets.Features(
         {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
@@ -104,15 +122,18 @@ class TextClassification(_OfTexts):
     def loss(
         self,
         outputs: Mapping[str, torch.Tensor],
-        labels: torch.Tensor,
-        candidates: torch.Tensor | None,
+        batch: Mapping[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Cross-entropy."""
         summed = functional.cross_entropy(
-            outputs["logits"].float(), labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
+            outputs["logits"].float(),
+            batch["labels"],
+            weight=class_weights,
+            reduction="sum",
+            label_smoothing=label_smoothing,
         )
         return summed / num_items_in_batch
 
@@ -184,6 +205,12 @@ class MultilabelClassification(_OfTexts):
     answer = "labels"
     roles = ("text", "labels")
     problem_type = "multi_label_classification"
+    product = Product(
+        "served_classifier.py",
+        outputs={"labels": ListOf(STRING), "scores": ListOf(DOUBLE), "probabilities": MapOf(DOUBLE)},
+        example=EXAMPLE,
+        added=("labels", "scores"),
+    )
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
@@ -249,14 +276,13 @@ class MultilabelClassification(_OfTexts):
     def loss(
         self,
         outputs: Mapping[str, torch.Tensor],
-        labels: torch.Tensor,
-        candidates: torch.Tensor | None,
+        batch: Mapping[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Binary cross-entropy of each label; smoothing draws the targets towards one half."""
-        targets = labels * (1 - label_smoothing) + label_smoothing / 2
+        targets = batch["labels"] * (1 - label_smoothing) + label_smoothing / 2
         summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
         return summed / num_items_in_batch
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from hpsearch.config.settings import Settings, TaskSettings, possible
 from hpsearch.data.examples import Example
 from hpsearch.data.reading import Rows, listed
-from hpsearch.data.tokens import Arrays, Tokens
+from hpsearch.data.tokens import Arrays, Padding, Tokens
 from hpsearch.errors import RequestError, nearest
 from hpsearch.state.measured import ClassScores, Replies
 from hpsearch.tasks import metrics
 from hpsearch.tasks.metrics import LOG_LOSS, Objective, OfSums
+from hpsearch.tasks.product import Product
 
 Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
@@ -51,8 +52,9 @@ class Kind(ABC):
     """Class of transformers that loads a pretrained model with the head."""
     reads_first_token: ClassVar[bool] = False
     """Whether the head of an encoder reads its first token alone."""
-    problem_type: ClassVar[str | None] = None
-    """Of a classification head's config."""
+    padding: ClassVar[Padding] = {}
+    """Arrays by token that batches have for the loss beside the model's inputs, and what fills them; `labels` is one
+    where each token has a label, and is filled with -100 then, which Trainer does not count."""
     has_classes: ClassVar[bool] = False
     """Whether `by_class` has anything to say."""
     weighs_classes: ClassVar[bool] = False
@@ -67,6 +69,10 @@ class Kind(ABC):
     """The metric whose 0 on an example says that nothing of its answer is right."""
     answer: ClassVar[str]
     """Column of a served model's output that is its answer, in the form of `truths`."""
+    product: ClassVar[Product]
+    """What a served model gives, and the script that does it."""
+    demo: ClassVar[str | None] = None
+    """A shipped task of this kind that needs neither network nor files."""
 
     def check(self, settings: Settings) -> None:
         """Raise RequestError for settings that mean nothing to this kind."""
@@ -108,6 +114,14 @@ class Kind(ABC):
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
         """Clean and check rows. Raises RequestError naming the rows that are wrong."""
 
+    def asked(self, task: TaskSettings) -> dict[str, str]:
+        """For each input role, the column of a file that is to be predicted."""
+        return {role: task.columns[role] for role in self.inputs}
+
+    def served(self, task: TaskSettings) -> dict[str, Any]:
+        """What a served model of this kind must know beside what all must, JSON-able."""
+        return {}
+
     def merge(self, one: Example, other: Example) -> Example | None:
         """What two train rows with the same inputs say together; None where they contradict each other."""
         return one if one.values == other.values else None
@@ -121,6 +135,10 @@ class Kind(ABC):
     @abstractmethod
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
         """Columns of `features` except id."""
+
+    @abstractmethod
+    def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What the config of the model's head must say."""
 
     @abstractmethod
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
@@ -140,18 +158,16 @@ class Kind(ABC):
     def loss(
         self,
         outputs: Mapping[str, torch.Tensor],
-        labels: torch.Tensor,
-        candidates: torch.Tensor | None,
+        batch: Mapping[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """This micro-batch's share of the mean loss over all items (elements of `labels`) of the batch.
+        """This micro-batch's share of the mean loss over the batch's items, which are elements of `labels` but padding.
 
         Args:
             outputs: of the model.
-            labels: (B, ...), the pieces' labels.
-            candidates: (B, L), tokens that may be answers, where the kind marks them.
+            batch: as `collate` makes it; `labels` (B, ...) and what `padding` names.
             num_items_in_batch: items in all micro-batches of the update.
             label_smoothing: share of the target that is spread out.
             class_weights: (C,), or None.

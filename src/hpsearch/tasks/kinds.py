@@ -1,9 +1,17 @@
-"""The task kinds there are; `kinds.Kind` says what one declares."""
+"""The task kinds there are; `kind.Kind` says what one declares."""
 
+from hpsearch.data.reading import listed
+from hpsearch.errors import RequestError, nearest
 from hpsearch.tasks.classification import MultilabelClassification, TextClassification
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.question_answering import QuestionAnswering
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (TextClassification(), MultilabelClassification(), QuestionAnswering())
-}
+
+class _Kinds(dict[str, Kind]):
+    """By name."""
+
+    def __missing__(self, name: str) -> Kind:
+        raise RequestError(f"task.kind={name}: there is no such kind; there are {listed(self)}{nearest(name, self)}")
+
+
+KINDS = _Kinds({kind.name: kind for kind in (TextClassification(), MultilabelClassification(), QuestionAnswering())})

@@ -16,6 +16,7 @@ from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError
 from hpsearch.tasks import squad
 from hpsearch.tasks.kind import Fitted, Kind, Scores
+from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, Product
 from hpsearch.tasks.windows import N_BEST, decode, probabilities, target, windows
 
 LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
@@ -31,6 +32,17 @@ class QuestionAnswering(Kind):
     roles = ("question", "context", "answers")
     inputs = ("question", "context")
     head = "AutoModelForQuestionAnswering"
+    padding: ClassVar = {"candidates": False}
+    demo = "qa_demo"
+    product = Product(
+        "served_reader.py",
+        outputs={
+            **{"answer": STRING, "score": DOUBLE, "begin": LONG, "end": LONG},
+            **{"no_answer": BOOLEAN, "best_answer": STRING},
+        },
+        example={"dataframe_records": [{"question": "What is lovely?", "context": "The film is lovely."}]},
+        added=("answer", "score", "begin", "end", "no_answer"),
+    )
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
@@ -114,10 +126,20 @@ class QuestionAnswering(Kind):
         """Question, context, answers."""
         return {name: [e.values[name] for e in examples] for name in ("question", "context", "answers")}
 
+    def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Two outputs for each token: start and end."""
+        return {"num_labels": 2}
+
+    def served(self, task: TaskSettings) -> dict[str, Any]:
+        """How long an answer may be."""
+        return {"longest_answer": task.longest_answer}
+
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
         """A piece is a window of the context behind the question; its labels are first and last token of the answer.
 
-        The first answer is the one to learn; a window without all of it has the null token as both labels.
+        The first answer is the one to learn; a window without all of it has the null token as both labels. By token
+        there are `characters` (begin and end in the context, -1 elsewhere) and `candidates` (whether an answer may
+        begin or end with it), by piece `nulls` (the token that means "no answer").
         """
         of_questions = windows(rows["question"], rows["context"], tokenizer, task.max_length, task.stride)
         labels = []
@@ -126,12 +148,17 @@ class QuestionAnswering(Kind):
             end = begin + len(answers[0]["text"]) if answers else -1
             labels += [target(piece, begin, end) if answers else (piece.null, piece.null) for piece in pieces]
         pieces = [piece for of_one in of_questions for piece in of_one]
+        lengths = np.array([len(piece.ids) for piece in pieces], dtype=np.int64)
+        characters, nulls = np.concatenate([piece.characters for piece in pieces]), [piece.null for piece in pieces]
+        candidates = characters[:, 0] >= 0
+        candidates[lengths.cumsum() - lengths + nulls] = True
         return {
             "ids": np.concatenate([piece.ids for piece in pieces]),
             "types": np.concatenate([piece.types for piece in pieces]),
-            "characters": np.concatenate([piece.characters for piece in pieces]),
-            "nulls": np.array([piece.null for piece in pieces], dtype=np.int64),
-            "lengths": np.array([len(piece.ids) for piece in pieces], dtype=np.int64),
+            "characters": characters,
+            "candidates": candidates,
+            "nulls": np.array(nulls, dtype=np.int64),
+            "lengths": lengths,
             "owners": np.repeat(np.arange(len(of_questions)), [len(of_one) for of_one in of_questions]),
             "labels": np.array(labels, dtype=np.int64),
             "truncated": np.array(0),
@@ -140,8 +167,7 @@ class QuestionAnswering(Kind):
     def loss(
         self,
         outputs: Mapping[str, torch.Tensor],
-        labels: torch.Tensor,
-        candidates: torch.Tensor | None,
+        batch: Mapping[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -150,11 +176,10 @@ class QuestionAnswering(Kind):
 
         Question and padding can't be answers, so no probability is given to them; labels are (B, 2).
         """
-        assert candidates is not None, "Tokens marks the candidates"
         logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()  # (B, 2, L)
-        allowed = candidates[:, None, :]
+        allowed = batch["candidates"][:, None, :]
         logs = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=-1)
-        loss = -logs.gather(2, labels[..., None]).squeeze(2)
+        loss = -logs.gather(2, batch["labels"][..., None]).squeeze(2)
         if label_smoothing:
             spread = -logs.masked_fill(~allowed, 0.0).sum(dim=-1) / allowed.sum(dim=-1)
             loss = (1 - label_smoothing) * loss + label_smoothing * spread
@@ -178,14 +203,14 @@ class QuestionAnswering(Kind):
         """
         assert task.longest_answer is not None, "checked"
         golds = [[answer["text"] for answer in answers] for answers in rows["answers"]]
-        ends = np.searchsorted(tokens.owners, np.arange(len(golds) + 1))
+        ends, nulls = np.searchsorted(tokens.owners, np.arange(len(golds) + 1)), tokens.by_piece("nulls")
         answers, margins, sure = [], np.empty(len(golds)), np.empty((2, len(golds)))
         for i, context in enumerate(rows["context"]):
             pieces = range(ends[i], ends[i + 1])
             decoded = decode(
                 [outputs[piece] for piece in pieces],
                 [tokens.of_piece("characters", piece) for piece in pieces],
-                [tokens.null(piece) for piece in pieces],
+                [int(nulls[piece]) for piece in pieces],
                 context,
                 N_BEST,
                 task.longest_answer,

@@ -52,7 +52,7 @@ def read(settings: Settings) -> Corpus:
     """
     task, kind = settings.task, KINDS[settings.task.kind]
     kind.check(settings)
-    rows = reading.read(task)
+    rows = reading.read(task, kind.demo)
     given = {name: kind.examples(rows[name], task) for name in SPLITS if name in rows}
     labels = kind.labels(given, rows, task)
     kept, dropped = deduplicate(given, kind.merge)
@@ -135,13 +135,14 @@ def stratified_order(strata: Sequence[str], seed: int) -> NDArray[np.int64]:
 def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> Tokens:
     """The tokens of a split: made once for a tokenizer and the task's settings of length, then read back."""
     task = settings.task
-    key = digest([_content(tokenizer), task.max_length, task.truncation, task.stride])
+    padding = KINDS[task.kind].padding
+    key = digest([_content(tokenizer), sorted(padding), task.max_length, task.truncation, task.stride])
     folder = ref.folder / "tokens" / f"{split}-{key}"
     with _once(folder) as beside:
         if beside is not None:
             rows = load(ref, split).to_dict()
             tokens.save(KINDS[task.kind].encode(rows, tokenizer, task), beside)
-    return Tokens(folder)
+    return Tokens(folder, padding)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Family:
     positions: str  # name in the config of the longest input
     offset: int  # positions that padding takes from it
     pad: str | None  # token that serves as padding where the tokenizer has none
-    types: bool  # takes token types: 0 for the question, 1 for the context
+    types: bool  # takes token types: 0 for the first of two texts, 1 for the second
     layout: Layout | None  # of its encoder, where `encoders` can compute it
     attention: str | None  # its own, where it can't be computed in the hardware's way
 
@@ -232,12 +232,6 @@ def build(
     family = FAMILIES[model.family]
     overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
     overrides |= dict.fromkeys(family.attention_dropout, model.attention_dropout)
-    if labels:
-        overrides["id2label"] = dict(enumerate(labels))
-        overrides["label2id"] = {label: index for index, label in enumerate(labels)}
-        overrides["problem_type"] = kind.problem_type
-    else:
-        overrides["num_labels"] = 2  # start and end
     head = getattr(transformers, kind.head)
     loaded = _from_pretrained(
         head,
@@ -247,7 +241,11 @@ def build(
         attn_implementation=family.attention or hardware.attention,
         ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
         **overrides,
+        **kind.head_config(labels),
     )
+    for child in loaded.children():
+        if type(child) is torch.nn.Dropout:  # of the head; not every config has a name for it
+            child.p = model.dropout
     loaded.config.pad_token_id = tokenizer.pad_token_id
     if hardware.attention == "blocked" or (family.attention is not None and hardware.device == "cpu"):
         _use_kernels(loaded, family, kind, DTYPES[hardware.precision])

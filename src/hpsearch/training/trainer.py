@@ -11,6 +11,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from transformers import (
 )
 
 from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
-from hpsearch.data.tokens import Tokens, collate
+from hpsearch.data.tokens import Tokens, collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Hardware
@@ -145,17 +146,22 @@ def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(hardware.device, dtype=DTYPES[hardware.precision])
 
 
-def predict(
-    model: PreTrainedModel,
-    kind: Kind,
-    tokens: Tokens,
-    pieces: int,
-    batch_size: int,
-    hardware: Hardware,
-    types: bool,
-    alive: Callable[[], None] = lambda: None,
-) -> list[NDArray[np.float32]]:
-    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C); `alive` is called with every batch.
+@dataclass(frozen=True)
+class Evaluation:
+    """How outputs are computed."""
+
+    kind: Kind
+    hardware: Hardware
+    types: bool
+    """Whether the model takes token types."""
+    batch_size: int
+    """Pieces a forward pass."""
+    alive: Callable[[], None]
+    """Called with every batch."""
+
+
+def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation) -> list[NDArray[np.float32]]:
+    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
 
     Batches are sorted by length and no random number is drawn. Where a batch does not fit in memory, all are halved.
 
@@ -163,19 +169,19 @@ def predict(
         NotFiniteError: the model's outputs are not finite.
     """
     pad = int(model.config.pad_token_id)
-    lengths = padded_lengths(tokens, hardware)
+    lengths, batch_size = padded_lengths(tokens, how.hardware), how.batch_size
     order = np.argsort(-tokens.lengths[:pieces], kind="stable")
     results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
     model.eval()
     start = 0
-    with torch.inference_mode(), autocast(hardware):
+    with torch.inference_mode(), autocast(how.hardware):
         while start < len(order):
-            alive()
+            how.alive()
             rows = order[start : start + batch_size]
-            batch = collate([tokens[int(i)] for i in rows], pad, types, lengths)
-            inputs = {name: batch[name].to(model.device) for name in batch.keys() - {"labels", "candidates"}}
+            batch = collate([tokens[int(i)] for i in rows], pad, how.types, how.kind.padding, lengths)
+            inputs = {name: tensor.to(model.device) for name, tensor in model_inputs(batch).items()}
             try:
-                outputs = kind.outputs(model(**inputs)).float().cpu().numpy()
+                outputs = how.kind.outputs(model(**inputs)).float().cpu().numpy()
             except Exception as error:
                 if batch_size == 1 or not out_of_memory(error):
                     raise
@@ -199,16 +205,15 @@ def try_update(
     """
     longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
     types = FAMILIES[settings.model.family].types
-    batch = collate([tokens[int(i)] for i in longest], int(model.config.pad_token_id), types)
+    batch = collate([tokens[int(i)] for i in longest], int(model.config.pad_token_id), types, kind.padding)
     batch = {name: tensor.to(hardware.device) for name, tensor in batch.items()}
     model.to(hardware.device).train()
     chosen: Any = optimizer_class(settings.optimizer)
     optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
     for _ in range(2):
         with autocast(hardware):
-            outputs = model(**{name: batch[name] for name in batch.keys() - {"labels", "candidates"}})
-        items = batch["labels"].numel()
-        loss: Any = kind.loss(outputs, batch["labels"], batch.get("candidates"), items, 0.0, None)
+            outputs = model(**model_inputs(batch))
+        loss: Any = kind.loss(outputs, batch, batch["labels"].numel(), 0.0, None)
         loss.backward()
         optimizer.step()
 
@@ -235,10 +240,8 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Called by Trainer for each micro-batch; the loss is the task kind's, and the model never sees the labels."""
-        outputs = model(**{name: inputs[name] for name in inputs.keys() - {"labels", "candidates"}})
-        loss = self.compute_loss_func(
-            outputs, inputs["labels"], inputs.get("candidates"), num_items_in_batch=num_items_in_batch
-        )
+        outputs = model(**model_inputs(inputs))
+        loss = self.compute_loss_func(outputs, inputs, num_items_in_batch=num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -344,6 +347,7 @@ def make_trainer(
             collate,
             pad_token_id=int(model.config.pad_token_id),
             types=FAMILIES[settings.model.family].types,
+            padding=kind.padding,
             lengths=padded_lengths(tokens, hardware),
         ),
         optimizer_cls_and_kwargs=(

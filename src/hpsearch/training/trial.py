@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from hpsearch.config.settings import ModelSettings, Settings
 from hpsearch.data.tokens import Tokens
@@ -24,7 +24,7 @@ from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision, Fits, Hardware, Progress, RungReport, Scored, TrialResult
 from hpsearch.state.records import DataRef, Status
 from hpsearch.tasks import metrics
-from hpsearch.tasks.kind import Kind, Scores
+from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, models, trainer
 from hpsearch.training.hardware import out_of_memory
@@ -173,9 +173,8 @@ class _Trial:
         """The model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
             pieces = self.validation.pieces(examples)
-            return _predict(
-                self.model, self.kind, self.validation, pieces, self.settings, self.hardware, self.line.alive
-            )
+            how = _evaluation(self.settings, self.hardware, self.line)
+            return trainer.predict(self.model, self.validation, pieces, how)
 
     def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
         """Scores of the first `examples` validation examples; `outputs` may go on after them."""
@@ -268,7 +267,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
     model.to(warm.hardware.device)
     start = time.perf_counter()  # loading is no part of what an example takes
-    outputs = _predict(model, kind, tokens, len(tokens), settings, warm.hardware, line.alive)
+    outputs = trainer.predict(model, tokens, len(tokens), _evaluation(settings, warm.hardware, line))
     seconds = time.perf_counter() - start
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
     return Scored(
@@ -297,17 +296,9 @@ def fits(spec: FitSpec, warm: Warm) -> Fits:
     return Fits(fits=True)
 
 
-def _predict(
-    model: PreTrainedModel,
-    kind: Kind,
-    tokens: Tokens,
-    pieces: int,
-    settings: Settings,
-    hardware: Hardware,
-    alive: Callable[[], None],
-) -> list[NDArray[np.float32]]:
+def _evaluation(settings: Settings, hardware: Hardware, line: Line) -> trainer.Evaluation:
     types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
-    return trainer.predict(model, kind, tokens, pieces, size, hardware, types, alive)
+    return trainer.Evaluation(KINDS[settings.task.kind], hardware, types, size, line.alive)
 
 
 def _validation(scores: dict[str, float]) -> dict[str, float]:
