@@ -43,11 +43,6 @@ def value(chosen: object) -> str:
     return f"{chosen:.2e}" if 0 < abs(chosen) < 1e-3 else f"{chosen:.4g}"
 
 
-def answer(said: str | list[str]) -> str:
-    """An answer, or the right ones: a class, labels, texts."""
-    return said if isinstance(said, str) and said else ", ".join(said) or "(none)"
-
-
 def duration(seconds: float) -> str:
     """Seconds, in at most two units."""
     if seconds < 9.95:

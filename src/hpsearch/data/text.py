@@ -60,7 +60,7 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, truncation: st
     (GPT-2), becomes one end-of-text token: a model cannot read nothing.
     """
     plain = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
-    before, after = _special_tokens(tokenizer)
+    before, after = special_tokens(tokenizer)
     nothing = [] if before or after else [tokenizer.eos_token_id]
     room = max_length - len(before) - len(after)
     pieces, owners, truncated = [], [], 0
@@ -90,7 +90,7 @@ def window_starts(length: int, room: int, stride: int) -> range:
     return range(0, max(1, length - stride), room - stride)
 
 
-def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer's own template puts before and after a single text."""
     inner = tokenizer("a", add_special_tokens=False, padding=False, truncation=False)["input_ids"]
     outer = tokenizer("a", padding=False, truncation=False)["input_ids"]

@@ -65,9 +65,10 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = ("score", "count", "value", "duration", "answer")
+    shown = ("score", "count", "value", "duration")
     environment.filters |= {name: getattr(formats, name) for name in shown}
     settings, summary, records = told.settings, told.summary, told.records
+    environment.filters["answer"] = KINDS[settings.task.kind].shown
     best, test, data = summary.best.trial, summary.test, summary.data
     recipe = space.recipe(settings, summary.winner.params)
     page = environment.get_template("report.html.jinja").render(

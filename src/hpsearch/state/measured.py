@@ -13,7 +13,7 @@ class ClassScores:
     """How good predictions of one class are."""
 
     n: int
-    """Examples that have it."""
+    """Examples, or places in them, that have it."""
     precision: float
     recall: float
     f1: float

@@ -16,7 +16,7 @@ from hpsearch.data.reading import Rows
 from hpsearch.data.text import clean, encode
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.state.measured import ClassScores
-from hpsearch.tasks import metrics
+from hpsearch.tasks import counts, metrics
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of
 from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
@@ -56,9 +56,7 @@ class _OfTexts(Kind):
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
         """Of each class."""
-        found, _, missed = _parts(sums)
-        columns = zip(labels, (found + missed).astype(int), *_rates(sums), strict=True)
-        return {label: ClassScores(int(n), *map(float, rates)) for label, n, *rates in columns if n}
+        return counts.by_class(sums, labels)
 
 
 class TextClassification(_OfTexts):
@@ -102,7 +100,7 @@ class TextClassification(_OfTexts):
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
         """`task.labels`, or as the train split has them, sorted."""
-        return class_names(given, rows, task, least=2)
+        return class_names(given, rows, task, "label", least=2)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
         """Labels as indices."""
@@ -185,9 +183,9 @@ class TextClassification(_OfTexts):
         self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
     ) -> dict[str, NDArray[np.float64]]:
         """Each truth is one class, so they count the examples."""
-        found, _, missed = _parts(sums)
+        found, _, missed = counts.parts(sums)
         of_class = found + missed
-        precision, recall, f1 = _rates(sums)
+        precision, recall, f1 = counts.rates(sums)
         counted = _counted(sums, whole)
         return {
             "accuracy": found.sum(-1) / of_class.sum(-1),
@@ -259,7 +257,7 @@ class MultilabelClassification(_OfTexts):
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
         """`task.labels`, or as the train split has them, sorted."""
-        return class_names(given, rows, task, least=1)
+        return class_names(given, rows, task, "labels", least=1)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
         """Labels as indices, ascending."""
@@ -339,12 +337,12 @@ class MultilabelClassification(_OfTexts):
         self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
     ) -> dict[str, NDArray[np.float64]]:
         """Macro averages over the labels, and F1 of all of them together."""
-        found, excess, missed = _parts(sums[..., :-2])
-        precision, recall, f1 = _rates(sums[..., :-2])
+        found, excess, missed = counts.parts(sums[..., :-2])
+        precision, recall, f1 = counts.rates(sums[..., :-2])
         counted = _counted(sums[..., :-2], whole[:-2] if whole is not None else None)
         return {
             "f1": _macro(f1, counted),
-            "f1_micro": _ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
+            "f1_micro": counts.ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
             "precision": _macro(precision, counted),
             "recall": _macro(recall, counted),
             "accuracy": sums[..., -2] / sums[..., -1],
@@ -366,38 +364,19 @@ def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.fl
     return np.concatenate([truth & said, said & ~truth, truth & ~said], axis=1).astype(np.float64)
 
 
-def _parts(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Found, excess and missed, (..., classes) each."""
-    return tuple(np.split(sums, 3, axis=-1))
-
-
-def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Precision, recall and F1 of each class, (..., classes) each; 0 where there is nothing to divide by."""
-    found, excess, missed = _parts(sums)
-    return (
-        _ratio(found, found + excess),
-        _ratio(found, found + missed),
-        _ratio(2 * found, 2 * found + excess + missed),
-    )
-
-
 def _counted(sums: NDArray[np.float64], whole: NDArray[np.float64] | None) -> NDArray[np.bool_]:
     """(..., classes): whether a class counts in a macro average, by `Kind.of_sums`."""
-    found, _, missed = _parts(sums)
+    found, _, missed = counts.parts(sums)
     there = found + missed > 0
     if whole is None:
         return np.ones_like(there)
-    found, _, missed = _parts(whole)
+    found, _, missed = counts.parts(whole)
     counted: NDArray[np.bool_] = np.logical_or(there, found + missed == 0)
     return counted
 
 
 def _macro(rates: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return _ratio((rates * counted).sum(-1), counted.sum(-1).astype(np.float64))
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return counts.ratio((rates * counted).sum(-1), counted.sum(-1).astype(np.float64))
 
 
 def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:

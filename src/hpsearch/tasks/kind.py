@@ -45,7 +45,7 @@ class Kind(ABC):
 
     name: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
-    """Keys that `task.columns` must have; it may also have `group`."""
+    """Keys that `task.columns` must have; it may also have `group`, and `inputs`."""
     inputs: ClassVar[tuple[str, ...]]
     """The roles that a served model takes."""
     head: ClassVar[str]
@@ -97,10 +97,11 @@ class Kind(ABC):
     def check_task(self, task: TaskSettings) -> None:
         """Raise RequestError unless columns and metric are those of this kind."""
         for role in task.columns:
-            if role not in (*self.roles, "group"):
+            known = dict.fromkeys((*self.roles, "group", *self.inputs))
+            if role not in known:
                 raise RequestError(
                     f"task.columns.{role}: task.kind={self.name} has no such role; it has {listed(self.roles)}, and "
-                    f"may have group{nearest(role, (*self.roles, 'group'))}"
+                    f"may have group{nearest(role, known)}"
                 )
         for role in self.roles:
             if role not in task.columns:
@@ -115,8 +116,12 @@ class Kind(ABC):
         """Clean and check rows. Raises RequestError naming the rows that are wrong."""
 
     def asked(self, task: TaskSettings) -> dict[str, str]:
-        """For each input role, the column of a file that is to be predicted."""
-        return {role: task.columns[role] for role in self.inputs}
+        """For each input role, the column of a file that is to be predicted: named, or called like the role."""
+        return {role: task.columns.get(role, role) for role in self.inputs}
+
+    def shown(self, answer: Any) -> str:
+        """An answer, or a truth, for people."""
+        return answer if isinstance(answer, str) and answer else ", ".join(answer) or "(none)"
 
     def served(self, task: TaskSettings) -> dict[str, Any]:
         """What a served model of this kind must know beside what all must, JSON-able."""

@@ -48,14 +48,13 @@ def labels_of(cell: Any, separator: str) -> tuple[str, ...]:
 
 
 def class_names(
-    given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, least: int
+    given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, role: str, least: int
 ) -> tuple[str, ...]:
-    """The classes in their order: `task.labels`, or as the train split has them, sorted.
+    """The classes in their order: `task.labels`, or as the train split has them in the column of `role`, sorted.
 
     Raises:
         RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
     """
-    role = "label" if "label" in task.columns else "labels"
     column = f"task.columns.{role}={task.columns[role]}"
     found = sorted({label for e in given["train"] for label in e.classes}, key=_numeric_first)
     if len(found) < least:
