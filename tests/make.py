@@ -19,7 +19,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "task.name=toy",
         f"task.files.train={file}",
         "task.max_length=48",
-        f"task.truncation={'windows' if task == 'qa_files' else 'head'}",
+        f"task.truncation={'windows' if task in ('qa_files', 'ner_files') else 'head'}",
         "task.split.validation=0.2",
         "task.split.test=0.2",
         f"model.path={model}",

@@ -63,7 +63,7 @@ def load(text: str) -> Settings:
 
 # --- wrong requests --------------------------------------------------------------------------------------------------
 
-TASKS = "csv, imdb, multilabel, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"
+TASKS = "csv, imdb, multilabel, ner_files, qa_demo, qa_files, rotten_tomatoes, squad, squad_v2"
 WRONG = [
     (
         ["task=imbd"],
@@ -378,7 +378,7 @@ def test_help_lists_choices_and_exit_codes(argv: list[str], capsys: pytest.Captu
     assert ended.value.code == 0
     out = capsys.readouterr().out
     for group in (
-        "task=       csv imdb multilabel qa_demo qa_files rotten_tomatoes squad squad_v2",
+        "task=       csv imdb multilabel ner_files qa_demo qa_files rotten_tomatoes squad squad_v2",
         "sampler=    cmaes gp grid qmc random tpe",
         "130  interrupted",
     ):

@@ -12,7 +12,7 @@ from hpsearch.config.settings import Settings
 
 CONF = shipped_conf()
 # Counted here so that a file nobody looks at, or one that is lost, is noticed.
-COUNTS = {"budget": 3, "model": 9, "optimizer": 3, "promotion": 3, "sampler": 6, "search": 3, "task": 8, "train": 1}
+COUNTS = {"budget": 3, "model": 9, "optimizer": 3, "promotion": 3, "sampler": 6, "search": 3, "task": 9, "train": 1}
 CHOICES = [(group, name) for group in COUNTS for name in options(group, [CONF])]
 DEFAULTS = (
     "task=imdb",
@@ -27,6 +27,7 @@ MANDATORY = {
     "csv": ["task.name=reviews", "task.files.train=reviews.csv"],
     "multilabel": ["task.name=topics", "task.files.train=topics.csv"],
     "qa_files": ["task.name=manuals", "task.files.train=manuals.json"],
+    "ner_files": ["task.name=parts", "task.files.train=parts.conll"],
 }
 
 

@@ -123,6 +123,30 @@ def questions(n: int, seed: int, longest: int = 30) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def tagged(n: int, seed: int, longest: int = 24) -> list[dict[str, Any]]:
+    """Toy sentences with entities: a metal ("gold", or "gold metal"), a colour, or both; a fifth have neither."""
+    rng = random.Random(seed)
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    while len(rows) < n:
+        words: list[tuple[str, str]] = [(rng.choice(OTHER), "O") for _ in range(rng.randint(4, longest - 4))]
+        for label, names in (("metal", METALS), ("colour", COLOURS)) if len(rows) % 5 else ():
+            if rng.random() < 0.7:
+                chosen = [rng.choice(names), label][: rng.randint(1, 2) if label == "metal" else 1]
+                places = [i for i in range(len(words) + 1) if i == len(words) or not words[i][1].startswith("I")]
+                tags = [f"B-{label}", f"I-{label}"]
+                at = rng.choice(places)
+                words[at:at] = zip(chosen, tags, strict=False)
+        tokens, tags = (list(each) for each in zip(*words, strict=True))
+        rows.setdefault(tuple(tokens), {"tokens": tokens, "tags": tags})
+    return list(rows.values())
+
+
+def write_conll(path: Path, rows: list[dict[str, Any]]) -> Path:
+    sentences = ["".join(f"{t} {tag}\n" for t, tag in zip(row["tokens"], row["tags"], strict=True)) for row in rows]
+    path.write_text("-DOCSTART- O\n\n" + "\n".join(sentences), encoding="utf-8")
+    return path
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -22,6 +22,10 @@ SHOWN = 5  # numbers or names that a message lists before "and N more"
 ARTICLE = "title"
 SQUAD = ("id", ARTICLE, "context", "question", "answers")  # columns of questions in the layout of SQuAD
 
+CONLL_SUFFIXES = (".conll", ".bio", ".iob")
+CONLL = ("tokens", "tags")  # columns of sentences in the layout of CoNLL
+DOCUMENT = "-DOCSTART-"
+
 # Setting that names a column: the column.
 Wanted = Mapping[str, str]
 
@@ -161,9 +165,12 @@ def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str) -> Rows:
     if suffix in (".csv", ".tsv"):
         delimiter = "," if suffix == ".csv" else "\t"
         return _csv(_decode(content, path.name, encoding), path.name, wanted, delimiter)
+    if suffix in CONLL_SUFFIXES:
+        return _conll(_decode(content, path.name, encoding), path.name, wanted)
     raise RequestError(
         f"{path.name}: the suffix {suffix or '(none)'} is unknown; it tells the format and must be one of "
-        ".csv, .tsv, .jsonl, .parquet, or .json for questions in the layout of SQuAD"
+        f".csv, .tsv, .jsonl, .parquet, .json for questions in the layout of SQuAD, or {', '.join(CONLL_SUFFIXES)} for "
+        "a token and its tag on each line"
     )
 
 
@@ -287,6 +294,38 @@ def _squad(text: str, name: str, wanted: Wanted) -> Rows:
         ) from None
     _check_columns(wanted, SQUAD, name)
     return Rows(name, "question", range(1, len(columns[ARTICLE]) + 1), columns)
+
+
+def _conll(text: str, name: str, wanted: Wanted) -> Rows:
+    """Sentences in the layout of CoNLL: a token on each line, its tag last, blank lines between sentences.
+
+    Columns are divided by tabs, or by white space in a line without one. Those between token and tag are passed over,
+    as are the lines that begin documents.
+    """
+    _check_columns(wanted, CONLL, name)
+    numbers: list[int] = []
+    columns: dict[str, list[Any]] = {column: [] for column in CONLL}
+    inside, width = False, None
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.strip("\r").split("\t") if "\t" in line.strip() else line.split()
+        if not line.strip() or fields[0] == DOCUMENT:
+            inside = False
+            continue
+        width = width or len(fields)
+        if len(fields) != width or width < len(CONLL):
+            raise RequestError(
+                f"{name}, line {number}: {len(fields)} columns, where there must be "
+                f"{f'{width}, as above' if width >= len(CONLL) else 'at least two'}; write a token first and its tag "
+                "last on each line, a blank line between sentences, and no comments"
+            )
+        if not inside:
+            inside = True
+            numbers.append(number)
+            for values in columns.values():
+                values.append([])
+        columns["tokens"][-1].append(fields[0])
+        columns["tags"][-1].append(fields[-1].strip())
+    return Rows(name, "line", numbers, columns)
 
 
 def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:

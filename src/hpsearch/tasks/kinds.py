@@ -5,6 +5,7 @@ from hpsearch.errors import RequestError, nearest
 from hpsearch.tasks.classification import MultilabelClassification, TextClassification
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.question_answering import QuestionAnswering
+from hpsearch.tasks.token_classification import TokenClassification
 
 
 class _Kinds(dict[str, Kind]):
@@ -14,4 +15,5 @@ class _Kinds(dict[str, Kind]):
         raise RequestError(f"task.kind={name}: there is no such kind; there are {listed(self)}{nearest(name, self)}")
 
 
-KINDS = _Kinds({kind.name: kind for kind in (TextClassification(), MultilabelClassification(), QuestionAnswering())})
+ALL = (TextClassification(), MultilabelClassification(), QuestionAnswering(), TokenClassification())
+KINDS = _Kinds({kind.name: kind for kind in ALL})

@@ -1,0 +1,77 @@
+"""The code of a logged MLflow model: raw texts in, entities out.
+
+MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
+hpsearch is sent along (`serving.code`), and must import no library but `packaging.REQUIREMENTS`.
+"""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from hpsearch.serving.inference import Inference
+from hpsearch.tasks import entities
+
+COLUMN = "text"
+
+
+class Tagger(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """The entities of each text."""
+
+    def load_context(self, context: Any) -> None:
+        """Load weights and tokenizer; `context.model_config` is what `serving.describe` wrote."""
+        self.described = context.model_config
+        self.inference = Inference(context.artifacts["model"], self.described["head"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        """A row for each text: its entities in order, each with label, text, begin, end and score.
+
+        `begin` and `end` count characters of the text as it was given: it is text[begin:end]. `score` is the mean
+        probability of the tags of its words.
+        """
+        texts, described = _texts(model_input), self.described
+        tokenizer = self.inference.tokenizer
+        of_texts = list(entities.pieces(texts, tokenizer, described["max_length"], described["stride"]))
+        ids = [piece.ids for pieces in of_texts for piece in pieces]
+        logits = iter(self.inference.run(ids, None, ["logits"]))
+        found = []
+        for text, pieces in zip(texts, of_texts, strict=True):
+            scores = np.concatenate([next(logits) for _ in pieces])
+            places = [piece.places for piece in pieces]
+            found.append(self._entities(text, places, scores))
+        return pd.DataFrame({"entities": found}, index=model_input.index)
+
+    def _entities(self, text: str, places: list[np.ndarray], logits: np.ndarray) -> list[dict[str, Any]]:
+        words = entities.chosen(places)
+        likely = logits[words].astype(np.float64)
+        probabilities = np.exp(likely - likely.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return [
+            {
+                "label": self.described["labels"][one.label],
+                "text": text[one.begin : one.end],
+                "begin": one.begin,
+                "end": one.end,
+                "score": one.score,
+            }
+            for one in entities.decode(np.concatenate(places)[words], probabilities)
+        ]
+
+
+def _texts(model_input: pd.DataFrame) -> list[str]:
+    """The texts of a column `text`, or of a plain list, which MLflow hands over as column 0."""
+    column = model_input.columns[0]
+    if column not in (COLUMN, 0):
+        raise MlflowException.invalid_parameter_value(
+            f"the first column is {column!r}; give a list of texts, or put a column {COLUMN!r} first"
+        )
+    texts: list[str] = model_input[column].tolist()
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise MlflowException.invalid_parameter_value(f"row {row} is {text!r}, not a text; leave it out or mend it")
+    return texts
+
+
+mlflow.models.set_model(Tagger())
