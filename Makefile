@@ -1,7 +1,7 @@
 # Thin lines over the `hpsearch` command. `make help` explains every target and variable.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python 3.11 or newer that makes .venv
-TASK ?=     ## data: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; your files: csv, multilabel, qa_files; or yours in --config-dir; default imdb
+TASK ?=     ## data: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; your files: csv, multilabel, ner_files, qa_files; or yours in --config-dir; default imdb
 MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, electra-base, modernbert-base, deberta-v3-base, deberta-v3-small, gpt2; default minilm
 SEARCH ?=   ## what is searched: default, wide, qa (for question answering)
 BUDGET ?=   ## how much of it: quick, standard, full; default quick

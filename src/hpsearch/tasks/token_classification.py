@@ -195,6 +195,7 @@ class TokenClassification(Kind):
             | {"loss": float(every.mean()) if len(every) else 0.0},
             predictions=tuple(said),
             confidences=tuple(sure),
+            likelihoods=None,
             fitted={},
             confusion=None,
         )
