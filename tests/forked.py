@@ -3,6 +3,7 @@
 It may end itself by SIGKILL, or find the disk full, when a function is called for the n-th time:
 DIE_AT=package.module.Class.name:n, with a minus before it: when that call has returned; FULL_AT alike.
 HOLD_AT=package.module.Class.name waits in a call while a file is there.
+EXTRA_PHASE=module.Class is one more entry of the list of phases.
 """
 
 import errno
@@ -19,6 +20,7 @@ from typing import Any
 
 from hpsearch import cli
 from hpsearch.config import loading
+from hpsearch.coordinator import phases
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["hpsearch.coordinator.sweep"])
@@ -60,6 +62,9 @@ def _run(request: Path, log: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     cli.compose = lambda *_: None  # type: ignore[assignment,return-value]
     cli.loading.load = lambda _: loading.from_plain(json.loads(request.read_text()))  # type: ignore[assignment]
+    if "EXTRA_PHASE" in os.environ:
+        module, name = os.environ["EXTRA_PHASE"].split(".")
+        phases.PHASES = (*phases.PHASES, getattr(importlib.import_module(module), name))
     acts = {"DIE_AT": _die, "FULL_AT": _full, "HOLD_AT": lambda: _hold(request.parent)}
     for name, act in acts.items():
         if name in os.environ:
