@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 from hpsearch.report.page import findings
+from hpsearch.state import codec
+from hpsearch.state.outcome import Summary
 from hpsearch.state.records import TrialRecord
 
 BOOKKEEPING = ("setup", "checkpoint")  # of a trial; training and evaluation are the work itself
 
 
 def main(folder: Path) -> None:
-    summary = json.loads((folder / "summary.json").read_text())
+    text = (folder / "summary.json").read_text()
+    summary = json.loads(text)
     records = sorted((TrialRecord.load(p.parent) for p in folder.glob("trials/*/trial.json")), key=lambda t: t.number)
     work = sum(t.seconds.get(k, 0.0) for t in records for k in ("training", "evaluation"))
     seconds, steps, test = summary["seconds"], summary["steps"], summary["test"]
@@ -34,7 +37,7 @@ def main(folder: Path) -> None:
             "test accuracy",
             f"{test['value']:.4f} (95 % interval {test['low']:.3f} to {test['high']:.3f}, n = {test['n']:,})",
         ),
-        *(("found", line) for line in findings(summary)),
+        *(("found", line) for line in findings(codec.read(Summary, text, "summary.json", "sweep again"))),
         (
             "best trial",
             f"{summary['best']['trial']}: {summary['best']['params']}, validation {summary['best']['validation']:.4f}",

@@ -10,7 +10,7 @@ from hpsearch.errors import redact
 from hpsearch.state import outcome
 from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Reading
-from hpsearch.state.outcome import StudyData, StudyRun, Summary, Tested, Winner
+from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.records import StudyHardware, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
@@ -91,11 +91,11 @@ def _winner(finished: Finished) -> Winner:
     )
 
 
-def _tested(reading: Reading, metric: str, corpus: Corpus) -> Tested:
+def _tested(reading: Reading, metric: str, corpus: Corpus) -> OnTest:
     """How the winner does on test."""
     scored = reading.winner
     low, high = scored.intervals[metric]
-    return Tested(
+    return OnTest(
         metric=metric,
         value=scored.metrics[metric],
         low=low,

@@ -21,7 +21,7 @@ from hpsearch.serving import packaging
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers, Replies
-from hpsearch.state.outcome import Summary, Tested
+from hpsearch.state.outcome import OnTest, Summary
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 from hpsearch.tracking.runs import Tracking, name_of
@@ -295,7 +295,7 @@ def _hardware(summary: Summary) -> str:
     return f"{chosen.name}, {chosen.threads} threads, {chosen.precision}"
 
 
-def _score(test: Tested) -> str:
+def _score(test: OnTest) -> str:
     value, low, high = map(formats.score, (test.value, test.low, test.high))
     often = f", read {test.readings} times" if test.readings > 1 else ""
     return f"test {test.metric} {value} on {formats.count(test.n)} examples [{low}, {high}]{often}"

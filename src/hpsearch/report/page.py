@@ -25,7 +25,7 @@ from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Interval
-from hpsearch.state.outcome import TOTAL, StudyData, Summary, Tested
+from hpsearch.state.outcome import TOTAL, OnTest, StudyData, Summary
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
@@ -112,7 +112,7 @@ def headline(summary: Summary) -> str:
     )
 
 
-def _often(test: Tested) -> str:
+def _often(test: OnTest) -> str:
     """What stands behind a score on test that is not the first."""
     return f"; read {test.readings} times: the more often, the less it proves" if test.readings > 1 else ""
 

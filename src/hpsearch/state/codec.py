@@ -17,14 +17,14 @@ T = TypeVar("T")
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # made once: each takes milliseconds
 
 
-def plain(result: object) -> Any:
-    """A dataclass as what `json.dumps` takes, keys in the order of its fields."""
-    return _adapter(type(result)).dump_python(result, mode="json")
-
-
 def write(result: object, indent: int | None = None) -> str:
-    """A dataclass as JSON."""
-    return json.dumps(plain(result), indent=indent)
+    """A dataclass as JSON, keys in the order of its fields. A loss may be inf, and stays it."""
+    return json.dumps(_adapter(type(result)).dump_python(result), indent=indent)
+
+
+def plain(result: object) -> Any:
+    """What JSON makes of a dataclass: dictionaries, lists, strings, numbers."""
+    return json.loads(write(result))
 
 
 def read(kind: type[T], text: str, where: str, remedy: str) -> T:

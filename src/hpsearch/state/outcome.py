@@ -97,7 +97,7 @@ class Optimism:
 
 
 @dataclass(frozen=True)
-class Tested:
+class OnTest:
     """How the winner does on test."""
 
     metric: str
@@ -257,7 +257,7 @@ class Summary:
     """Best validation score to expect of 1, 2, ... trials drawn from these."""
     importance: dict[str, float]
     """Searched path: share of the variance of scores that it explains, largest first; {} where nothing is known."""
-    test: Tested
+    test: OnTest
     reference: Reference | None
     """None where the reference recipe is the winner, or was not run."""
     seconds: dict[str, float]
