@@ -58,7 +58,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
     port = tracked.free_port()
     code = (
-        "import json; from pathlib import Path; from hpsearch import loading, ui; "
+        "import json; from pathlib import Path; from hpsearch.config import loading; from hpsearch.tracking import ui; "
         f"ui.ui(loading.from_plain(json.loads({settings.model_dump_json()!r})), Path(r'{home}'), {port})"
     )
     log = home / "ui.log"

@@ -521,7 +521,8 @@ def test_a_full_disk(small_disk: Path, study: Chaos, expected: Outcome, rng: ran
 def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) -> None:
     study.finish()
     command = (
-        "import json, sys; from pathlib import Path; from hpsearch import loading, mlflow_process, promotion\n"
+        "import json, sys; from pathlib import Path; from hpsearch.serving import mlflow_process\n"
+        "from hpsearch.config import loading; from hpsearch.registry import promotion\n"
         "promotion.promote(loading.from_plain(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]), 'a toy')"
     )
     words = [sys.executable, "-c", command, str(study.root / "settings.json"), str(study.home)]

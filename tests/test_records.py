@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.state import codec
 from hpsearch.state.records import Status, TrialRecord
 
 FULL = TrialRecord(
@@ -38,20 +39,24 @@ def test_only_what_every_trial_has_must_be_there(name: str) -> None:
     del raw[name]
     if name in ("number", "params", "status"):
         with pytest.raises(ValueError, match=f"^{name}: Field required$"):
-            TrialRecord.of(raw)
+            codec.parse(TrialRecord, json.dumps(raw))
     else:
         default = getattr(TrialRecord(0, {}, Status.RUNNING), name)
-        assert asdict(TrialRecord.of(raw)) == asdict(FULL) | {name: default}
+        assert asdict(codec.parse(TrialRecord, json.dumps(raw))) == asdict(FULL) | {name: default}
 
 
 def test_a_field_that_is_gone_is_left_out() -> None:
-    assert TrialRecord.of(asdict(FULL) | {"retired": 1}) == FULL
+    assert codec.parse(TrialRecord, json.dumps(asdict(FULL) | {"retired": 1})) == FULL
 
 
 @pytest.mark.parametrize(
     ("damaged", "said"),
-    [([1], "dictionary"), ({}, "number: Field required"), ({"rungs": {"x": 1}}, r"rungs\.x.*: Input should be")],
+    [
+        ([1], "object"),
+        ({}, "number: Field required"),
+        (asdict(FULL) | {"rungs": {"x": 1}}, r"rungs\.x.*: Input should be"),
+    ],
 )
 def test_a_damaged_record_is_a_value_error_on_one_line(damaged: object, said: str) -> None:
     with pytest.raises(ValueError, match=f"^[^\n]*{said}[^\n]*$"):
-        TrialRecord.of(damaged)
+        codec.parse(TrialRecord, json.dumps(damaged))

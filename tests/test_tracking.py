@@ -306,7 +306,7 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
 ) -> None:
     port = tracked.free_port()
     code = (
-        "from hpsearch import mlflow_process; "
+        "from hpsearch.serving import mlflow_process; "
         f"mlflow_process.become(['server', '--artifacts-destination', r'{home}/served'], {port}, "
         f"{{'MLFLOW_BACKEND_STORE_URI': r'sqlite:///{home}/mlflow.db'}})"
     )

@@ -27,8 +27,19 @@ def plain(result: object) -> Any:
     return json.loads(write(result))
 
 
+def parse(kind: type[T], text: str) -> T:
+    """A dataclass from JSON. Raises ValueError if it is no JSON, lacks a key, or has a value of another type."""
+    adapter: TypeAdapter[T] = _adapter(kind)
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"{path}: {fault['msg']}" if path else fault["msg"]) from None
+
+
 def read(kind: type[T], text: str, where: str, remedy: str) -> T:
-    """A dataclass from JSON.
+    """A dataclass from JSON that people can bring back.
 
     Args:
         kind: of result.
@@ -37,16 +48,12 @@ def read(kind: type[T], text: str, where: str, remedy: str) -> T:
         remedy: for a damaged one.
 
     Raises:
-        RequestError: it is no JSON, lacks a key, or has a value of another type.
+        RequestError: it is damaged, as `parse` says.
     """
-    adapter: TypeAdapter[T] = _adapter(kind)
     try:
-        return adapter.validate_json(text, strict=True)
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(map(str, fault["loc"]))
-        said = f"{path}: {fault['msg']}" if path else fault["msg"]
-        raise RequestError(f"{where}: is damaged ({said}); {remedy}") from None
+        return parse(kind, text)
+    except ValueError as error:
+        raise RequestError(f"{where}: is damaged ({error}); {remedy}") from None
 
 
 def read_file(kind: type[T], path: Path, remedy: str) -> T | None:

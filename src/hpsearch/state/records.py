@@ -2,13 +2,12 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from hpsearch.state import codec
 from hpsearch.state.folder import TrialFolder
 
 Points = list[tuple[int, dict[str, float]]]  # (step, metrics)
@@ -82,27 +81,12 @@ class TrialRecord:
 
     def save(self, folder: Path) -> None:
         """Write beside, fsync, rename: the file is whole or the one before."""
-        write_durably(TrialFolder(folder).record, json.dumps(asdict(self), indent=1))
+        write_durably(TrialFolder(folder).record, codec.write(self, indent=1))
 
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
         """The record that `save` wrote into `folder`. Raises ValueError if it is damaged."""
-        return TrialRecord.of(json.loads(TrialFolder(folder).record.read_text()))
-
-    @staticmethod
-    def of(raw: object) -> "TrialRecord":
-        """The record whose fields were written as JSON, by this version or a former one. Raises ValueError.
-
-        A field that came later has its default, which says that nothing is known of it; one that is gone is left out.
-        """
-        try:
-            return _RECORD.validate_python(raw)
-        except ValidationError as error:
-            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            raise ValueError("; ".join(faults)) from None
-
-
-_RECORD = TypeAdapter(TrialRecord)
+        return codec.parse(TrialRecord, TrialFolder(folder).record.read_text(encoding="utf-8"))
 
 
 def add_points(folder: Path, step: int, values: dict[str, float]) -> None:

@@ -3,20 +3,18 @@
 import hashlib
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
 
 # isort: split
 import mlflow
-from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import LoggedModelStatus, Metric
 from omegaconf import OmegaConf
 
 from hpsearch import formats
@@ -33,6 +31,7 @@ from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking import pictures
+from hpsearch.tracking.client import Runs, read_logged
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.stores import answered, knock, open_database
@@ -47,11 +46,23 @@ SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
-BATCH = 100  # params or tags that MLflow takes in one call
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
 
 
-T = TypeVar("T")
+@dataclass(frozen=True)
+class KeptTrial:
+    """A trial with its curves."""
+
+    record: TrialRecord
+    points: tuple[tuple[int, dict[str, float]], ...]
+    """(step, metrics)."""
+
+
+@dataclass(frozen=True)
+class KeptTrials:
+    """Those of the search, as `trials.json` has them."""
+
+    trials: tuple[KeptTrial, ...]
 
 
 @dataclass(frozen=True)
@@ -63,11 +74,6 @@ class Kept:
     summary: Summary
     trials: list[tuple[TrialRecord, Points]]
     """Of the search, with their curves."""
-
-
-def _read(kind: type[T], address: str) -> T:
-    """A result from a file that was logged."""
-    return codec.read(kind, mlflow.artifacts.load_text(address), address, "bring MLflow's file back")
 
 
 def name_of(settings: Settings) -> str:
@@ -97,6 +103,7 @@ class Tracking:
             self.uri = open_database(self.uri)
         mlflow.set_tracking_uri(self.uri)
         self.client = mlflow.MlflowClient(self.uri)
+        self._runs = Runs(self.client)
 
     @property
     def _served(self) -> bool:
@@ -160,7 +167,7 @@ class Tracking:
         tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
         if forced:
             tags["hpsearch.forced"] = "; ".join(forced)
-        self._set(run, dict(flat(comparable(settings))), tags)
+        self._runs.log(run, dict(flat(comparable(settings))), tags)
         inputs = [dataset(settings, split, ref) for split in ref.digests]
         self.client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):
@@ -174,10 +181,10 @@ class Tracking:
 
         A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
         """
-        run = self._run(record.run_id) if record.run_id else None
+        run = self._runs.get(record.run_id) if record.run_id else None
         if run is None:
             experiment = self.client.get_run(parent).info.experiment_id
-            run = self._find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
+            run = self._runs.find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
         if run is None:
             word = tag.removeprefix("hpsearch.")
             tags, name = {PARENT: parent, tag: str(record.number)}, f"{word}-{record.number}"
@@ -188,14 +195,14 @@ class Tracking:
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
-        self._set(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
+        self._runs.log(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
         return run_id
 
     @answered
     def points(self, run_id: str, points: Sequence[Progress]) -> None:
         """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_steps`."""
         now = time.time_ns() // 1_000_000
-        self._metrics(
+        self._runs.add(
             run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
         )
 
@@ -208,7 +215,7 @@ class Tracking:
     @answered
     def pause_trial(self, run_id: str) -> None:
         """Show a trial that waits at its rung as SCHEDULED; it is continued or finished later."""
-        self._set_tags(run_id, {STATUS: str(Status.PAUSED)})
+        self._runs.tag(run_id, {STATUS: str(Status.PAUSED)})
         self.client.update_run(run_id, status="SCHEDULED")
 
     @answered
@@ -228,20 +235,20 @@ class Tracking:
         if training := record.seconds.get("training"):
             size = record.params.get("train.batch_size", settings.train.batch_size)
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
-        self._final(run_id, final, record.step)
+        self._runs.last(run_id, final, record.step)
         if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
             self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
         if (figure := pictures.learning_curves(curves)) is not None:
             self.client.log_figure(run_id, figure, "learning_curves.png")
         if origin is not None:
             self.client.log_dict(run_id, codec.plain(origin), ORIGIN)
-        self._set_tags(run_id, {STATUS: str(record.status), REASON: record.reason})
+        self._runs.tag(run_id, {STATUS: str(record.status), REASON: record.reason})
         self.client.set_terminated(run_id, ENDED[record.status])
 
     @answered
     def origin(self, run_id: str) -> Origin | None:
         """What `finish_trial` was told that the trial came of; None where there is no such run or nothing was told."""
-        return self._logged(Origin, run_id, ORIGIN)
+        return self._runs.read(Origin, run_id, ORIGIN)
 
     @answered
     def log_winner(
@@ -268,7 +275,7 @@ class Tracking:
         uri = packaging.log_model(trial.run_id, model_folder, described, examples, card)
         with open(model_folder / "model.safetensors", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
-        self._set_tags(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
+        self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
         self.client.log_text(trial.run_id, card, CARD)
         return uri
 
@@ -285,12 +292,12 @@ class Tracking:
         names = {ANSWERS.format(split=split): table for split, table in tables.items()}
         for name, table in names.items():
             self.client.log_dict(run_id, codec.plain(table), name)
-        self._set_tags(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
+        self._runs.tag(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
 
     @answered
     def answers(self, run_id: str, split: str) -> Answers | None:
         """What `log_answers` logged; None where it logged nothing, or there is no such run."""
-        return self._logged(Answers, run_id, ANSWERS.format(split=split))
+        return self._runs.read(Answers, run_id, ANSWERS.format(split=split))
 
     @answered
     def looks(self, digest: str) -> int:
@@ -316,12 +323,13 @@ class Tracking:
             said: what came of the study, Markdown.
         """
         run_id, test = summary.mlflow.run_id, summary.test
-        self._final(run_id, dict(figures(summary)), len(trials))
+        self._runs.last(run_id, dict(figures(summary)), len(trials))
         self.client.log_dict(run_id, leaderboard([record for record, _ in trials]), "leaderboard.json")
-        self.client.log_dict(run_id, {"trials": [{"record": asdict(r), "points": p} for r, p in trials]}, TRIALS)
+        kept = KeptTrials(tuple(KeptTrial(record, tuple(points)) for record, points in trials))
+        self.client.log_dict(run_id, codec.plain(kept), TRIALS)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
-        self._set_tags(run_id, tags)
+        self._runs.tag(run_id, tags)
         for path in (folder.report, folder.summary):
             if path.exists():
                 self.client.log_artifact(run_id, str(path))
@@ -341,9 +349,11 @@ class Tracking:
             return None
         place = run.info.artifact_uri
         identity.check_format(study, mlflow.artifacts.load_dict(f"{place}/{SUMMARY}"))
-        found = mlflow.artifacts.load_dict(f"{place}/{TRIALS}")
-        trials = [(TrialRecord.of(one["record"]), [*map(tuple, one["points"])]) for one in found["trials"]]
-        return Kept(mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), _read(Summary, f"{place}/{SUMMARY}"), trials)
+        found = read_logged(KeptTrials, f"{place}/{TRIALS}")
+        trials = [(one.record, list(one.points)) for one in found.trials]
+        return Kept(
+            mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), read_logged(Summary, f"{place}/{SUMMARY}"), trials
+        )
 
     @answered
     def interrupt_study(self, run_id: str) -> None:
@@ -357,7 +367,7 @@ class Tracking:
     def find_study(self, study: str) -> Any:
         """The study's parent run; None if it has none."""
         experiment = self.experiment_id
-        return self._find(experiment, f"tags.`{STUDY}` = '{study}'") if experiment is not None else None
+        return self._runs.find(experiment, f"tags.`{STUDY}` = '{study}'") if experiment is not None else None
 
     @answered
     def children(self, run_id: str) -> list[Any]:
@@ -378,55 +388,10 @@ class Tracking:
     @answered
     def model_of(self, run_id: str) -> str:
         """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
-        run, found = self._run(run_id), []
+        run, found = self._runs.get(run_id), []
         if run is not None:
             found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
         whole = [model for model in found if model.status == LoggedModelStatus.READY]
         if not whole:
             raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
         return str(max(whole, key=lambda model: model.creation_timestamp).model_id)
-
-    def _find(self, experiment: str, condition: str) -> Any:
-        found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
-        return found[0] if found else None
-
-    def _logged(self, kind: type[T], run_id: str, name: str) -> T | None:
-        """A result that a run holds as a file; None where it does not, or there is no such run."""
-        if self._run(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
-            return None
-        return _read(kind, f"runs:/{run_id}/{name}")
-
-    def _run(self, run_id: str) -> Any:
-        """The run, None where it is deleted or another store's."""
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no run, no id of one
-                return None
-            raise
-        return run if run.info.lifecycle_stage == "active" else None
-
-    def _set(self, run: Any, params: dict[str, Any], tags: dict[str, Any]) -> None:
-        """Log the params that the run lacks (MLflow refuses to change one) and all tags."""
-        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
-        for start in range(0, len(missing), BATCH):
-            self.client.log_batch(run.info.run_id, params=missing[start : start + BATCH])
-        self._set_tags(run.info.run_id, tags)
-
-    def _set_tags(self, run_id: str, tags: dict[str, Any]) -> None:
-        entities = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
-        for start in range(0, len(entities), BATCH):
-            self.client.log_batch(run_id, tags=entities[start : start + BATCH])
-
-    def _final(self, run_id: str, values: dict[str, float], step: int) -> None:
-        """Log values that the run does not show already."""
-        shown = self.client.get_run(run_id).data.metrics
-        now = time.time_ns() // 1_000_000
-        changed = {key: value for key, value in values.items() if key not in shown or shown[key] != value}
-        self._metrics(run_id, [Metric(key, value, now, step) for key, value in changed.items()])
-
-    def _metrics(self, run_id: str, metrics: list[Metric]) -> None:
-        # MLflow would store inf as 1.8e308 and let it win a comparison.
-        finite = [metric for metric in metrics if math.isfinite(metric.value)]
-        for start in range(0, len(finite), 10 * BATCH):
-            self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])

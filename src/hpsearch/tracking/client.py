@@ -1,0 +1,74 @@
+"""MLflow's runs as they are found, read and written: in the batches that MLflow takes, and no number that is none."""
+
+import math
+import time
+from typing import Any, TypeVar
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from hpsearch.state import codec
+
+BATCH = 100  # params or tags that MLflow takes in one call
+
+T = TypeVar("T")
+
+
+def read_logged(kind: type[T], address: str) -> T:
+    """A result from a file that was logged. Raises RequestError if it is damaged."""
+    return codec.read(kind, mlflow.artifacts.load_text(address), address, "bring MLflow's file back")
+
+
+class Runs:
+    """The runs of one store."""
+
+    def __init__(self, client: mlflow.MlflowClient) -> None:
+        self.client = client
+
+    def find(self, experiment: str, condition: str) -> Any:
+        """The newest run of an experiment that meets a condition; None where there is none."""
+        found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
+        return found[0] if found else None
+
+    def read(self, kind: type[T], run_id: str, name: str) -> T | None:
+        """A result that a run holds as a file; None where it does not, or there is no such run."""
+        if self.get(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
+            return None
+        return read_logged(kind, f"runs:/{run_id}/{name}")
+
+    def get(self, run_id: str) -> Any:
+        """The run, None where it is deleted or another store's."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no run, no id of one
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def log(self, run: Any, params: dict[str, Any], tags: dict[str, Any]) -> None:
+        """Log the params that the run lacks (MLflow refuses to change one) and all tags."""
+        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        for start in range(0, len(missing), BATCH):
+            self.client.log_batch(run.info.run_id, params=missing[start : start + BATCH])
+        self.tag(run.info.run_id, tags)
+
+    def tag(self, run_id: str, tags: dict[str, Any]) -> None:
+        """Set those tags that have a value."""
+        entities = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+        for start in range(0, len(entities), BATCH):
+            self.client.log_batch(run_id, tags=entities[start : start + BATCH])
+
+    def last(self, run_id: str, values: dict[str, float], step: int) -> None:
+        """Log values that the run does not show already."""
+        shown = self.client.get_run(run_id).data.metrics
+        now = time.time_ns() // 1_000_000
+        changed = {key: value for key, value in values.items() if key not in shown or shown[key] != value}
+        self.add(run_id, [Metric(key, value, now, step) for key, value in changed.items()])
+
+    def add(self, run_id: str, metrics: list[Metric]) -> None:
+        """Log points; MLflow would store inf as 1.8e308 and let it win a comparison, so that is left out."""
+        finite = [metric for metric in metrics if math.isfinite(metric.value)]
+        for start in range(0, len(finite), 10 * BATCH):
+            self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])
