@@ -152,6 +152,27 @@ def test_a_study_knows_all_the_code_of_its_trials() -> None:
     assert {package_of(module) for module in walked - known} == NOT_COMPARED.keys()
 
 
+def test_where_workers_run_is_known_to_their_package_alone() -> None:
+    inside = {module for module, path in FILES.items() if path.parent.name == "workers"}
+    open_to_all = {"hpsearch.workers.interface", "hpsearch.workers.workplaces"}
+    assert len(inside - open_to_all) >= 2
+    for module in FILES.keys() - inside:
+        assert not imported(module, top_level=False) & (inside - open_to_all - {"hpsearch.workers"}), module
+
+
+@pytest.mark.parametrize("module", [*modules_of("coordinator"), "hpsearch.reproduce"])
+def test_the_coordinator_has_no_sockets_and_no_processes(module: str) -> None:
+    roots = {name.partition(".")[0] for name in imported(module, top_level=False)}
+    assert not roots & {"multiprocessing", "select", "socket", "subprocess"}
+    assert "/proc" not in FILES[module].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["interface", "workplaces", "local"])
+def test_to_have_workers_needs_no_torch(module: str) -> None:
+    """Until they are asked what they have: a request that is wrong is refused before."""
+    assert "torch" not in closure(f"hpsearch.workers.{module}")
+
+
 def test_the_walk_finds_what_is_there() -> None:
     assert "hydra" in closure("hpsearch.cli")
     assert closure("hpsearch.training.trial")["safetensors"] == "hpsearch.training.models"  # two steps away
