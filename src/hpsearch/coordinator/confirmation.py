@@ -178,10 +178,8 @@ class Confirmation(Phase):
         return Answers.of(*self._validation, self._replies(number))
 
     def _replies(self, number: int) -> Replies:
-        kept = json.loads(self.trial_folder(number).answers.read_text())
-        if isinstance(kept, list):  # of before there were likelihoods
-            kept = {"predictions": kept, "likelihoods": None}
-        return Replies(self.kind.answers(kept["predictions"], self.ref.labels), kept["likelihoods"])
+        predictions, likelihoods = read_answers(self.trial_folder(number).answers.read_text())
+        return Replies(self.kind.answers(predictions, self.ref.labels), likelihoods)
 
     @cached_property
     def _validation(self) -> tuple[list[str], list[Any]]:
@@ -246,10 +244,8 @@ class Confirmation(Phase):
     def answered(self, result: TrialResult) -> None:
         """A complete run's answers are on disk before its record says that it is complete."""
         if result.status is Status.COMPLETE:
-            write_durably(
-                self.trial_folder(result.number).answers,
-                json.dumps({"predictions": result.predictions, "likelihoods": result.likelihoods}),
-            )
+            kept = {"predictions": result.predictions, "likelihoods": result.likelihoods}
+            write_durably(self.trial_folder(result.number).answers, json.dumps(kept))
 
     def kept_models(self) -> list[TrialRecord]:
         """The best run of each entrant, by the seeds that count."""
@@ -305,6 +301,12 @@ class Confirmation(Phase):
             other = None
         where = [self.study.folder.inside(self.trial_folder(run.number)) for run in (best, other) if run is not None]
         return Found(best, where[0], other, where[1] if other is not None else None, self.corrected())
+
+
+def read_answers(text: str) -> tuple[list[Any], list[float] | None]:
+    """Predictions and likelihoods of a complete run's file; one of before there were likelihoods is a list."""
+    kept = json.loads(text)
+    return (kept, None) if isinstance(kept, list) else (kept["predictions"], kept["likelihoods"])
 
 
 def optimism(best: TrialRecord, standings: Sequence[Standing], objective: Objective) -> Optimism | None:
