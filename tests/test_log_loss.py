@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 import tiny
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
-from hpsearch.coordinator.confirmation import read_answers
+from hpsearch.coordinator.race import read_answers
 from hpsearch.errors import PromotionRefused, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.registry import promotion

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.coordinator import confirmation, search
-from hpsearch.coordinator.confirmation import Standing
+from hpsearch.coordinator import race, search
+from hpsearch.coordinator.race import Standing
 from hpsearch.decisions.racing import Entrant
 from hpsearch.report import cards
 from hpsearch.state.records import Status, TrialRecord
@@ -43,11 +43,11 @@ def test_optimism_is_of_the_search_s_best_point() -> None:
         Standing(Entrant("reference", {"x": 0}), runs, None),
         Standing(Entrant("trial 3", {"x": 3}), runs, None),
     ]
-    found = confirmation.optimism(best, standings, MOST)
+    found = race.optimism(best, standings, MOST)
     assert found is not None
     assert found.difference == pytest.approx(0.05)
-    assert confirmation.optimism(best, standings[:1], MOST) is None
-    assert confirmation.optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)], MOST) is None, "it failed"
+    assert race.optimism(best, standings[:1], MOST) is None
+    assert race.optimism(best, [Standing(Entrant("trial 3", {"x": 3}), (), 0)], MOST) is None, "it failed"
 
 
 def test_the_card_says_how_good_how_sure_better_than_what_and_under_which_licences() -> None:

@@ -1,0 +1,187 @@
+"""The race of a confirmation: what the runs of each entrant say, who is out, who wins."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from hpsearch.config import space
+from hpsearch.config.settings import Settings
+from hpsearch.decisions import paired, racing
+from hpsearch.decisions.racing import Entrant, Rule, Run
+from hpsearch.errors import NoResultError
+from hpsearch.state.folder import TrialFolder
+from hpsearch.state.measured import Answers, Replies
+from hpsearch.state.outcome import Confirmed, Optimism
+from hpsearch.state.records import DataRef, Status, TrialRecord
+from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.training import data
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an entrant came to."""
+
+    entrant: Entrant
+    runs: tuple[TrialRecord, ...]  # complete ones, by seed
+    out_after: int | None  # seeds, where it was not run to the end
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """On validation, by seed."""
+        return tuple(run.score for run in self.runs if run.score is not None)
+
+    @property
+    def mean(self) -> float:
+        """Of the scores."""
+        return fmean(self.scores)
+
+
+class Race:
+    """The entrants, and what their runs say as far as these are there."""
+
+    def __init__(
+        self,
+        entrants: Sequence[Entrant],
+        settings: Settings,
+        ref: DataRef,
+        records: Mapping[int, TrialRecord],
+        folder_of: Callable[[int], TrialFolder],
+    ) -> None:
+        """Of one study.
+
+        Args:
+            entrants: who is run.
+            settings: of the runs, but for parameters and seed.
+            ref: the data of the runs.
+            records: of the runs, by number; more may come.
+            folder_of: where the run of a number has its answers.
+        """
+        self.entrants, self._settings, self._ref = entrants, settings, ref
+        self._records, self._folder_of = records, folder_of
+        given = settings.budget.confirmation
+        self.seeds = tuple((settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
+        self.objective = OBJECTIVES[settings.task.metric]
+        self._kind: Kind = KINDS[settings.task.kind]
+        self._rule = Rule(self._kind.sums_to(self.objective), self.objective, given.confidence)
+        self._runs: dict[int, Run] = {}
+        self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
+
+    def standings(self) -> list[Standing]:
+        """What each entrant came to, in the order in which they entered."""
+        out = self.out()
+        return [Standing(one, tuple(self.complete(one.name)), out.get(one.name)) for one in self.entrants]
+
+    def winner(self) -> Standing:
+        """Raises NoResultError if no run is complete."""
+        name = racing.winner(self._by_name(), self.seeds, self.out())
+        if name is None:
+            reasons = "; ".join(sorted({trial.reason for trial in self._records.values() if trial.reason}))
+            raise NoResultError(
+                f"study {self._settings.study} has no confirmation run that is complete ({reasons}); "
+                "budget.confirmation.finalists=0 takes the search's best trial"
+            )
+        return next(one for one in self.standings() if one.entrant.name == name)
+
+    def corrected(self) -> float | None:
+        """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
+        found = racing.corrected(self._by_name(), self.seeds, self.out())
+        return self.objective.worth(found) if found is not None else None
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """95 %, over validation examples, of the mean of an entrant's runs.
+
+        Each example counts with the mean of what the runs add for it, which varies less than one run does: where the
+        runs differ the interval is rather too wide.
+        """
+        tallies = np.mean([self._run(run).tallies for run in self.complete(name)], axis=0)
+        return paired.intervals(tallies, self._rule.of_sums)[self.objective.name]
+
+    def best_run(self, name: str) -> TrialRecord | None:
+        """The run of an entrant whose model is kept; None if none is complete."""
+        return max(
+            self.complete(name), key=lambda run: (self.objective.worth(run.score or 0.0), -run.number), default=None
+        )
+
+    def answers(self, number: int) -> Answers:
+        """What a complete run's model said of each validation example."""
+        return Answers.of(*self._validation, self._replies(number))
+
+    def _replies(self, number: int) -> Replies:
+        predictions, likelihoods = read_answers(self._folder_of(number).answers.read_text())
+        return Replies(self._kind.answers(predictions, self._ref.labels), likelihoods)
+
+    @cached_property
+    def _validation(self) -> tuple[list[str], list[Any]]:
+        rows = data.load(self._ref, "validation").to_dict()
+        return rows["id"], self._kind.truths(rows, self._ref.labels)
+
+    def complete(self, name: str) -> list[TrialRecord]:
+        """The complete runs of an entrant, in the order of the seeds; those of former seeds are left out."""
+        found = {t.seed: t for t in self._records.values() if t.entrant == name and t.status is Status.COMPLETE}
+        return [found[seed] for seed in self.seeds if seed in found]
+
+    def _by_name(self) -> dict[str, list[Run]]:
+        return {one.name: [self._run(trial) for trial in self.complete(one.name)] for one in self.entrants}
+
+    def _run(self, trial: TrialRecord) -> Run:
+        if trial.number not in self._runs:
+            replies = self._replies(trial.number)
+            tallies = self._kind.evidence(self.objective, self._validation[1], replies, self._ref.labels)
+            assert trial.seed is not None, "a confirmation run has its seed"
+            score = self.objective.worth(trial.score or 0.0)
+            cost = trial.step * space.apply(self._settings, trial.params).train.batch_size
+            self._runs[trial.number] = Run(trial.seed, score, tallies, cost)
+        return self._runs[trial.number]
+
+    def out(self) -> dict[str, int]:
+        """Who is out, after how many seeds; decided anew when a run has ended, for it takes up to seconds."""
+        ended = frozenset((t.number, t.status) for t in self._records.values() if t.status.final)
+        if ended != self._decided[0]:
+            self._decided = ended, self._decide()
+        return self._decided[1]
+
+    def _decide(self) -> dict[str, int]:
+        failed = {
+            t.entrant: self.seeds.index(t.seed)
+            for t in self._records.values()
+            if t.status is Status.FAILED and t.entrant is not None and t.seed in self.seeds
+        }
+        return racing.out(self._by_name(), self.seeds, self._rule, failed)
+
+    def confirmed(self, standing: Standing) -> Confirmed:
+        """As the summary has it."""
+        scores, name = standing.scores, standing.entrant.name
+        return Confirmed(
+            entrant=name,
+            reference=name == racing.REFERENCE,
+            params=standing.entrant.params,
+            seeds=tuple(run.seed for run in standing.runs if run.seed is not None),
+            validation=scores,
+            mean=standing.mean if scores else None,
+            interval=self.interval(name) if scores else None,
+            spread=stdev(scores) if len(scores) > 1 else None,
+            out_after=standing.out_after,
+            seconds=tuple(sum(run.seconds.values()) for run in standing.runs),
+            run_ids=tuple(run.run_id for run in standing.runs if run.run_id is not None),
+        )
+
+
+def read_answers(text: str) -> tuple[list[Any], list[float] | None]:
+    """Predictions and likelihoods of a complete run's file; one of before there were likelihoods is a list."""
+    kept = json.loads(text)
+    return (kept, None) if isinstance(kept, list) else (kept["predictions"], kept["likelihoods"])
+
+
+def optimism(best: TrialRecord, standings: Sequence[Standing], objective: Objective) -> Optimism | None:
+    """What the search's best score came to; None without fresh runs of the same point."""
+    for standing in standings:
+        if standing.entrant.params == best.params and standing.runs and best.score is not None:
+            return Optimism(best.score, standing.mean, objective.gain(best.score, standing.mean))
+    return None
