@@ -161,7 +161,7 @@ def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
 def test_the_surest_mistakes_are_wrong_answers_to_test(done: Done) -> None:
     table = done.tracking().answers(done.summary.winner.run_id, "test")
     assert table is not None
-    wrong = {name: (truth, answer) for name, truth, answer in table.data if truth != answer}
+    wrong = {row[0]: (row[1], row[2]) for row in table.data if row[1] != row[2]}
     mistakes = done.summary.test.mistakes
     assert len(mistakes) == min(10, len(wrong))
     assert all(wrong[one.id] == (one.truth, one.answer) for one in mistakes)
@@ -346,8 +346,8 @@ def test_the_first_champion_must_not_lose_to_the_reference(done: Done, tmp_path:
     table = tracking.answers(done.summary.winner.run_id, "test")
     assert table is not None
     assert other.run_id is not None
-    perfect = Answers(data=tuple((one, truth, truth) for one, truth, _ in table.data))
-    flawed = tuple((one, truth, "negative" if i < 8 else truth) for i, (one, truth, _) in enumerate(table.data))
+    perfect = Answers(data=tuple((row[0], row[1], row[1]) for row in table.data))
+    flawed = tuple((row[0], row[1], "negative" if i < 8 else row[1]) for i, row in enumerate(table.data))
     tracking.log_answers(other.run_id, {"test": perfect})
     tracking.log_answers(done.summary.winner.run_id, {"test": Answers(data=flawed)})
     gain = Paired("accuracy", 38, 0.9, 0.9, 0.0, 0.0, 1.0, "exact McNemar", 0, 0)
