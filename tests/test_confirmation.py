@@ -350,7 +350,7 @@ def test_the_first_champion_must_not_lose_to_the_reference(done: Done, tmp_path:
     flawed = tuple((row[0], row[1], "negative" if i < 8 else row[1]) for i, row in enumerate(table.data))
     tracking.log_answers(other.run_id, {"test": perfect})
     tracking.log_answers(done.summary.winner.run_id, {"test": Answers(data=flawed)})
-    gain = Paired("accuracy", 38, 0.9, 0.9, 0.0, 0.0, 1.0, "exact McNemar", 0, 0)
+    gain = Paired("accuracy", 38, 0.9, 0.9, 0.0, 0.0, 1.0, "exact McNemar", 0, 0, difference=0.0)
     recipe = Reference(other.params, 1, other.run_id, 0.9, 0.8, 1.0, gain)
     path = home / "studies" / done.settings.study / "summary.json"
     path.write_text(codec.write(replace(done.summary, reference=recipe)))

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from hpsearch import formats
 from hpsearch.config.settings import PromotionSettings
@@ -83,6 +85,13 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
+def _with_difference(written: Any) -> Any:
+    """A comparison from before the log loss, when more was better by every metric, does not say what is gained."""
+    if isinstance(written, dict) and {"challenger", "champion"} <= written.keys():
+        return {"difference": written["challenger"] - written["champion"]} | written
+    return written
+
+
 @dataclass(frozen=True)
 class GateDecision:
     """A verdict and its circumstances, as the winner's MLflow run and the registered version keep them."""
@@ -91,7 +100,7 @@ class GateDecision:
     rule: PromotionSettings
     checks: tuple[Check, ...]
     """() where the contenders could not be compared, and the promotion was forced."""
-    comparison: Paired | None
+    comparison: Annotated[Paired, BeforeValidator(_with_difference)] | None
     """None there too."""
     time: str
     """UTC, ISO 8601, to the second."""

@@ -28,8 +28,6 @@ class Paired:
     """Examples."""
     champion: float
     challenger: float
-    difference: float
-    """What the challenger gains: more is better, whatever the metric."""
     low: float
     """Of the 95 % interval of the difference, by the paired bootstrap."""
     high: float
@@ -40,6 +38,8 @@ class Paired:
     challenger_alone: int | None
     """Examples that only the challenger has right, where each is right or wrong."""
     champion_alone: int | None
+    difference: float
+    """What the challenger gains: more is better, whatever the metric."""
 
 
 @dataclass(frozen=True)
