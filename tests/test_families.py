@@ -70,7 +70,7 @@ TOYS = {
     ),
     "token_classification": Toy(
         "ner_files",
-        ("train.epochs=20", "task.max_length=16", "task.stride=4"),  # so that most texts need two windows
+        ("train.epochs=20", "task.max_length=20", "task.stride=5"),  # so that some texts need two windows
         lambda folder: tiny.write_jsonl(folder / "tagged.jsonl", tiny.tagged(400, 0)),
         0.9,
     ),

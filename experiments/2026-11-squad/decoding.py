@@ -28,8 +28,9 @@ def main(source: Path) -> None:
         tokens, rows = warm.tokens(ref, settings, "test"), data.load(ref, "test").to_dict()
         model = models.build(settings.model, kind, (), warm.tokenizer(settings.model), warm.hardware)
         size, types = settings.train.evaluation_batch_size, models.FAMILIES[settings.model.family].types
+        how = trainer.Evaluation(kind, warm.hardware, types, size, lambda: None)
         start = time.perf_counter()
-        outputs = trainer.predict(model, kind, tokens, len(tokens), size, warm.hardware, types)
+        outputs = trainer.predict(model, tokens, len(tokens), how)
         forward = time.perf_counter() - start
         start = time.perf_counter()
         kind.score(outputs, tokens, rows, settings.task, None)

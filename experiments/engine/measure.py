@@ -23,7 +23,7 @@ from hpsearch.config import loading
 from hpsearch.config.settings import Settings
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, hardware, models
-from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trainer import Evaluation, make_trainer, predict
 from hpsearch.training.trial import Warm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -165,8 +165,8 @@ def evaluate(
         trainer.predict(Rows(tokens, False, 32))
     began = now()
     if side == "ours":
-        types = models.FAMILIES[settings.model.family].types
-        predict(model, kind, tokens, EVALUATED, settings.train.evaluation_batch_size, chosen, types)
+        types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
+        predict(model, tokens, EVALUATED, Evaluation(kind, chosen, types, size, lambda: None))
     else:
         trainer.predict(Rows(tokens, False, EVALUATED))
     counts = (EVALUATED, int(lengths.sum()), int(lengths.sum()), int((lengths**2).sum()))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, hardware, models
-from hpsearch.training.trainer import make_trainer, predict
+from hpsearch.training.trainer import Evaluation, make_trainer, predict
 from hpsearch.training.trial import Warm
 
 HERE = Path(__file__).parent
@@ -39,7 +39,8 @@ def predictions(side: str, seed: int, given: argparse.Namespace, scratch: Path) 
         model = models.build(settings.model, kind, ref.labels, tokenizer, chosen)
         make_trainer(settings, kind, model, rows, chosen, scratch).train()
         types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
-        logits: Any = np.stack(predict(model, kind, test, len(test), size, chosen, types))
+        how = Evaluation(kind, chosen, types, size, lambda: None)
+        logits: Any = np.stack(predict(model, test, len(test), how))
     else:
         trainer = of_trainer(settings, plain_model(settings, False), rows, tokenizer, scratch, False)
         trainer.train()
