@@ -43,6 +43,7 @@ def task(**changes: Any) -> TaskSettings:
             "columns": {"text": "text", "label": "label"},
             "labels": None,
             "label_separator": ",",
+            "quoting": "auto",
             "clean": "none",
             "split": {"validation": 0.2, "test": 0.2, "seed": 0},
             "metric": "accuracy",
@@ -98,6 +99,14 @@ def parquet(columns: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def parquet_of(columns: list[tuple[str, list[Any]]]) -> bytes:
+    """A name may stand twice."""
+    arrays = [pyarrow.array(values) for _, values in columns]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=[name for name, _ in columns]), buffer)
+    return buffer.getvalue()
+
+
 ROWS = {"text": [text for text, _ in GOOD_ROWS], "label": [label for _, label in GOOD_ROWS]}
 CONTENT = {
     "csv": table(GOOD_ROWS),
@@ -116,6 +125,23 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert list(rows.numbers) == list(range(1, 21) if suffix in ("jsonl", "parquet") else range(2, 22))
 
 
+BAD_UTF8 = pyarrow.array([b"x", b"caf\xe9"]).view(pyarrow.string())
+UNREAD: dict[str, bytes] = {
+    "a.csv": b"note,text,note,label\n1,x,2,a\n3,y,4,b\n",
+    "a.tsv": b"note\ttext\tnote\tlabel\n1\tx\t2\ta\n3\ty\t4\tb\n",
+    "a.jsonl": b'{"note": 1, "text": "x", "label": "a", "note": {"a": 1, "a": "\\ud83d"}}\n'
+    b'{"text": "y", "label": "b"}\n',
+    "a.parquet": parquet_of([("note", BAD_UTF8), ("text", ["x", "y"]), ("note", [1, None]), ("label", ["a", "b"])]),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_columns_that_are_not_read_may_be_as_they_like(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(UNREAD[name])
+    rows = reading.read(task(files={"train": str(tmp_path / name)}))["train"]
+    assert rows.columns == {"text": ["x", "y"], "label": ["a", "b"]}
+
+
 def test_imdb_reviews_file_works_as_it_is(tmp_path: Path) -> None:
     path = tiny.write_csv(tmp_path / "IMDb_reviews.csv", 40, columns=("review", "sentiment"))
     corpus = data.read(settings(files={"train": str(path)}, columns={"text": "review", "label": "sentiment"}))
@@ -123,11 +149,11 @@ def test_imdb_reviews_file_works_as_it_is(tmp_path: Path) -> None:
     assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 24, "validation": 8, "test": 8}
 
 
-def read_back(content: bytes, suffix: str) -> reading.Rows:
+def read_back(content: bytes, suffix: str, quoting: str = "auto") -> reading.Rows:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a.{suffix}"
         path.write_bytes(content)
-        return reading.read(task(files={"train": str(path)}))["train"]
+        return reading.read(task(files={"train": str(path)}, quoting=quoting))["train"]
 
 
 # Any character but the surrogates, which UTF-8 cannot hold; the writer below and Python's own agree on the rest.
@@ -137,7 +163,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]))
 def test_csv_with_any_text_comes_back(rows: list[tuple[str, str]], end: str) -> None:
     written = table(rows, lineterminator=end, quoting=csv.QUOTE_ALL).decode()
-    back = read_back(written.encode(), "csv")
+    back = read_back(written.encode(), "csv", "double")
     assert list(zip(back.columns["text"], back.columns["label"], strict=True)) == rows
     # The line numbers are those at which an editor shows the rows.
     lines = list(io.StringIO(written, newline=""))
@@ -151,6 +177,56 @@ def test_jsonl_with_any_text_comes_back(rows: list[tuple[str, Any]]) -> None:
     text = "\n".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in rows)
     back = read_back(text.encode(), "jsonl")
     assert list(zip(back.columns["text"], back.columns["label"], strict=True)) == rows
+
+
+# Quotes are characters here: rows 1 to 4 are four texts.
+SWALLOWED = ['"good start\tpos', "plain\tneg", "plain two\tneg", 'ends here"\tpos']
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_that_quotes_may_swallow_are_refused_until_it_is_said_what_quotes_are(suffix: str, end: str) -> None:
+    lines = ["text\tlabel", "one\tpos", "", *SWALLOWED, "last\tneg"]
+    content = (end.join(lines) + end).replace("\t", "," if suffix == "csv" else "\t").encode()
+    with pytest.raises(RequestError) as caught:
+        read_back(content, suffix)
+    for part in (f"a.{suffix}, line 4: ", "(1 such in the file)", "task.quoting=none", "task.quoting=double"):
+        assert part in str(caught.value)
+    plain = read_back(content, suffix, "none")
+    assert plain.columns["text"] == ["one", '"good start', "plain", "plain two", 'ends here"', "last"]
+    assert plain.columns["label"] == ["pos", "pos", "neg", "neg", "pos", "neg"]
+    assert list(plain.numbers) == [2, 4, 5, 6, 7, 8]
+    assert len(read_back(content, suffix, "double").columns["text"]) == 3
+
+
+def test_quotes_that_are_doubled_say_that_they_quote() -> None:
+    content = b'text\tlabel\n"a\tb\n""c""\td"\tpos\nx\tneg\n'
+    assert read_back(content, "tsv").columns["text"] == ['a\tb\n"c"\td', "x"]
+
+
+def test_a_csv_file_with_texts_of_lines_is_read_as_ever_and_doubtful_ones_are_said() -> None:
+    letter = '"Dear all,\nthanks, and bye,\nJo",pos\n'  # one of its lines has two commas
+    assert read_back(f"text,label\n{letter}x,neg\n".encode(), "csv").notes == ()
+    doubtful = '"Dear all,\nand bye, Jo\nmore",pos\n'
+    rows = read_back(f'text,label\n"a, b",neg\n{doubtful}x,neg\n'.encode(), "csv")
+    assert rows.columns["text"] == ["a, b", "Dear all,\nand bye, Jo\nmore", "x"]
+    (note,) = rows.notes
+    assert note.startswith("a.csv, line 3: ")
+    assert "task.quoting=none" in note
+    assert read_back(f'text,label\n"a, b",neg\n{doubtful}x,neg\n'.encode(), "csv", "double").notes == ()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\r\n"), min_size=1), min_size=1))
+def test_without_quoting_a_line_is_a_row_whatever_quotes_it_has(texts: list[str]) -> None:
+    content = "".join(f"{line}\n" for line in ["label\ttext", *(f"a\t{text}" for text in texts)])
+    assert read_back(content.encode(), "tsv", "none").columns["text"] == texts
+
+
+def test_without_quoting_a_text_with_a_delimiter_is_told_so() -> None:
+    with pytest.raises(
+        RequestError, match=r"line 2: the number of fields is 3, .* no text may hold '\\t' with task\.quot"
+    ):
+        read_back(b'text\tlabel\n"a\tb"\tpos\n', "tsv", "none")
 
 
 def test_a_quoted_field_may_span_lines_and_blank_lines_do_not_count(tmp_path: Path) -> None:
@@ -183,7 +259,7 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "parquet without rows": ("a.parquet", parquet({"text": [], "label": []}), ["a.parquet", "not a single row"]),
     "ragged": ("a.csv", b'text,label\n"x\ny",a\nb\n', ["a.csv, line 4", "number of fields is 1, but the header has 2"]),
     "comma outside quotes": ("a.csv", b"text,label\nx, y,a\n", ["line 2", "fields is 3", "double quotes"]),
-    "open quote": ("a.csv", b'text,label\nx,a\n"y,b\nz,a\n', ["a.csv, line 3", "double quote"]),
+    "open quote": ("a.csv", b'text,label\nx,a\n"y,b\nz,a\n', ["a.csv, line 3", "double quote", "task.quoting=none"]),
     "quote not doubled": ("a.csv", b'text,label\nx,a\n"y" z,b\n', ["a.csv, line 3", "written twice"]),
     "wrong encoding": ("a.csv", b"text,label\nx,a\ncaf\xe9,b\n", ["line 3", "byte 19 (0xe9)", "task.files.encoding"]),
     "utf-16": ("a.csv", "text,label\nx,a\n".encode("utf-16"), ["a.csv, line 1", "utf-16"]),
@@ -194,6 +270,16 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "column twice": ("a.csv", b"text,label,label\nx,a,b\n", ["task.columns.label=label", "2 columns of that name"]),
     "not JSON": ("a.jsonl", b'{"text": "x", "label": 1}\n\n{"text": \n', ["a.jsonl, line 3", "JSON"]),
     "JSON too deep": ("a.jsonl", b"[" * 100_000, ["a.jsonl, line 1", "JSON"]),
+    "key twice": (
+        "a.jsonl",
+        b'{"text": "x", "label": 1}\n{"text": "y", "label": 0, "text": "z"}',
+        ["a.jsonl, line 2", "task.columns.text=text", "2 columns of that name"],
+    ),
+    "parquet column twice": (
+        "a.parquet",
+        parquet_of([("text", ["x"]), ("label", ["a"]), ("label", ["b"])]),
+        ["task.columns.label=label", "2 columns of that name"],
+    ),
     "no object": ("a.jsonl", b'["x", 1]\n', ["a.jsonl, line 1", '{"text": "...", "label": "..."}']),
     "empty object": ("a.jsonl", b"{}\n", ["a.jsonl, line 1", "task.columns.text", "it has none"]),
     "row lacks the field": (
@@ -218,6 +304,11 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     ),
     "null label": ("a.parquet", parquet({"text": ["x", "y"], "label": [1, None]}), ["a.parquet, row 2", "no label"]),
     "NaN label": ("a.parquet", parquet({"text": ["x", "y"], "label": [1.0, float("nan")]}), ["row 2", "no label"]),
+    "text is no UTF-8": (
+        "a.parquet",
+        parquet_of([("text", BAD_UTF8), ("label", ["a", "b"])]),
+        ["a.parquet", "task.columns.text=text", "UTF-8"],
+    ),
     "label is a list": ("a.jsonl", jsonl([{"text": "x", "label": [1]}]), ["line 1", "neither string nor number"]),
     "one class": ("a.csv", table([("x", "a"), ("y", "a")]), ["a.csv", "all 2 rows", "'a'", "two classes"]),
     "many bad rows": ("a.csv", table([(f"t{i}", "") for i in range(9)]), ["lines 2, 3, 4, 5, 6 and 4 more"]),
@@ -305,6 +396,18 @@ def test_answers_that_are_only_plausible_are_none(tmp_path: Path) -> None:
     assert rows.columns["answers"][1] == rows.columns["answers"][3] == []
 
 
+@pytest.mark.parametrize("flag", [None, 0, 0.0, False])
+def test_an_answer_is_not_lost_for_how_a_flag_is_written(tmp_path: Path, flag: Any) -> None:
+    content = squad_json("v2.0")
+    content["data"][0]["paragraphs"][0]["qas"][0]["is_impossible"] = flag
+    content["data"][0]["paragraphs"][0]["qas"][1]["is_impossible"] = 1
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    answers = reading.read(task(**questions(), files={"train": str(tmp_path / "train.json")}))["train"].columns[
+        "answers"
+    ]
+    assert [len(cell) for cell in answers[:2]] == [2, 0]
+
+
 def damaged(change: Any) -> bytes:
     content = squad_json("v2.0")
     change(content)
@@ -339,7 +442,19 @@ BAD_SQUAD: dict[str, tuple[bytes, list[str]]] = {
         damaged(lambda c: c["data"][4]["paragraphs"][1]["qas"][0].pop("answers")),
         ["a.json, data[4].paragraphs[1]: ", "'answers'", *LAYOUT],
     ),
+    "context twice": (
+        json.dumps(squad_json("1.1")).replace('"context"', '"context": "", "context"', 1).encode(),
+        ["a.json: an object in it has 'context' twice"],
+    ),
     # checked question by question
+    "a truth that is a text": (
+        damaged(lambda c: c["data"][0]["paragraphs"][1]["qas"][0].update(is_impossible="False")),
+        ["a.json, question 3: is_impossible is 'False'", "true or false"],
+    ),
+    "a truth that is a list": (
+        damaged(lambda c: c["data"][0]["paragraphs"][1]["qas"][1].update(is_impossible=[])),
+        ["a.json, question 4: is_impossible is []", "true or false"],
+    ),
     "answers are no list": (
         damaged(lambda c: c["data"][0]["paragraphs"][1]["qas"][0].update(answers=3)),
         ["a.json, question 3: there is neither a list of answers nor", "task.columns.answers=answers"],
@@ -397,6 +512,13 @@ QUESTIONS = [
     {"question": "What?", "context": "The film was good.", "answers": [{"text": "good", "answer_start": 13}]},
     {"question": "Who?", "context": "The film was good.", "answers": []},
 ]
+
+
+def test_an_answer_that_says_a_thing_twice_is_refused(tmp_path: Path) -> None:
+    line = json.dumps(QUESTIONS[0]).replace('"text"', '"text": "film", "text"')
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(QUESTIONS[1])}\n{line}\n")
+    with pytest.raises(RequestError, match=r"a\.jsonl, line 2: 'answers' holds an object with two 'text'; remove one"):
+        reading.read(task(**questions(), files={"train": str(tmp_path / "a.jsonl")}))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

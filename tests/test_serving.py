@@ -27,6 +27,7 @@ import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 from hpsearch.serving import loading, packaging
+from hpsearch.serving.appending import SUFFIXES
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
@@ -44,7 +45,7 @@ TOPICS = ("blame", "metal", "praise")
 LABELLED = [row["text"] for row in tiny.labelled(40, seed=2)]
 CARD = "# hpsearch-toy\n\nA card.\n"
 KIND_OF = {"text": "text_classification", "topics": "multilabel_classification", "reader": "question_answering"}
-TEXT = ("text_classification", {"text": "text"})  # of predict_file
+TEXT = ("text_classification", {"text": "text"}, "auto")  # of predict_file
 Models = Callable[[str], Path]
 
 
@@ -527,7 +528,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
-@pytest.mark.parametrize("suffix", packaging.FORMATS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_is_labelled_row_for_row(
     suffix: str, logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,7 +543,7 @@ def test_a_file_is_labelled_row_for_row(
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{suffix}", f"out{suffix}"]
 
 
-@pytest.mark.parametrize("suffix", packaging.FORMATS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_questions_of_a_file_are_answered_row_for_row(
     suffix: str, winners: dict[str, Logged], reader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,10 +552,10 @@ def test_questions_of_a_file_are_answered_row_for_row(
     source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
     columns = {"question": "q", "context": "passage"}
     uri, kind = winners["reader"].uri, "question_answering"
-    assert packaging.predict_file(uri, source, destination, kind, columns) == len(rows)
+    assert packaging.predict_file(uri, source, destination, kind, columns, "auto") == len(rows)
     at_once = read(destination)
     monkeypatch.setattr(packaging, "ROWS", 5)
-    packaging.predict_file(uri, source, destination, kind, columns)
+    packaging.predict_file(uri, source, destination, kind, columns, "auto")
     expected = reader.predict(both)
     for found in (at_once, read(destination)):
         assert list(found[0]) == ["q", "id", "passage", "answer", "score", "begin", "end", "no_answer"]
@@ -565,17 +566,104 @@ def test_questions_of_a_file_are_answered_row_for_row(
         np.testing.assert_allclose([float(row["score"]) for row in found], expected["score"], atol=1e-5)
 
 
+# Names that repeat, numbers as they are written, halves of characters, bytes that are no UTF-8: nobody reads them.
+AS_THEY_STAND: dict[str, bytes] = {
+    "csv": b'id,note,text,note\r\n01,"a\nb, ""c""",a good film,caf\xe9\r\n2,,a film,\r\n',
+    "tsv": b"id\tnote\ttext\tnote\r\n01\t1e0\ta good film\tcaf\xe9\r\n2\t\ta film\t\r\n",
+    "jsonl": b'{"id": 1.0, "note": "\\ud83d", "text": "a good film", "note": 1E400}\n'
+    b'{"id":1e2,"text":"a film","x":"caf\xe9 \xe2\x80\xa8 \\u00e9"}\n',
+}
+
+
+@pytest.mark.parametrize("suffix", AS_THEY_STAND)
+def test_what_a_file_has_comes_out_as_it_went_in(
+    suffix: str, logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "ROWS", 1)
+    source, destination = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    source.write_bytes(AS_THEY_STAND[suffix])
+    assert packaging.predict_file(logged.uri, source, destination, *TEXT) == 2
+    labels = model.predict(["a good film", "a film"])["label"].tolist()
+    before, after = source.read_text("latin-1"), destination.read_text("latin-1")
+    if suffix == "jsonl":
+        for old, new, label in zip(before.splitlines(), after.splitlines(), labels, strict=True):
+            assert new.startswith(f'{old[:-1]}, "label": "{label}", "score": ')
+        return
+    tables = [list(csv.reader(text.splitlines(True), delimiter=DELIMITER[suffix])) for text in (before, after)]
+    assert [row[:-2] for row in tables[1]] == tables[0]
+    assert [row[-2] for row in tables[1]] == ["label", *labels]
+
+
+DELIMITER = {"csv": ",", "tsv": "\t"}
+
+
+def test_columns_of_parquet_that_are_not_read_keep_their_types_and_bytes(
+    logged: Logged, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "ROWS", 1)
+    arrays = [
+        pa.array([b"x", b"caf\xe9"]).view(pa.string()),
+        pa.array(["a good film", "a film"]),
+        pa.array([1, None], pa.timestamp("ns", "UTC")),
+        pa.array(["m", "n"]).dictionary_encode(),
+        pa.array([[("k", 1), ("k", 2)], None], pa.map_(pa.string(), pa.int8())),
+    ]
+    table = pa.Table.from_arrays(arrays, names=["note", "text", "note", "kind", "map"]).replace_schema_metadata(
+        {"a": "b"}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    packaging.predict_file(logged.uri, tmp_path / "in.parquet", tmp_path / "out.parquet", *TEXT)
+    before, found = (pq.ParquetFile(tmp_path / f"{name}.parquet").read() for name in ("in", "out"))
+    assert found.schema.names == ["note", "text", "note", "kind", "map", "label", "score"]
+    assert found.schema.metadata == before.schema.metadata
+    for i in range(5):
+        assert found.schema.field(i) == before.schema.field(i)
+        assert found.column(i).combine_chunks().cast(before.column(i).type) == before.column(i).combine_chunks()
+    assert found.column("label").to_pylist() == model.predict(["a good film", "a film"])["label"].tolist()
+
+
+QUOTES = ["text\tnote", '"good start\t1', "plain film\t2", 'ends here"\t3']
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_that_quotes_may_swallow_is_refused_until_it_is_said_what_they_are(
+    end: str, logged: Logged, model: Any, tmp_path: Path
+) -> None:
+    source, destination = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    source.write_bytes("".join(line + end for line in QUOTES).encode())
+    with pytest.raises(RequestError, match=r"in\.tsv, line 2: .*task\.quoting=none"):
+        packaging.predict_file(logged.uri, source, destination, *TEXT)
+    assert not destination.exists()
+    assert packaging.predict_file(logged.uri, source, destination, TEXT[0], TEXT[1], "none") == 3
+    lines = destination.read_bytes().decode().split(end)
+    assert [line.rsplit("\t", 2)[0] for line in lines[:-1]] == QUOTES
+    assert packaging.predict_file(logged.uri, source, destination, TEXT[0], TEXT[1], "double") == 1
+
+
+def test_a_list_that_cannot_be_written_without_quotes_is_told(
+    winners: dict[str, Logged], topics: Any, tmp_path: Path
+) -> None:
+    source, kind = write(tmp_path / "in.csv", [{"id": "1", "text": LABELLED[0]}]), "multilabel_classification"
+    with pytest.raises(
+        RequestError, match=r"in\.csv, row 1: .* can't be written with task\.quoting=none; give the rows"
+    ):
+        packaging.predict_file(winners["topics"].uri, source, tmp_path / "out.csv", kind, TEXT[1], "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 TYPED = (".jsonl", ".parquet")
 
 
-@pytest.mark.parametrize("suffix", packaging.FORMATS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_row_of_a_file_may_get_several_labels(
     suffix: str, winners: dict[str, Logged], topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packaging, "ROWS", 3)
     rows = [{"text": text} for text in LABELLED]
     source, destination = write(tmp_path / f"in{suffix}", rows), tmp_path / f"out{suffix}"
-    packaging.predict_file(winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"})
+    packaging.predict_file(
+        winners["topics"].uri, source, destination, "multilabel_classification", {"text": "text"}, "auto"
+    )
     found, expected = read(destination), topics.predict(LABELLED)
     if suffix not in TYPED:
         found = [row | {name: json.loads(row[name]) for name in ("labels", "scores")} for row in found]
@@ -605,7 +693,7 @@ def test_a_file_without_questions_is_named_and_nothing_is_left(
     named = {"question": "question", "context": "context"} | columns
     with pytest.raises(RequestError, match=message):
         packaging.predict_file(
-            winners["reader"].uri, tmp_path / "in.csv", tmp_path / "out.csv", "question_answering", named
+            winners["reader"].uri, tmp_path / "in.csv", tmp_path / "out.csv", "question_answering", named, "auto"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
@@ -618,17 +706,17 @@ def test_a_model_of_another_kind_is_named(winners: dict[str, Logged], reader: An
         packaging.predict_file(winners["reader"].uri, source, tmp_path / "out.csv", *TEXT)
 
 
-@pytest.mark.parametrize("suffix", packaging.FORMATS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_labels_that_a_file_has_are_not_covered_up(suffix: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     source = write(tmp_path / f"in{suffix}", [{"review": "a good film", "label": "mine"}])
-    packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
+    packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"}, "auto")
     (row,) = read(tmp_path / f"out{suffix}")
     assert row["label"] == "mine"
     assert row["predicted_label"] in LABELS
     assert "score" not in row
     write(source, [row])
     with pytest.raises(RequestError, match="has a column predicted_"):
-        packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"})
+        packaging.predict_file(logged.uri, source, tmp_path / f"out{suffix}", TEXT[0], {"text": "review"}, "auto")
 
 
 def test_labels_of_some_rows_are_not_covered_up(
@@ -667,6 +755,12 @@ def test_a_file_without_rows_gets_its_columns(suffix: str, logged: Logged, model
         ("in.csv", b"", r"there is no column text"),
         ("in.jsonl", b'{"text": "good"}\n{"text": \n', r"in\.jsonl, line 2: is not JSON"),
         ("in.jsonl", b'["good"]\n', r"line 1: is not an object"),
+        ("in.jsonl", b'{"text": "good", "text": "bad"}\n', r"in\.jsonl, row 1: there are 2 columns text; rename all"),
+        ("in.csv", b"text,text\ngood,bad\n", r"in\.csv: there are 2 columns text; rename all but one"),
+        ("in.jsonl", b'{"text": "good"}\n{"text": "\\ud83d"}\n', r"in\.jsonl, row 2: .*half a surrogate pair"),
+        ("in.jsonl", '{"text": "good"}'.encode("utf-16"), r"line 1: is not UTF-8"),
+        ("in.csv", "text,id\ngood,1".encode("utf-16"), r"in\.csv: is not UTF-8"),
+        ("in.csv", b'id,text\n1,"good\n', r"in\.csv, line 2: .*task\.quoting=none"),
         ("in.jsonl", b'{"text": "good"}\n{"review": "good"}\n', r"row 2: there is no column text; it has review"),
         ("in.jsonl", b'{"review": "good"}\n', r"in\.jsonl: there is no column text; it has review"),
         ("in.jsonl", b'{"text": "good"}\n{"text": null}\n', r"in\.jsonl, row 2: None in column text is not a text"),

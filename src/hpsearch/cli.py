@@ -137,7 +137,7 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     task, kind = checked.task, KINDS[checked.task.kind]
     kind.check_task(task)
     uri = args.model or champion_uri(checked, home)
-    rows = predict_file(uri, args.input, args.output, task.kind, kind.asked(task))
+    rows = predict_file(uri, args.input, args.output, task.kind, kind.asked(task), task.quoting)
     print(f"{rows} rows predicted in {args.output}")
 
 

@@ -92,6 +92,10 @@ class TaskSettings(Section):
     """Classes in their order; null: as found, sorted."""
     label_separator: Annotated[str, Field(min_length=1)]
     """Stands between the labels of a text in CSV and TSV files."""
+    quoting: Literal["auto", "double", "none"]
+    """What a double quote at the beginning of a field means in CSV and TSV files. double: the field ends with the next
+    single one; none: it is a character like any other; auto: as double, and a file that may be meant either way is
+    refused. For your own files and those that are predicted."""
     clean: Literal["html", "whitespace", "none"]
     """html: drop tags, decode entities, fold white space."""
     split: SplitSettings

@@ -22,6 +22,8 @@ def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
         whole = len(corpus.splits[split])
         part = f" of {whole:,} (stratified subset, budget.{split}_examples)" if size < whole else ""
         yield f"data: {size:,} {split} examples{part}"
+    for note in corpus.notes:
+        yield f"data: {note}"
     for pair, shared in corpus.facts.overlap.items():
         fate = "; dropped from train" if pair.startswith("train") and shared.rows else ""
         groups = f" and {shared.rows_of_shared_groups:,} rows of groups" if shared.rows_of_shared_groups else ""

@@ -3,24 +3,24 @@
 Values are taken as they stand (no type is guessed), and every fault names the line or row that the user sees.
 """
 
-import csv
 import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpsearch.config.settings import HubData, PackagedData, TaskSettings
+from hpsearch.data import squad_layout
+from hpsearch.data.text_files import Layout, names_of, parse, repeated
 from hpsearch.errors import RequestError, first_line, nearest
 
 HUB_TIMEOUT_SECONDS = 10.0
 SHOWN = 5  # numbers or names that a message lists before "and N more"
 
-ARTICLE = "title"
-SQUAD = ("id", ARTICLE, "context", "question", "answers")  # columns of questions in the layout of SQuAD
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob")
 CONLL = ("tokens", "tags")  # columns of sentences in the layout of CoNLL
@@ -41,6 +41,8 @@ class Rows:
     numbers: Sequence[int]
     """Where each row begins, from 1 on, as an editor or viewer counts."""
     columns: dict[str, list[Any]]
+    notes: tuple[str, ...] = ()
+    """What people should know of how the file was read."""
 
     def where(self, numbers: Sequence[int]) -> str:
         """Some of `numbers` in words: "reviews.csv, lines 3, 7 and 12"."""
@@ -97,7 +99,7 @@ def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
             f"install the version of {described.package} that the requirements pin"
         )
     matched = {f"task.packaged.where.{column}": column for column in described.where}
-    rows = _parse(content, path, {**wanted, **matched}, "utf-8")
+    rows = _parse(content, path, {**wanted, **matched}, "utf-8", "double")
     conditions = [(rows.columns[column], value) for column, value in described.where.items()]
     keep = [i for i in range(len(rows.numbers)) if all(values[i] == value for values, value in conditions)]
     if not keep:
@@ -138,7 +140,7 @@ def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
         if given is not None:
             path = Path(given).expanduser()
             content = _content(path, f"task.files.{split}={given}")
-            rows[split] = _parse(content, path, wanted, described.encoding)
+            rows[split] = _parse(content, path, wanted, described.encoding, task.quoting)
     return rows
 
 
@@ -154,17 +156,19 @@ def _content(path: Path, setting: str) -> bytes:
     return content
 
 
-def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str) -> Rows:
+def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str, quoting: str) -> Rows:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(content, path.name, wanted)
     if suffix == ".jsonl":
         return _jsonl(_decode(content, path.name, encoding), path.name, wanted)
     if suffix == ".json":
-        return _squad(_decode(content, path.name, encoding), path.name, wanted)
-    if suffix in (".csv", ".tsv"):
-        delimiter = "," if suffix == ".csv" else "\t"
-        return _csv(_decode(content, path.name, encoding), path.name, wanted, delimiter)
+        columns = squad_layout.questions(_decode(content, path.name, encoding), path.name)
+        check_columns(wanted, list(columns), path.name)
+        return Rows(path.name, "question", range(1, len(columns[squad_layout.ARTICLE]) + 1), columns)
+    if suffix in DELIMITERS:
+        layout = Layout(path.name, DELIMITERS[suffix], quoting)
+        return _csv(_decode(content, path.name, encoding), layout, wanted)
     if suffix in CONLL_SUFFIXES:
         return _conll(_decode(content, path.name, encoding), path.name, wanted)
     raise RequestError(
@@ -188,7 +192,8 @@ def _decode(content: bytes, name: str, encoding: str) -> str:
         raise RequestError(f"task.files.encoding={encoding}: Python knows no such text encoding; try utf-8") from None
 
 
-def _check_columns(wanted: Wanted, found: Sequence[str], name: str) -> None:
+def check_columns(wanted: Wanted, found: Sequence[str], name: str) -> None:
+    """See that each wanted column is there, once. Raises RequestError."""
     for setting, column in wanted.items():
         if column not in found:
             raise RequestError(
@@ -199,15 +204,17 @@ def _check_columns(wanted: Wanted, found: Sequence[str], name: str) -> None:
             raise RequestError(f"{setting}={column}: {name} has {found.count(column)} columns of that name; rename one")
 
 
-def _csv(text: str, name: str, wanted: Wanted, delimiter: str) -> Rows:
-    records = _records(text, name, delimiter)
+def _csv(text: str, layout: Layout, wanted: Wanted) -> Rows:
+    name, delimiter = layout.name, layout.delimiter
+    records = layout.records(_lines(text))
     _, header = next(records, (1, [""]))
     if len(header) == 1:
         raise RequestError(
             f"{name}: the header has one column only, {header[0]!r}; columns must be separated by {delimiter!r}, "
             "and there must be one with the text and one with the label"
         )
-    _check_columns(wanted, header, name)
+    check_columns(wanted, header, name)
+    doubt = layout.check_quotes(_lines(text))
     positions = {column: header.index(column) for column in wanted.values()}
     numbers: list[int] = []
     columns: dict[str, list[str]] = {column: [] for column in positions}
@@ -215,31 +222,16 @@ def _csv(text: str, name: str, wanted: Wanted, delimiter: str) -> Rows:
         if len(fields) != len(header):
             raise RequestError(
                 f"{name}, line {line}: the number of fields is {len(fields)}, but the header has {len(header)}; "
-                f"put a text that holds {delimiter!r} into double quotes"
+                + layout.remedy()
             )
         numbers.append(line)
         for column, position in positions.items():
             columns[column].append(fields[position])
-    return Rows(name, "line", numbers, columns)
+    return Rows(name, "line", numbers, columns, (doubt,) if doubt else ())
 
 
-def _records(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the record begins, its fields); blank lines are passed over."""
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
-    # newline="" keeps the line ends inside quotes; strict refuses a quote that is not closed
-    # instead of swallowing the rest of the file.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise RequestError(
-            f"{name}, line {line}: {error}; a field that begins with a double quote must end with one, "
-            "and a quote inside it is written twice"
-        ) from None
+def _lines(text: str) -> io.StringIO:
+    return io.StringIO(text, newline="")  # keeps the line ends inside quotes
 
 
 def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
@@ -250,50 +242,19 @@ def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse(line)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{name}, line {number}: not JSON ({error}); write one JSON object a line") from None
         if not isinstance(row, dict):
             example = json.dumps(dict.fromkeys(wanted.values(), "..."))
             raise RequestError(f"{name}, line {number}: not a JSON object; write {example}")
-        _check_columns(wanted, list(row), f"{name}, line {number}")
+        check_columns(wanted, names_of(row), f"{name}, line {number}")
         numbers.append(number)
         for column, values in columns.items():
+            if (twice := repeated(row[column])) is not None:
+                raise RequestError(f"{name}, line {number}: {column!r} holds an object with two {twice!r}; remove one")
             values.append(row[column])
     return Rows(name, "line", numbers, columns)
-
-
-def _squad(text: str, name: str, wanted: Wanted) -> Rows:
-    """Questions in the published layout of SQuAD: data > paragraphs > qas, with the columns of its copy on the hub.
-
-    The title of the article is a column whether it is wanted or not.
-    """
-    columns: dict[str, list[Any]] = {column: [] for column in SQUAD}
-    where = "data"
-    try:
-        content = json.loads(text)
-        for i, article in enumerate(content["data"]):
-            where = f"data[{i}]"
-            for j, paragraph in enumerate(article["paragraphs"]):
-                where = f"data[{i}].paragraphs[{j}]"
-                for qa in paragraph["qas"]:
-                    answers = [] if qa.get("is_impossible") else qa["answers"]
-                    row = (qa["id"], article[ARTICLE], paragraph["context"], qa["question"], answers)
-                    for column, value in zip(SQUAD, row, strict=True):
-                        columns[column].append(value)
-    except (ValueError, RecursionError) as error:
-        remedy = "write it anew"
-        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-            remedy = "if it holds an object on each line, rename it to .jsonl"
-        raise RequestError(f"{name}: not JSON ({error}); {remedy}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RequestError(
-            f"{name}, {where}: not in the layout of SQuAD ({type(error).__name__}: {error}), which is "
-            "data: [{title, paragraphs: [{context, qas: [{id, question, answers: [{text, answer_start}]}]}]}]; "
-            "or give JSONL or Parquet with a row for each question"
-        ) from None
-    _check_columns(wanted, SQUAD, name)
-    return Rows(name, "question", range(1, len(columns[ARTICLE]) + 1), columns)
 
 
 def _conll(text: str, name: str, wanted: Wanted) -> Rows:
@@ -302,7 +263,7 @@ def _conll(text: str, name: str, wanted: Wanted) -> Rows:
     Columns are divided by tabs, or by white space in a line without one. Those between token and tag are passed over,
     as are the lines that begin documents.
     """
-    _check_columns(wanted, CONLL, name)
+    check_columns(wanted, CONLL, name)
     numbers: list[int] = []
     columns: dict[str, list[Any]] = {column: [] for column in CONLL}
     inside, width = False, None
@@ -334,11 +295,18 @@ def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        _check_columns(wanted, file.schema_arrow.names, name)
+        check_columns(wanted, file.schema_arrow.names, name)
         table = file.read(columns=sorted(set(wanted.values())))
     except (pyarrow.ArrowException, OSError) as error:
         raise RequestError(f"{name}: not a readable Parquet file ({error}); write it anew") from None
-    columns = {column: table.column(column).to_pylist() for column in wanted.values()}
+    columns = {}
+    for setting, column in wanted.items():
+        try:
+            columns[column] = table.column(column).to_pylist()
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                f"{setting}={column}: {name} has a text there that is no UTF-8 ({error}); write it anew"
+            ) from None
     return Rows(name, "row", range(1, table.num_rows + 1), columns)
 
 
@@ -361,7 +329,7 @@ def _hub(task: TaskSettings, wanted: Wanted, demo: str | None) -> dict[str, Rows
 
 
 def _hub_rows(dataset: Any, name: str, wanted: Wanted) -> Rows:
-    _check_columns(wanted, dataset.column_names, name)
+    check_columns(wanted, dataset.column_names, name)
     columns = {}
     for column in wanted.values():
         feature = dataset.features[column]

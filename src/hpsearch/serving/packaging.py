@@ -1,15 +1,11 @@
 """The winner as an MLflow model that takes raw input: logging it, predicting files with it, serving it."""
 
-import csv
 import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,6 @@ from hpsearch.serving import mlflow_process
 import mlflow
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -28,6 +23,7 @@ from mlflow.types.schema import Array, Map, Object, Property
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 from hpsearch.serving import code
+from hpsearch.serving.appending import SUFFIXES, Chunk, is_unicode, row_file
 from hpsearch.serving.code import PACKAGE
 from hpsearch.serving.loading import load
 from hpsearch.tasks.kind import Kind
@@ -39,9 +35,6 @@ REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pand
 ROWS = 1024  # predicted at once; bounds the memory
 CLASSES = "probabilities"  # column with the probability of each class
 ARROW = {STRING: pa.string(), DOUBLE: pa.float64(), LONG: pa.int64(), BOOLEAN: pa.bool_()}
-
-Row = dict[str, Any]
-Write = Callable[[list[Row]], None]
 
 
 def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]) -> dict[str, Any]:
@@ -134,12 +127,14 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
     return f"models:/{model.model_id}"
 
 
-def predict_file(model_uri: str, source: Path, destination: Path, kind: str, columns: Mapping[str, str]) -> int:
+def predict_file(
+    model_uri: str, source: Path, destination: Path, kind: str, columns: Mapping[str, str], quoting: str
+) -> int:
     """Predict for each row of a CSV, TSV, JSONL or Parquet file; returns the number of its rows.
 
-    `destination` gets the rows in the format of its own name, with the columns that the task kind's product adds;
-    where the file has one of these already, they are called `predicted_...`. It appears when it is whole. In CSV and
-    TSV a list is written as JSON. Memory does not grow with the file.
+    `destination` gets the rows in the format of its own name, as they stand, with the columns that the task kind's
+    product adds; where the file has one of these already, they are called `predicted_...`. It appears when it is whole.
+    In CSV and TSV a list is written as JSON. Memory does not grow with the file.
 
     Args:
         model_uri: of the model.
@@ -147,39 +142,39 @@ def predict_file(model_uri: str, source: Path, destination: Path, kind: str, col
         destination: another file, of the same format.
         kind: of the task.
         columns: for each input role of the kind, the column of the file.
+        quoting: `task.quoting`.
 
     Raises:
         RequestError: the file or the model can't be read, or a row has no text.
     """
     for path in (source, destination):
-        if path.suffix.lower() not in FORMATS:
-            raise RequestError(f"{path}: its name must end in one of {', '.join(FORMATS)}")
+        if path.suffix.lower() not in SUFFIXES:
+            raise RequestError(f"{path}: its name must end in one of {', '.join(SUFFIXES)}")
     if source.suffix.lower() != destination.suffix.lower():
         raise RequestError(f"{destination}: must have the format of {source}; let its name end in {source.suffix}")
     if destination.exists() and source.exists() and destination.samefile(source):
         raise RequestError(f"{destination}: is the file to label, and would be overwritten; give another name")
     if not destination.parent.is_dir():
         raise RequestError(f"{destination}: there is no folder {destination.parent}; make it")
-    read, write = FORMATS[source.suffix.lower()]
     beside = destination.with_name(destination.name + ".tmp")
     rows_read = 0
     try:
-        with read(source) as (found, rows):
-            if found is not None:
-                _check_columns(source, columns, found)
-            model, product = load(model_uri), KINDS[kind].product
-            added = {name: arrow(product.outputs[name]) for name in product.added}
-            names = _added(found or (), added)
-            with write(beside, source, found, names, added) as write_rows:
-                while chunk := list(islice(rows, ROWS)):
-                    write_rows(_predicted(chunk, model, source, rows_read + 1, columns, names))
-                    rows_read += len(chunk)
+        file = row_file(source, quoting)
+        found = file.names(columns)
+        model, product = load(model_uri), KINDS[kind].product
+        added = {name: arrow(product.outputs[name]) for name in product.added}
+        names = _added(found, added)
+        with file.writer(beside, {names[name]: added[name] for name in added}) as write:
+            for chunk in file.chunks(columns, ROWS):
+                values = _predicted(chunk, model, source, columns, list(added))
+                write(chunk, {names[name]: values[name] for name in added})
+                rows_read += len(next(iter(chunk.read.values())))
         os.replace(beside, destination)
     except FileNotFoundError as error:
         raise RequestError(f"{error.filename}: there is no such file") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{source}: is not UTF-8 ({error.reason} after row {rows_read}); convert it") from None
-    except (OSError, csv.Error, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         raise RequestError(f"{source}: can't be read as {source.suffix[1:]}: {error}") from None
     finally:
         beside.unlink(missing_ok=True)
@@ -228,35 +223,28 @@ def _public_version(package: str) -> str:
     return importlib.metadata.version(package).partition("+")[0]
 
 
-def _check_columns(where: Path | str, columns: Mapping[str, str], found: Iterable[str]) -> None:
-    for role, column in columns.items():
-        if column not in found:
-            raise RequestError(
-                f"{where}: there is no column {column}; it has {', '.join(found)}; name it with task.columns.{role}"
-            )
-
-
 def _predicted(
-    chunk: list[Row], model: Any, source: Path, first: int, columns: Mapping[str, str], names: Mapping[str, str]
-) -> list[Row]:
-    """Rows of the file, of which `first` is the first here, counted from 1, with what the model says of them."""
-    for number, row in enumerate(chunk, first):
-        where = f"{source}, row {number}"
-        _check_columns(where, columns, row)
-        for column in columns.values():
-            if not isinstance(row[column], str):
-                raise RequestError(f"{where}: {row[column]!r} in column {column} is not a text; mend that row")
-    inputs = {role: [row[column] for row in chunk] for role, column in columns.items()}
+    chunk: Chunk, model: Any, source: Path, columns: Mapping[str, str], added: Sequence[str]
+) -> dict[str, list[Any]]:
+    """What the model says of the rows of a chunk: a list for each column that is added."""
+    for column, values in chunk.read.items():
+        for number, value in enumerate(values, chunk.first):
+            where = f"{source}, row {number}"
+            if not isinstance(value, str):
+                raise RequestError(f"{where}: {value!r} in column {column} is not a text; mend that row")
+            if not is_unicode(value):
+                raise RequestError(
+                    f"{where}: the text in column {column} is not UTF-8, or holds half a surrogate pair; mend that row"
+                )
+    inputs = {role: chunk.read[column] for role, column in columns.items()}
     try:
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
-        values = {name: predicted[name].tolist() for name in names}
+        return {name: predicted[name].tolist() for name in added}
     except (MlflowException, KeyError) as error:
-        where = f"{source}, rows {first} to {first + len(chunk) - 1}"
-        raise RequestError(f"{where}: the model can't predict these rows: {error}") from None
-    return [
-        row | {names[name]: value for name, value in zip(values, of_row, strict=True)}
-        for row, of_row in zip(chunk, zip(*values.values(), strict=True), strict=True)
-    ]
+        last = chunk.first + len(next(iter(chunk.read.values()))) - 1
+        raise RequestError(
+            f"{source}, rows {chunk.first} to {last}: the model can't predict these rows: {error}"
+        ) from None
 
 
 def _added(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
@@ -268,97 +256,3 @@ def _added(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
     if clash := taken & set(names.values()):
         raise RequestError(f"the file has a column {clash.pop()} already; rename it")
     return names
-
-
-@contextmanager
-def _read_csv(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row]]]:
-    csv.field_size_limit(sys.maxsize)  # the csv module's own limit is 128 KiB a field
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=_delimiter(source), strict=True)
-        yield list(reader.fieldnames or ()), _whole_rows(reader, source)
-
-
-def _whole_rows(reader: "csv.DictReader[str]", source: Path) -> Iterator[Row]:
-    for row in reader:
-        if None in row or None in row.values():
-            found = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())
-            raise RequestError(
-                f"{source}, line {reader.line_num}: {found} fields, but the header has "
-                f"{len(reader.fieldnames or ())}; quote fields that hold a separator"
-            )
-        yield row
-
-
-@contextmanager
-def _write_csv(
-    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
-) -> Iterator[Write]:
-    assert columns is not None
-    with open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*columns, *names.values()], delimiter=_delimiter(source))
-        writer.writeheader()
-
-        def write(rows: list[Row]) -> None:
-            writer.writerows(
-                {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows
-            )
-
-        yield write
-
-
-def _delimiter(source: Path) -> str:
-    return "\t" if source.suffix.lower() == ".tsv" else ","
-
-
-@contextmanager
-def _read_jsonl(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row]]]:
-    with open(source, encoding="utf-8-sig") as file:
-        keys = dict.fromkeys(key for row in _objects(file, source) for key in row)
-        file.seek(0)
-        yield list(keys) or None, _objects(file, source)
-
-
-def _objects(lines: Iterable[str], source: Path) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RequestError(f"{source}, line {number}: is not JSON ({error}); mend or remove it") from None
-        if not isinstance(row, dict):
-            raise RequestError(f'{source}, line {number}: is not an object like {{"text": "..."}}; mend or remove it')
-        yield row
-
-
-@contextmanager
-def _write_jsonl(
-    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
-) -> Iterator[Write]:
-    with open(beside, "w", encoding="utf-8") as file:
-        yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-@contextmanager
-def _read_parquet(source: Path) -> Iterator[tuple[list[str] | None, Iterator[Row]]]:
-    with pq.ParquetFile(source) as file:
-        yield file.schema_arrow.names, (row for batch in file.iter_batches(ROWS) for row in batch.to_pylist())
-
-
-@contextmanager
-def _write_parquet(
-    beside: Path, source: Path, columns: list[str] | None, names: Mapping[str, str], added: Mapping[str, Any]
-) -> Iterator[Write]:
-    schema = pq.read_schema(source)
-    for name, shown in names.items():
-        schema = schema.append(pa.field(shown, added[name]))
-    with pq.ParquetWriter(beside, schema) as writer:
-        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-
-
-FORMATS = {
-    ".csv": (_read_csv, _write_csv),
-    ".tsv": (_read_csv, _write_csv),
-    ".jsonl": (_read_jsonl, _write_jsonl),
-    ".parquet": (_read_parquet, _write_parquet),
-}

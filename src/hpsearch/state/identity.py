@@ -29,6 +29,7 @@ SHOWN = 5  # modules that a sentence names
 # Settings that change no result.
 APART = (
     *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
+    "task.quoting",  # decides what the data are, and their digests are compared
     *("budget.name", "budget.max_trials", "budget.max_hours", "budget.startup_trials"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")

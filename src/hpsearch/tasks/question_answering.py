@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hpsearch.config.settings import Settings, TaskSettings, possible
 from hpsearch.data.examples import Example, groups, refuse, text_fault
-from hpsearch.data.reading import ARTICLE, Rows
+from hpsearch.data.reading import Rows
+from hpsearch.data.squad_layout import ARTICLE
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError
 from hpsearch.tasks import squad

@@ -37,6 +37,8 @@ class Corpus:
     labels: tuple[str, ...]
     facts: Facts
     """What was done to the data: for the report and the run."""
+    notes: tuple[str, ...]
+    """What people should know of the data before anything is trained, a sentence each."""
 
 
 def read(settings: Settings) -> Corpus:
@@ -77,7 +79,8 @@ def read(settings: Settings) -> Corpus:
         digests={name: _digest(columns[name], labels) for name in SPLITS},
     )
     in_memory = {name: datasets.Dataset.from_dict(columns[name], features=kind.features) for name in SPLITS}
-    return Corpus(in_memory, complete, labels, facts)
+    notes = tuple(note for name in given for note in rows[name].notes)
+    return Corpus(in_memory, complete, labels, facts, notes)
 
 
 def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
