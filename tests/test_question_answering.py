@@ -21,7 +21,7 @@ from hpsearch.data.tokens import Tokens, collate, save
 from hpsearch.errors import RequestError
 from hpsearch.state.facts import Overlap
 from hpsearch.tasks import squad
-from hpsearch.tasks.question_answering import QuestionAnswering, answers_fault, answers_of
+from hpsearch.tasks.question_answering import INEXACT, LOST, NO_ANSWER, QuestionAnswering, answers_fault, answers_of
 from hpsearch.training import data
 
 QA = QuestionAnswering()
@@ -65,6 +65,9 @@ LAYOUTS: dict[str, tuple[Any, list[tuple[str, int]]]] = {
     "white space": (" \n", []),
     "null": (None, []),
     "an empty list": ([], []),
+    "places as floats": ({"text": ["film", "good"], "answer_start": [4.0, 37.0]}, [("film", 4), ("good", 37)]),
+    "a place is NaN": ({"text": ["good", "good"], "answer_start": [float("nan"), 37.0]}, [("good", 13), ("good", 37)]),
+    "a place as a string": ([{"text": "good", "answer_start": "37"}], [("good", 37)]),
     "twice the same": (["good", "good", {"text": "good", "answer_start": 13}], [("good", 13)]),
     "white space around": (
         [{"text": " good, ", "answer_start": 12}, {"text": "plot ", "answer_start": 23}],
@@ -82,6 +85,7 @@ def test_every_layout_of_answers(layout: str) -> None:
 
 
 NO_LAYOUT = "there is neither a list of answers nor"
+NO_PLACE = "there is an answer_start that is no whole number"
 FAULTS: dict[str, tuple[Any, str]] = {
     "a number": (3, NO_LAYOUT),
     "a list of numbers": ([3], NO_LAYOUT),
@@ -92,7 +96,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "more texts than places": ({"text": ["good", "plot"], "answer_start": [13]}, NO_LAYOUT),
     "text null": ({"text": None, "answer_start": None}, NO_LAYOUT),
     "NaN": (float("nan"), NO_LAYOUT),
-    "a text is a number": ([{"text": 3, "answer_start": 3}], "there is an answer without text"),
+    "a text is a number": ([{"text": 3, "answer_start": 3}], "there is an answer whose text is no string"),
+    "a text is null": ([{"text": None, "answer_start": 3}], "there is an answer without text"),
     "no text": ([{"text": "", "answer_start": 0}], "there is an answer without text"),
     "white space only": ({"text": [" "], "answer_start": [3]}, "there is an answer without text"),
     "not in the context": ("dull", "there is an answer that does not stand in the context"),
@@ -101,7 +106,15 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "elsewhere": ([{"text": "good", "answer_start": 14}], "there is an answer that does not stand at its answer_start"),
     "beyond the end": ({"text": ["good"], "answer_start": [99]}, "there is an answer that does not stand at its"),
     "counted from the end": ({"text": ["good"], "answer_start": [-5]}, "there is an answer that does not stand at its"),
-    "a place is a string": ([{"text": "good", "answer_start": "13"}], "there is an answer that does not stand at its"),
+    "a place is another string": (
+        [{"text": "good", "answer_start": "14"}],
+        "there is an answer that does not stand at",
+    ),
+    "a place is a word": ([{"text": "good", "answer_start": "1e1"}], f"{NO_PLACE}, '1e1',"),
+    "a place is half a number": ({"text": ["good"], "answer_start": [13.5]}, f"{NO_PLACE}, '13.5',"),
+    "a place is a truth": ([{"text": "he film", "answer_start": True}], f"{NO_PLACE}, 'True',"),
+    "a place is a list": ([{"text": "good", "answer_start": [13]}], f"{NO_PLACE}, '[13]',"),
+    "a place is infinite": ([{"text": "good", "answer_start": float("inf")}], f"{NO_PLACE}, 'inf',"),
 }
 
 
@@ -422,6 +435,86 @@ def test_pieces_are_windows_whose_labels_point_at_the_first_answer(tokens: Token
         assert characters[last][1] == answer["begin"] + len(answer["text"])
         found[owner] += 1
     assert [count > 0 for count in found] == [True, False, True, True, False, True]
+
+
+def encoded(folder: Path, rows: dict[str, list[Any]], tokenizer: Any, **task: Any) -> Tokens:
+    folder.mkdir()
+    save(QA.encode(rows, tokenizer, settings(**task).task), folder)
+    return Tokens(folder, QA.padding)
+
+
+MARK, ZERO_WIDTH = "\u0301", "\u200b"
+
+
+@pytest.mark.parametrize("end", [MARK, f"{MARK}\u0323", ZERO_WIDTH, f"{MARK}{ZERO_WIDTH}", "\ufe0f"])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_answers_that_end_in_what_a_tokenizer_drops_are_learnt_and_right(
+    family: str, end: str, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(family))
+    texts = [f"good{end}", f"lovely{end} film{end}", f"film{end}", "good", f"plot{end}"]
+    contexts = [
+        f"the film was good{end}",
+        f"a lovely{end} film{end} of its actor",
+        f"film{end}",
+        f"it was good{ZERO_WIDTH if ZERO_WIDTH in end else ''} and very moving",  # the same, and the answer without it
+        f"the {'film was very moving and the ' * 12}plot{end}",
+    ]
+    answers = [[{"text": text, "begin": context.rindex(text)}] for text, context in zip(texts, contexts, strict=True)]
+    rows = {"question": ["which film"] * 5, "context": contexts, "answers": answers}
+    tokens = encoded(tmp_path / "t", rows, tokenizer)
+    taught = {int(tokens.owners[i]) for i in range(len(tokens)) if tokens.labels[i][0] != tokens.null(i)}
+    assert taught == set(range(len(rows["question"])))
+    outputs = []
+    for i in range(len(tokens)):  # a reader that says what it was taught
+        outputs.append(np.zeros((int(tokens.lengths[i]), 2), dtype=np.float32))
+        for column, place in enumerate(tokens.labels[i]):
+            outputs[-1][place, column] = 9
+    scores = QA.score(outputs, tokens, rows, settings().task, None)
+    assert scores.metrics == {"exact_match": 1.0, "f1": 1.0}
+    assert QA.tallies(QA.truths(rows, ()), QA.answers(scores.predictions, ()), ()).min() == 1.0
+    assert list(QA.remarks(tokens, "train", settings().task)) == []
+
+
+def test_answers_that_cannot_be_given_are_counted_and_said(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    long = " ".join(["very"] * 60)
+    of_questions = [
+        ("the film was good", [("film", 4)]),
+        ("the film was unfunny", [("funny", 15)]),  # un ##f...: some of its letters are tokens of their own
+        ("the \ue000 was good", [("\ue000", 4)]),  # dropped whole
+        (f"the film was {long} good", [(f"{long} good", 13)]),  # longer than a window
+        ("the film was very good", [("the film was very good", 0)]),
+        ("the film was very good", [("the film was very good", 0), ("very good", 13)]),
+        ("the film was very \ue000", [("very \ue000", 13)]),  # all but its end
+        ("the film", []),
+    ]
+    rows = {
+        "question": ["which film"] * 8,
+        "context": [context for context, _ in of_questions],
+        "answers": [[{"text": text, "begin": begin} for text, begin in answers] for _, answers in of_questions],
+    }
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("bert"))
+    tokens = encoded(tmp_path / "t", rows, tokenizer)
+    assert tokens.by_example("reach").tolist() == [1, 5, LOST, LOST, 5, 2, INEXACT, NO_ANSWER]
+    lost, inexact, long_ones = QA.remarks(tokens, "train", settings(longest_answer=4).task)
+    assert lost.startswith(
+        "2 of 8 train questions have an answer that no window of task.max_length=48 tokens holds; they"
+    )
+    assert "trained as 'no answer'" in lost
+    assert inexact.startswith("1 of 8 train questions have an answer that no span of tokens gives exactly")
+    assert long_ones.startswith("2 of 8 train questions have answers of more than task.longest_answer=4 tokens only")
+    assert "trained" not in next(QA.remarks(tokens, "test", settings().task))
+    assert len(list(QA.remarks(tokens, "test", settings(longest_answer=5).task))) == 2
+
+
+def test_of_several_answers_one_that_can_be_given_is_learnt(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    context = "the film was very \ue000 and good"
+    answers = [{"text": "\ue000", "begin": 18}, {"text": "very \ue000", "begin": 13}, {"text": "good", "begin": 24}]
+    rows = {"question": ["which film"], "context": [context], "answers": [answers]}
+    tokens = encoded(tmp_path / "t", rows, AutoTokenizer.from_pretrained(tiny_model("bert")))
+    first, last = tokens.labels[0]
+    assert tokens.of_piece("characters", 0)[[first, last]].tolist() == [[24, 28]] * 2
+    assert tokens.by_example("reach").tolist() == [1]
 
 
 def test_question_and_special_tokens_but_one_are_no_candidates(tokens: Tokens) -> None:

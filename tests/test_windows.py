@@ -21,7 +21,7 @@ from hpsearch.data.text import TOKENISE_AT_ONCE
 from hpsearch.errors import RequestError
 from hpsearch.tasks import squad
 from hpsearch.tasks import windows as windows_module
-from hpsearch.tasks.windows import Decoded, Span, Window, decode, probabilities, target, windows
+from hpsearch.tasks.windows import Decoded, Span, Window, bare, decode, held, probabilities, target, windows
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "squad-v2.0-half-dev.json"
 WORDPIECE = ("bert", "distilbert", "electra", "minilm")
@@ -279,24 +279,77 @@ def test_characters_of_a_token_are_its_text(family: str, tokenizer: Any, context
         return
     for token, (begin, end) in zip(tokens, ranges, strict=True):
         assert 0 <= begin < end <= len(context)
-        assert context[begin:end] == context[begin:end].strip()
+        assert context[begin:end] == bare(context[begin:end])
         same = tokenizer.backend_tokenizer.normalizer.normalize_str(context[begin:end]).strip()
         piece = token.removeprefix("##")
         assert token == "[UNK]" or piece == same or (piece in same and end - begin == 1)  # Hangul falls into letters
 
 
 def ranges_of_bytes(tokens: list[str], context: str) -> list[list[int]]:
-    """What byte-level tokens, end to end, hold of the context: whole characters, no white space at the ends."""
+    """What byte-level tokens, end to end, hold of the context: whole characters, at the ends such as are seen."""
     owner = [i for i, character in enumerate(context) for _ in character.encode()]
     ranges, place = [], 0
     for token in tokens:
         inside = owner[place : place + len(token)]  # each character of a token stands for a byte
         place += len(token)
-        visible = [i for i in inside if not context[i].isspace()]
-        following = next((i for i in range(inside[-1], len(context)) if not context[i].isspace()), len(context))
+        visible = [i for i in inside if bare(context[i])]
+        following = next((i for i in range(inside[-1], len(context)) if bare(context[i])), len(context))
         ranges.append([visible[0], visible[-1] + 1] if visible else [following, following])
     assert place == len(owner)
     return ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("", ""),
+        (" \u200b\ufeff\x00\xad", ""),
+        (" \u200e1,600\u200b \n", "1,600"),
+        ("cafe\u0301", "cafe\u0301"),
+        ("\u0301a\u200bb", "\u0301a\u200bb"),
+        ("👩🏽\u200d🚀\ufe0f", "👩🏽\u200d🚀\ufe0f"),
+    ],
+)
+def test_what_nobody_sees_at_the_ends_is_left_out(text: str, seen: str) -> None:
+    assert bare(text) == seen
+
+
+MARKED = st.tuples(
+    st.sampled_from([*tiny.GOOD, "e", "\u0915", "字", "1"]),
+    st.sampled_from(["", "\u0301", "\u0323\u0303", "\u0301\u200b\u0323", "\ufe0f", "\u094d"]),
+    st.sampled_from(["", "\u200b", "\ufeff\xad"]),
+)
+
+
+@given(st.lists(MARKED, min_size=1, max_size=8), LENGTHS, st.data())
+@example([("good", "\u0301", "")], 32, None)
+@SOME
+def test_answers_keep_the_marks_that_a_tokenizer_drops(
+    tokenizer: Any, words: list[tuple[str, str, str]], max_length: int, data: st.DataObject | None
+) -> None:
+    """Answers of whole words, whose ends have marks and what has no width."""
+    context = " ".join(map("".join, words))
+    begins = [len(" ".join(map("".join, words[:i]))) + (i > 0) for i in range(len(words))]
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(words) - 1)] * 2))) if data else (0, 0)
+    begin, end = begins[first], begins[last] + len("".join(words[last]))
+    [made] = windows(["good film"], [context], tokenizer, max_length, 8)
+    within = held(made, begin, end)
+    if all(target(window, *within) == (window.null, window.null) for window in made):
+        assert len(made) > 1  # no window has all of it
+        return
+    best = read_back(made, *within, context).spans[0]
+    assert context[best.begin : best.end] == bare(context[begin:end])
+    assert best.begin == begin
+
+
+def test_an_answer_that_ends_in_what_is_dropped_is_where_its_letters_are() -> None:
+    # dropped whole by BERT's cleaning, and no mark: half of a private alphabet
+    [[window]] = windows(["good film"], ["the film \ue000 was good\ue000"], minilm(), 32, 8)
+    assert held([window], 15, 20) == (15, 19)
+    assert target(window, 15, 20) == (window.null, window.null)
+    assert target(window, 15, 19) == (7, 7)
+    assert held([window], 9, 10) == (9, 9)
+    assert target(window, 9, 9) == (window.null, window.null)
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------

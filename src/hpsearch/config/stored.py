@@ -10,7 +10,7 @@ from typing import Any
 
 from hpsearch.config.dimensions import Choice, Interval
 
-CAME_LATER: dict[str, Any] = {}
+CAME_LATER: dict[str, Any] = {"task.quoting": "double"}
 """Dotted path of a setting that came after format 4: the value that means what studies did before, as JSON has it.
 Of a new section that is all of it."""
 

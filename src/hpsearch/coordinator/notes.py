@@ -8,6 +8,7 @@ from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
 from hpsearch.data.tokens import Tokens
 from hpsearch.state.records import StudyHardware
+from hpsearch.tasks.kinds import KINDS
 
 
 def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
@@ -37,14 +38,11 @@ def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
 
 
 def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str]:
-    """What is cut off, where trials are compared, and what is left out."""
+    """What is cut off or out of reach, where trials are compared, and what is left out."""
     settings = study.settings
     for split, found in tokens.items():
-        if found.truncated:
-            yield (
-                f"data: {found.truncated / found.examples:.0%} of {split} are longer than task.max_length="
-                f"{settings.task.max_length} tokens and truncated ({settings.task.truncation})"
-            )
+        for remark in KINDS[settings.task.kind].remarks(found, split, settings.task):
+            yield f"data: {remark}"
     if settings.search.space:
         yield f"search: {_rungs(settings)}"
     if settings.search.space and space.reference_point(settings) is None:

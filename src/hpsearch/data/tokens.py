@@ -19,7 +19,7 @@ class Tokens:
     An example is one piece, or several where it is longer than the model takes. The arrays, a file each:
     `ids` and `lengths` (special tokens included), `owners` (the example of each piece, ascending), `labels`
     (pieces, ...) or, where they are padded, (tokens, ...), `truncated` (a scalar: examples that lost tokens); where
-    the task kind has them, `types` (of each token), and arrays of its own with a row for each token or piece.
+    the task kind has them, `types` (of each token), and arrays of its own with a row for each token, piece or example.
     """
 
     def __init__(self, folder: Path, padding: Padding) -> None:
@@ -53,6 +53,10 @@ class Tokens:
 
     def by_piece(self, name: str) -> NDArray[Any]:
         """An array of the kind with a row for each piece."""
+        return self._arrays[name]  # type: ignore[no-any-return]
+
+    def by_example(self, name: str) -> NDArray[Any]:
+        """An array of the kind with a row for each example."""
         return self._arrays[name]  # type: ignore[no-any-return]
 
     def __getitem__(self, i: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a task kind declares: all that differs from one kind to the next, and nothing else does."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -154,6 +154,14 @@ class Kind(ABC):
             tokenizer: a fast one.
             task: says length, truncation, stride.
         """
+
+    def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
+        """What people should know of the tokens of a split before anything is trained."""
+        if tokens.truncated:
+            yield (
+                f"{tokens.truncated / tokens.examples:.0%} of {split} are longer than task.max_length="
+                f"{task.max_length} tokens and truncated ({task.truncation})"
+            )
 
     def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32] | None:
         """Weight of each class so that all count alike, with mean 1 over the examples; None where a kind has none."""

@@ -1,7 +1,7 @@
 """Extractive question answering: the answer is a span of the context, or there is none."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import datasets
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpsearch.config.settings import Settings, TaskSettings, possible
-from hpsearch.data.examples import Example, groups, refuse, text_fault
+from hpsearch.data.examples import Example, groups, missing, refuse, text_fault
 from hpsearch.data.reading import Rows
 from hpsearch.data.squad_layout import ARTICLE
 from hpsearch.data.tokens import Arrays, Tokens
@@ -18,8 +18,10 @@ from hpsearch.errors import RequestError
 from hpsearch.tasks import squad
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, Product
-from hpsearch.tasks.windows import N_BEST, decode, probabilities, target, windows
+from hpsearch.tasks.windows import N_BEST, Window, bare, decode, held, probabilities, target, windows
 
+# Of a question, instead of the tokens of its shortest answer.
+NO_ANSWER, LOST, INEXACT = -2, -1, 0
 LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
 Answer = tuple[str, int]  # text, first character in the context
 
@@ -138,16 +140,17 @@ class QuestionAnswering(Kind):
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
         """A piece is a window of the context behind the question; its labels are first and last token of the answer.
 
-        The first answer is the one to learn; a window without all of it has the null token as both labels. By token
-        there are `characters` (begin and end in the context, -1 elsewhere) and `candidates` (whether an answer may
-        begin or end with it), by piece `nulls` (the token that means "no answer").
+        The first answer that a span of tokens gives is the one to learn, or else the first; a window without all of it
+        has the null token as both labels. By token there are `characters` (begin and end in the context, -1 elsewhere)
+        and `candidates` (whether an answer may begin or end with it), by piece `nulls` (the token that means
+        "no answer"), by example `reach` (tokens of its shortest right answer, or why there is none).
         """
         of_questions = windows(rows["question"], rows["context"], tokenizer, task.max_length, task.stride)
-        labels = []
-        for answers, pieces in zip(rows["answers"], of_questions, strict=True):
-            begin = answers[0]["begin"] if answers else -1
-            end = begin + len(answers[0]["text"]) if answers else -1
-            labels += [target(piece, begin, end) if answers else (piece.null, piece.null) for piece in pieces]
+        labels, reach = [], []
+        for context, answers, pieces in zip(rows["context"], rows["answers"], of_questions, strict=True):
+            targets, shortest = _taught(context, answers, pieces)
+            labels += targets
+            reach.append(shortest)
         pieces = [piece for of_one in of_questions for piece in of_one]
         lengths = np.array([len(piece.ids) for piece in pieces], dtype=np.int64)
         characters, nulls = np.concatenate([piece.characters for piece in pieces]), [piece.null for piece in pieces]
@@ -163,7 +166,24 @@ class QuestionAnswering(Kind):
             "owners": np.repeat(np.arange(len(of_questions)), [len(of_one) for of_one in of_questions]),
             "labels": np.array(labels, dtype=np.int64),
             "truncated": np.array(0),
+            "reach": np.array(reach, dtype=np.int64),
         }
+
+    def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
+        """How many answers cannot be given, and why."""
+        assert task.longest_answer is not None, "checked"
+        reach, limit = tokens.by_example("reach"), task.longest_answer
+        untaught = "they are trained as 'no answer'" if split == "train" else "none of them can be answered right"
+        for found, what in (
+            (reach == LOST, f"an answer that no window of task.max_length={task.max_length} tokens holds; {untaught}"),
+            (reach == INEXACT, "an answer that no span of tokens gives exactly; they can be answered in part only"),
+            (
+                reach > limit,
+                f"answers of more than task.longest_answer={limit} tokens only, none of which can be given",
+            ),
+        ):
+            if count := int(found.sum()):
+                yield f"{count:,} of {len(reach):,} {split} questions have {what}"
 
     def loss(
         self,
@@ -203,7 +223,7 @@ class QuestionAnswering(Kind):
         Where every question has an answer, as in SQuAD v1.1, none is left unanswered and there is no threshold.
         """
         assert task.longest_answer is not None, "checked"
-        golds = [[answer["text"] for answer in answers] for answers in rows["answers"]]
+        golds = _golds(rows)
         ends, nulls = np.searchsorted(tokens.owners, np.arange(len(golds) + 1)), tokens.by_piece("nulls")
         answers, margins, sure = [], np.empty(len(golds)), np.empty((2, len(golds)))
         for i, context in enumerate(rows["context"]):
@@ -239,7 +259,7 @@ class QuestionAnswering(Kind):
 
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
         """Lists of texts that are right; an empty one where there is no answer."""
-        return [[answer["text"] for answer in answers] for answers in rows["answers"]]
+        return _golds(rows)
 
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
         """Texts."""
@@ -269,7 +289,38 @@ def _groups(rows: Rows, task: TaskSettings) -> list[str | None]:
     contexts = rows.columns[task.columns["context"]]
     known = ARTICLE in rows.columns and ARTICLE not in task.columns.values()  # a column of that name may be any role's
     titles = rows.columns[ARTICLE] if known else [None] * len(contexts)
-    return [str(title or context) for title, context in zip(titles, contexts, strict=True)]
+    return [
+        str(context if missing(title) or title == "" else title)
+        for title, context in zip(titles, contexts, strict=True)
+    ]
+
+
+def _golds(rows: dict[str, list[Any]]) -> list[list[str]]:
+    """Texts that are right, in the form in which a span is said: without what nobody sees at their ends."""
+    return [[bare(answer["text"]) for answer in answers] for answers in rows["answers"]]
+
+
+def _taught(
+    context: str, answers: Sequence[Mapping[str, Any]], pieces: Sequence[Window]
+) -> tuple[list[tuple[int, int]], int]:
+    """Labels of each piece of a question, and the tokens of its shortest span that is right: or why there is none."""
+    found = []
+    for answer in answers:
+        begin, end = held(pieces, answer["begin"], answer["begin"] + len(answer["text"]))
+        targets = [target(piece, begin, end) for piece in pieces]
+        found.append((targets, _reach(context, answer["text"], targets, pieces)))
+    if not found:
+        return [(piece.null, piece.null) for piece in pieces], NO_ANSWER
+    targets, reach = next((one for one in found if one[1] > INEXACT), found[0])
+    return targets, min((one for _, one in found if one > INEXACT), default=reach)
+
+
+def _reach(context: str, answer: str, targets: Sequence[tuple[int, int]], pieces: Sequence[Window]) -> int:
+    for (first, last), piece in zip(targets, pieces, strict=True):
+        if (first, last) != (piece.null, piece.null):
+            said = context[piece.characters[first, 0] : piece.characters[last, 1]]
+            return last - first + 1 if squad.exact_match(said, [bare(answer)]) else INEXACT
+    return LOST
 
 
 def answers_fault(cell: Any, context: str) -> str | None:
@@ -281,11 +332,15 @@ def answers_fault(cell: Any, context: str) -> str | None:
     except (TypeError, KeyError, ValueError):
         return 'there is neither a list of answers nor {"text": [...], "answer_start": [...]}'
     for text, begin in answers:
-        if not isinstance(text, str) or not text.strip():
+        if text is not None and not isinstance(text, str):
+            return "there is an answer whose text is no string"
+        if text is None or not text.strip():
             return "there is an answer without text"
         if begin is None and text not in context:
             return "there is an answer that does not stand in the context"
-        if begin is not None and not (isinstance(begin, int) and begin >= 0 and context.startswith(text, begin)):
+        if begin is not None and (isinstance(begin, bool) or not isinstance(begin, int)):
+            return f"there is an answer_start that is no whole number, {str(begin)[:50]!r},"
+        if begin is not None and not (begin >= 0 and context.startswith(text, begin)):
             return "there is an answer that does not stand at its answer_start in the context"
     return None
 
@@ -300,6 +355,19 @@ def answers_of(cell: Any, context: str) -> list[Answer]:
 
 def _answers(cell: Any) -> list[tuple[Any, Any]]:
     """Answers in any of the layouts in use as (text, answer_start or None). Raises TypeError, KeyError, ValueError."""
+    return [(text, _place(begin)) for text, begin in _laid_out(cell)]
+
+
+def _place(begin: Any) -> Any:
+    """A whole number where it is one, however it is written: 12.0 in a column where others are null, "12" in JSON."""
+    if missing(begin):
+        return None
+    if isinstance(begin, str) and begin.isascii() and begin.isdecimal():
+        return int(begin)
+    return int(begin) if isinstance(begin, float) and begin.is_integer() else begin
+
+
+def _laid_out(cell: Any) -> list[tuple[Any, Any]]:
     if isinstance(cell, str):
         return [(cell, None)] if cell.strip() else []
     if isinstance(cell, Mapping) and isinstance(cell["text"], str):

@@ -5,6 +5,8 @@ whose start and end logits add up to the most (Devlin et al. 2019, sections 4.2 
 and run_squad.py, published with it). A served model carries this file.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,9 @@ from numpy.typing import NDArray
 from hpsearch.data.text import TOKENISE_AT_ONCE, window_starts
 from hpsearch.errors import RequestError
 
+# Neither white space nor what has no width (soft hyphens, zero-width spaces and joiners, marks of direction, controls):
+# at the end of an answer nobody can see whether it is there.
+_SEEN = re.compile("[^\\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 N_BEST = 20  # spans of a question that are kept and share its probability, as in BERT's published evaluation
 
 
@@ -26,8 +31,9 @@ class Window(NamedTuple):
     types: NDArray[np.int8]
     """(L,) token types as the tokenizer gives them for a pair; 0 everywhere where it gives none."""
     characters: NDArray[np.int32]
-    """(L, 2) begin and end of each token in the context, without white space at its ends: empty for a token of white
-    space only, (-1, -1) for a token that is not of the context."""
+    """(L, 2) begin and end of each token in the context, without white space and what has no width at its ends: empty
+    for a token of nothing else, (-1, -1) for a token that is not of the context. Accents that the tokenizer drops are
+    part of their letter."""
     null: int
     """Index of the token whose scores mean "no answer"; never a token of the context."""
 
@@ -128,12 +134,28 @@ def _tokenised(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[str, NDAr
             yield text, np.array(ids, dtype=np.int32), np.array(ranges, dtype=np.int32).reshape(-1, 2)
 
 
+def bare(text: str) -> str:
+    """The text without white space and what has no width at its ends."""
+    seen = [match.start() for match in _SEEN.finditer(text)]
+    return text[seen[0] : seen[-1] + 1] if seen else ""
+
+
 def _trimmed(ranges: NDArray[np.int32], text: str) -> NDArray[np.int32]:
-    """Ranges without white space at their ends: byte-level tokens hold the space before a word."""
-    visible = np.flatnonzero([not character.isspace() for character in text])
-    begins = np.append(visible, len(text))[np.searchsorted(visible, ranges[:, 0])]
-    ends = np.append(0, visible + 1)[np.searchsorted(visible, ranges[:, 1])]
-    return np.stack([begins, np.maximum(begins, ends)], axis=1).astype(np.int32)
+    """Ranges as `Window.characters` has them: byte-level tokens hold the space before a word, and a tokenizer that
+    drops combining marks counts none of them to a token."""
+    seen = np.array([match.start() for match in _SEEN.finditer(text)], dtype=np.int64)
+    begins = np.append(seen, len(text))[np.searchsorted(seen, ranges[:, 0])]
+    ends = np.append(0, seen + 1)[np.searchsorted(seen, ranges[:, 1])]
+    ends = np.maximum(begins, ends)
+    held = np.zeros(len(text) + 1, dtype=np.int64)
+    np.add.at(held, begins, 1)
+    np.add.at(held, ends, -1)
+    dropped = seen[held.cumsum()[seen] == 0]
+    for place in dropped[[unicodedata.category(text[place])[0] == "M" for place in dropped]]:
+        before = int(ends[ends <= place].max(initial=0))  # only marks and what has no width may stand between
+        if all(unicodedata.category(between)[0] in "MC" for between in text[before:place]):
+            ends[(ends == before) & (ends > begins)] = place + 1
+    return np.stack([begins, ends], axis=1).astype(np.int32)
 
 
 def _cut(
@@ -162,14 +184,30 @@ def _typed(ids: NDArray[np.int32], kind: int) -> NDArray[np.int32]:
     return np.stack([ids, np.full_like(ids, kind)], axis=1)
 
 
+def held(windows: Sequence[Window], begin: int, end: int) -> tuple[int, int]:
+    """The part of context[begin:end] from its first to its last character that a token holds; empty where none does.
+
+    Args:
+        windows: all of a question.
+        begin: of the first character.
+        end: behind the last one.
+    """
+    ranges = np.concatenate([window.characters for window in windows])
+    touching = ranges[np.minimum(ranges[:, 1], end) > np.maximum(ranges[:, 0], begin)]
+    if not len(touching):
+        return begin, begin
+    return max(begin, int(touching[:, 0].min())), min(end, int(touching[:, 1].max()))
+
+
 def target(window: Window, begin: int, end: int) -> tuple[int, int]:
     """First and last token (inclusive) of the answer context[begin:end], all tokens that overlap it.
 
     (null, null) where the window does not hold all of it: where the answer begins before the window's first token of
-    the context or ends after the last (be it in white space, which a window cannot tell from text), or has no token.
+    the context or ends after the last, or has no token. What no token holds a window cannot tell from what another one
+    does, so the answer must be without it at its ends, as `held` gives it.
     """
     begins, ends = window.characters.T
-    visible = ends > begins  # neither special tokens nor white space
+    visible = ends > begins  # neither special tokens nor white space and the like
     touched = np.flatnonzero(np.minimum(ends, end) > np.maximum(begins, begin))
     if not len(touched) or begin < begins[visible].min() or end > ends[visible].max():
         return window.null, window.null
@@ -229,7 +267,7 @@ def _distinct(
     best: dict[tuple[int, int], float] = {}
     for i in np.lexsort((ends, begins, -scores)):
         begin, end = int(begins[i]), int(ends[i])
-        if context[begin:end].strip():
+        if _SEEN.search(context, begin, end):
             best.setdefault((begin, end), float(scores[i]))
         if len(best) == n_best:
             break

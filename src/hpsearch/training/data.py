@@ -25,6 +25,8 @@ from hpsearch.state.facts import Facts
 from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
 
+ENCODING = 2  # one more with each change of the tokens that the same rows become
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -139,7 +141,7 @@ def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> T
     """The tokens of a split: made once for a tokenizer and the task's settings of length, then read back."""
     task = settings.task
     padding = KINDS[task.kind].padding
-    key = digest([_content(tokenizer), sorted(padding), task.max_length, task.truncation, task.stride])
+    key = digest([_content(tokenizer), sorted(padding), task.max_length, task.truncation, task.stride, ENCODING])
     folder = ref.folder / "tokens" / f"{split}-{key}"
     with _once(folder) as beside:
         if beside is not None:
