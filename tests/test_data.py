@@ -352,22 +352,6 @@ BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list
         {},
         ["test.jsonl, line 2", "'B'", "labels of the train split", "did you mean 'b'?"],
     ),
-    "test split lacks a class": (
-        {"train": AB, "test": [("x", "a")]},
-        {},
-        ["test.jsonl: of the 1 rows", "0 have the label 'b'"],
-    ),
-    "class of one row": (
-        {"train": [*AB, ("x", "c")]},
-        {},
-        ["train.jsonl, line 41:", "1 has the label 'c'", "add rows of that class"],
-    ),
-    "class too small for a share": (
-        {"train": [*AB, ("x", "c"), ("y", "c")]},
-        {"split": {"validation": 0.1, "test": 0.1, "seed": 0}},
-        ["train.jsonl, lines 41 and 42:", "2 have the label 'c'", "raise task.split."],
-    ),
-    "fewer rows than classes": ({"train": AB[:4]}, {}, ["train.jsonl", "4 rows", "too few for test", "2 classes"]),
     "shares add up to one": (
         {"train": AB},
         {"split": {"validation": 0.5, "test": 0.5, "seed": 0}},
@@ -389,12 +373,17 @@ BAD_DATA: dict[str, tuple[dict[str, list[tuple[str, Any]]], dict[str, Any], list
         ["train.jsonl, line 4: there is no group", "task.columns.group=group"],
     ),
     "no column of groups": ({"train": AB}, GROUPED, ["train.jsonl, line 1", "task.columns.group=group"]),
-    "a class in one group only": (
-        {"train": [(f"{g} {i}", "b" if g == 3 else "a", g) for g in range(10) for i in range(4)]},
-        GROUPED,
-        ["train.jsonl, lines 13, 14, 15 and 16", "4 have the label 'b', too few for"],
+    "train is test": ({"train": AB, "test": AB}, {}, ["train.jsonl: the 0 rows that stay", "too few for train; add"]),
+    "all rows of a class are in test": (
+        {"train": AB, "test": [("x", "a"), *(row for row in AB if row[1] == "b")]},
+        {},
+        ["train.jsonl: of the 20 rows that stay", "none has the label 'b'", "add rows of that class"],
     ),
-    "train is test": ({"train": AB, "test": AB}, {}, ["train.jsonl: of the 0 rows that stay"]),
+    "one row": (
+        {"train": [("x", "a"), ("y", "b")]},
+        {},
+        ["the 2 rows that stay", "too few for validation", "add rows"],
+    ),
 }
 
 
@@ -408,6 +397,75 @@ def test_bad_data_gets_one_clear_message_and_leaves_nothing(tmp_path: Path, case
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.jsonl" for name in splits}
+
+
+RARE: dict[str, tuple[list[tuple[Any, ...]], dict[str, Any], dict[str, dict[str, int]]]] = {
+    "four rows of eight classes": (
+        [(f"t{i}", f"c{i % 7}") for i in range(296)] + [(f"r{i}", "rare") for i in range(4)],
+        {},
+        {"train": {"rare": 2}, "validation": {"rare": 1}, "test": {"rare": 1}},
+    ),
+    "one row": ([*AB, ("x", "c")], {}, {"train": {"c": 1}, "validation": {"c": 0}, "test": {"c": 0}}),
+    "two rows": ([*AB, ("x", "c"), ("y", "c")], {}, {"train": {"c": 1}, "test": {"c": 1}}),
+    "more classes than rows of a split": (
+        [(f"t{i}", f"c{i % 60}") for i in range(180)],
+        {},
+        {},
+    ),
+    "a class in one group": (
+        [(f"{g} {i}", "b" if g == 3 else "a", g) for g in range(10) for i in range(4)],
+        GROUPED,
+        {"train": {"b": 4}, "validation": {"b": 0}, "test": {"b": 0}},
+    ),
+    "every class in two groups": ([(f"t{g}", f"c{g % 15}", g) for g in range(30)], GROUPED, {}),
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("case", RARE)
+def test_a_rare_class_is_trained_and_scored_as_far_as_it_can_be(tmp_path: Path, case: str, seed: int) -> None:
+    rows, changes, expected = RARE[case]
+    split = {"split": {"validation": 0.1, "test": 0.1, "seed": seed}}
+    made = settings_on(tmp_path, {"train": rows}, **changes | split)
+    corpus, again = data.read(made), data.read(made)
+    assert corpus.facts == again.facts
+    assert sorted(text for name in SPLITS for text, _ in rows_of(corpus, name)) == sorted(row[0] for row in rows)
+    labels = {row[1] for row in rows}
+    assert set(corpus.facts.classes["train"]) == labels
+    for name, counts in expected.items():
+        assert {label: corpus.facts.classes[name].get(label, 0) for label in counts} == counts
+    for name in ("validation", "test"):
+        absent = labels - set(corpus.facts.classes[name])
+        said = [note for note in corpus.notes if note.startswith(f"no {name} example has ")]
+        assert len(said) == bool(absent)
+    if changes is not GROUPED:
+        assert len(corpus.splits["test"]) == round(0.1 * len(rows))
+        assert len(corpus.splits["validation"]) == round(0.1 * len(rows))
+
+
+def test_given_splits_may_lack_a_class_and_it_is_said(tmp_path: Path) -> None:
+    given = {"train": AB, "validation": [("v", "a"), ("w", "b")], "test": [("x", "a")]}
+    corpus = data.read(settings_on(tmp_path, given))
+    assert rows_of(corpus, "test") == [("x", "a")]
+    assert "no test example has 'b', so test scores say nothing of it" in corpus.notes
+    assert not any(note.startswith("no validation") for note in corpus.notes)
+
+
+def test_classes_are_listed_and_those_that_look_alike_are_said(tmp_path: Path) -> None:
+    alike = ["0", "0.0", "1", "cafe\u0301", "café", "Pos", "pos", "pos\u200b", "yes", "no"]
+    corpus = data.read(settings_on(tmp_path, {"train": [(f"t{i}", alike[i % 10]) for i in range(200)]}))
+    assert len(corpus.labels) == 10, "they are not merged"
+    first, *others = corpus.notes
+    assert first.startswith("10 classes, with their train examples: '0' 16, ")
+    assert [note.split(": ")[1].split(";")[0] for note in others] == [
+        "'0' (16 in train) and '0.0' (16 in train)",
+        "'Pos' (16 in train) and 'pos' (16 in train) and 'pos\\u200b' (16 in train)",
+        "'cafe\\u0301' (16 in train) and 'caf\\xe9' (16 in train)",
+    ]
+    many = data.read(settings_on(tmp_path, {"train": [(f"t{i}", f"c{i % 40 % 37}") for i in range(400)]}))
+    (listed,) = many.notes
+    assert listed.startswith("37 classes, with their train examples: 'c0' 16, 'c1' 16, 'c2' 16, ")
+    assert "27 more between" in listed
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -504,6 +562,34 @@ def test_a_budget_that_leaves_a_class_without_a_row_is_refused(tmp_path: Path, b
         data.prepare(corpus, changed({}, **{budget: 1}), tmp_path / "home")
     assert not (tmp_path / "home").exists()
     data.prepare(corpus, changed({}, **{budget: least}), tmp_path / "home")
+
+
+def test_a_subset_has_a_row_of_each_class_as_far_as_it_can(tmp_path: Path) -> None:
+    rows = [(f"t{i}", f"c{i % 2}") for i in range(400)] + [(f"r{i}", f"rare{i % 3}") for i in range(9)]
+    made = settings_on(tmp_path, {"train": rows}, split={"validation": 0.2, "test": 0.2, "seed": 0})
+    corpus = data.read(made)
+    sizes = {"train_examples": 40, "validation_examples": 12, "test_examples": 5, "rung_examples": 4}
+    small = data.prepare(corpus, changed({}, **sizes), tmp_path / "home")
+    larger = data.prepare(corpus, changed({}, **sizes | {"train_examples": 60}), tmp_path / "home")
+    for name, size in (("train", 40), ("validation", 12), ("test", 5)):
+        part = data.load(small, name)
+        assert len(part) == len(set(part["text"])) == size
+        assert len(set(part["label"])) == len(corpus.facts.classes[name])
+    assert set(data.load(small, "train")["text"]) < set(data.load(larger, "train")["text"])
+    with pytest.raises(RequestError, match=r"budget\.train_examples=4: leaves class 'rare\d' without .* at least 5"):
+        data.prepare(corpus, changed({}, train_examples=4), tmp_path / "home")
+    assert data.prepare(corpus, changed({}, validation_examples=2, rung_examples=2), tmp_path / "home")
+
+
+@given(st.lists(st.sampled_from("aaaaabbc"), min_size=1, max_size=60), st.integers(1, 60))
+def test_an_order_changes_only_where_a_class_is_late(labels: list[str], asked: int) -> None:
+    order = data.stratified_order(labels, 0)
+    changed_order = data.with_each_class(order, asked, [(label,) for label in labels])
+    assert sorted(changed_order) == list(range(len(labels)))
+    first = [labels[i] for i in order[:asked]]
+    if set(first) == set(labels):
+        assert changed_order.tolist() == order.tolist()
+    assert len({labels[i] for i in changed_order[:asked]}) == min(asked, len(set(labels)))
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -132,72 +132,140 @@ def split(
 ) -> dict[str, list[Example]]:
     """Take the splits that the source does not give off the train split, stratified, each a share of all its rows.
 
-    Groups stay whole, so with few of them a share is met as nearly as they allow.
+    Groups stay whole, so with few of them a share is met as nearly as they allow. Where a class is too rare for this,
+    train has at least a row of it, and the others have one as far as rows and shares allow.
+
+    Raises:
+        RequestError: a split would be empty, or train without a class.
     """
-    splits = dict(kept)
     share = {"validation": task.split.validation, "test": task.split.test}
     if sum(share[split] for split in share if split not in kept) >= 1:
         raise RequestError(
             f"task.split.validation={share['validation']} and task.split.test={share['test']} leave nothing to train "
             "on; they must add up to less than 1"
         )
-    for split in ("test", "validation"):
-        if split in kept:
-            continue
-        pool, wanted = splits["train"], round(share[split] * len(kept["train"]))
-        try:
-            rest, taken = _part(pool, wanted, task)
-        except ValueError:  # a stratum of one row, or fewer rows than strata on one side
-            raise _too_few(split, kept, labels, rows) from None
-        splits["train"] = [pool[i] for i in sorted(rest)]
-        splits[split] = [pool[i] for i in sorted(taken)]
+    try:
+        splits = _drawn(kept, share, task, _part)
+        rare = not all(splits[split] and _classes(splits[split]) == set(labels) for split in SPLITS)
+    except ValueError:  # a stratum of one row, or fewer rows than strata on one side
+        rare = True
+    if rare and kept["train"]:
+        splits = _drawn(kept, share, task, _part_of_rare)
+        for label in (label for label in labels if label not in _classes(splits["train"])):
+            _back_to_train(label, splits, kept)
     for split in SPLITS:
-        if not splits[split] or {label for e in splits[split] for label in e.classes} != set(labels):
+        if not kept["train"] or not splits[split] or (split == "train" and _classes(splits[split]) != set(labels)):
             raise _too_few(split, kept, labels, rows)
     return {split: splits[split] for split in SPLITS}
 
 
-def _part(pool: list[Example], wanted: int, task: TaskSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices into `pool` of what stays and of about `wanted` that are taken."""
-    strata, everything = [e.stratum for e in pool], np.arange(len(pool))
+Part = Callable[[list[Example], int, int, TaskSettings], tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+def _drawn(
+    kept: Mapping[str, list[Example]], share: Mapping[str, float], task: TaskSettings, part: Part
+) -> dict[str, list[Example]]:
+    """The splits, those that are not given drawn by `part`. Raises ValueError where it can't."""
+    splits = dict(kept)
+    for split in ("test", "validation"):
+        if split not in kept:
+            pool, wanted = splits["train"], round(share[split] * len(kept["train"]))
+            rest, taken = part(pool, wanted, 1 + (split == "test" and "validation" not in kept), task)
+            splits["train"] = [pool[i] for i in sorted(rest)]
+            splits[split] = [pool[i] for i in sorted(taken)]
+    return splits
+
+
+def _classes(examples: Sequence[Example]) -> set[str]:
+    return {label for e in examples for label in e.classes}
+
+
+def _back_to_train(label: str, splits: dict[str, list[Example]], kept: Mapping[str, list[Example]]) -> None:
+    """Give train the first drawn example of a class, and with it those of its group."""
+    for split in ("test", "validation"):
+        found = next((e for e in splits[split] if label in e.classes), None) if split not in kept else None
+        if found is not None:
+            moved = [e for e in splits[split] if e is found or (e.group is not None and e.group == found.group)]
+            splits[split] = [e for e in splits[split] if not any(e is one for one in moved)]
+            splits["train"] = sorted(splits["train"] + moved, key=lambda e: e.number)
+            return
+
+
+def _part(
+    pool: list[Example], wanted: int, spare: int, task: TaskSettings
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices into `pool` of what stays and of about `wanted` that are taken. Raises ValueError for rare strata."""
+    strata = [e.stratum for e in pool]
     if pool and pool[0].group is not None:
-        of_each = [e.group for e in pool]
-        count = len(set(of_each))
-        if count < 2:
-            raise RequestError(
-                f"task.columns.group={task.columns.get('group')}: all {len(pool)} rows that are to be split are of one "
-                f"group, {str(of_each[0])[:50]!r}, and a group is never divided; give splits of your own, or rows of "
-                "more groups"
-            )
-        folds = StratifiedGroupKFold(
-            min(count, max(2, round(len(pool) / max(1, wanted)))), shuffle=True, random_state=task.split.seed
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-            parts = list(folds.split(everything, strata, of_each))
-        rest, taken = min(parts, key=lambda part: abs(len(part[1]) - wanted))
-        return rest, taken
-    rest, taken = train_test_split(everything, test_size=wanted, stratify=strata, random_state=task.split.seed)
+        return min(_folds(pool, strata, wanted, task), key=lambda part: abs(len(part[1]) - wanted))
+    rest, taken = train_test_split(
+        np.arange(len(pool)), test_size=wanted, stratify=strata, random_state=task.split.seed
+    )
     return rest, taken
+
+
+def _folds(
+    pool: list[Example], strata: list[str], wanted: int, task: TaskSettings
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Ways to take about `wanted` of `pool` that divide no group. Raises ValueError if every stratum is rare."""
+    of_each = [e.group for e in pool]
+    count = len(set(of_each))
+    if count < 2:
+        raise RequestError(
+            f"task.columns.group={task.columns.get('group')}: all {len(pool)} rows that are to be split are of one "
+            f"group, {str(of_each[0])[:50]!r}, and a group is never divided; give splits of your own, or rows of "
+            "more groups"
+        )
+    folds = StratifiedGroupKFold(
+        min(count, max(2, round(len(pool) / max(1, wanted)))), shuffle=True, random_state=task.split.seed
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        return list(folds.split(np.arange(len(pool)), strata, of_each))
+
+
+def _part_of_rare(
+    pool: list[Example], wanted: int, spare: int, task: TaskSettings
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same where some strata are rare: each leaves `spare` rows if it can, and one if it has no more than two.
+
+    Rows are shared out by quota. What rounding leaves goes first to strata that have none, then to those that are
+    furthest below their quotas. Of groups those are taken that leave a row of most classes.
+    """
+    if pool[0].group is not None:
+        try:
+            parts = _folds(pool, [e.stratum for e in pool], wanted, task)
+        except ValueError:
+            parts = _folds(pool, [""] * len(pool), wanted, task)
+        return min(parts, key=lambda part: (-len(_classes([pool[i] for i in part[0]])), abs(len(part[1]) - wanted)))
+    rng = np.random.default_rng(task.split.seed)
+    names, of_rows, sizes = np.unique([e.stratum for e in pool], return_inverse=True, return_counts=True)
+    wanted = max(1, wanted)
+    quota, most = sizes * wanted / len(pool), np.maximum(sizes - spare, np.minimum(sizes - 1, 1))
+    seats = np.minimum(quota.astype(np.int64), most)
+    drawn = rng.permutation(len(names))  # among equals
+    for _ in range(min(wanted, int(most.sum())) - int(seats.sum())):
+        seats[max(np.flatnonzero(seats < most), key=lambda i: (seats[i] == 0, quota[i] - seats[i], drawn[i]))] += 1
+    taken = [rng.permutation(np.flatnonzero(of_rows == i))[: seats[i]] for i in range(len(names))]
+    everything = np.arange(len(pool))
+    chosen = np.concatenate(taken)
+    return np.setdiff1d(everything, chosen), chosen
 
 
 def _too_few(
     split: str, kept: Mapping[str, list[Example]], labels: Sequence[str], rows: Mapping[str, Rows]
 ) -> RequestError:
-    """Every split needs a row of every class: one that is trained but never scored, or the reverse, is a mistake."""
+    """Every split needs rows, and train one of each class: nothing could be learnt of it."""
     origin = split if split in kept else "train"
-    remedy = "add rows of that class" if origin == split else f"add rows of that class, or raise task.split.{split}"
-    if not labels:
+    count = len(kept[origin])
+    remedy = "add rows" if origin == split else f"add rows, or raise task.split.{split}"
+    lacking = next((label for label in labels if label not in _classes(kept[origin])), None)
+    if split == "train" and count and lacking is not None:
         return RequestError(
-            f"{rows[origin].name}: the {len(kept[origin])} rows that stay after duplicates are dropped are too few for "
-            f"{split}; add rows, or raise task.split.{split}"
+            f"{rows[origin].name}: of the {count} rows that stay after duplicates are dropped, none has the label "
+            f"{lacking!r}, and nothing can be learnt of it; add rows of that class"
         )
-    counts = Counter(label for e in kept[origin] for label in e.classes)
-    label = min(labels, key=lambda name: counts[name])
-    numbers = [e.number for e in kept[origin] if label in e.classes]
-    where = rows[origin].where(numbers) if numbers else rows[origin].name
     return RequestError(
-        f"{where}: of the {len(kept[origin])} rows that stay after duplicates are dropped, {len(numbers)} "
-        f"{'has' if len(numbers) == 1 else 'have'} the label {label!r}, too few for {split}, which needs at least one "
-        f"row of each of the {len(labels)} classes; {remedy}"
+        f"{rows[origin].name}: the {count} rows that stay after duplicates are dropped are too few for {split}; "
+        f"{remedy}"
     )

@@ -44,7 +44,7 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: 
         p = mcnemar(gained, lost)
     elif gained + lost < FEW:
         p = max(p, mcnemar(gained, lost))
-    before, now = (float(of_sums(one.sum(0), None)[objective.name]) for one in (champion, challenger))
+    before, now = (float(of_sums(one.sum(0))[objective.name]) for one in (champion, challenger))
     return Paired(
         metric=objective.name,
         n=len(champion),
@@ -76,7 +76,7 @@ def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, objectiv
 
 def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> tuple[int, int]:
     """On how many examples, each taken alone, the challenger is better, and on how many worse."""
-    before, now = (objective.worth(of_sums(one, None)[objective.name]) for one in (champion, challenger))
+    before, now = (objective.worth(of_sums(one)[objective.name]) for one in (champion, challenger))
     return int((now > before).sum()), int((now < before).sum())
 
 
@@ -92,9 +92,9 @@ def gains(
         objective: one of its keys, and which way it is better.
     """
     models, k = len(champions), champions[0].shape[1]
-    means, whole = [], champions[0].sum(0)  # of the truths, which all share
+    means = []
     for sums in _resampled(np.hstack([*champions, *challengers])):
-        values = objective.worth(of_sums(sums.reshape(len(sums), 2 * models, k), whole)[objective.name])
+        values = objective.worth(of_sums(sums.reshape(len(sums), 2 * models, k))[objective.name])
         means.append(values[:, models:].mean(1) - values[:, :models].mean(1))
     return np.concatenate(means)
 
@@ -112,11 +112,10 @@ def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, Interval]:
     varies no more than a share.
     """
     found: dict[str, list[NDArray[np.float64]]] = {}
-    whole = tallies.sum(0)
     for sums in _resampled(tallies):
-        for name, values in of_sums(sums, whole).items():
+        for name, values in of_sums(sums).items():
             found.setdefault(name, []).append(values)
-    result, reached = {}, of_sums(whole, None)
+    result, reached = {}, of_sums(tallies.sum(0))
     for name, parts in found.items():
         low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
         if name in SHARES or (low == high and OBJECTIVES[name].share):

@@ -179,14 +179,12 @@ class TextClassification(_OfTexts):
         """For each class: both say it, the answer alone does, the truth alone does."""
         return _tallies(_among([[t] for t in truths], labels), _among([[a] for a in answers], labels))
 
-    def of_sums(
-        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Each truth is one class, so they count the examples."""
         found, _, missed = counts.parts(sums)
         of_class = found + missed
         precision, recall, f1 = counts.rates(sums)
-        counted = _counted(sums, whole)
+        counted = of_class > 0
         return {
             "accuracy": found.sum(-1) / of_class.sum(-1),
             "precision": _macro(precision, counted),
@@ -333,13 +331,11 @@ class MultilabelClassification(_OfTexts):
         of_labels = _tallies(_among(truths, labels), _among(answers, labels))
         return np.column_stack([of_labels, right, np.ones(len(right))])
 
-    def of_sums(
-        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Macro averages over the labels, and F1 of all of them together."""
         found, excess, missed = counts.parts(sums[..., :-2])
         precision, recall, f1 = counts.rates(sums[..., :-2])
-        counted = _counted(sums[..., :-2], whole[:-2] if whole is not None else None)
+        counted = found + missed > 0
         return {
             "f1": _macro(f1, counted),
             "f1_micro": counts.ratio(2 * found.sum(-1), (2 * found + excess + missed).sum(-1)),
@@ -362,17 +358,6 @@ def _among(names: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.
 def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(examples, 3 * classes): found, excess and missed of each class."""
     return np.concatenate([truth & said, said & ~truth, truth & ~said], axis=1).astype(np.float64)
-
-
-def _counted(sums: NDArray[np.float64], whole: NDArray[np.float64] | None) -> NDArray[np.bool_]:
-    """(..., classes): whether a class counts in a macro average, by `Kind.of_sums`."""
-    found, _, missed = counts.parts(sums)
-    there = found + missed > 0
-    if whole is None:
-        return np.ones_like(there)
-    found, _, missed = counts.parts(whole)
-    counted: NDArray[np.bool_] = np.logical_or(there, found + missed == 0)
-    return counted
 
 
 def _macro(rates: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:

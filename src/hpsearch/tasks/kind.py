@@ -234,16 +234,11 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def of_sums(
-        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
-        """The metrics of `headings` that answers alone decide, (...), from sums of tallies (..., k).
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """The metrics of `headings` that answers alone decide, (...), from sums of tallies (..., k) of some examples.
 
-        Args:
-            sums: over some examples.
-            whole: over the examples that these were drawn from, (k,), where they are a resample. A class of which the
-                resample happens to have no example is left out of its averages: with 0 it would say that rare classes
-                are never recognised.
+        A class that none of them has is left out of averages over classes: with 0 it would say that rare classes are
+        never recognised.
         """
 
     def likelihoods(

@@ -1,15 +1,18 @@
 """Labels as files have them: what is wrong with a cell, what it says, and which classes there are."""
 
 import json
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hpsearch.config.settings import TaskSettings
 from hpsearch.data.examples import Example, missing, text_fault
-from hpsearch.data.reading import Rows, listed
+from hpsearch.data.reading import SHOWN, Rows, listed
 from hpsearch.errors import RequestError, nearest
+
+MOST_SHOWN = 12  # classes that are listed one by one; of more, the most frequent and the rarest
 
 
 def label_fault(label: object) -> str | None:
@@ -81,6 +84,46 @@ def class_names(
             f"found are {listed(map(repr, found))}"
         )
     return labels
+
+
+def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Iterator[str]:
+    """What people should know of the classes: how many examples they have, which have none, which look alike.
+
+    Args:
+        classes: split: class: examples.
+        labels: the classes; none where the kind has none.
+    """
+    counts = {label: classes["train"].get(label, 0) for label in labels}
+    if not labels:
+        return
+    frequent = sorted(labels, key=lambda label: -counts[label])
+    shown = [f"{label!r} {counts[label]:,}" for label in frequent]
+    if len(shown) > MOST_SHOWN:
+        between = f"{len(shown) - 2 * SHOWN:,} more between"
+        shown = [*shown[:SHOWN], between, *shown[-SHOWN:]]
+    yield f"{len(labels):,} classes, with their train examples: {', '.join(shown)}"
+    for split in ("validation", "test"):
+        absent = [label for label in frequent if not classes[split].get(label)]
+        if absent:
+            yield f"no {split} example has {listed(map(repr, absent))}, so {split} scores say nothing of it"
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(_seen(label), []).append(label)
+    for group in (group for group in alike.values() if len(group) > 1):
+        spelt = " and ".join(f"{label!a} ({counts[label]:,} in train)" for label in group)
+        yield f"these labels look alike and are kept apart: {spelt}; if they are one class, write them alike"
+
+
+def _seen(label: str) -> str:
+    """What a label looks like: numbers by their value; others without case, width and what cannot be seen."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = np.nan
+    if np.isfinite(number):
+        return repr(number + 0.0)  # -0.0 is 0.0
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    return " ".join("".join(c for c in folded if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace()).split())
 
 
 def _numeric_first(label: str) -> tuple[bool, float, str]:

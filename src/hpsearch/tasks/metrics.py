@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 Score = TypeVar("Score", float, NDArray[np.float64])
 # What makes metrics of sums: `Kind.of_sums` and `mean_loss`.
-OfSums = Callable[[NDArray[np.float64], NDArray[np.float64] | None], dict[str, NDArray[np.float64]]]
+OfSums = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
 
     The last two are one quantity: the log loss is what `likelihoods` keeps of it, and may be searched for.
 
+    Macro averages are over the classes that the examples have.
+
     Args:
         logits: (examples, classes).
         labels: (examples,), the true classes.
@@ -62,7 +64,7 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
     classes = np.arange(logits.shape[1])
     predicted = logits.argmax(axis=1)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=classes, average="macro", zero_division=0.0
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0.0
     )
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -80,9 +82,15 @@ def multilabel(
 ) -> dict[str, float]:
     """Macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, losses.
 
-    All arguments are (examples, labels). Log loss and cross-entropy are means over examples and labels, in nats.
+    All arguments are (examples, labels). Macro averages are over the labels that some example has; they are 0 if none
+    has one. Log loss and cross-entropy are means over examples and labels, in nats.
     """
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0.0)
+    there = np.flatnonzero(truth.any(axis=0)) if truth.shape[1] > 1 else None  # None: sklearn takes it for one label
+    precision, recall, f1 = (
+        precision_recall_fscore_support(truth, predicted, labels=there, average="macro", zero_division=0.0)[:3]
+        if there is None or len(there)
+        else (0.0, 0.0, 0.0)
+    )
     sure = np.clip(np.where(truth, probabilities, 1 - probabilities), np.finfo(np.float64).tiny, None)
     return {
         "accuracy": float(accuracy_score(truth, predicted)),
@@ -119,7 +127,7 @@ def losses(likelihoods: Sequence[float] | NDArray[np.float64]) -> NDArray[np.flo
     return np.asarray(-np.log(np.clip(np.asarray(likelihoods, dtype=np.float64), SURE, 1 - SURE)))
 
 
-def mean_loss(sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None) -> dict[str, NDArray[np.float64]]:
+def mean_loss(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """The log loss, (...), from sums over examples (..., 2) of their losses and of ones, as `Kind.of_sums`."""
     return {LOG_LOSS.name: sums[..., 0] / sums[..., 1]}
 

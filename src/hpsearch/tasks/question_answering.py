@@ -275,9 +275,7 @@ class QuestionAnswering(Kind):
         exact, f1 = squad.scores(answers, truths)
         return np.column_stack([exact, f1, np.ones(len(exact))])
 
-    def of_sums(
-        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Means over the examples."""
         return {"exact_match": sums[..., 0] / sums[..., 2], "f1": sums[..., 1] / sums[..., 2]}
 

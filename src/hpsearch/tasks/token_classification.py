@@ -239,9 +239,7 @@ class TokenClassification(Kind):
             row[-2:] = right == said, 1
         return table
 
-    def of_sums(
-        self, sums: NDArray[np.float64], whole: NDArray[np.float64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Over all entities alike, whatever their class; nothing is averaged over classes."""
         found, excess, missed = (part.sum(-1) for part in counts.parts(sums[..., :-BEYOND]))
         excess = excess + sums[..., -BEYOND]

@@ -24,6 +24,7 @@ from hpsearch.errors import RequestError
 from hpsearch.state.facts import Facts
 from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.labels import class_notes
 
 ENCODING = 2  # one more with each change of the tokens that the same rows become
 
@@ -81,8 +82,8 @@ def read(settings: Settings) -> Corpus:
         digests={name: _digest(columns[name], labels) for name in SPLITS},
     )
     in_memory = {name: datasets.Dataset.from_dict(columns[name], features=kind.features) for name in SPLITS}
-    notes = tuple(note for name in given for note in rows[name].notes)
-    return Corpus(in_memory, complete, labels, facts, notes)
+    notes = (note for name in given for note in rows[name].notes)
+    return Corpus(in_memory, complete, labels, facts, (*notes, *class_notes(facts.classes, labels)))
 
 
 def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
@@ -100,10 +101,12 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
     for name in SPLITS:
         examples = corpus.examples[name]
         order = stratified_order([example.stratum for example in examples], settings.task.split.seed)
+        order = with_each_class(order, asked[name], [example.classes for example in examples])
         ordered = [examples[i].classes for i in order]
-        _check_classes(f"budget.{name}_examples", asked[name], ordered, corpus.labels)
+        least = len(corpus.labels) if name == "train" else min(2, len(corpus.labels))
+        _check_classes(f"budget.{name}_examples", asked[name], ordered, least)
         if name == "validation":
-            _check_classes("budget.rung_examples", budget.rung_examples, ordered, corpus.labels)
+            _check_classes("budget.rung_examples", budget.rung_examples, ordered, least)
         parts[name] = corpus.splits[name][order[: asked[name]].tolist()]
     digests = {name: _digest(parts[name], corpus.labels) for name in SPLITS}
     folder = (home / "cache" / "data" / digest([corpus.labels, digests])).absolute()
@@ -137,6 +140,32 @@ def stratified_order(strata: Sequence[str], seed: int) -> NDArray[np.int64]:
     return np.argsort(place, kind="stable")
 
 
+def with_each_class(
+    order: NDArray[np.int64], asked: int | None, classes: Sequence[tuple[str, ...]]
+) -> NDArray[np.int64]:
+    """The order with a row of each class among the first `asked`, as far as they can hold one.
+
+    A rare class has its rows late in the order. The first of each that is late changes places with the last of the
+    first `asked` that is not the first of its own. Where no class is late, nothing changes.
+
+    Args:
+        order: permutation of the rows.
+        asked: rows to take; None for all.
+        classes: of each row.
+    """
+    firsts: dict[str, int] = {}  # class: place in the order
+    for place, row in enumerate(order):
+        for label in classes[row]:
+            firsts.setdefault(label, place)
+    late = sorted({place for place in firsts.values() if asked is not None and place >= asked})
+    needed = set(firsts.values())
+    free = [place for place in range(asked or 0) if place not in needed]
+    changed = order.copy()
+    for one, other in zip(late, reversed(free[-len(late) :] if late else []), strict=False):
+        changed[[one, other]] = changed[[other, one]]
+    return changed
+
+
 def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> Tokens:
     """The tokens of a split: made once for a tokenizer and the task's settings of length, then read back."""
     task = settings.task
@@ -168,17 +197,16 @@ def _once(folder: Path) -> Iterator[Path | None]:
         beside.rename(folder)
 
 
-def _check_classes(setting: str, asked: int | None, ordered: Sequence[tuple[str, ...]], labels: Sequence[str]) -> None:
-    """Every class needs a row among the first `asked` of `ordered`."""
+def _check_classes(setting: str, asked: int | None, ordered: Sequence[tuple[str, ...]], least: int) -> None:
+    """So many classes need a row among the first `asked` of `ordered`, or all that it has where they are fewer."""
     first: dict[str, int] = {}
     for row, classes in enumerate(ordered):
         for label in classes:
             first.setdefault(label, row)
-    last = max(labels, key=lambda label: first[label], default=None)
-    if asked is not None and last is not None and asked <= first[last]:
-        raise RequestError(
-            f"{setting}={asked}: leaves class {last!r} without a row; it must be at least {first[last] + 1}"
-        )
+    needed = sorted(first, key=lambda label: first[label])[:least]
+    if asked is not None and needed and asked <= first[needed[-1]]:
+        rows = len({first[label] for label in needed})  # rare ones are put first
+        raise RequestError(f"{setting}={asked}: leaves class {needed[-1]!r} without a row; it must be at least {rows}")
 
 
 def _counts(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, int]:
