@@ -119,6 +119,66 @@ def test_a_separator_is_no_separator_in_a_list(tmp_path: Path) -> None:
     assert corpus.labels == ("blue, dark", "red, dark")
 
 
+NAMES = ("red", "green", "blue", "grey")
+VECTORS = [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]] * 20
+NAMED = [["red", "grey"], ["green"], []]  # in the order of NAMES, as labels are
+WAYS: dict[str, tuple[Callable[[list[int]], Any], dict[str, Any]]] = {
+    "whole numbers": (list, {}),
+    "floats": (lambda row: [float(one) for one in row], {}),
+    "truths": (lambda row: [bool(one) for one in row], {}),
+    "strings": (lambda row: [str(one) for one in row], {}),
+    "a list in a string": (str, {}),
+    "separated": (lambda row: "; ".join(map(str, row)), {"label_separator": ";"}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_vectors_have_the_labels_that_the_task_names(tmp_path: Path, way: str) -> None:
+    write, changes = WAYS[way]
+    path = jsonl(tmp_path / "a.jsonl", [write(row) for row in VECTORS])
+    with pytest.raises(
+        RequestError, match=r"a\.jsonl has lists of 4 numbers 0 and 1 .*task\.columns\.labels=labels.*task\."
+    ):
+        data.read(on_file(path, **changes))
+    with pytest.raises(RequestError, match=r"task\.labels=\['a', 'b'\]: a\.jsonl has lists of 4 .* give 4 names"):
+        data.read(on_file(path, labels=("a", "b"), **changes))
+    corpus = data.read(on_file(path, labels=NAMES, **changes))
+    assert corpus.labels == ("red", "green", "grey")
+    assert labels_of(corpus) == {f"t{i}": NAMED[i % 3] for i in range(60)}
+    assert "no train example has 'blue' of task.labels, so it is left out" in corpus.notes
+
+
+def test_vectors_of_two_are_told_from_two_labels(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [[1, 0], [0, 1]] * 20)
+    with pytest.raises(RequestError, match="lists of 2 numbers 0 and 1"):
+        data.read(on_file(path))
+    with pytest.raises(RequestError, match="give 2 names, and other ones than 0 and 1"):
+        data.read(on_file(path, labels=("0", "1")))
+    assert set(map(tuple, labels_of(data.read(on_file(path, labels=("a", "b")))).values())) == {("a",), ("b",)}
+
+
+@pytest.mark.parametrize(
+    "cells", [[[0], [1], [0, 1], [1, 0], []], [["0"], ["1"]], ["1", "0", "0,1"], [[0, 1, 2], [2, 1, 0], [1]]]
+)
+def test_numbers_may_be_labels_still(tmp_path: Path, cells: list[Any]) -> None:
+    corpus = data.read(on_file(jsonl(tmp_path / "a.jsonl", cells * 20)))
+    assert set(corpus.labels) == {str(number) for cell in cells for number in str(cell) if number.isdigit()}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([*VECTORS, [1, 0, 0]], r"a\.jsonl, line 61: most lists .* are of 4 numbers 0 and 1"),
+        ([*VECTORS, []], r"a\.jsonl, line 61: most lists .* are of 4 numbers 0 and 1"),
+        ([[0.2, 0.9, 0.1], [1.0, 0.0, 0.5]] * 20, r"a\.jsonl: the lists .* hold 0\.2, where a number for each label"),
+        ([[1, -1, -1], [-1, -1, 1]] * 20, r"a\.jsonl: the lists .* hold -1, where a number for each label"),
+    ],
+)
+def test_vectors_that_can_mean_several_things_are_refused(tmp_path: Path, cells: list[Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        data.read(on_file(jsonl(tmp_path / "a.jsonl", cells), labels=NAMES))
+
+
 GOOD_CELLS: list[Any] = [["a"], ["b"]] * 20
 BAD_CELLS: dict[str, tuple[Any, str]] = {
     "null": (None, "there is no list of labels"),

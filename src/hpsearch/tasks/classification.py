@@ -18,7 +18,7 @@ from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, metrics
 from hpsearch.tasks.kind import Fitted, Kind, Scores
-from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of
+from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of_rows
 from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
 
 NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
@@ -231,7 +231,7 @@ class MultilabelClassification(_OfTexts):
         """
         texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
         refuse(rows, f"task.columns.labels={task.columns['labels']}", [labels_fault(cell) for cell in cells])
-        of_rows = [labels_of(cell, task.label_separator) for cell in cells]
+        of_rows = labels_of_rows(rows, task)
         counts = Counter(label for labels in of_rows for label in labels)
         strata = [min(labels, key=lambda label: (counts[label], label), default=NO_LABEL) for labels in of_rows]
         sizes = Counter(strata)

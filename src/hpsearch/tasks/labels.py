@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,18 +43,92 @@ def _is_json(cell: str) -> bool:
     return cell.strip().startswith("[") and cell.strip().endswith("]")
 
 
-def labels_of(cell: Any, separator: str) -> tuple[str, ...]:
-    """The labels of a cell, each once, sorted: a list (JSONL, Parquet; in CSV as JSON), or a separated string."""
+def _parts(cell: Any, separator: str) -> list[str]:
+    """What stands in a cell: in a list (JSONL, Parquet; in CSV as JSON), or in a string with separators."""
     if isinstance(cell, str):
         cell = json.loads(cell) if _is_json(cell) else cell.split(separator)
-    parts = cell if isinstance(cell, list) else [cell]
-    return tuple(sorted({str(part).strip() for part in parts} - {""}))
+    parts = [str(part).strip() for part in (cell if isinstance(cell, list) else [cell])]
+    return [part for part in parts if part]
+
+
+def labels_of_rows(rows: Rows, task: TaskSettings) -> list[tuple[str, ...]]:
+    """The labels of each row, from checked cells: lists of labels, or vectors with 0 or 1 for each of `task.labels`.
+
+    Raises:
+        RequestError: there are vectors that `task.labels` does not name, or nothing tells what the cells are.
+    """
+    cells = [_parts(cell, task.label_separator) for cell in rows.columns[task.columns["labels"]]]
+    width = vector_width(rows, task)
+    if width is None:
+        return [tuple(sorted(set(parts))) for parts in cells]
+    what = f"{rows.name} has lists of {width} numbers 0 and 1 in the column of {_column(task)}"
+    if task.labels is None:
+        raise RequestError(
+            f"{what}; if each says whether the text has a label, name the labels in the order of the numbers with "
+            "task.labels=[<name>,<name>,...]; if 0 and 1 are labels themselves, write none of them twice in a row"
+        )
+    if len(task.labels) != width or all(_number(name) in (0, 1) for name in task.labels):
+        raise RequestError(f"task.labels={list(task.labels)}: {what}; give {width} names, and other ones than 0 and 1")
+    return [
+        tuple(sorted(name for name, part in zip(task.labels, parts, strict=True) if _number(part))) for parts in cells
+    ]
+
+
+def vector_width(rows: Rows, task: TaskSettings) -> int | None:
+    """The length of the vectors that checked cells are, with a number for each label; None where they list labels.
+
+    A label stands once in a row. So if there are only 0 and 1, a row that has one of them twice is a vector, and so
+    are rows that all have both, in different orders.
+
+    Raises:
+        RequestError: the vectors are of different lengths, or of other numbers.
+    """
+    of_rows = [_parts(cell, task.label_separator) for cell in rows.columns[task.columns["labels"]]]
+    numbers = [tuple(_number(part) for part in parts) for parts in of_rows]
+    seen = {number for row in numbers for number in row}
+    if not seen or any(number is None or abs(number) > 1 for number in seen):
+        return None
+    lengths = Counter(len(row) for row in numbers)
+    shares = not seen <= {-1, 0, 1} and len(lengths) == 1 and 1 not in lengths
+    vectors = any(len(set(row)) < len(row) for row in numbers) or set(numbers) == {(0, 1), (1, 0)}
+    if shares or (vectors and -1 in seen):
+        odd = next(part for parts in of_rows for part in parts if _number(part) not in (0, 1))
+        raise RequestError(
+            f"{rows.name}: the lists in the column of {_column(task)} hold {odd}, where a number for each label must "
+            "be 0 or 1; write these, or lists of the labels that a text has"
+        )
+    if not vectors or not seen <= {0, 1}:
+        return None
+    ((width, _), *others) = lengths.most_common()
+    if others:
+        where = rows.where([number for number, row in zip(rows.numbers, numbers, strict=True) if len(row) != width])
+        raise RequestError(
+            f"{where}: most lists in the column of {_column(task)} are of {width} numbers 0 and 1, one for each label, "
+            "and these are not; mend them, or write lists of labels in which none stands twice"
+        )
+    return width
+
+
+def _column(task: TaskSettings) -> str:
+    return f"task.columns.labels={task.columns['labels']}"
+
+
+def _number(part: str) -> float | None:
+    if part in ("True", "False"):  # of JSON and Parquet
+        return float(part == "True")
+    try:
+        number = float(part)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
 
 
 def class_names(
     given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, role: str, least: int
 ) -> tuple[str, ...]:
     """The classes in their order: `task.labels`, or as the train split has them in the column of `role`, sorted.
+
+    Of labels that stand for places in vectors, those that no row has are left out: their place must be named.
 
     Raises:
         RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
@@ -78,6 +153,8 @@ def class_names(
                 f"is not among {known}{nearest(label, labels)}; correct task.labels, {column} or the rows"
             )
     absent = [label for label in labels if label not in found]
+    if absent and role == "labels" and vector_width(rows["train"], task) is not None:
+        return tuple(label for label in labels if label in found)
     if absent:
         raise RequestError(
             f"task.labels={list(labels)}: no row of {rows['train'].name} has {listed(map(repr, absent))}; "
@@ -86,12 +163,13 @@ def class_names(
     return labels
 
 
-def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Iterator[str]:
+def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str], named: Sequence[str]) -> Iterator[str]:
     """What people should know of the classes: how many examples they have, which have none, which look alike.
 
     Args:
         classes: split: class: examples.
         labels: the classes; none where the kind has none.
+        named: by `task.labels`.
     """
     counts = {label: classes["train"].get(label, 0) for label in labels}
     if not labels:
@@ -102,6 +180,8 @@ def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str])
         between = f"{len(shown) - 2 * SHOWN:,} more between"
         shown = [*shown[:SHOWN], between, *shown[-SHOWN:]]
     yield f"{len(labels):,} classes, with their train examples: {', '.join(shown)}"
+    if unused := [label for label in named if label not in labels]:
+        yield f"no train example has {listed(map(repr, unused))} of task.labels, so it is left out"
     for split in ("validation", "test"):
         absent = [label for label in frequent if not classes[split].get(label)]
         if absent:

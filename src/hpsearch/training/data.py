@@ -82,8 +82,9 @@ def read(settings: Settings) -> Corpus:
         digests={name: _digest(columns[name], labels) for name in SPLITS},
     )
     in_memory = {name: datasets.Dataset.from_dict(columns[name], features=kind.features) for name in SPLITS}
-    notes = (note for name in given for note in rows[name].notes)
-    return Corpus(in_memory, complete, labels, facts, (*notes, *class_notes(facts.classes, labels)))
+    notes = [note for name in given for note in rows[name].notes]
+    notes += class_notes(facts.classes, labels, task.labels or ())
+    return Corpus(in_memory, complete, labels, facts, tuple(notes))
 
 
 def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
