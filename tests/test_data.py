@@ -451,6 +451,14 @@ def test_given_splits_may_lack_a_class_and_it_is_said(tmp_path: Path) -> None:
     assert not any(note.startswith("no validation") for note in corpus.notes)
 
 
+def test_a_class_whose_rows_all_contradict_themselves_is_none(tmp_path: Path) -> None:
+    corpus = data.read(settings_on(tmp_path, {"train": [*AB, ("x", "c"), ("x", "a")]}))
+    assert corpus.labels == ("a", "b")
+    assert "all rows of 'c' contradict themselves, so it is no class" in corpus.notes
+    with pytest.raises(RequestError, match="none has the label 'c'"):
+        data.read(settings_on(tmp_path, {"train": [(f"t{i}", "a") for i in range(40)] + [("t0", "c")]}))
+
+
 def test_classes_are_listed_and_those_that_look_alike_are_said(tmp_path: Path) -> None:
     alike = ["0", "0.0", "1", "cafe\u0301", "café", "Pos", "pos", "pos\u200b", "yes", "no"]
     corpus = data.read(settings_on(tmp_path, {"train": [(f"t{i}", alike[i % 10]) for i in range(200)]}))

@@ -59,8 +59,9 @@ def read(settings: Settings) -> Corpus:
     kind.check(settings)
     rows = reading.read(task, kind.demo)
     given = {name: kind.examples(rows[name], task) for name in SPLITS if name in rows}
-    labels = kind.labels(given, rows, task)
+    found = kind.labels(given, rows, task)
     kept, dropped = deduplicate(given, kind.merge)
+    labels = _left(found, kept)
     complete = split(kept, labels, task, rows)
     columns = {
         name: {"id": [f"{name if name in given else 'train'}-{example.number}" for example in complete[name]]}
@@ -83,8 +84,17 @@ def read(settings: Settings) -> Corpus:
     )
     in_memory = {name: datasets.Dataset.from_dict(columns[name], features=kind.features) for name in SPLITS}
     notes = [note for name in given for note in rows[name].notes]
+    if gone := [label for label in found if label not in labels]:
+        notes.append(f"all rows of {reading.listed(map(repr, gone))} contradict themselves, so it is no class")
     notes += class_notes(facts.classes, labels, task.labels or ())
     return Corpus(in_memory, complete, labels, facts, tuple(notes))
+
+
+def _left(labels: tuple[str, ...], kept: Mapping[str, list[Example]]) -> tuple[str, ...]:
+    """The classes of which there is a row still, if they are enough to tell apart."""
+    there = {label for examples in kept.values() for example in examples for label in example.classes}
+    left = tuple(label for label in labels if label in there)
+    return left if len(left) >= min(2, len(labels)) else labels
 
 
 def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
