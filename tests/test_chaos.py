@@ -33,6 +33,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.results import read_summary
 from hpsearch.fsck import fsck
 from hpsearch.registry.promotion import promote
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 
@@ -136,7 +137,7 @@ class Chaos:
         found = fsck(self.settings, self.home, repair=False).splitlines()  # a line for each study
         assert f"{self.settings.study}: clean" in found
         assert all(line.endswith(": clean") for line in found), found
-        summary = read_summary(self.folder)
+        summary = read_summary(StudyFolder(self.folder))
         assert summary is not None
         assert summary.trials.all == self.settings.budget.max_trials
         assert summary.test.readings == 1

@@ -18,6 +18,7 @@ from hpsearch.coordinator import sweep
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
 from hpsearch.registry import promotion
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import Lock
 from hpsearch.state.records import TrialRecord
 from hpsearch.tracking.runs import Tracking
@@ -256,7 +257,7 @@ def test_a_study_that_mlflow_has_lost_is_told_again_by_the_sweep(home: Home) -> 
 
 def test_a_study_that_runs_is_left_alone(home: Home) -> None:
     left_over(home)
-    lock = Lock(home.study)
+    lock = Lock(StudyFolder(home.study))
     try:
         assert "not checked: study" in fsck(home.settings, home.path, repair=True)
     finally:

@@ -12,13 +12,14 @@ import tracked
 from hpsearch.config import stored
 from hpsearch.errors import RequestError
 from hpsearch.state import identity
+from hpsearch.state.folder import StudyFolder
 
 SETTINGS = make.compose_settings()
 
 
 def check(folder: Path, force: bool = False, test: str = "c" * 16, **budget: object) -> list[str]:
     settings = SETTINGS.model_copy(update={"budget": SETTINGS.budget.model_copy(update=budget)})
-    return identity.check(folder, settings, tracked.data_ref(folder, test), force)
+    return identity.check(StudyFolder(folder), settings, tracked.data_ref(folder, test), force)
 
 
 def test_the_same_goes_on(tmp_path: Path) -> None:
@@ -29,13 +30,13 @@ def test_the_same_goes_on(tmp_path: Path) -> None:
 
 def test_other_settings_and_data_are_refused_even_if_forced(tmp_path: Path) -> None:
     check(tmp_path)
-    before = (tmp_path / identity.IDENTITY).read_text()
+    before = StudyFolder(tmp_path).identity.read_text()
     for force in (False, True):
         with pytest.raises(RequestError, match=r"budget\.train_examples: \d+ -> 7"):
             check(tmp_path, force, train_examples=7)
         with pytest.raises(RequestError, match=r"data\.test: 'c+' -> 'd+'"):
             check(tmp_path, force, test="d" * 16)
-    assert (tmp_path / identity.IDENTITY).read_text() == before
+    assert StudyFolder(tmp_path).identity.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,17 @@ def test_other_code_and_libraries_are_refused_or_forced_and_kept(
     part: str, changed: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(tmp_path)
-    before, real = (tmp_path / identity.IDENTITY).read_text(), getattr(identity, part)()
+    before, real = StudyFolder(tmp_path).identity.read_text(), getattr(identity, part)()
     monkeypatch.setattr(identity, part, lambda: real | changed)
     with pytest.raises(RequestError, match=said) as caught:
         check(tmp_path)
     assert caught.value.exit_code == 2
     assert "--force" in str(caught.value)
-    assert (tmp_path / identity.IDENTITY).read_text() == before
+    assert StudyFolder(tmp_path).identity.read_text() == before
     [kept] = check(tmp_path, force=True)
     assert kept.split(": ", 1)[1] == str(caught.value).splitlines()[1].removeprefix("  - ")
     assert check(tmp_path) == [kept], "it is kept, and needs no force again"
-    assert json.loads((tmp_path / identity.IDENTITY).read_text())["forced"] == [kept]
+    assert json.loads(StudyFolder(tmp_path).identity.read_text())["forced"] == [kept]
 
 
 @pytest.mark.parametrize(("written", "age"), [({}, "an older"), ({"format": identity.FORMAT + 1}, "a newer")])
@@ -68,7 +69,7 @@ def test_what_another_version_wrote_is_refused_even_if_forced(
     written: dict[str, int], age: str, tmp_path: Path
 ) -> None:
     check(tmp_path)
-    path = tmp_path / identity.IDENTITY
+    path = StudyFolder(tmp_path).identity
     content = json.loads(path.read_text())
     assert content.pop("format") == identity.FORMAT
     path.write_text(json.dumps(content | written))
@@ -78,7 +79,7 @@ def test_what_another_version_wrote_is_refused_even_if_forced(
 
 def test_a_study_of_modules_that_had_other_names_is_refused_or_forced_in_one_sentence(tmp_path: Path) -> None:
     check(tmp_path)
-    path = tmp_path / identity.IDENTITY
+    path = StudyFolder(tmp_path).identity
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"code": {f"flat{n}": "0" * 16 for n in range(28)}}))
     with pytest.raises(RequestError, match="code: its modules had other names then") as caught:
@@ -91,7 +92,7 @@ def test_a_study_of_modules_that_had_other_names_is_refused_or_forced_in_one_sen
 
 def test_a_setting_that_came_later_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(tmp_path)
-    path = tmp_path / identity.IDENTITY
+    path = StudyFolder(tmp_path).identity
     content = json.loads(path.read_text())
     del content["settings"]["train"]["log_every"], content["settings"]["search"]["keep"]
     for dimension in content["settings"]["search"]["space"].values():
@@ -109,7 +110,7 @@ def test_a_setting_that_is_gone_is_a_difference_where_it_meant_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(tmp_path)
-    path = tmp_path / identity.IDENTITY
+    path = StudyFolder(tmp_path).identity
     content = json.loads(path.read_text())
     content["settings"]["train"]["retired"] = 3
     path.write_text(json.dumps(content))
@@ -123,7 +124,7 @@ def test_a_setting_that_is_gone_is_a_difference_where_it_meant_something_else(
 @pytest.mark.parametrize("found", [4, 5, 6])
 def test_every_format_from_the_oldest_on_is_read(found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(tmp_path)
-    path = tmp_path / identity.IDENTITY
+    path = StudyFolder(tmp_path).identity
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
     monkeypatch.setattr(identity, "FORMAT", 6)
     assert check(tmp_path) == []

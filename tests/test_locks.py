@@ -16,14 +16,16 @@ import postgres
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.study import Study
 from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import DatabaseLock, Lock
 from hpsearch.state.records import Status
 
 HOLDER = """
 import sys, time
 from pathlib import Path
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import DatabaseLock, Lock
-held = Lock(Path(sys.argv[2])) if sys.argv[1] == "folder" else DatabaseLock(sys.argv[2], "a study")
+held = Lock(StudyFolder(Path(sys.argv[2]))) if sys.argv[1] == "folder" else DatabaseLock(sys.argv[2], "a study")
 print("held", flush=True)
 time.sleep(600)
 """
@@ -51,7 +53,7 @@ def holder(kind: str, where: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def taken(kind: str, where: object, tmp_path: Path) -> Lock | DatabaseLock:
-    return Lock(tmp_path / "study") if kind == "folder" else DatabaseLock(str(where), "a study")
+    return Lock(StudyFolder(tmp_path / "study")) if kind == "folder" else DatabaseLock(str(where), "a study")
 
 
 @pytest.mark.parametrize("kind", ["folder", "database"])

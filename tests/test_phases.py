@@ -75,7 +75,7 @@ def test_a_third_phase_is_run_resumed_tracked_checked_and_shown(
     assert steps == sorted(set(steps)), "it went on from its checkpoint"
     assert "run 0 goes on" in (tmp_path / "log").read_text()
 
-    summary = results.read_summary(folder.path)
+    summary = results.read_summary(folder)
     assert summary is not None
     assert summary.winner.folder == "again/0"
     assert [phase.name for phase in summary.phases] == ["search", "confirmation", "again"]

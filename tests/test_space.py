@@ -20,6 +20,7 @@ from hpsearch.coordinator import study
 from hpsearch.coordinator.study import suggest
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.state import locks
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import Status, TrialRecord
 
 SAMPLERS = ("tpe", "gp", "random", "grid", "cmaes", "qmc")
@@ -316,8 +317,8 @@ def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
 
 
 def test_one_coordinator_a_study(tmp_path: Path) -> None:
-    lock = locks.Lock(tmp_path / "s")
+    lock = locks.Lock(StudyFolder(tmp_path / "s"))
     with pytest.raises(RequestError, match="is being run by process"):
-        locks.Lock(tmp_path / "s")
+        locks.Lock(StudyFolder(tmp_path / "s"))
     lock.close()
-    locks.Lock(tmp_path / "s").close()
+    locks.Lock(StudyFolder(tmp_path / "s")).close()

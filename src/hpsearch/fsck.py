@@ -48,7 +48,7 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
     lines, left = [], 0
     for folder in StudyFolder.all(home):
         try:
-            with closing(Lock(folder.path)):
+            with closing(Lock(folder)):
                 found = _check(settings, home, folder, repair)
         except RequestError as reason:  # it is being run, or another version wrote it
             lines.append(f"{folder.name}: not checked: {reason}")
@@ -67,9 +67,9 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
 
 def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) -> list[tuple[Fault, bool]]:
     """A study's faults, each with whether it has been mended. Raises RequestError if this version can't read it."""
-    identity.check_folder(folder.path)
+    identity.check_folder(folder)
     try:
-        own = results.read_settings(folder.path, settings)
+        own = results.read_settings(folder, settings)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         if not any(folder.trials(kind.place) for kind in phases.PHASES):
             return []  # it ended before it began
@@ -124,7 +124,7 @@ def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tra
     for path in folder.leftovers():
         yield Fault(f"{path.relative_to(folder.path)} is left of a crash", partial(_delete, path))
     try:
-        summary = results.read_summary(folder.path)
+        summary = results.read_summary(folder)
     except RequestError as error:
         yield Fault(str(error))
         return
@@ -286,7 +286,7 @@ def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:
 
 
 def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
-    summary = results.read_summary(group.folder.path)
+    summary = results.read_summary(group.folder)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
     labels = summary.labels if summary is not None else ()

@@ -25,19 +25,19 @@ from hpsearch.tracking.runs import Tracking
 EXAMPLES = 3  # rows that the logged model shows as its input
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
+def write_settings(folder: StudyFolder, settings: Settings) -> None:
     """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
     text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
-    write_durably(StudyFolder(folder).settings, redact(text))
+    write_durably(folder.settings, redact(text))
 
 
-def read_settings(folder: Path, settings: Settings) -> Settings:
+def read_settings(folder: StudyFolder, settings: Settings) -> Settings:
     """What the study in `folder` runs with; where things are kept is as in `settings`.
 
     Raises:
         HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
     """
-    return _settings(StudyFolder(folder).settings.read_text(encoding="utf-8"), folder.name, settings)
+    return _settings(folder.settings.read_text(encoding="utf-8"), folder.name, settings)
 
 
 def _settings(text: str, study: str, settings: Settings) -> Settings:
@@ -45,9 +45,9 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
     return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
 
 
-def read_summary(folder: Path) -> Summary | None:
+def read_summary(folder: StudyFolder) -> Summary | None:
     """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
-    return codec.read_file(Summary, StudyFolder(folder).summary, "delete it, and the sweep's command writes it anew")
+    return codec.read_file(Summary, folder.summary, "delete it, and the sweep's command writes it anew")
 
 
 def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
@@ -84,8 +84,8 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
         OutOfReachError: MLflow does not answer.
     """
     folder = StudyFolder.of(home, settings.study)
-    identity.check_folder(folder.path)
-    summary = read_summary(folder.path)
+    identity.check_folder(folder)
+    summary = read_summary(folder)
     if summary is not None:
         records = [TrialRecord.load(trial.path) for trial in folder.trials(phases.PHASES[0].place)]
         trials = [(one, _points(folder, one)) for one in records]

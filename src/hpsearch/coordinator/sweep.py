@@ -86,20 +86,20 @@ def run_train(settings: Settings, home: Path, force: bool = False, given: Sequen
 def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
     settings, home = request.settings, request.home
     folder = StudyFolder.of(home, settings.study)
-    if read_summary(folder.path) is None:  # a finished study needs no more
+    if read_summary(folder) is None:  # a finished study needs no more
         check_disk(settings, workplace.count, home)
     ref = data.prepare(corpus, settings, home)
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
-    with contextlib.closing(Lock(folder.path)):
+    with contextlib.closing(Lock(folder)):
         tracking = Tracking(settings, home)
-        tracking.own_study(settings.study, identity.read_id(folder.path))
-        forced = identity.check(folder.path, settings, ref, request.force)
+        tracking.own_study(settings.study, identity.read_id(folder))
+        forced = identity.check(folder, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
             course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workplace.count))
             first = course.first  # state folder and database belong together
             course.check_left_out()
             console = Console()
-            if folder.published.exists() and course.done() and (summary := read_summary(folder.path)) is not None:
+            if folder.published.exists() and course.done() and (summary := read_summary(folder)) is not None:
                 console.print(
                     f"study {settings.study} is finished: {course.so_far()}; a larger budget "
                     "(budget.max_trials=<total>, budget.max_hours=<total>) continues it"
@@ -115,7 +115,7 @@ def _run(
 ) -> Summary:
     study = course.study
     settings, folder = study.settings, study.folder
-    study_id = identity.read_id(folder.path)
+    study_id = identity.read_id(folder)
     assert study_id is not None, "the study has been checked"
     clock = Clock(folder, request.started)
     display = Display(console, metrics.OBJECTIVES[settings.task.metric])
@@ -130,7 +130,7 @@ def _run(
             display.note(note)
         for change in forced:
             display.note(f"the study goes on although this has changed: {change}")
-        write_settings(folder.path, settings)
+        write_settings(folder, settings)
         parent = tracking.open_study(settings.study, study_id, settings, study.ref, study.corpus.facts, forced)
         clock.lap("setup")
         delivery = Delivery(tracking, study.ref.labels, parent)

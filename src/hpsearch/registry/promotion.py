@@ -57,8 +57,8 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
 
 def _summary(settings: Settings, home: Path) -> Summary:
     folder = StudyFolder.of(home, settings.study)
-    identity.check_folder(folder.path)
-    summary = results.read_summary(folder.path)
+    identity.check_folder(folder)
+    summary = results.read_summary(folder)
     if summary is None or not folder.published.exists():
         raise RequestError(
             f"study={settings.study}: is not finished ({folder.published} is missing); "
@@ -193,7 +193,7 @@ def _champions_replies(
         if objective != LOG_LOSS or stored.likelihoods is not None:
             return stored.of(table.ids, exam.ids), None
     try:
-        own = results.read_settings(StudyFolder.of(home, settings.study).path, settings)
+        own = results.read_settings(StudyFolder.of(home, settings.study), settings)
         ref = data.prepare(data.read(own), own, home)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(

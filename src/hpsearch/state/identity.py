@@ -14,9 +14,9 @@ from typing import Any
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings, digest
 from hpsearch.errors import RequestError
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import DataRef, write_durably
 
-IDENTITY = "identity.json"  # file of a study
 # Of what a study leaves in its folder and in MLflow: one more with each change that former versions can't read. What is
 # of format OLDEST or later is read for ever.
 OLDEST, FORMAT = 4, 4
@@ -53,7 +53,7 @@ def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[str]:
+def check(folder: StudyFolder, settings: Settings, ref: DataRef, force: bool) -> list[str]:
     """See that a study goes on with the same question, data and code as before.
 
     Args:
@@ -68,7 +68,7 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     Raises:
         RequestError: something has changed, and is not forced or can't be.
     """
-    path = folder / IDENTITY
+    path = folder.identity
     question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
     made_now = made_by()
     if not path.exists():
@@ -99,10 +99,10 @@ def check(folder: Path, settings: Settings, ref: DataRef, force: bool) -> list[s
     return forced
 
 
-def read_id(folder: Path) -> str | None:
+def read_id(folder: StudyFolder) -> str | None:
     """What tells the study in `folder` from others of its name; None where there is none yet."""
     check_folder(folder)
-    path = folder / IDENTITY
+    path = folder.identity
     return str(_read(path)["id"]) if path.exists() else None
 
 
@@ -115,9 +115,9 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: StudyFolder) -> None:
     """See that this version can read what a study has left in `folder`. Raises RequestError if not."""
-    path = folder / IDENTITY
+    path = folder.identity
     if path.exists():
         check_format(folder.name, _read(path))
 

@@ -4,13 +4,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from pathlib import Path
 from typing import TextIO
 
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.state.folder import StudyFolder
 
 # The server ends the session of a machine that is gone after about a minute; that of a dead process ends at once.
 KEEPALIVE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
@@ -20,10 +20,10 @@ CONNECT_SECONDS = 5
 class Lock:
     """Of the study's folder: held by the operating system, so it is gone when the process is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StudyFolder) -> None:
         """Raises RequestError if another process has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = open(folder / "lock", "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
+        folder.path.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

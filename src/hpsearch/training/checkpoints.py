@@ -26,6 +26,11 @@ class Checkpoint:
     step: int
     score: float | None  # on the rung examples, where the checkpoint was taken at a rung
 
+    @property
+    def weights(self) -> Path:
+        """Of the model, as `Trainer` writes them."""
+        return self.folder / "model.safetensors"
+
 
 def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
     """Make files in `unsealed` a checkpoint of `trial`: hashed, fsynced, then renamed in place; older ones go.

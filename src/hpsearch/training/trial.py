@@ -197,7 +197,7 @@ class _Trial:
         if earlier is None or earlier.score is None or not objective.better(earlier.score, same):
             return scores
         final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.model.load_state_dict(load_file(earlier.folder / "model.safetensors"), strict=False)
+        self.model.load_state_dict(load_file(earlier.weights), strict=False)
         earlier_scores = self.scores(self.outputs(everything), everything)
         if objective.better(earlier_scores.metrics[objective.name], scores.metrics[objective.name]):
             return earlier_scores
