@@ -15,9 +15,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from hpsearch.config import loading
-from hpsearch.state.messages import Decision
+from hpsearch.state.messages import Decision, Hardware
 from hpsearch.training import data, hardware
-from hpsearch.training.hardware import Hardware
 from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent

@@ -29,8 +29,9 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from hpsearch.config import loading
 from hpsearch.config.dimensions import Choice, Interval
 from hpsearch.config.settings import Settings
+from hpsearch.coordinator.results import read_summary
+from hpsearch.state.folder import StudyFolder
 from hpsearch.training import data, hardware, models
-from hpsearch.training.trial import MODEL
 
 HERE = Path(__file__).parent
 SIDES = ("trainer", "ours")
@@ -169,10 +170,11 @@ def raced(side: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
             command = [sys.executable, "-m", "hpsearch", "sweep", *overrides(given, seed, SCORED)]
         seconds, model, steps = timed(command, environment), home / "model", 1.0
         if side == "ours":
-            study = home / "studies" / settings.study
-            summary = json.loads((study / "summary.json").read_text())
-            model = study / summary["winner"]["folder"] / MODEL
-            steps = summary["steps"]["trained"] / summary["steps"]["all_to_the_end"]
+            study = StudyFolder.of(home, settings.study)
+            summary = read_summary(study)
+            assert summary is not None
+            model = study.named(summary.winner.folder).model
+            steps = summary.steps.trained / summary.steps.all_to_the_end
         return {
             "hardware": f"{chosen.name}, {chosen.threads} threads, {chosen.precision}",
             "seconds": seconds,
