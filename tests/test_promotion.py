@@ -17,7 +17,7 @@ from rich.console import Console
 import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import PromotionRefused, RequestError
-from hpsearch.registry import champions, promotion
+from hpsearch.registry import champions, evidence, promotion
 from hpsearch.registry.champions import champion_uri, history, rollback
 from hpsearch.registry.promotion import promote
 from hpsearch.state import codec
@@ -236,11 +236,9 @@ def test_a_study_that_mlflow_has_not_been_told_of_is_not_finished(shop: Shop) ->
         promote(settings, shop.home)
 
 
-def test_the_card_keeps_the_notes_of_a_rule_with_many_checks(shop: Shop) -> None:
-    settings = shop.finish("first", range(9))
-    tracking = Tracking(settings, shop.home)
+def test_the_card_keeps_the_notes_of_a_rule_with_many_checks() -> None:
     reasons = [*(f"passed: class {i}" for i in range(100)), "these test examples have been scored 7 times"]
-    text = promotion._description(tracking, _winner(shop, "first"), reasons)
+    text = evidence.description("# a card", reasons)
     assert text.endswith("- these test examples have been scored 7 times\n")
     assert "- passed: class 0\n" in text
     assert "- 89 more, in the folder promotion of the winner's MLflow run\n" in text

@@ -169,7 +169,8 @@ def test_a_champion_that_was_scored_on_other_data_is_run_on_the_challengers(
 
 def swept_version(settings: Settings, home: Path) -> str:
     version = champion_version(Tracking(settings, home), settings)
-    return str(version.version)
+    assert version is not None
+    return str(version.number)
 
 
 def test_best_is_the_best_complete_trial_and_only_its_weights_are_kept(swept: Swept) -> None:

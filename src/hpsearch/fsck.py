@@ -263,12 +263,12 @@ def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iter
             where = mlflow.artifacts.download_artifacts(f"models:/{name}@{CHAMPION}", dst_path=scratch)
             [weights] = Path(where).glob("artifacts/model/model.safetensors")
         except (mlflow.exceptions.MlflowException, OSError, ValueError):
-            yield Fault(f"the weights of {name} version {version.version}, the champion, are missing")
+            yield Fault(f"the weights of {name} version {version.number}, the champion, are missing")
             return
         with open(weights, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != logged:
-        yield Fault(f"the weights of {name} version {version.version}, the champion, are not those that were logged")
+        yield Fault(f"the weights of {name} version {version.number}, the champion, are not those that were logged")
 
 
 def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:

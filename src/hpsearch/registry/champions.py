@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
@@ -20,6 +19,7 @@ from rich.text import Text
 from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
+from hpsearch.registry.evidence import SHORT, Version
 from hpsearch.state import codec
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
@@ -27,7 +27,6 @@ from hpsearch.tracking.stores import answered
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases
 EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
 ROLLBACK = "rollback"
-SHORT = 500  # characters of a text that is part of a tag, however it is escaped
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,13 @@ class Change:
 Events = dict[str, Change]  # tag: a change of champion; oldest first
 
 
-def announced(version: Any, former: Any, how: str, why: str) -> Change:
+def announced(version: Version, former: Version | None, how: str, why: str) -> Change:
     """`version` is to be the champion in place of `former`, which becomes `previous`; None if there is none."""
     return Change(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=int(version.version),
-        previous=int(former.version) if former is not None else None,
-        study=version.tags.get("hpsearch.study", formats.NONE),
+        version=version.number,
+        previous=former.number if former is not None else None,
+        study=version.study or formats.NONE,
         how=how,
         why=why[:SHORT],
         pending=True,
@@ -76,7 +75,7 @@ def champion_uri(settings: Settings, home: Path) -> str:
     return f"models:/{name_of(settings)}@{CHAMPION}"
 
 
-def champion_version(tracking: Tracking, settings: Settings) -> Any:
+def champion_version(tracking: Tracking, settings: Settings) -> Version | None:
     """The version of the task's registered model that is the champion, or None."""
     return answered(version_of)(tracking, name_of(settings), CHAMPION)
 
@@ -141,7 +140,7 @@ def _withdrawn(tracking: Tracking, name: str, key: str, event: Change) -> bool:
         return False
     tracking.client.delete_registered_model_tag(name, key)
     champion = version_of(tracking, name, CHAMPION)
-    if champion is None or int(champion.version) != event.version:
+    if champion is None or champion.number != event.version:
         return True
     _tag(tracking, name, key, replace(event, pending=False))
     return False
@@ -160,7 +159,7 @@ def _move(tracking: Tracking, name: str, key: str, event: Change) -> None:
         _tag(tracking, name, key, replace(event, pending=False))
         newest, last = list(events(tracking, name).items())[-1]
         champion = version_of(tracking, name, CHAMPION)
-        if last.pending or (champion is not None and int(champion.version) == last.version):
+        if last.pending or (champion is not None and champion.number == last.version):
             return
         key, event = newest, last
 
@@ -195,25 +194,24 @@ def _rollback(tracking: Tracking, settings: Settings) -> str:
     completed = complete(tracking, name)
     seen = events(tracking, name)
     champion, previous = (version_of(tracking, name, alias) for alias in (CHAMPION, PREVIOUS))
-    if champion is None or previous is None or champion.version == previous.version:
+    if champion is None or previous is None or champion.number == previous.number:
         raise RequestError(f"{name} has no previous champion to go back to")
     if completed is not None and completed.how == ROLLBACK:  # it is what this command is to do
         champion, previous = previous, champion
     else:
-        event = announced(previous, champion, ROLLBACK, f"in place of version {champion.version}")
+        event = announced(previous, champion, ROLLBACK, f"in place of version {champion.number}")
         if not change(tracking, name, seen, event):
             return _rollback(tracking, settings)
-    study = previous.tags.get("hpsearch.study", formats.NONE)
     return (
-        f"{name} version {previous.version} is the champion again (study {study}); "
-        f"version {champion.version} is `previous`"
+        f"{name} version {previous.number} is the champion again (study {previous.study or formats.NONE}); "
+        f"version {champion.number} is `previous`"
     )
 
 
-def version_of(tracking: Tracking, name: str, alias: str) -> Any:
+def version_of(tracking: Tracking, name: str, alias: str) -> Version | None:
     """The version that the alias names, or None."""
     try:
-        return tracking.client.get_model_version_by_alias(name, alias)
+        return Version.of(tracking.client.get_model_version_by_alias(name, alias))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
             return None

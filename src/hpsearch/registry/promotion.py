@@ -1,10 +1,7 @@
 """Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from mlflow.exceptions import MlflowException
@@ -14,8 +11,9 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator import results
 from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
-from hpsearch.registry import gate
-from hpsearch.registry.champions import CHAMPION, SHORT, announced, change, complete, events, one_at_a_time, version_of
+from hpsearch.registry import evidence, gate
+from hpsearch.registry.champions import CHAMPION, announced, change, complete, events, one_at_a_time, version_of
+from hpsearch.registry.evidence import Version
 from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
 from hpsearch.state import codec, identity
@@ -27,10 +25,6 @@ from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 from hpsearch.tracking.runs import Tracking, name_of
 from hpsearch.tracking.stores import answered
 from hpsearch.training import data
-
-DECISION = "hpsearch.decision"  # tag of a version: why it became champion
-MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
-LONGEST = 5000  # characters of a tag that every MLflow store takes
 
 
 def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
@@ -81,33 +75,35 @@ def _promote(
     seen, champion = events(tracking, name), version_of(tracking, name, CHAMPION)
     score = _score(summary.test)
     if champion is not None and champion.run_id == run_id:
-        return f"{name} version {champion.version} is the champion already: {score}"
+        return f"{name} version {champion.number} is the champion already: {score}"
     decision, reasons = _decide(tracking, summary, settings, home, champion, force)
     if force is None and not decision.passed:
-        stays = f"version {champion.version} stays champion" if champion is not None else "there is still no champion"
+        stays = f"version {champion.number} stays champion" if champion is not None else "there is still no champion"
         raise PromotionRefused(
             f"{name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
             "search on with a larger budget, choose another promotion, or give ARGS='--force \"<reason>\"'"
         )
-    beside = f"in place of version {champion.version}" if champion is not None else "the task's first"
+    beside = f"in place of version {champion.number}" if champion is not None else "the task's first"
     if dry_run:
         return f"{name}: study {summary.study} would become champion, {beside}: {score}\n{reasons}"
     if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
         return _promote(tracking, summary, settings, home, force, dry_run)
-    version, made_now = _registered(tracking, name, run_id, _evidence(summary) | _tags(decision))
-    client.update_model_version(name, version.version, _description(tracking, run_id, decision.reasons))
+    version, made_now = _registered(tracking, name, run_id, evidence.tags(summary) | evidence.of_decision(decision))
+    client.update_model_version(
+        name, str(version.number), evidence.description(tracking.card(run_id), decision.reasons)
+    )
     client.log_dict(run_id, codec.plain(decision), f"promotion/{decision.time.replace(':', '')}.json")
     how = "forced" if force is not None else f"by {decision.rule.name}"
     why = force or decision.reasons[0].removeprefix("passed: ")
     if not change(tracking, name, seen, announced(version, champion, how, why)):
         if made_now:  # a refusal leaves nothing behind
-            client.delete_model_version(name, version.version)
+            client.delete_model_version(name, str(version.number))
         return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
-    return f"{name} version {version.version} is the champion now, {beside}: {score}\n{reasons}"
+    return f"{name} version {version.number} is the champion now, {beside}: {score}\n{reasons}"
 
 
 def _decide(
-    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Any, force: str | None
+    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Version | None, force: str | None
 ) -> tuple[GateDecision, str]:
     """The gate's decision, and its reasons as lines for people."""
     verdict: Verdict | None = None
@@ -127,7 +123,7 @@ def _decide(
         comparison=verdict.comparison if verdict is not None else None,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         study=summary.study,
-        in_place_of=int(champion.version) if champion is not None else None,
+        in_place_of=champion.number if champion is not None else None,
         forced=force,
         reasons=tuple(line.strip() for line in lines),
     )
@@ -135,7 +131,7 @@ def _decide(
 
 
 def _compare(
-    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Any
+    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Version | None
 ) -> tuple[Verdict, list[str]]:
     """The gate's verdict on the challenger's test examples, and notes on how they were come by.
 
@@ -152,7 +148,11 @@ def _compare(
     recipe = summary.reference  # None where no other than the winner was scored
     reference = tracking.answers(recipe.run_id, "test") if recipe is not None else None
     challenger = Contender(
-        f"study {summary.study}", table.replies, test.megabytes, test.seconds_per_example, _hardware(summary)
+        f"study {summary.study}",
+        table.replies,
+        test.megabytes,
+        test.seconds_per_example,
+        evidence.hardware(summary.hardware),
     )
     looks = tracking.looks(test.split_digest)
     often = "once" if looks == 1 else f"{looks} times"
@@ -161,11 +161,11 @@ def _compare(
     if champion is not None:
         said, note = _champions_replies(tracking, champion, table, summary, settings, home)
         incumbent = Contender(
-            f"version {champion.version}",
+            f"version {champion.number}",
             said,
-            _number(champion.tags.get("hpsearch.model.megabytes")),
-            _number(champion.tags.get("hpsearch.seconds_per_example")),
-            champion.tags.get("hpsearch.hardware"),
+            champion.megabytes,
+            champion.seconds_per_example,
+            champion.hardware,
         )
         notes = [note, *notes] if note else notes
     elif recipe is None and summary.winner.entrant != REFERENCE:
@@ -176,7 +176,7 @@ def _compare(
 
 
 def _champions_replies(
-    tracking: Tracking, champion: Any, exam: Answers, summary: Summary, settings: Settings, home: Path
+    tracking: Tracking, champion: Version, exam: Answers, summary: Summary, settings: Settings, home: Path
 ) -> tuple[Replies, str | None]:
     """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
 
@@ -187,7 +187,7 @@ def _champions_replies(
     """
     digest, objective = summary.test.digest, OBJECTIVES[summary.test.metric]
     table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
-    before = champion.tags.get("hpsearch.digest.test", "unknown")
+    before = champion.test_digest or "unknown"
     if table is not None and before == digest:
         stored = table.replies
         if objective != LOG_LOSS or stored.likelihoods is not None:
@@ -197,7 +197,7 @@ def _champions_replies(
         ref = data.prepare(data.read(own), own, home)
     except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
         raise RequestError(
-            f"what version {champion.version} says of the test data of study {settings.study} is not known, and to run "
+            f"what version {champion.number} says of the test data of study {settings.study} is not known, and to run "
             f"it on them they must be read: {first_line(error)}"
         ) from None
     if ref.digests["test"] != digest:
@@ -207,92 +207,20 @@ def _champions_replies(
         )
     rows, kind = data.load(ref, "test").to_dict(), KINDS[own.task.kind]
     inputs = {role: rows[role] for role in kind.inputs}
-    answers, sure = packaging.answers(f"models:/{champion.name}/{champion.version}", own, inputs)
+    answers, sure = packaging.answers(f"models:/{champion.name}/{champion.number}", own, inputs)
     if objective == LOG_LOSS and sure is None:
         raise RequestError(
-            f"version {champion.version} gives no probability of each class, so its log_loss is not known and can't be "
+            f"version {champion.number} gives no probability of each class, so its log_loss is not known and can't be "
             "compared; search with another task.metric"
         )
     truths = kind.truths(rows, ref.labels)
     likelihoods = kind.likelihoods(truths, sure, summary.labels) if sure is not None else None
-    who = f"  version {champion.version}"
+    who = f"  version {champion.number}"
     note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"
     if before == digest:
         lost = "MLflow has lost what it had said of them" if table is None else "its probabilities were not kept then"
         note = f"{who} was run on these test data again: {lost}"
     return Replies(answers, likelihoods).of(rows["id"], exam.ids), note
-
-
-def _evidence(summary: Summary) -> dict[str, str]:
-    """The tags of a version: where it comes from, what it scored, on what."""
-    test, winner = summary.test, summary.winner
-    seeds = [str(seed) for one in summary.confirmation for seed in one.seeds]
-    intervals = {
-        f"hpsearch.test.{name}": f"{test.all[name]!r} [{low!r}, {high!r}]"
-        for name, (low, high) in test.intervals.items()
-    }
-    return (
-        intervals
-        | summary.lineage
-        | {
-            "hpsearch.study": summary.study,
-            "hpsearch.study_run_id": summary.mlflow.run_id,
-            "hpsearch.run_id": winner.run_id,
-            "hpsearch.seed": str(winner.seed),
-            "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
-            "hpsearch.hours": repr(round(summary.total_seconds / 3600, 4)),
-            "hpsearch.license.weights": summary.licenses.weights or "not stated",
-            "hpsearch.license.data": summary.licenses.data or "not stated",
-            "hpsearch.test.metric": test.metric,
-            "hpsearch.test.value": repr(test.value),
-            "hpsearch.test.low": repr(test.low),
-            "hpsearch.test.high": repr(test.high),
-            "hpsearch.test.examples": str(test.n),
-            "hpsearch.test.readings": str(test.readings),
-            "hpsearch.model.megabytes": repr(test.megabytes),
-            "hpsearch.seconds_per_example": repr(test.seconds_per_example),
-            "hpsearch.hardware": _hardware(summary),
-        }
-        | {f"hpsearch.digest.{split}": digest for split, digest in winner.digests.items()}
-    )
-
-
-def _description(tracking: Tracking, run_id: str, reasons: Sequence[str]) -> str:
-    """The model's card, and why it became champion."""
-    if len(reasons) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
-        left_out = f"{len(reasons) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
-        reasons = [*reasons[: MOST_REASONS - NOTES], left_out, *reasons[-NOTES:]]
-    lines = "\n".join(f"- {reason}" for reason in reasons)
-    ending = f"\n## Why it became champion\n\n{lines[: LONGEST // 2]}\n"
-    return tracking.card(run_id)[: LONGEST - len(ending)] + ending
-
-
-def _tags(decision: GateDecision) -> dict[str, str]:
-    """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
-    found, whole, forced = decision.comparison, codec.write(decision), decision.forced
-    if forced is not None:
-        forced = forced[:SHORT]
-    if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
-        first = decision.reasons[0][:SHORT]
-        whole = codec.write(replace(decision, checks=(), reasons=(first,), forced=forced))
-    tags = {DECISION: whole, "hpsearch.promotion.rule": decision.rule.name}
-    if found is not None:
-        tags |= {
-            "hpsearch.promotion.p": repr(found.p),
-            "hpsearch.promotion.difference": repr(found.difference),
-        }
-    if forced is not None:
-        tags["hpsearch.promotion.forced"] = forced
-    return tags
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text is not None else None
-
-
-def _hardware(summary: Summary) -> str:
-    chosen = summary.hardware
-    return f"{chosen.name}, {chosen.threads} threads, {chosen.precision}"
 
 
 def _score(test: OnTest) -> str:
@@ -301,8 +229,8 @@ def _score(test: OnTest) -> str:
     return f"test {test.metric} {value} on {formats.count(test.n)} examples [{low}, {high}]{often}"
 
 
-def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, str]) -> tuple[Any, bool]:
-    """The version that holds the run's model, with its evidence as tags, and whether it had to be registered."""
+def _registered(tracking: Tracking, name: str, run_id: str, tags: dict[str, str]) -> tuple[Version, bool]:
+    """The version that holds the run's model, with its tags, and whether it had to be registered."""
     client = tracking.client
     try:
         client.create_registered_model(name)
@@ -311,8 +239,9 @@ def _registered(tracking: Tracking, name: str, run_id: str, evidence: dict[str, 
             raise
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     if known:
-        for key, value in evidence.items():
+        for key, value in tags.items():
             client.set_model_version_tag(name, known[0].version, key, value)
-        return known[0], False
+        return Version.of(known[0]), False
     model_id = tracking.model_of(run_id)
-    return client.create_model_version(name, f"models:/{model_id}", run_id, evidence, model_id=model_id), True
+    made = client.create_model_version(name, f"models:/{model_id}", run_id, tags, model_id=model_id)
+    return Version.of(made), True

@@ -1,0 +1,122 @@
+"""What a version of the registered model tells of itself: where it comes from, what it scored, why it was promoted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mlflow.entities.model_registry import ModelVersion
+
+from hpsearch.registry.gate import GateDecision
+from hpsearch.state import codec
+from hpsearch.state.outcome import Summary
+from hpsearch.state.records import StudyHardware
+
+# Tags that are read again.
+STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # the second is followed by a split
+MEGABYTES, SECONDS_PER_EXAMPLE = "hpsearch.model.megabytes", "hpsearch.seconds_per_example"
+HARDWARE = "hpsearch.hardware"
+DECISION = "hpsearch.decision"
+MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
+LONGEST = 5000  # characters of a tag that every MLflow store takes
+SHORT = 500  # characters of a text that is part of a tag, however it is escaped
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version, as far as others are compared with it; anybody can register one, so all but its number may be None."""
+
+    name: str
+    """Of the registered model."""
+    number: int
+    run_id: str | None
+    study: str | None
+    megabytes: float | None
+    """Of its weights, 10^6 bytes."""
+    seconds_per_example: float | None
+    """Of predicting, on `hardware`."""
+    hardware: str | None
+    test_digest: str | None
+    """Of the test examples that it was scored on."""
+
+    @staticmethod
+    def of(registered: ModelVersion) -> "Version":
+        """What MLflow knows of it."""
+        found = registered.tags
+        megabytes, seconds = (found.get(name) for name in (MEGABYTES, SECONDS_PER_EXAMPLE))
+        return Version(
+            name=registered.name,
+            number=int(registered.version),
+            run_id=registered.run_id or None,
+            study=found.get(STUDY),
+            megabytes=float(megabytes) if megabytes is not None else None,
+            seconds_per_example=float(seconds) if seconds is not None else None,
+            hardware=found.get(HARDWARE),
+            test_digest=found.get(f"{DIGEST}test"),
+        )
+
+
+def tags(summary: Summary) -> dict[str, str]:
+    """The tags of a version: where it comes from, what it scored, on what."""
+    test, winner = summary.test, summary.winner
+    seeds = [str(seed) for one in summary.confirmation for seed in one.seeds]
+    intervals = {
+        f"hpsearch.test.{name}": f"{test.all[name]!r} [{low!r}, {high!r}]"
+        for name, (low, high) in test.intervals.items()
+    }
+    return (
+        intervals
+        | summary.lineage
+        | {
+            STUDY: summary.study,
+            "hpsearch.study_run_id": summary.mlflow.run_id,
+            "hpsearch.run_id": winner.run_id,
+            "hpsearch.seed": str(winner.seed),
+            "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
+            "hpsearch.hours": repr(round(summary.total_seconds / 3600, 4)),
+            "hpsearch.license.weights": summary.licenses.weights or "not stated",
+            "hpsearch.license.data": summary.licenses.data or "not stated",
+            "hpsearch.test.metric": test.metric,
+            "hpsearch.test.value": repr(test.value),
+            "hpsearch.test.low": repr(test.low),
+            "hpsearch.test.high": repr(test.high),
+            "hpsearch.test.examples": str(test.n),
+            "hpsearch.test.readings": str(test.readings),
+            MEGABYTES: repr(test.megabytes),
+            SECONDS_PER_EXAMPLE: repr(test.seconds_per_example),
+            HARDWARE: hardware(summary.hardware),
+        }
+        | {f"{DIGEST}{split}": digest for split, digest in winner.digests.items()}
+    )
+
+
+def description(card: str, reasons: Sequence[str]) -> str:
+    """The model's card, and why it became champion, Markdown."""
+    if len(reasons) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
+        left_out = f"{len(reasons) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
+        reasons = [*reasons[: MOST_REASONS - NOTES], left_out, *reasons[-NOTES:]]
+    lines = "\n".join(f"- {reason}" for reason in reasons)
+    ending = f"\n## Why it became champion\n\n{lines[: LONGEST // 2]}\n"
+    return card[: LONGEST - len(ending)] + ending
+
+
+def of_decision(decision: GateDecision) -> dict[str, str]:
+    """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
+    found, whole, forced = decision.comparison, codec.write(decision), decision.forced
+    if forced is not None:
+        forced = forced[:SHORT]
+    if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
+        first = decision.reasons[0][:SHORT]
+        whole = codec.write(replace(decision, checks=(), reasons=(first,), forced=forced))
+    tags = {DECISION: whole, "hpsearch.promotion.rule": decision.rule.name}
+    if found is not None:
+        tags |= {
+            "hpsearch.promotion.p": repr(found.p),
+            "hpsearch.promotion.difference": repr(found.difference),
+        }
+    if forced is not None:
+        tags["hpsearch.promotion.forced"] = forced
+    return tags
+
+
+def hardware(chosen: StudyHardware) -> str:
+    """On what times were taken."""
+    return f"{chosen.name}, {chosen.threads} threads, {chosen.precision}"
