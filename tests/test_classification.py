@@ -525,6 +525,7 @@ def test_metrics_of_many_labels_by_hand() -> None:
             "recall": (1 + 1 / 2) / 2,
             "f1": (1 + 1 / 2) / 2,
             "f1_micro": 2 * 4 / (2 * 4 + 2 + 1),
+            "log_loss": -np.log(sure).mean(),
             "loss": -np.log(sure).mean(),
         }
     )
@@ -543,6 +544,7 @@ def test_metrics_of_one_label_by_hand() -> None:
             "f1": (4 / 5 + 2 / 3) / 2,
             "f1_weighted": (2 * 4 / 5 + 2 * 2 / 3) / 4,
             "loss": -np.log([0.7, 0.6, 0.8, 0.3]).mean(),
+            "log_loss": -np.log([0.7, 0.6, 0.8, 0.3]).mean(),
         }
     )
     assert set(ONE.headings) | {"loss"} == set(found)

@@ -210,7 +210,7 @@ def test_paused_and_resumed_it_ends_with_the_same_weights(trained: Trained, tmp_
 
 def test_padding_changes_nothing(trained: Trained) -> None:
     lengths = trained.tokens.lengths
-    assert lengths.max() - lengths.min() > 10, "some padding has only padding around it, where attention is local"
+    assert lengths.max() - lengths.min() > 8, "some padding has only padding around it, where attention is local"
     model, (exact, rounding) = trained.model(), trained.exact()
     assert rounding < 1e-3
     for size in (1, len(trained.tokens)):
@@ -239,8 +239,9 @@ def test_paths_agree(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_family_s_own_attention_is_taken_whatever_the_hardware_s(trained: Trained) -> None:
     own = FAMILIES[trained.settings.model.family].attention
-    chosen = models.with_attention(trained.warm.hardware.of_study(1), trained.settings.model)
-    assert chosen == replace(trained.warm.hardware, attention=own or "blocked")
+    there = trained.warm.hardware.of_study(1)
+    chosen = models.with_attention(there, trained.settings.model)
+    assert chosen == replace(there, attention=own or "blocked")
     model = trained.model("blocked")
     assert model.config._attn_implementation == chosen.attention
     dropouts = {type(part) for part in model.modules() if isinstance(part, Dropout)}

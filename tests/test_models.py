@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 import make
 import tiny
-from hpsearch.coordinator import checks, sweep
+import tracked
+from hpsearch.coordinator import sweep
 from hpsearch.errors import RequestError
 from hpsearch.training import models
 
@@ -131,12 +132,14 @@ def test_a_rate_that_the_settings_do_not_reach_is_refused(tmp_path: Path) -> Non
         models.check(settings.model, settings.task)
 
 
-def test_what_is_printed_and_kept_of_the_hardware_names_a_family_s_own_attention(tmp_path: Path) -> None:
-    csv = tiny.write_csv(tmp_path / "toy.csv")
-    for family, attention in (("bert", "blocked"), ("deberta", "eager")):
-        folder = tiny.write_model(family, tmp_path / family)
-        _, chosen = checks.check(make.toy_settings(csv, folder, family))
-        assert chosen.attention == attention
+def test_what_is_printed_and_kept_of_the_hardware_names_a_family_s_own_attention(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.write_model("deberta", tmp_path / "model")
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv", n=60), folder, "deberta")
+    found = sweep.run_train(settings, tracked.new_home(tmp_path / "home"))
+    assert found.hardware.attention == "eager"
+    assert "float32, eager attention, 1 worker(s)" in capsys.readouterr().out
 
 
 def test_a_tokenizer_that_is_a_sentencepiece_model_alone_is_read(tmp_path: Path) -> None:
