@@ -139,18 +139,15 @@ def attention(qkv: torch.Tensor, bias: torch.Tensor | None, scale: float, dropou
 
 
 def _blocked(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **_: Any,
+    module: nn.Module, *given: torch.Tensor | None, scaling: float, dropout: float = 0.0, **_: Any
 ) -> tuple[torch.Tensor, None]:
-    """`attention` as transformers calls it: q, k and v are (B, heads, L, width), the result (B, L, heads, width)."""
-    qkv = torch.stack([query, key, value])
-    bias = attention_mask.to(qkv.dtype) if attention_mask is not None else None
+    """`attention` as transformers calls it, with query, key, value and mask in this order, and the rest by name.
+
+    The first three are (B, heads, L, width), the result is (B, L, heads, width).
+    """
+    *read, mask = given
+    qkv = torch.stack([one for one in read if one is not None])  # all three are there
+    bias = mask.to(qkv.dtype) if mask is not None else None
     with torch.autocast(qkv.device.type, enabled=False):
         return attention(qkv, bias, scaling, dropout).transpose(1, 2), None
 
