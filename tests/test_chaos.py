@@ -401,14 +401,14 @@ def mlflow_server(tmp_path: Path) -> tuple[str, Callable[[], contextlib.Abstract
 def points_in_mlflow(study: Chaos) -> dict[str, list[tuple[str, int, float]]]:
     """Of each trial, every point that MLflow has, in its order."""
     tracking = Tracking(study.settings, study.home)
-    parent = tracking.find_study(study.settings.study)
+    parent, client = tracking.find_study(study.settings.study), tracked.client(tracking)
     return {
-        _folder(run.data.tags): [
+        _folder(run.tags): [
             (point.key, point.step, point.value)
-            for key in sorted(run.data.metrics)
-            for point in tracking.client.get_metric_history(run.info.run_id, key)
+            for key in sorted(client.get_run(run.run_id).data.metrics)
+            for point in client.get_metric_history(run.run_id, key)
         ]
-        for run in tracking.children(parent.info.run_id)
+        for run in tracking.children(parent.run_id)
     }
 
 
@@ -537,7 +537,7 @@ def test_killed_while_it_is_registered_and_promoted_twice_at_once(study: Chaos) 
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said.decode()
     promote(study.settings, study.home)  # it is the champion already
-    client = Tracking(study.settings, study.home).client
+    client = tracked.client(Tracking(study.settings, study.home))
     versions = client.search_model_versions("name='hpsearch-toy'")
     champion = client.get_model_version_by_alias("hpsearch-toy", "champion")
     summary = json.loads((study.folder / "summary.json").read_text())

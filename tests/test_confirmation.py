@@ -127,15 +127,15 @@ def test_the_fresh_runs_decide_and_the_winner_is_one_of_them(done: Done) -> None
 
 def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
     tracking = done.tracking()
-    children = tracking.children(done.summary.mlflow.run_id)
-    fresh = {run.info.run_name: run for run in children if "hpsearch.confirmation" in run.data.tags}
+    client, children = tracked.client(tracking), tracking.children(done.summary.mlflow.run_id)
+    fresh = {client.get_run(run.run_id).info.run_name: run for run in children if "hpsearch.confirmation" in run.tags}
     assert len(children) == 4 + len(done.runs())
     assert set(fresh) == {
         f"confirmation-{run.entrant.replace(' ', '-')}-seed-{run.seed}" for run in done.runs() if run.entrant
     }
-    assert {run.info.status for run in fresh.values()} == {"FINISHED"}
+    assert {run.status for run in fresh.values()} == {"FINISHED"}
     winner = done.summary.winner
-    run = tracking.client.get_run(winner.run_id)
+    run = client.get_run(winner.run_id)
     assert run.data.params["train.learning_rate"] == str(winner.params["train.learning_rate"])
     for split, n in (("validation", 38), ("test", 38)):
         table = tracking.answers(winner.run_id, split)

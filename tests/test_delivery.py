@@ -89,10 +89,12 @@ class Trials:
         return replace(trial, step=step)
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
-        return [(metric.step, metric.value) for metric in self.tracking.client.get_metric_history(run_id, name)]
+        return [
+            (metric.step, metric.value) for metric in tracked.client(self.tracking).get_metric_history(run_id, name)
+        ]
 
     def status(self, run_id: str) -> str:
-        return str(self.tracking.client.get_run(run_id).info.status)
+        return str(tracked.client(self.tracking).get_run(run_id).info.status)
 
 
 @pytest.fixture

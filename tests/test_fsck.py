@@ -98,19 +98,19 @@ def untold_optuna(home: Home) -> None:
 
 
 def running_trial(home: Home) -> None:
-    home.tracking().client.update_run(home.run(1), status="RUNNING")
+    tracked.client(home.tracking()).update_run(home.run(1), status="RUNNING")
 
 
 def running_study(home: Home) -> None:
-    home.tracking().client.update_run(home.parent, status="RUNNING")
+    tracked.client(home.tracking()).update_run(home.parent, status="RUNNING")
 
 
 def failed_study(home: Home) -> None:
-    home.tracking().client.update_run(home.parent, status="FAILED")
+    tracked.client(home.tracking()).update_run(home.parent, status="FAILED")
 
 
 def deleted_run(home: Home) -> None:
-    home.tracking().client.delete_run(home.run(2))
+    tracked.client(home.tracking()).delete_run(home.run(2))
 
 
 def damaged_checkpoint(home: Home) -> None:
@@ -169,13 +169,13 @@ def other_score(home: Home) -> None:
 
 
 def point_twice(home: Home) -> None:
-    client = home.tracking().client
+    client = tracked.client(home.tracking())
     step = client.get_metric_history(home.run(0), "train_loss")[0].step
     client.log_metric(home.run(0), "train_loss", 0.5, step=step)
 
 
 def second_run(home: Home) -> None:
-    client = home.tracking().client
+    client = tracked.client(home.tracking())
     tags = client.get_run(home.run(0)).data.tags
     again = client.create_run(home.tracking().experiment_id, tags=tags)
     client.set_terminated(again.info.run_id)
@@ -245,7 +245,7 @@ def test_a_torn_identity_is_said(home: Home) -> None:
 
 def test_a_study_that_mlflow_has_lost_is_told_again_by_the_sweep(home: Home) -> None:
     former = home.parent
-    home.tracking().client.delete_run(former)
+    tracked.client(home.tracking()).delete_run(former)
     with pytest.raises(FaultsFound, match=r"MLflow has no run of the study; .*: --repair mends it"):
         fsck(home.settings, home.path, repair=False)
     assert fsck(home.settings, home.path, repair=True).endswith(": mended")

@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 import tiny
+import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
 from hpsearch.coordinator.race import read_answers
@@ -92,7 +93,7 @@ def test_the_served_model_gives_the_same_probabilities(done: Done) -> None:
     assert table is not None
     texts = dict(tiny.sentences(190, 0))
     given = list(texts)[:5]
-    [model] = done.tracking().client.search_logged_models([done.tracking().experiment_id or ""])
+    [model] = tracked.client(done.tracking()).search_logged_models([done.tracking().experiment_id or ""])
     answers, sure = packaging.answers(f"models:/{model.model_id}", done.settings, {"text": given})
     assert sure is not None
     likelihoods = KIND.likelihoods([texts[text] for text in given], sure, summary.labels)
@@ -113,7 +114,8 @@ def test_report_console_and_fsck_speak_of_it_rightly(done: Done) -> None:
     assert page.count("log loss (nats)") == 1
     assert "loss (nats)</td>" in page
     assert fsck(done.settings, done.home, repair=False).endswith("clean")
-    assert done.tracking().find_study(done.settings.study).data.metrics["test_log_loss"] == summary.test.value
+    run = tracked.client(done.tracking()).get_run(summary.mlflow.run_id)
+    assert run.data.metrics["test_log_loss"] == summary.test.value
 
 
 def test_the_first_is_measured_by_the_shares_of_the_classes(done: Done) -> None:

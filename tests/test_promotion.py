@@ -21,6 +21,7 @@ from hpsearch.registry import champions, evidence, promotion
 from hpsearch.registry.champions import champion_uri, history, rollback
 from hpsearch.registry.promotion import promote
 from hpsearch.state import codec
+from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
 
@@ -38,7 +39,7 @@ class Shop:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.client = Tracking(SETTINGS(), home).client
+        self.client = tracked.client(Tracking(SETTINGS(), home))
 
     def finish(self, study: str, wrong: Iterable[int], test: str = "c" * 16, **facts: Any) -> Settings:
         """A finished study whose winner answers all test examples rightly but these."""
@@ -47,8 +48,8 @@ class Shop:
         parent = tracking.open_study(study, "id", settings, tracked.data_ref(self.home, test), tracked.FACTS)
         trial = tracked.record(0, score=0.8)
         trial = replace(trial, run_id=tracking.open_trial(parent, trial, settings, tracked.TAG))
-        model = tracking.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
-        tracking.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        model = self.client.create_logged_model(tracking.experiment_id or "", "model", source_run_id=trial.run_id)
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         answers = [OTHER[truth] if i in set(wrong) else truth for i, truth in enumerate(TRUTHS)]
         assert trial.run_id is not None
         tracking.log_answers(trial.run_id, {"test": tracked.answers(TRUTHS, answers)})
@@ -157,22 +158,22 @@ def test_promoting_the_champion_again_changes_nothing(shop: Shop) -> None:
     assert shop.state() == before
 
 
-@pytest.mark.parametrize("moment", ["_compare", "_registered"])
+@pytest.mark.parametrize(("place", "moment"), [(promotion, "_compare"), (RegisteredModel, "register")])
 def test_a_champion_that_another_machine_makes_meanwhile_is_compared_with(
-    moment: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    place: Any, moment: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(shop.finish("first", range(9)), shop.home)
     theirs, ours = shop.finish("theirs", [0]), shop.finish("ours", [1])
-    real = getattr(promotion, moment)
+    real = getattr(place, moment)
 
     def slow(*args: Any) -> Any:
         done = real(*args)
-        monkeypatch.setattr(promotion, moment, real)
+        monkeypatch.setattr(place, moment, real)
         monkeypatch.setattr(promotion, "one_at_a_time", lambda home: contextlib.nullcontext())  # as elsewhere
         promote(theirs, shop.home)
         return done
 
-    monkeypatch.setattr(promotion, moment, slow)
+    monkeypatch.setattr(place, moment, slow)
     with pytest.raises(PromotionRefused, match=r"version \d stays champion"):
         promote(ours, shop.home)
     assert shop.version().tags["hpsearch.study"] == "theirs"
@@ -204,21 +205,21 @@ def test_an_announcement_that_another_command_completes_is_not_taken_back(
     completed: str | None, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(shop.finish("first", range(17)), shop.home)
-    tracking = Tracking(shop.finish("second", [0]), shop.home)
-    promotion._registered(tracking, NAME, _winner(shop, "second"), {"hpsearch.study": "second"})
+    model = RegisteredModel(Tracking(shop.finish("second", [0]), shop.home))
+    model.register(_winner(shop, "second"), {"hpsearch.study": "second"})
     key, event = f"{champions.EVENT}{2**62}", champions.Change("now", 2, 1, "second", "by better", "it is", True)
-    tracking.client.set_registered_model_tag(NAME, key, codec.write(event))
+    shop.client.set_registered_model_tag(NAME, key, codec.write(event))
     delete = mlflow.MlflowClient.delete_registered_model_tag
 
     def completed_first(*args: Any) -> None:
-        champions.complete(tracking, NAME)
+        champions.complete(model)
         delete(*args)
 
     if completed == "before it is taken back":
-        champions.complete(tracking, NAME)
+        champions.complete(model)
     elif completed is not None:
         monkeypatch.setattr(mlflow.MlflowClient, "delete_registered_model_tag", completed_first)
-    assert champions._withdrawn(tracking, NAME, key, event) == (completed is None)
+    assert champions._withdrawn(model, key, event) == (completed is None)
     expected = ["first"] if completed is None else ["second", "first"]
     assert [line.split()[2] for line in shop.history()[2:]] == expected
     assert shop.version().tags["hpsearch.study"] == expected[0]

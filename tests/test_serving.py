@@ -388,7 +388,7 @@ def test_the_logged_model_is_code_and_safetensors(name: str, columns: list[str],
     assert example == (ASKED[:2].to_dict("records") if name == "reader" else TEXTS[:2])
     requirements = (folder / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", line) for line in requirements), requirements
-    model = logged.tracking.client.get_logged_model(logged.uri.removeprefix("models:/"))
+    model = tracked.client(logged.tracking).get_logged_model(logged.uri.removeprefix("models:/"))
     assert model.experiment_id == logged.tracking.experiment_id
     assert model.source_run_id == logged.run_id
     assert logged.tracking.model_of(logged.run_id) == model.model_id

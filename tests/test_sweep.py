@@ -29,7 +29,7 @@ from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.search import Search
 from hpsearch.errors import NoResultError, OutOfReachError, PromotionRefused, RequestError
 from hpsearch.fsck import fsck
-from hpsearch.registry.champions import champion_version
+from hpsearch.registry.champions import CHAMPION
 from hpsearch.registry.promotion import promote
 from hpsearch.reproduce import reproduce
 from hpsearch.state import codec, records
@@ -37,6 +37,7 @@ from hpsearch.state.messages import Lost, Message
 from hpsearch.state.outcome import Counts, Summary
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import squad
+from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import Tracking
 from hpsearch.workers.local import LocalWorker
 
@@ -168,7 +169,7 @@ def test_a_champion_that_was_scored_on_other_data_is_run_on_the_challengers(
 
 
 def swept_version(settings: Settings, home: Path) -> str:
-    version = champion_version(Tracking(settings, home), settings)
+    version = RegisteredModel(Tracking(settings, home)).version_of(CHAMPION)
     assert version is not None
     return str(version.number)
 

@@ -50,7 +50,7 @@ def parent(tracking: Tracking, settings: Settings, home: Path) -> str:
 
 
 def history(tracking: Tracking, run_id: str, key: str) -> list[tuple[int, float]]:
-    return [(metric.step, metric.value) for metric in tracking.client.get_metric_history(run_id, key)]
+    return [(metric.step, metric.value) for metric in tracked.client(tracking).get_metric_history(run_id, key)]
 
 
 def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
@@ -60,10 +60,10 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     result = tracked.summary(settings, parent, trials[1], 0.85)
     tracked.finish(tracking, result, tracked.save_study(home, settings, trials, result))
 
-    study = tracking.client.get_run(parent)
+    study = tracked.client(tracking).get_run(parent)
     assert study.info.status == "FINISHED"
     assert study.info.run_name == settings.study
-    assert tracking.client.get_experiment(tracking.experiment_id).name == "hpsearch-imdb"
+    assert tracked.client(tracking).get_experiment(tracking.experiment_id).name == "hpsearch-imdb"
     assert study.data.params["train.scheduler"] == "linear"
     assert study.data.params["search.space.train.learning_rate.log"] == "True"
     assert study.data.tags["hpsearch.budget.max_trials"] == str(settings.budget.max_trials)
@@ -74,10 +74,10 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     assert study.data.metrics["best_validation_accuracy"] == 0.81
     given = {one.tags[0].value: one.dataset.digest for one in study.inputs.dataset_inputs}
     assert given == data_ref(home).digests
-    files = {file.path for file in tracking.client.list_artifacts(parent)}
+    files = {file.path for file in tracked.client(tracking).list_artifacts(parent)}
     assert files >= {"settings.yaml", "report.html", "summary.json", "leaderboard.json", "plots"}
 
-    child = tracking.client.get_run(trials[1].run_id)
+    child = tracked.client(tracking).get_run(trials[1].run_id)
     assert child.info.status == "FINISHED"
     assert child.info.run_name == "trial-1"
     assert child.data.tags["mlflow.parentRunId"] == parent
@@ -88,7 +88,7 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     assert child.data.metrics["throughput"] == 5 * 16 / 2.0
     assert history(tracking, trials[1].run_id, "train_loss") == [(step, 1 / step) for step in range(1, 6)]
     for name in ("confusion_matrix.png", "learning_curves.png"):
-        picture = matplotlib.image.imread(tracking.client.download_artifacts(trials[1].run_id, name))
+        picture = matplotlib.image.imread(tracked.client(tracking).download_artifacts(trials[1].run_id, name))
         assert picture.std() > 0.01, "the picture is blank"
 
 
@@ -100,7 +100,7 @@ def test_artifacts_lie_in_the_state_folder_wherever_the_command_runs(
     tracking = Tracking(settings, Path())
     monkeypatch.chdir(elsewhere)
     parent = tracking.open_study(settings.study, "id", settings, data_ref(home), tracked.FACTS)
-    tracking.client.log_text(parent, "x", "x.txt")
+    tracked.client(tracking).log_text(parent, "x", "x.txt")
     assert list(home.glob("artifacts/**/x.txt"))
     assert not list(elsewhere.iterdir())
 
@@ -110,12 +110,12 @@ def test_a_trial_goes_on_in_its_run(tracking: Tracking, settings: Settings, pare
     run_id = tracking.open_trial(parent, opened, settings, TAG)
     tracking.points(run_id, curve(3)[:2])
     tracking.pause_trial(run_id)
-    assert tracking.client.get_run(run_id).info.status == "SCHEDULED"
+    assert tracked.client(tracking).get_run(run_id).info.status == "SCHEDULED"
 
     elsewhere = compose_settings("train.evaluation_batch_size=7")  # as after an upgrade: another value of a parameter
     assert tracking.open_trial(parent, replace(opened, run_id=run_id), elsewhere, TAG) == run_id
-    assert tracking.client.get_run(run_id).info.status == "RUNNING"
-    assert tracking.client.get_run(run_id).data.params["train.evaluation_batch_size"] == "64"
+    assert tracked.client(tracking).get_run(run_id).info.status == "RUNNING"
+    assert tracked.client(tracking).get_run(run_id).data.params["train.evaluation_batch_size"] == "64"
     assert tracking.last_steps(run_id) == {"train_loss": 2}
     tracking.points(run_id, [point for point in curve(3) if point.step > 2])
     assert history(tracking, run_id, "train_loss") == [(step, 1 / step) for step in range(1, 6)]
@@ -134,7 +134,7 @@ def test_a_trial_whose_run_is_gone_gets_a_new_one(
     unknown: bool, tracking: Tracking, settings: Settings, parent: str
 ) -> None:
     gone = tracking.open_trial(parent, record(1), settings, TAG)
-    tracking.client.delete_run(gone)
+    tracked.client(tracking).delete_run(gone)
     run_id = tracking.open_trial(parent, record(1, run_id="0" * 32 if unknown else gone), settings, TAG)
     assert run_id != gone
     assert tracking.last_steps(run_id) == {}
@@ -148,16 +148,16 @@ def test_a_study_goes_on_in_its_run_with_a_larger_budget(
     tracked.finish(tracking, result, folder)
     larger = compose_settings("budget.max_trials=99")
     assert tracking.open_study(settings.study, "id", larger, data_ref(home), tracked.FACTS) == parent
-    run = tracking.client.get_run(parent)
+    run = tracked.client(tracking).get_run(parent)
     assert (run.info.status, run.data.tags["hpsearch.budget.max_trials"]) == ("RUNNING", "99")
     assert tracking.open_study("another", "id", larger, data_ref(home), tracked.FACTS) != parent
 
     tracked.save_study(home, settings, [record(0, Status.PRUNED, score=0.8), record(1, Status.PRUNED)], result)
     tracked.finish(tracking, result, folder)
-    table = json.loads(Path(tracking.client.download_artifacts(parent, "leaderboard.json")).read_text())
+    table = json.loads(Path(tracked.client(tracking).download_artifacts(parent, "leaderboard.json")).read_text())
     assert [row[table["columns"].index("trial")] for row in table["data"]] == [0, 1]
     assert len(history(tracking, parent, "test_accuracy")) == 1
-    assert len(tracking.client.get_run(parent).inputs.dataset_inputs) == 3
+    assert len(tracked.client(tracking).get_run(parent).inputs.dataset_inputs) == 3
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_each_end_of_a_trial_is_terminal(
     ended = record(0, status, run_id=run_id, metrics={"validation_loss": 0.5}, reason="loss is nan at step 4")
     for _ in range(2):  # it is told again if the first time was cut off before it was noted
         tracking.finish_trial(ended, settings, LABELS, [], None)
-    run = tracking.client.get_run(run_id)
+    run = tracked.client(tracking).get_run(run_id)
     assert (run.info.status, run.data.tags["hpsearch.status"]) == (shown, tag)
     assert run.data.tags["hpsearch.reason"] == "loss is nan at step 4"
     assert run.info.end_time is not None
@@ -189,7 +189,7 @@ def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, sett
     tracking.finish_trial(
         record(0, Status.FAILED, run_id=run_id, metrics={"validation_loss": value}), settings, LABELS, [], None
     )
-    assert tracking.client.get_run(run_id).data.metrics == {"learning_rate": 0.1}
+    assert tracked.client(tracking).get_run(run_id).data.metrics == {"learning_rate": 0.1}
 
 
 def test_more_points_than_one_call_takes(tracking: Tracking, settings: Settings, parent: str) -> None:
@@ -206,15 +206,17 @@ def test_an_interruption_ends_open_runs_only(tracking: Tracking, settings: Setti
     tracking.pause_trial(paused)
     other = tracking.open_study("another", "id", settings, data_ref(home), tracked.FACTS)
     tracking.interrupt_study(parent)
-    statuses = {run_id: tracking.client.get_run(run_id).info.status for run_id in (parent, running, paused, other)}
+    statuses = {
+        run_id: tracked.client(tracking).get_run(run_id).info.status for run_id in (parent, running, paused, other)
+    }
     assert statuses == {parent: "KILLED", running: "KILLED", paused: "KILLED", other: "RUNNING"}
-    assert tracking.client.get_run(done.run_id).info.status == "FINISHED"
+    assert tracked.client(tracking).get_run(done.run_id).info.status == "FINISHED"
     assert tracking.open_trial(parent, record(1, run_id=running), settings, TAG) == running
-    assert tracking.client.get_run(running).info.status == "RUNNING"
+    assert tracked.client(tracking).get_run(running).info.status == "RUNNING"
 
 
 def test_a_deleted_experiment_is_named_with_its_remedy(tracking: Tracking, settings: Settings, parent: str) -> None:
-    tracking.client.delete_experiment(tracking.experiment_id)
+    tracked.client(tracking).delete_experiment(tracking.experiment_id)
     with pytest.raises(RequestError, match=r"hpsearch-imdb is deleted.*mlflow experiments restore"):
         tracking.open_study(settings.study, "id", settings, data_ref(Path()), tracked.FACTS)
 
@@ -225,19 +227,19 @@ def test_a_study_of_another_folder_is_not_gone_on_with(
     said = rf"study={settings.study}: MLflow .* begun in another state folder \(run {parent}\); give STUDY="
     for study_id in ("other", None):  # None: the folder is gone
         with pytest.raises(RequestError, match=said):
-            tracking.own_study(settings.study, study_id)
+            tracking.check_owner(settings.study, study_id)
     with pytest.raises(RequestError, match=said):
         tracking.open_study(settings.study, "other", settings, data_ref(home), tracked.FACTS)
-    tracking.own_study(settings.study, "id")
-    tracking.own_study("another", None)
+    tracking.check_owner(settings.study, "id")
+    tracking.check_owner("another", None)
 
 
 def test_no_secret_reaches_a_run(home: Path) -> None:
     secret = compose_settings("storage.uri='postgresql://ann:s3cret@db/optuna?sslpassword=s3cret'")
     tracking = Tracking(secret, home)
     parent = tracking.open_study(secret.study, "id", secret, data_ref(home), tracked.FACTS)
-    run = tracking.client.get_run(parent)
-    text = Path(tracking.client.download_artifacts(parent, "settings.yaml")).read_text()
+    run = tracked.client(tracking).get_run(parent)
+    text = Path(tracked.client(tracking).download_artifacts(parent, "settings.yaml")).read_text()
     assert "postgresql://***@db/optuna" in text
     assert "s3cret" not in text + str(run.data.params) + str(run.data.tags)
 
@@ -362,7 +364,7 @@ assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 7
     command = [
         sys.executable,
         "-c",
-        code.replace("from hpsearch.serving import mlflow_process", "import hpsearch.registry.champions"),
+        code.replace("from hpsearch.serving import mlflow_process", "import hpsearch.tracking.stores"),
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -377,7 +379,7 @@ def test_a_confusion_matrix_that_nobody_can_read_is_not_drawn(tmp_path: Path) ->
         done = replace(done, run_id=tracking.open_trial(parent, done, settings, TAG))
         assert done.run_id is not None
         tracking.finish_trial(done, settings, labels[:count], curve(number), None)
-        drawn = {file.path for file in tracking.client.list_artifacts(done.run_id)}
+        drawn = {file.path for file in tracked.client(tracking).list_artifacts(done.run_id)}
         assert ("confusion_matrix.png" in drawn) == (count == 25)
 
 

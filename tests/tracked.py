@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import requests
 
 from hpsearch.config.settings import Settings
@@ -48,6 +49,11 @@ def new_home(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "mlflow.db").write_bytes(_empty_store())
     return folder
+
+
+def client(tracking: Tracking) -> mlflow.MlflowClient:
+    """To look at a store, and to put faults into it."""
+    return mlflow.MlflowClient(tracking.uri)
 
 
 def data_ref(folder: Path, test: str = "c" * 16) -> DataRef:

@@ -1,18 +1,14 @@
 """Does what study, tracking and state folder say of each other agree? Checks, and mends what can be mended."""
 
-import hashlib
 import math
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import yaml
 
 from hpsearch.config.settings import Settings
@@ -20,14 +16,16 @@ from hpsearch.coordinator import phases, results
 from hpsearch.coordinator.phase import Fault, Phase, Stored
 from hpsearch.coordinator.study import Study
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
-from hpsearch.registry.champions import CHAMPION, champion_version
+from hpsearch.registry.champions import CHAMPION
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
-from hpsearch.tracking.runs import ENDED, SHA256, Tracking, name_of
+from hpsearch.tracking.registered import RegisteredModel
+from hpsearch.tracking.runs import ENDED, Tracking
 from hpsearch.training import checkpoints
 
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
@@ -192,58 +190,55 @@ def _of_tracking(folder: StudyFolder, groups: list[Group], settings: Settings, t
                 partial(_untell, folder, groups),
             )
         return
-    children = tracking.children(parent.info.run_id)
+    children = tracking.children(parent.run_id)
     for group in groups:
-        yield from _of_runs(group, children, tracking, parent.info.run_id)
-    if parent.info.status == "RUNNING":
+        yield from _of_runs(group, children, tracking, parent.run_id)
+    if parent.status == "RUNNING":
         yield Fault(
             "the study is RUNNING in MLflow, and nobody runs it",
-            partial(tracking.end, parent.info.run_id, "KILLED"),
+            partial(tracking.end, parent.run_id, "KILLED"),
         )
-    elif folder.published.exists() and parent.info.status not in ("FINISHED", "KILLED"):
+    elif folder.published.exists() and parent.status not in ("FINISHED", "KILLED"):
         yield Fault(
-            f"the study is finished; MLflow says {parent.info.status}",
-            partial(tracking.end, parent.info.run_id, "FINISHED"),
+            f"the study is finished; MLflow says {parent.status}",
+            partial(tracking.end, parent.run_id, "FINISHED"),
         )
-    yield from _of_champion(settings, tracking, {run.info.run_id for run in children})
+    yield from _of_champion(tracking, {run.run_id for run in children})
 
 
-def _of_runs(group: Group, children: list[Any], tracking: Tracking, parent: str) -> Iterator[Fault]:
+def _of_runs(group: Group, children: list[Run], tracking: Tracking, parent: str) -> Iterator[Fault]:
     """The MLflow runs of a group."""
-    runs: dict[int, Any] = {}
+    runs: dict[int, Run] = {}
     for run in children:
-        if group.tag in run.data.tags:
-            number = int(run.data.tags[group.tag])
+        if group.tag in run.tags:
+            number = int(run.tags[group.tag])
             if number in runs:
-                ids = f"{runs[number].info.run_id} and {run.info.run_id}"
+                ids = f"{runs[number].run_id} and {run.run_id}"
                 yield Fault(f"{group.noun} {number} has two runs in MLflow: {ids}")
             runs[number] = run
     for number, record in group.records.items():
-        run, name = runs.get(number), f"{group.noun} {number}"
+        found, name = runs.get(number), f"{group.noun} {number}"
         tell = partial(_deliver, group, record, tracking, parent)
-        if run is None:
+        if found is None:
             if record.status.final:
                 yield Fault(f"{name} has no run in MLflow", tell)
             continue
-        twice, missing = _points(group.trial_folder(number), run, tracking)
+        twice, missing = _points(group.trial_folder(number), tracking.steps(found.run_id))
         if twice:
             yield Fault(f"{name} has points twice in MLflow: {', '.join(twice)}")
-        status = run.info.status
+        status = found.status
         if record.status.final:
             if status != ENDED[record.status] or missing:
                 yield Fault(f"{name} is {record.status}; MLflow says {status}, {missing} points missing", tell)
         elif status in ("RUNNING", "SCHEDULED"):
             yield Fault(
                 f"{name} is {status} in MLflow, and nobody runs it",
-                partial(tracking.end, run.info.run_id, "KILLED"),
+                partial(tracking.end, found.run_id, "KILLED"),
             )
 
 
-def _points(folder: Path, run: Any, tracking: Tracking) -> tuple[list[str], int]:
-    """Metrics with a step twice in MLflow, and how many finite points of the file in `folder` it lacks."""
-    there: dict[str, list[int]] = {}
-    for name in run.data.metrics:
-        there[name] = [metric.step for metric in tracking.client.get_metric_history(run.info.run_id, name)]
+def _points(folder: Path, there: dict[str, list[int]]) -> tuple[list[str], int]:
+    """Metrics with a step twice `there`, in MLflow, and how many finite points of the file in `folder` it lacks."""
     twice = sorted(name for name, steps in there.items() if len(steps) != len(set(steps)))
     wanted = {
         (name, step) for step, values in read_points(folder) for name, value in values.items() if math.isfinite(value)
@@ -251,24 +246,18 @@ def _points(folder: Path, run: Any, tracking: Tracking) -> tuple[list[str], int]
     return twice, len(wanted - {(name, step) for name, steps in there.items() for step in steps})
 
 
-def _of_champion(settings: Settings, tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
+def _of_champion(tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
     """Whether the champion's weights, where it is of this study, are those that were logged."""
-    name = name_of(settings)
-    version = champion_version(tracking, settings)
+    model = RegisteredModel(tracking)
+    version = model.version_of(CHAMPION)
     if version is None or version.run_id not in runs:
         return
-    logged = tracking.client.get_run(version.run_id).data.tags.get(SHA256)
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            where = mlflow.artifacts.download_artifacts(f"models:/{name}@{CHAMPION}", dst_path=scratch)
-            [weights] = Path(where).glob("artifacts/model/model.safetensors")
-        except (mlflow.exceptions.MlflowException, OSError, ValueError):
-            yield Fault(f"the weights of {name} version {version.number}, the champion, are missing")
-            return
-        with open(weights, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != logged:
-        yield Fault(f"the weights of {name} version {version.number}, the champion, are not those that were logged")
+    logged, found = tracking.weights(version.run_id), model.weights(CHAMPION)
+    which = f"the weights of {model.name} version {version.number}, the champion,"
+    if found is None:
+        yield Fault(f"{which} are missing")
+    elif found != logged:
+        yield Fault(f"{which} are not those that were logged")
 
 
 def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:

@@ -92,7 +92,7 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder)):
         tracking = Tracking(settings, home)
-        tracking.own_study(settings.study, identity.read_id(folder))
+        tracking.check_owner(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
             course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workplace.count))

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
-from mlflow.exceptions import MlflowException
 from rich.table import Table
 from rich.text import Text
 
 from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
-from hpsearch.registry.evidence import SHORT, Version
+from hpsearch.registry import evidence
+from hpsearch.registry.evidence import SHORT
 from hpsearch.state import codec
-from hpsearch.tracking.runs import Tracking, name_of
-from hpsearch.tracking.stores import answered
+from hpsearch.tracking.registered import RegisteredModel, Version
+from hpsearch.tracking.runs import Tracking
 
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases
 EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
@@ -58,7 +58,7 @@ def announced(version: Version, former: Version | None, how: str, why: str) -> C
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version.number,
         previous=former.number if former is not None else None,
-        study=version.study or formats.NONE,
+        study=evidence.of(version).study or formats.NONE,
         how=how,
         why=why[:SHORT],
         pending=True,
@@ -67,26 +67,22 @@ def announced(version: Version, former: Version | None, how: str, why: str) -> C
 
 def champion_uri(settings: Settings, home: Path) -> str:
     """The address of the task's champion. Raises RequestError if there is none."""
-    if champion_version(Tracking(settings, home), settings) is None:
+    model = RegisteredModel(Tracking(settings, home))
+    if model.version_of(CHAMPION) is None:
         raise RequestError(
             f"task {settings.task.name} has no champion; promote a finished study of it (`make promote`, with what its "
             "sweep was given)"
         )
-    return f"models:/{name_of(settings)}@{CHAMPION}"
-
-
-def champion_version(tracking: Tracking, settings: Settings) -> Version | None:
-    """The version of the task's registered model that is the champion, or None."""
-    return answered(version_of)(tracking, name_of(settings), CHAMPION)
+    return model.address(CHAMPION)
 
 
 def history(settings: Settings, home: Path) -> Table | str:
     """Which version was champion when, and why, newest first."""
-    tracking = Tracking(settings, home)
-    changes = answered(events)(tracking, name_of(settings))
+    model = RegisteredModel(Tracking(settings, home))
+    changes = events(model)
     if not changes:
         return f"task {settings.task.name} has had no champion"
-    table = Table(title=name_of(settings), box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table = Table(title=model.name, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for heading in ("since", "version", "study", "how"):
         table.add_column(heading, no_wrap=heading in ("since", "version"), overflow="fold")
     table.add_column("why", overflow="fold")
@@ -99,9 +95,9 @@ def history(settings: Settings, home: Path) -> Table | str:
 
 def rollback(settings: Settings, home: Path) -> str:
     """Make `previous` the champion again, and the champion `previous`; returns what was done, for the user."""
-    tracking = Tracking(settings, home)
+    model = RegisteredModel(Tracking(settings, home))
     with one_at_a_time(home):
-        return answered(_rollback)(tracking, settings)
+        return _rollback(model)
 
 
 @contextlib.contextmanager
@@ -112,14 +108,13 @@ def one_at_a_time(home: Path) -> Iterator[None]:
         yield
 
 
-def change(tracking: Tracking, name: str, seen: Events, event: Change) -> bool:
+def change(model: RegisteredModel, seen: Events, event: Change) -> bool:
     """Make another version the champion.
 
     It is announced first: of two commands that cross, at least one sees the other's announcement and withdraws.
 
     Args:
-        tracking: where.
-        name: of the registered model.
+        model: whose.
         seen: its history, as it was before the champion until now was looked at.
         event: what is to be done, by `announced`.
 
@@ -127,26 +122,26 @@ def change(tracking: Tracking, name: str, seen: Events, event: Change) -> bool:
         False if somebody else has changed the champion since; then nothing is changed.
     """
     key = f"{EVENT}{time.time_ns()}"
-    _tag(tracking, name, key, event)
-    if events(tracking, name).keys() - {key} != seen.keys():
-        return not _withdrawn(tracking, name, key, event)
-    _move(tracking, name, key, event)
+    _tag(model, key, event)
+    if events(model).keys() - {key} != seen.keys():
+        return not _withdrawn(model, key, event)
+    _move(model, key, event)
     return True
 
 
-def _withdrawn(tracking: Tracking, name: str, key: str, event: Change) -> bool:
+def _withdrawn(model: RegisteredModel, key: str, event: Change) -> bool:
     """Take an announcement back; False where another command took it for one that was cut off, and completed it."""
-    if not events(tracking, name).get(key, event).pending:
+    if not events(model).get(key, event).pending:
         return False
-    tracking.client.delete_registered_model_tag(name, key)
-    champion = version_of(tracking, name, CHAMPION)
+    model.delete_tag(key)
+    champion = model.version_of(CHAMPION)
     if champion is None or champion.number != event.version:
         return True
-    _tag(tracking, name, key, replace(event, pending=False))
+    _tag(model, key, replace(event, pending=False))
     return False
 
 
-def _move(tracking: Tracking, name: str, key: str, event: Change) -> None:
+def _move(model: RegisteredModel, key: str, event: Change) -> None:
     """Let the aliases follow an announced change. Harmless when repeated.
 
     Another command may have made a later change meanwhile, and the aliases are those of the newest. One that has only
@@ -154,65 +149,50 @@ def _move(tracking: Tracking, name: str, key: str, event: Change) -> None:
     """
     while True:
         if event.previous is not None:
-            tracking.client.set_registered_model_alias(name, PREVIOUS, str(event.previous))
-        tracking.client.set_registered_model_alias(name, CHAMPION, str(event.version))
-        _tag(tracking, name, key, replace(event, pending=False))
-        newest, last = list(events(tracking, name).items())[-1]
-        champion = version_of(tracking, name, CHAMPION)
+            model.set_alias(PREVIOUS, event.previous)
+        model.set_alias(CHAMPION, event.version)
+        _tag(model, key, replace(event, pending=False))
+        newest, last = list(events(model).items())[-1]
+        champion = model.version_of(CHAMPION)
         if last.pending or (champion is not None and champion.number == last.version):
             return
         key, event = newest, last
 
 
-def _tag(tracking: Tracking, name: str, key: str, event: Change) -> None:
-    tracking.client.set_registered_model_tag(name, key, codec.write(event))
+def _tag(model: RegisteredModel, key: str, event: Change) -> None:
+    model.set_tag(key, codec.write(event))
 
 
-def complete(tracking: Tracking, name: str) -> Change | None:
+def complete(model: RegisteredModel) -> Change | None:
     """Complete the last change if it was cut off, and return it."""
-    for key, event in list(events(tracking, name).items())[-1:]:
+    for key, event in list(events(model).items())[-1:]:
         if event.pending:
-            _move(tracking, name, key, event)
+            _move(model, key, event)
             return event
     return None
 
 
-def events(tracking: Tracking, name: str) -> Events:
+def events(model: RegisteredModel) -> Events:
     """Changes of champion. Raises RequestError if a tag is damaged."""
-    try:
-        tags = tracking.client.get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
+    tags = model.tags()
     keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
-    return {key: codec.read(Change, tags[key], f"{name}: its tag {key}", "mend it in MLflow") for key in keys}
+    return {key: codec.read(Change, tags[key], f"{model.name}: its tag {key}", "mend it in MLflow") for key in keys}
 
 
-def _rollback(tracking: Tracking, settings: Settings) -> str:
-    name = name_of(settings)
-    completed = complete(tracking, name)
-    seen = events(tracking, name)
-    champion, previous = (version_of(tracking, name, alias) for alias in (CHAMPION, PREVIOUS))
+def _rollback(model: RegisteredModel) -> str:
+    completed = complete(model)
+    seen = events(model)
+    champion, previous = (model.version_of(alias) for alias in (CHAMPION, PREVIOUS))
     if champion is None or previous is None or champion.number == previous.number:
-        raise RequestError(f"{name} has no previous champion to go back to")
+        raise RequestError(f"{model.name} has no previous champion to go back to")
     if completed is not None and completed.how == ROLLBACK:  # it is what this command is to do
         champion, previous = previous, champion
     else:
         event = announced(previous, champion, ROLLBACK, f"in place of version {champion.number}")
-        if not change(tracking, name, seen, event):
-            return _rollback(tracking, settings)
+        if not change(model, seen, event):
+            return _rollback(model)
+    study = evidence.of(previous).study or formats.NONE
     return (
-        f"{name} version {previous.number} is the champion again (study {previous.study or formats.NONE}); "
+        f"{model.name} version {previous.number} is the champion again (study {study}); "
         f"version {champion.number} is `previous`"
     )
-
-
-def version_of(tracking: Tracking, name: str, alias: str) -> Version | None:
-    """The version that the alias names, or None."""
-    try:
-        return Version.of(tracking.client.get_model_version_by_alias(name, alias))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
-            return None
-        raise

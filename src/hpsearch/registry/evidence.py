@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlflow.entities.model_registry import ModelVersion
-
 from hpsearch.registry.gate import GateDecision
 from hpsearch.state import codec
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import StudyHardware
+from hpsearch.tracking.registered import Version
 
 # Tags that are read again.
 STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # the second is followed by a split
@@ -21,13 +20,9 @@ SHORT = 500  # characters of a text that is part of a tag, however it is escaped
 
 
 @dataclass(frozen=True)
-class Version:
-    """A version, as far as others are compared with it; anybody can register one, so all but its number may be None."""
+class Evidence:
+    """What a version says of itself, as far as others are compared with it: anybody can register one without a tag."""
 
-    name: str
-    """Of the registered model."""
-    number: int
-    run_id: str | None
     study: str | None
     megabytes: float | None
     """Of its weights, 10^6 bytes."""
@@ -37,21 +32,18 @@ class Version:
     test_digest: str | None
     """Of the test examples that it was scored on."""
 
-    @staticmethod
-    def of(registered: ModelVersion) -> "Version":
-        """What MLflow knows of it."""
-        found = registered.tags
-        megabytes, seconds = (found.get(name) for name in (MEGABYTES, SECONDS_PER_EXAMPLE))
-        return Version(
-            name=registered.name,
-            number=int(registered.version),
-            run_id=registered.run_id or None,
-            study=found.get(STUDY),
-            megabytes=float(megabytes) if megabytes is not None else None,
-            seconds_per_example=float(seconds) if seconds is not None else None,
-            hardware=found.get(HARDWARE),
-            test_digest=found.get(f"{DIGEST}test"),
-        )
+
+def of(version: Version) -> Evidence:
+    """That of a version."""
+    found = version.tags
+    megabytes, seconds = (found.get(name) for name in (MEGABYTES, SECONDS_PER_EXAMPLE))
+    return Evidence(
+        study=found.get(STUDY),
+        megabytes=float(megabytes) if megabytes is not None else None,
+        seconds_per_example=float(seconds) if seconds is not None else None,
+        hardware=found.get(HARDWARE),
+        test_digest=found.get(f"{DIGEST}test"),
+    )
 
 
 def tags(summary: Summary) -> dict[str, str]:

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
-from mlflow.exceptions import MlflowException
 
 from hpsearch import formats
 from hpsearch.config.settings import Settings
@@ -12,18 +11,17 @@ from hpsearch.coordinator import results
 from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.registry import evidence, gate
-from hpsearch.registry.champions import CHAMPION, announced, change, complete, events, one_at_a_time, version_of
-from hpsearch.registry.evidence import Version
+from hpsearch.registry.champions import CHAMPION, announced, change, complete, events, one_at_a_time
 from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
-from hpsearch.state import codec, identity
+from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers, Replies
 from hpsearch.state.outcome import OnTest, Summary
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
-from hpsearch.tracking.runs import Tracking, name_of
-from hpsearch.tracking.stores import answered
+from hpsearch.tracking.registered import RegisteredModel, Version
+from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data
 
 
@@ -46,7 +44,7 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
     KINDS[settings.task.kind].check(settings)
     tracking = Tracking(settings, home)
     with one_at_a_time(home):
-        return answered(_promote)(tracking, summary, settings, home, force, dry_run)
+        return _promote(tracking, summary, settings, home, force, dry_run)
 
 
 def _summary(settings: Settings, home: Path) -> Summary:
@@ -69,37 +67,35 @@ def _summary(settings: Settings, home: Path) -> Summary:
 def _promote(
     tracking: Tracking, summary: Summary, settings: Settings, home: Path, force: str | None, dry_run: bool
 ) -> str:
-    name, client, run_id = name_of(settings), tracking.client, summary.winner.run_id
+    model, run_id = RegisteredModel(tracking), summary.winner.run_id
     if not dry_run:
-        complete(tracking, name)
-    seen, champion = events(tracking, name), version_of(tracking, name, CHAMPION)
+        complete(model)
+    seen, champion = events(model), model.version_of(CHAMPION)
     score = _score(summary.test)
     if champion is not None and champion.run_id == run_id:
-        return f"{name} version {champion.number} is the champion already: {score}"
+        return f"{model.name} version {champion.number} is the champion already: {score}"
     decision, reasons = _decide(tracking, summary, settings, home, champion, force)
     if force is None and not decision.passed:
         stays = f"version {champion.number} stays champion" if champion is not None else "there is still no champion"
         raise PromotionRefused(
-            f"{name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
+            f"{model.name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
             "search on with a larger budget, choose another promotion, or give ARGS='--force \"<reason>\"'"
         )
     beside = f"in place of version {champion.number}" if champion is not None else "the task's first"
     if dry_run:
-        return f"{name}: study {summary.study} would become champion, {beside}: {score}\n{reasons}"
-    if events(tracking, name).keys() != seen.keys():  # somebody was faster; see it before anything is registered
+        return f"{model.name}: study {summary.study} would become champion, {beside}: {score}\n{reasons}"
+    if events(model).keys() != seen.keys():  # somebody was faster; see it before anything is registered
         return _promote(tracking, summary, settings, home, force, dry_run)
-    version, made_now = _registered(tracking, name, run_id, evidence.tags(summary) | evidence.of_decision(decision))
-    client.update_model_version(
-        name, str(version.number), evidence.description(tracking.card(run_id), decision.reasons)
-    )
-    client.log_dict(run_id, codec.plain(decision), f"promotion/{decision.time.replace(':', '')}.json")
+    version, made_now = model.register(run_id, evidence.tags(summary) | evidence.of_decision(decision))
+    model.describe(version, evidence.description(tracking.card(run_id), decision.reasons))
+    tracking.log_result(run_id, f"promotion/{decision.time.replace(':', '')}.json", decision)
     how = "forced" if force is not None else f"by {decision.rule.name}"
     why = force or decision.reasons[0].removeprefix("passed: ")
-    if not change(tracking, name, seen, announced(version, champion, how, why)):
+    if not change(model, seen, announced(version, champion, how, why)):
         if made_now:  # a refusal leaves nothing behind
-            client.delete_model_version(name, str(version.number))
+            model.delete(version)
         return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
-    return f"{name} version {version.number} is the champion now, {beside}: {score}\n{reasons}"
+    return f"{model.name} version {version.number} is the champion now, {beside}: {score}\n{reasons}"
 
 
 def _decide(
@@ -160,13 +156,8 @@ def _compare(
     incumbent = None
     if champion is not None:
         said, note = _champions_replies(tracking, champion, table, summary, settings, home)
-        incumbent = Contender(
-            f"version {champion.number}",
-            said,
-            champion.megabytes,
-            champion.seconds_per_example,
-            champion.hardware,
-        )
+        own = evidence.of(champion)
+        incumbent = Contender(f"version {champion.number}", said, own.megabytes, own.seconds_per_example, own.hardware)
         notes = [note, *notes] if note else notes
     elif recipe is None and summary.winner.entrant != REFERENCE:
         notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
@@ -187,7 +178,7 @@ def _champions_replies(
     """
     digest, objective = summary.test.digest, OBJECTIVES[summary.test.metric]
     table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
-    before = champion.test_digest or "unknown"
+    before = evidence.of(champion).test_digest or "unknown"
     if table is not None and before == digest:
         stored = table.replies
         if objective != LOG_LOSS or stored.likelihoods is not None:
@@ -207,7 +198,7 @@ def _champions_replies(
         )
     rows, kind = data.load(ref, "test").to_dict(), KINDS[own.task.kind]
     inputs = {role: rows[role] for role in kind.inputs}
-    answers, sure = packaging.answers(f"models:/{champion.name}/{champion.number}", own, inputs)
+    answers, sure = packaging.answers(champion.address, own, inputs)
     if objective == LOG_LOSS and sure is None:
         raise RequestError(
             f"version {champion.number} gives no probability of each class, so its log_loss is not known and can't be "
@@ -227,21 +218,3 @@ def _score(test: OnTest) -> str:
     value, low, high = map(formats.score, (test.value, test.low, test.high))
     often = f", read {test.readings} times" if test.readings > 1 else ""
     return f"test {test.metric} {value} on {formats.count(test.n)} examples [{low}, {high}]{often}"
-
-
-def _registered(tracking: Tracking, name: str, run_id: str, tags: dict[str, str]) -> tuple[Version, bool]:
-    """The version that holds the run's model, with its tags, and whether it had to be registered."""
-    client = tracking.client
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if known:
-        for key, value in tags.items():
-            client.set_model_version_tag(name, known[0].version, key, value)
-        return Version.of(known[0]), False
-    model_id = tracking.model_of(run_id)
-    made = client.create_model_version(name, f"models:/{model_id}", run_id, tags, model_id=model_id)
-    return Version.of(made), True

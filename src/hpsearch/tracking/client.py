@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import mlflow
@@ -18,6 +19,21 @@ T = TypeVar("T")
 def read_logged(kind: type[T], address: str) -> T:
     """A result from a file that was logged. Raises RequestError if it is damaged."""
     return codec.read(kind, mlflow.artifacts.load_text(address), address, "bring MLflow's file back")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a study or of one of its trials, as others than this package see it."""
+
+    run_id: str
+    status: str
+    """MLflow's: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED."""
+    tags: dict[str, str]
+
+
+def shown(run: Any) -> Run:
+    """MLflow's run."""
+    return Run(run.info.run_id, run.info.status, dict(run.data.tags))
 
 
 class Runs:

@@ -31,7 +31,7 @@ from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking import pictures
-from hpsearch.tracking.client import Runs, read_logged
+from hpsearch.tracking.client import Run, Runs, read_logged, shown
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.stores import answered, knock, open_database
@@ -76,11 +76,6 @@ class Kept:
     """Of the search, with their curves."""
 
 
-def name_of(settings: Settings) -> str:
-    """Of the task's experiment and of its registered model."""
-    return f"hpsearch-{settings.task.name}"
-
-
 class Tracking:
     """A study's words to MLflow. Raises OutOfReachError within seconds where the store does not answer."""
 
@@ -94,7 +89,7 @@ class Tracking:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
         home = home.resolve()
         self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
-        self.experiment_name = name_of(settings)
+        self.experiment_name = f"hpsearch-{settings.task.name}"
         if self._served:
             self.artifacts = None  # the server decides
             self.reach()
@@ -102,8 +97,8 @@ class Tracking:
             self.artifacts = (home / "artifacts").as_uri()
             self.uri = open_database(self.uri)
         mlflow.set_tracking_uri(self.uri)
-        self.client = mlflow.MlflowClient(self.uri)
-        self._runs = Runs(self.client)
+        self._client = mlflow.MlflowClient(self.uri)
+        self._runs = Runs(self._client)
 
     @property
     def _served(self) -> bool:
@@ -118,7 +113,7 @@ class Tracking:
     @answered
     def experiment_id(self) -> str | None:
         """Of the task's experiment; None before its first study."""
-        found = self.client.get_experiment_by_name(self.experiment_name)
+        found = self._client.get_experiment_by_name(self.experiment_name)
         if found is not None and found.lifecycle_stage != "active":
             raise RequestError(
                 f"the MLflow experiment {self.experiment_name} is deleted; restore it with "
@@ -127,9 +122,12 @@ class Tracking:
         return found.experiment_id if found is not None else None
 
     @answered
-    def own_study(self, study: str, study_id: str | None) -> Any:
-        """The study's parent run; None if it has none. Raises RequestError if another state folder has begun it."""
-        run = self.find_study(study)
+    def check_owner(self, study: str, study_id: str | None) -> None:
+        """Raises RequestError if another state folder has begun the study."""
+        self._own_study(study, study_id)
+
+    def _own_study(self, study: str, study_id: str | None) -> Any:
+        run = self._study(study)
         if run is not None and run.data.tags.get(STUDY_ID) != study_id:
             raise RequestError(
                 f"study={study}: MLflow ({redact(self.uri)}) holds a study of that name which was begun in another "
@@ -155,13 +153,13 @@ class Tracking:
         Raises:
             RequestError: another state folder has begun a study of that name.
         """
-        run, experiment = self.own_study(study, study_id), self.experiment_id
+        run, experiment = self._own_study(study, study_id), self.experiment_id
         if experiment is None:
-            experiment = self.client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
+            experiment = self._client.create_experiment(self.experiment_name, artifact_location=self.artifacts)
         if run is None:
-            run = self.client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
+            run = self._client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
         run_id: str = run.info.run_id
-        self.client.update_run(run_id, status="RUNNING")
+        self._client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
         tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
@@ -169,10 +167,10 @@ class Tracking:
             tags["hpsearch.forced"] = "; ".join(forced)
         self._runs.log(run, dict(flat(comparable(settings))), tags)
         inputs = [dataset(settings, split, ref) for split in ref.digests]
-        self.client.log_inputs(run_id, inputs)
+        self._client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):
             dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
-        self.client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), SETTINGS)
+        self._client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), SETTINGS)
         return run_id
 
     @answered
@@ -183,7 +181,7 @@ class Tracking:
         """
         run = self._runs.get(record.run_id) if record.run_id else None
         if run is None:
-            experiment = self.client.get_run(parent).info.experiment_id
+            experiment = self._client.get_run(parent).info.experiment_id
             run = self._runs.find(experiment, f"tags.`{PARENT}` = '{parent}' and tags.`{tag}` = '{record.number}'")
         if run is None:
             word = tag.removeprefix("hpsearch.")
@@ -191,9 +189,9 @@ class Tracking:
             if record.entrant is not None:
                 tags |= {"hpsearch.entrant": record.entrant, "hpsearch.seed": str(record.seed)}
                 name = f"{word}-{record.entrant.replace(' ', '-')}-seed-{record.seed}"
-            run = self.client.create_run(experiment, run_name=name, tags=tags)
+            run = self._client.create_run(experiment, run_name=name, tags=tags)
         run_id: str = run.info.run_id
-        self.client.update_run(run_id, status="RUNNING")
+        self._client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
         self._runs.log(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
         return run_id
@@ -209,14 +207,19 @@ class Tracking:
     @answered
     def last_steps(self, run_id: str) -> dict[str, int]:
         """The highest step of each metric that the run has."""
-        keys = self.client.get_run(run_id).data.metrics
-        return {key: max(m.step for m in self.client.get_metric_history(run_id, key)) for key in keys}
+        return {key: max(steps) for key, steps in self.steps(run_id).items()}
+
+    @answered
+    def steps(self, run_id: str) -> dict[str, list[int]]:
+        """The steps of each metric that the run has; one that was given twice is there twice."""
+        keys = self._client.get_run(run_id).data.metrics
+        return {key: [metric.step for metric in self._client.get_metric_history(run_id, key)] for key in keys}
 
     @answered
     def pause_trial(self, run_id: str) -> None:
         """Show a trial that waits at its rung as SCHEDULED; it is continued or finished later."""
         self._runs.tag(run_id, {STATUS: str(Status.PAUSED)})
-        self.client.update_run(run_id, status="SCHEDULED")
+        self._client.update_run(run_id, status="SCHEDULED")
 
     @answered
     def finish_trial(
@@ -237,13 +240,13 @@ class Tracking:
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
         self._runs.last(run_id, final, record.step)
         if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
-            self.client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
+            self._client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
         if (figure := pictures.learning_curves(curves)) is not None:
-            self.client.log_figure(run_id, figure, "learning_curves.png")
+            self._client.log_figure(run_id, figure, "learning_curves.png")
         if origin is not None:
-            self.client.log_dict(run_id, codec.plain(origin), ORIGIN)
+            self.log_result(run_id, ORIGIN, origin)
         self._runs.tag(run_id, {STATUS: str(record.status), REASON: record.reason})
-        self.client.set_terminated(run_id, ENDED[record.status])
+        self._client.set_terminated(run_id, ENDED[record.status])
 
     @answered
     def origin(self, run_id: str) -> Origin | None:
@@ -276,22 +279,33 @@ class Tracking:
         with open(model_folder / "model.safetensors", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
         self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
-        self.client.log_text(trial.run_id, card, CARD)
+        self._client.log_text(trial.run_id, card, CARD)
         return uri
+
+    @answered
+    def weights(self, run_id: str) -> str | None:
+        """SHA-256 of the weights of a winner's run, as they were logged; None where none were."""
+        digest: str | None = self._client.get_run(run_id).data.tags.get(SHA256)
+        return digest
 
     @answered
     def card(self, run_id: str) -> str:
         """The model card of a winner's run; nothing where it has none."""
-        if CARD not in [file.path for file in self.client.list_artifacts(run_id)]:
+        if CARD not in [file.path for file in self._client.list_artifacts(run_id)]:
             return ""
         return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}"))
+
+    @answered
+    def log_result(self, run_id: str, name: str, result: object) -> None:
+        """Log a dataclass as a JSON file of a run."""
+        self._client.log_dict(run_id, codec.plain(result), name)
 
     @answered
     def log_answers(self, run_id: str, tables: Mapping[str, Answers]) -> None:
         """Log what a run's model said of each example of some splits, as tables that the UI shows."""
         names = {ANSWERS.format(split=split): table for split, table in tables.items()}
         for name, table in names.items():
-            self.client.log_dict(run_id, codec.plain(table), name)
+            self.log_result(run_id, name, table)
         self._runs.tag(run_id, {TABLES: json.dumps([{"path": name, "type": "table"} for name in names])})
 
     @answered
@@ -305,7 +319,7 @@ class Tracking:
         experiment, total, token = self.experiment_id, 0, None
         while token != "":
             condition = f"tags.`{TEST_DIGEST}` = '{digest}'"
-            page = self.client.search_runs([experiment], condition, page_token=token)
+            page = self._client.search_runs([experiment], condition, page_token=token)
             total += sum(int(run.data.tags[READINGS]) for run in page)
             token = page.token or ""
         return total
@@ -324,18 +338,18 @@ class Tracking:
         """
         run_id, test = summary.mlflow.run_id, summary.test
         self._runs.last(run_id, dict(figures(summary)), len(trials))
-        self.client.log_dict(run_id, leaderboard([record for record, _ in trials]), "leaderboard.json")
+        self._client.log_dict(run_id, leaderboard([record for record, _ in trials]), "leaderboard.json")
         kept = KeptTrials(tuple(KeptTrial(record, tuple(points)) for record, points in trials))
-        self.client.log_dict(run_id, codec.plain(kept), TRIALS)
+        self.log_result(run_id, TRIALS, kept)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
         self._runs.tag(run_id, tags)
         for path in (folder.report, folder.summary):
             if path.exists():
-                self.client.log_artifact(run_id, str(path))
+                self._client.log_artifact(run_id, str(path))
         if folder.plots.is_dir():
-            self.client.log_artifacts(run_id, str(folder.plots), "plots")
-        self.client.set_terminated(run_id, "FINISHED")
+            self._client.log_artifacts(run_id, str(folder.plots), "plots")
+        self._client.set_terminated(run_id, "FINISHED")
 
     @answered
     def kept(self, study: str) -> Kept | None:
@@ -344,8 +358,8 @@ class Tracking:
         Raises:
             RequestError: another version of hpsearch logged it, or it is damaged.
         """
-        run = self.find_study(study)
-        if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self.client.list_artifacts(run.info.run_id)}:
+        run = self._study(study)
+        if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self._client.list_artifacts(run.info.run_id)}:
             return None
         place = run.info.artifact_uri
         identity.check_format(study, mlflow.artifacts.load_dict(f"{place}/{SUMMARY}"))
@@ -359,38 +373,43 @@ class Tracking:
     def interrupt_study(self, run_id: str) -> None:
         """End what is open as KILLED: the study's run and those of its trials. Continuing opens them again."""
         for run in self.children(run_id):
-            if run.info.status in ("RUNNING", "SCHEDULED"):
-                self.client.set_terminated(run.info.run_id, "KILLED")
-        self.client.set_terminated(run_id, "KILLED")
+            if run.status in ("RUNNING", "SCHEDULED"):
+                self._client.set_terminated(run.run_id, "KILLED")
+        self._client.set_terminated(run_id, "KILLED")
 
     @answered
-    def find_study(self, study: str) -> Any:
+    def find_study(self, study: str) -> Run | None:
         """The study's parent run; None if it has none."""
+        run = self._study(study)
+        return shown(run) if run is not None else None
+
+    def _study(self, study: str) -> Any:
         experiment = self.experiment_id
         return self._runs.find(experiment, f"tags.`{STUDY}` = '{study}'") if experiment is not None else None
 
     @answered
-    def children(self, run_id: str) -> list[Any]:
+    def children(self, run_id: str) -> list[Run]:
         """The runs of a study's trials and of its confirmation."""
-        experiment = self.client.get_run(run_id).info.experiment_id
-        found, token = [], None
+        experiment = self._client.get_run(run_id).info.experiment_id
+        found: list[Run] = []
+        token = None
         while token != "":
-            page = self.client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
-            found += page
+            page = self._client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
+            found += map(shown, page)
             token = page.token or ""
         return found
 
     @answered
     def end(self, run_id: str, status: str) -> None:
         """End a run with one of MLflow's statuses."""
-        self.client.set_terminated(run_id, status)
+        self._client.set_terminated(run_id, status)
 
     @answered
     def model_of(self, run_id: str) -> str:
         """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
         run, found = self._runs.get(run_id), []
         if run is not None:
-            found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+            found = self._client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
         whole = [model for model in found if model.status == LoggedModelStatus.READY]
         if not whole:
             raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
