@@ -26,6 +26,7 @@ from hpsearch.state.messages import Decision, TrialResult
 from hpsearch.state.records import Status
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tracking.logged import log_model
 from hpsearch.training import data, encoders, hardware, kernels, models
 from hpsearch.training.models import FAMILIES
 from hpsearch.training.trainer import Evaluation, make_trainer, predict
@@ -320,7 +321,7 @@ def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -
     raw = pd.DataFrame({role: trained.rows()[role] for role in trained.kind.inputs})
     run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
     examples = {role: raw[role].tolist()[:2] for role in trained.kind.inputs}
-    uri = packaging.log_model(run_id, TrialFolder(trained.spec.folder).model, described, examples, "# a card")
+    uri = log_model(run_id, TrialFolder(trained.spec.folder).model, described, examples, "# a card")
     predicted = mlflow.pyfunc.load_model(uri).predict(raw)
     said = [without_scores(one) for one in predicted.iloc[:, 0]]  # label, labels, answer or entities
     assert said == [without_scores(one) for one in trained.predictions()]

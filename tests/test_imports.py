@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hpsearch
-from hpsearch.serving import code, packaging
+from hpsearch.serving import code
 from hpsearch.state import identity
 from hpsearch.tasks.kinds import KINDS
 
@@ -197,7 +197,7 @@ def test_what_a_served_model_imports_is_sent_along_and_no_more(script: str) -> N
     packages = {parent for path in sent for parent in path.parents}
     assert {path.parent for path in sent if path.name == "__init__.py"} == packages
     foreign = {normal(package) for package in closure(script)} - set(sys.stdlib_module_names)
-    assert foreign <= set(packaging.REQUIREMENTS)
+    assert foreign <= set(code.REQUIREMENTS)
 
 
 def test_every_imported_package_is_declared() -> None:

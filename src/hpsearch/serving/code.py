@@ -1,9 +1,10 @@
-"""Which files of hpsearch a served script needs, found by walking its imports."""
+"""What a served script needs: files of hpsearch, found by walking its imports, and libraries."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that what is sent imports
 
 
 def needed(script: Path) -> list[Path]:

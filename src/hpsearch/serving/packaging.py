@@ -1,10 +1,7 @@
-"""The winner as an MLflow model that takes raw input: logging it, predicting files with it, serving it."""
+"""A model that takes raw input: what it must know beside its weights, predicting with it, serving it."""
 
-import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,22 +13,15 @@ import mlflow
 import pandas as pd
 import pyarrow as pa
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array, Map, Object, Property
 
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
-from hpsearch.serving import code
 from hpsearch.serving.appending import SUFFIXES, Chunk, is_unicode, row_file
-from hpsearch.serving.code import PACKAGE
 from hpsearch.serving.loading import load
-from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, ListOf, MapOf, Record, Type
 from hpsearch.training.models import FAMILIES
 
-REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that what is sent imports
 ROWS = 1024  # predicted at once; bounds the memory
 CLASSES = "probabilities"  # column with the probability of each class
 ARROW = {STRING: pa.string(), DOUBLE: pa.float64(), LONG: pa.int64(), BOOLEAN: pa.bool_()}
@@ -55,24 +45,6 @@ def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]
     }
 
 
-def signature(kind: Kind) -> ModelSignature:
-    """A kind's product in MLflow's types. A single input has no name: MLflow takes a plain list of texts then, too."""
-    texts = [ColSpec(DataType.string, role if len(kind.inputs) > 1 else None) for role in kind.inputs]
-    return ModelSignature(
-        Schema(texts), Schema([ColSpec(_mlflow(given), name) for name, given in kind.product.outputs.items()])
-    )
-
-
-def _mlflow(given: Type) -> Any:
-    if isinstance(given, ListOf):
-        return Array(_mlflow(given.of))
-    if isinstance(given, MapOf):
-        return Map(_mlflow(given.of))
-    if isinstance(given, Record):
-        return Object([Property(name, _mlflow(field)) for name, field in given.fields.items()])
-    return DataType[given]
-
-
 def arrow(given: Type) -> Any:
     """A column's type in Arrow."""
     if isinstance(given, ListOf):
@@ -82,49 +54,6 @@ def arrow(given: Type) -> Any:
     if isinstance(given, Record):
         return pa.struct([(name, arrow(field)) for name, field in given.fields.items()])
     return ARROW[given]
-
-
-def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: dict[str, list[str]], card: str) -> str:
-    """Log a model folder (safetensors, config, tokenizer) as a model of an MLflow run; returns its `models:/` URI.
-
-    Args:
-        run_id: of the trial.
-        folder: of the model.
-        described: by `describe`.
-        examples: some values of each input role, in the order of `Kind.inputs`.
-        card: the model card, in Markdown.
-
-    It is logged from code, without pickle, and loads where its requirements are installed and hpsearch is not.
-    """
-    client = mlflow.MlflowClient()
-    run = client.get_run(run_id)
-    # Made here because MLflow would put the model of a run that is not active into the default experiment.
-    model = client.create_logged_model(
-        run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        kind = KINDS[described["kind"]]
-        script, package = PACKAGE / "serving" / kind.product.script, Path(scratch) / PACKAGE.name
-        for name in code.needed(script):
-            (package / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PACKAGE / name, package / name)
-        readme = Path(scratch) / "README.md"
-        readme.write_text(card, encoding="utf-8")
-        records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
-        Model.log(
-            artifact_path=None,
-            flavor=mlflow.pyfunc,
-            run_id=run_id,
-            model_id=model.model_id,
-            python_model=str(script),
-            artifacts={"model": str(folder), "card": str(readme)},
-            model_config=described,
-            code_paths=[str(package)],
-            pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
-            signature=signature(kind),
-            input_example=records if len(examples) > 1 else next(iter(examples.values())),
-        )
-    return f"models:/{model.model_id}"
 
 
 def predict_file(
@@ -216,11 +145,6 @@ def serve(model_uri: str, port: int, kind: str) -> None:
     print(f"  curl {address}/invocations -H 'Content-Type: application/json' -d '{example}'")
     arguments = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
     mlflow_process.become(arguments, port, {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
-
-
-def _public_version(package: str) -> str:
-    """Without the local part: no index has `2.13.0+cpu`."""
-    return importlib.metadata.version(package).partition("+")[0]
 
 
 def _predicted(

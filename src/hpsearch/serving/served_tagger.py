@@ -1,7 +1,7 @@
 """The code of a logged MLflow model: raw texts in, entities out.
 
 MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `packaging.REQUIREMENTS`.
+hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
 """
 
 from typing import Any

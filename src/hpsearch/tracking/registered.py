@@ -1,6 +1,5 @@
 """The registered model of a task: its versions, their aliases, and the tags of both."""
 
-import hashlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from hpsearch.tracking.logged import digest
 from hpsearch.tracking.runs import Tracking
 from hpsearch.tracking.stores import answered
 
@@ -122,8 +122,7 @@ class RegisteredModel:
                 [weights] = Path(where).glob("artifacts/model/model.safetensors")
             except (MlflowException, OSError, ValueError):
                 return None
-            with open(weights, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest(weights)
 
     def _version(self, found: Any) -> Version:
         number = int(found.version)

@@ -1,6 +1,5 @@
 """All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
 
-import hashlib
 import json
 import logging
 import time
@@ -14,7 +13,7 @@ from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's
 
 # isort: split
 import mlflow
-from mlflow.entities import LoggedModelStatus, Metric
+from mlflow.entities import Metric
 from omegaconf import OmegaConf
 
 from hpsearch import formats
@@ -34,6 +33,7 @@ from hpsearch.tracking import pictures
 from hpsearch.tracking.client import Run, Runs, read_logged, shown
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
+from hpsearch.tracking.logged import digest, log_model, whole_model
 from hpsearch.tracking.stores import answered, knock, open_database
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
@@ -275,10 +275,8 @@ class Tracking:
         """
         assert trial.run_id is not None, "a complete trial has its run"
         described = packaging.describe(settings, ref.labels, trial.fitted)
-        uri = packaging.log_model(trial.run_id, model_folder, described, examples, card)
-        with open(model_folder / "model.safetensors", "rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
-        self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: weights})
+        uri = log_model(trial.run_id, model_folder, described, examples, card)
+        self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: digest(model_folder / "model.safetensors")})
         self._client.log_text(trial.run_id, card, CARD)
         return uri
 
@@ -407,10 +405,8 @@ class Tracking:
     @answered
     def model_of(self, run_id: str) -> str:
         """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
-        run, found = self._runs.get(run_id), []
-        if run is not None:
-            found = self._client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-        whole = [model for model in found if model.status == LoggedModelStatus.READY]
-        if not whole:
+        run = self._runs.get(run_id)
+        model = whole_model(self._client, run) if run is not None else None
+        if model is None:
             raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
-        return str(max(whole, key=lambda model: model.creation_timestamp).model_id)
+        return model

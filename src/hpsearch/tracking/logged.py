@@ -1,0 +1,102 @@
+"""A winner as an MLflow model that takes raw input and runs without hpsearch: logging it, finding it again."""
+
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
+
+# isort: split
+import mlflow
+from mlflow.entities import LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array, Map, Object, Property
+
+from hpsearch.serving import code
+from hpsearch.serving.code import PACKAGE, REQUIREMENTS
+from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.product import ListOf, MapOf, Record, Type
+
+
+def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: dict[str, list[str]], card: str) -> str:
+    """Log a model folder (safetensors, config, tokenizer) as a model of an MLflow run; returns its `models:/` URI.
+
+    Args:
+        run_id: of the trial.
+        folder: of the model.
+        described: by `describe`.
+        examples: some values of each input role, in the order of `Kind.inputs`.
+        card: the model card, in Markdown.
+
+    It is logged from code, without pickle, and loads where its requirements are installed and hpsearch is not.
+    """
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    # Made here because MLflow would put the model of a run that is not active into the default experiment.
+    model = client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        kind = KINDS[described["kind"]]
+        script, package = PACKAGE / "serving" / kind.product.script, Path(scratch) / PACKAGE.name
+        for name in code.needed(script):
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PACKAGE / name, package / name)
+        readme = Path(scratch) / "README.md"
+        readme.write_text(card, encoding="utf-8")
+        records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model.model_id,
+            python_model=str(script),
+            artifacts={"model": str(folder), "card": str(readme)},
+            model_config=described,
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
+            signature=signature(kind),
+            input_example=records if len(examples) > 1 else next(iter(examples.values())),
+        )
+    return f"models:/{model.model_id}"
+
+
+def digest(weights: Path) -> str:
+    """SHA-256 of a file."""
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def whole_model(client: mlflow.MlflowClient, run: Any) -> str | None:
+    """Id of the newest model that was logged whole in a run; None where there is none."""
+    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    whole = [model for model in found if model.status == LoggedModelStatus.READY]
+    return str(max(whole, key=lambda model: model.creation_timestamp).model_id) if whole else None
+
+
+def signature(kind: Kind) -> ModelSignature:
+    """A kind's product in MLflow's types. A single input has no name: MLflow takes a plain list of texts then, too."""
+    texts = [ColSpec(DataType.string, role if len(kind.inputs) > 1 else None) for role in kind.inputs]
+    return ModelSignature(
+        Schema(texts), Schema([ColSpec(_mlflow(given), name) for name, given in kind.product.outputs.items()])
+    )
+
+
+def _mlflow(given: Type) -> Any:
+    if isinstance(given, ListOf):
+        return Array(_mlflow(given.of))
+    if isinstance(given, MapOf):
+        return Map(_mlflow(given.of))
+    if isinstance(given, Record):
+        return Object([Property(name, _mlflow(field)) for name, field in given.fields.items()])
+    return DataType[given]
+
+
+def _public_version(package: str) -> str:
+    """Without the local part: no index has `2.13.0+cpu`."""
+    return importlib.metadata.version(package).partition("+")[0]
