@@ -122,6 +122,49 @@ def test_imports_point_down(package: str) -> None:
     assert not upward, f"package {package} imports from one above it"
 
 
+def used(module: str, library: str) -> set[str]:
+    """Dotted names of what a module takes of a library: `mlflow.pyfunc.load_model`, however it was imported."""
+    names, read = set(), []
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == library:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            renamed = [alias.name for alias in node.names if alias.name.startswith(library) and alias.asname]
+            assert not renamed, f"{module} renames {renamed}, which this test does not follow"
+        elif isinstance(node, ast.Attribute):
+            read.append(ast.unparse(node))
+    chains = [name for name in read if name.partition(".")[0] == library]
+    return names | {name for name in chains if not any(other.startswith(f"{name}.") for other in chains)}
+
+
+# A model is loaded and run in `serving`, and MLflow's servers start there. All the rest of MLflow is `tracking`'s.
+OF_SERVING = {
+    "mlflow.artifacts.download_artifacts",
+    "mlflow.exceptions.MlflowException",
+    "mlflow.get_tracking_uri",
+    "mlflow.models.set_model",
+    "mlflow.pyfunc.PythonModel",
+    "mlflow.pyfunc.load_model",
+}
+
+
+@pytest.mark.parametrize("package", [package for package in ORDER if package != "tracking"])
+def test_mlflow_is_one_package(package: str) -> None:
+    modules = modules_of(package)
+    if package == "serving":
+        taken = {f"{module} uses {name}" for module in modules for name in used(module, "mlflow") - OF_SERVING}
+        assert not taken, "this much of MLflow is for the package tracking alone"
+    else:
+        taken = {module for module in modules if "mlflow" in {n.partition(".")[0] for n in imported(module, False)}}
+        assert not taken, f"package {package} imports MLflow; ask the package tracking for what it is to do there"
+
+
+def test_what_is_taken_of_mlflow_is_found() -> None:
+    assert "mlflow.MlflowClient" in used("hpsearch.tracking.registered", "mlflow")
+    assert "mlflow.entities.Metric" in used("hpsearch.tracking.runs", "mlflow")
+    assert "mlflow.pyfunc.load_model" in used("hpsearch.serving.loading", "mlflow")
+
+
 def test_packages_do_nothing_when_they_are_imported() -> None:
     """What a served model carries are single files, with the `__init__.py` of their packages."""
     for package in set(ORDER) - {VERBS, GROUND}:
