@@ -5,6 +5,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from hpsearch.config import loading
+from hpsearch.config.composition import quoted
 from hpsearch.config.settings import Settings
 from hpsearch.state.records import DataRef
 from hpsearch.training import data
@@ -17,12 +18,12 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
     return compose_settings(
         f"task={task}",
         "task.name=toy",
-        f"task.files.train={file}",
+        f"task.files.train={quoted(str(file))}",
         "task.max_length=48",
         f"task.truncation={'windows' if task in ('qa_files', 'ner_files') else 'head'}",
         "task.split.validation=0.2",
         "task.split.test=0.2",
-        f"model.path={model}",
+        f"model.path={quoted(str(model))}",
         f"model.family={family}",
         "model.sha256=null",
         "model.name=tiny",

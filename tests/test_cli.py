@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+TROUBLE = 'my, [conf] = ${x}\'s \\ "q" Jürgen #1 100%25? \\'  # in the name of a folder
 MINE = "defaults: [csv, _self_]\nname: tickets\nfiles: {train: tickets.csv}\ncolumns: {text: subject, label: team}\n"
 
 
@@ -39,10 +41,10 @@ def own(tmp_path: Path) -> Callable[[str, str], Path]:
     """Writes a file into the user's folder of configurations, whose name asks for trouble, and returns the folder."""
 
     def write(name: str, text: str) -> Path:
-        path = tmp_path / "my, [conf] = ${x}'s" / name
+        path = tmp_path / TROUBLE / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        return tmp_path / "my, [conf] = ${x}'s"
+        return tmp_path / TROUBLE
 
     return write
 
@@ -150,9 +152,33 @@ def test_a_home_that_is_no_folder_is_refused(
     assert f"HPSEARCH_HOME: {here / 'file'} is not a folder" in refusal(capsys, "history")
 
 
+def test_a_home_may_begin_with_a_tilde_and_name_no_user(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPSEARCH_HOME", "~nobody-of-that-name")
+    assert cli.home() == here / "~nobody-of-that-name"
+    assert "there is no such folder" in refusal(capsys, "config", "--config-dir", "~nobody-of-that-name")
+
+
+@pytest.mark.parametrize(("name", "message"), [("x" * 300, "File name too long"), ("a\udcff", "is not UTF-8")])
+def test_a_home_with_an_impossible_name_is_refused(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPSEARCH_HOME", name)
+    assert message in refusal(capsys, "history")
+
+
+def test_a_word_that_is_not_utf_8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'study=\\udcff' is not UTF-8" in refusal(capsys, "config", "study=\udcff")
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
+        (
+            "sqlite:////nowhere/x.db",
+            "storage.uri=sqlite:////nowhere/x.db: /nowhere is not a folder",
+        ),
         ("studies.db", "storage.uri=studies.db: Could not parse"),
         ("nosql://somewhere/x", "storage.uri=nosql://somewhere/x: Can't load plugin"),
         ("oracle+oracledb://me:secret@somewhere/x", "storage.uri=oracle+oracledb://***@somewhere/x: No module named"),
@@ -365,6 +391,16 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "goes on from here" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_to_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere")
+
+    monkeypatch.setitem(cli.RUN, "train", denied)
+    assert "/somewhere: Permission denied; let it be read and written" in refusal(capsys, "train")
+
+
 def test_a_fault_of_the_program_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cli.RUN, "train", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -427,7 +463,7 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path, here: Path) -> Non
     source = ROOT / "src" / "hpsearch"
     carried = {path.name for path in source.iterdir() if path.is_file()}
     assert {path.name for path in package.iterdir() if path.is_file()} == carried
-    code = "from hpsearch import cli, composition; print(composition.shipped_conf()); cli.main(['config'])"
+    code = "from hpsearch import cli; print(cli.shipped_conf()); cli.main(['config'])"
     first, _, printed = program("-c", code, PYTHONPATH=str(tmp_path / "site")).stdout.partition("\n")
     assert Path(first) == package / "conf"
     assert load(printed) == loading.load(composition.compose([]))

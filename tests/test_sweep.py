@@ -32,7 +32,8 @@ from hpsearch.fsck import fsck
 from hpsearch.registry.champions import CHAMPION
 from hpsearch.registry.promotion import promote
 from hpsearch.reproduce import reproduce
-from hpsearch.state import codec, records
+from hpsearch.serving.packaging import predict_file
+from hpsearch.state import addresses, codec, records
 from hpsearch.state.messages import Lost, Message
 from hpsearch.state.outcome import Counts, Summary
 from hpsearch.state.records import Status, TrialRecord
@@ -69,7 +70,7 @@ class Swept:
         )
 
     def client(self) -> mlflow.MlflowClient:
-        return mlflow.MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+        return Tracking(self.settings, self.home).client
 
     def children(self) -> list[Run]:
         parent = self.summary.mlflow.run_id
@@ -85,8 +86,15 @@ def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Swept:
-    settings, home = request_of(tmp_path_factory.mktemp("sweep"), tiny_model)
-    return Swept(settings, home, sweep.run_sweep(settings, home))
+    """In folders with the characters that addresses give a meaning."""
+    strange = tmp_path_factory.mktemp("sweep") / "Jürgen #1 100%25 'x'? a::b;c&d"
+    model = shutil.copytree(tiny_model("bert"), strange / "model %41?#")
+    settings = make.toy_settings(tiny.write_csv(strange / "töy #%41?.csv", n=190), model, "bert", *OVERRIDES)
+    home = tracked.new_home(strange / "höme %41?#")
+    done = Swept(settings, home, sweep.run_sweep(settings, home))
+    assert {path.name for path in strange.parent.iterdir()} == {strange.name}  # nothing went elsewhere
+    assert {path.name for path in strange.iterdir()} == {model.name, "töy #%41?.csv", home.name}
+    return done
 
 
 @pytest.mark.slow
@@ -184,7 +192,7 @@ def test_best_is_the_best_complete_trial_and_only_its_weights_are_kept(swept: Sw
 
 
 def test_study_state_folder_and_tracking_agree(swept: Swept) -> None:
-    study = optuna.load_study(study_name=swept.settings.study, storage=f"sqlite:///{swept.home / 'optuna.db'}")
+    study = optuna.load_study(study_name=swept.settings.study, storage=addresses.of_file(swept.home / "optuna.db"))
     states = {Status.COMPLETE: "COMPLETE", Status.PRUNED: "PRUNED", Status.FAILED: "FAIL"}
     runs = {run.info.run_id: run for run in swept.children()}
     assert len(runs) == len(study.trials) == len(swept.records()) == 6
@@ -219,11 +227,11 @@ def test_the_study_s_run_says_what_came_of_it(swept: Swept) -> None:
 
 
 def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
-    client = swept.client()
-    run = client.get_run(swept.summary.winner.run_id)
-    mlflow.set_tracking_uri(f"sqlite:///{swept.home / 'mlflow.db'}")
-    model = mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"])
-    out = model.predict(["the film was good and superb", "a dull and awful plot"])
+    run = swept.client().get_run(swept.summary.winner.run_id)
+    given, labelled = swept.home.parent / "new #%41?.csv", swept.home.parent / "labelled #%41?.csv"
+    given.write_text("text\nthe film was good and superb\na dull and awful plot\n")
+    predict_file(run.data.tags["hpsearch.model"], given, labelled, "text_classification", {"text": "text"})
+    out = pd.read_csv(labelled)
     assert list(out["label"]) == ["positive", "negative"]
     assert out["score"].between(0.5, 1).all()
 
@@ -474,7 +482,8 @@ def test_interrupted_sweep_goes_on_to_the_result_of_an_uninterrupted_one(
     request = tmp_path / "settings.json"
     request.write_text(swept.settings.model_dump_json())
     script = (
-        "import json, sys; from pathlib import Path; from hpsearch import errors, loading, sweep\n"
+        "import json, sys; from pathlib import Path; from hpsearch import errors\n"
+        "from hpsearch.config import loading; from hpsearch.coordinator import sweep\n"
         "if __name__ == '__main__':\n"
         "    try: sweep.run_sweep(loading.from_plain(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))\n"
         "    except errors.HpsearchError as error: print(error); sys.exit(error.exit_code)\n"

@@ -45,6 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hpsearch: error: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            print(
+                f"hpsearch: error: {error.filename}: {error.strerror}; let it be read and written, or set "
+                "HPSEARCH_HOME to another folder",
+                file=sys.stderr,
+            )
+            return RequestError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" ({error.filename})" if error.filename else ""
@@ -62,13 +69,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def home() -> Path:
     """The folder that holds all a run writes: $HPSEARCH_HOME, or runs/ here; absolute. Raises RequestError."""
-    folder = Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser().absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    folder = Path(os.path.expanduser(os.environ.get("HPSEARCH_HOME") or "runs")).absolute()
+    _check_text("HPSEARCH_HOME", str(folder))
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # its name is too long, a folder on the way can't be looked into
+        raise RequestError(f"HPSEARCH_HOME={folder}: {error.strerror}; set it to another folder") from None
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise RequestError(
             f"HPSEARCH_HOME: {there} is not a folder that can be written to; set it to one, where runs are to be kept"
         )
     return folder
+
+
+def _check_text(setting: str, value: str) -> None:
+    """See that it can be printed and kept. Raises RequestError."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a name that another system or a damaged archive has left
+        raise RequestError(f"{setting}: {value!r} is not UTF-8; rename it") from None
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
@@ -194,6 +213,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The verb with its options, and the Hydra overrides, which may stand before, between and after options."""
+    for word in argv:
+        _check_text("the command line", word)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:

@@ -1,7 +1,7 @@
 """Hydra: the configuration that choices and settings make of the shipped folder and of the user's own."""
 
 import difflib
-import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     """
     folders = [shipped_conf()]
     if config_dir is not None:
-        folders.append(_checked_folder(config_dir.expanduser().absolute()))
+        folders.append(_checked_folder(Path(os.path.expanduser(config_dir)).absolute()))
     parsed = [_parse_override(text, folders) for text in overrides]
     for override in parsed:
         _check_choice(override, folders)
@@ -72,10 +72,14 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
 
 def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     shipped, *own = folders
-    # A quoted Hydra string: the folder's name may hold commas, brackets and the like.
-    search = [f"hydra.searchpath=[{json.dumps(f'file://{folder}', ensure_ascii=False)}]" for folder in own]
+    search = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in own]
     with initialize_config_dir(str(shipped), version_base="1.3"):
         return hydra_compose("config", overrides=[*search, *overrides])
+
+
+def quoted(value: str) -> str:
+    """Hydra's string, which may hold commas, brackets and the like; a backslash counts there before a quote alone."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (r"\"" if found[2] else ""), value) + '"'
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -105,8 +109,7 @@ def _parse_override(text: str, folders: Sequence[Path]) -> Override:
             raise RequestError(
                 f"{text!r}: {name!r} is no name of a setting; write setting=value without spaces"
             ) from None
-        quoted = json.dumps(value, ensure_ascii=False)
-        remedy = f"quote it for the shell and for hpsearch: '{name}={quoted}'"
+        remedy = f"quote it for the shell and for hpsearch: '{name}={quoted(value)}'"
         if value[:1] in "[{'\"":
             remedy = "close every quote and bracket"
         elif value.startswith("~"):

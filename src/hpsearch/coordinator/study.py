@@ -19,6 +19,7 @@ from hpsearch.config import space
 from hpsearch.config.dimensions import SEARCHABLE, Dimension, Interval
 from hpsearch.config.settings import SamplerSettings, Settings
 from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
+from hpsearch.state import addresses
 from hpsearch.state.locks import DatabaseLock
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
@@ -78,7 +79,7 @@ class Study:
         self.away = False  # it did not answer
         direction = metrics.OBJECTIVES[settings.task.metric].direction
         wanted = optuna.study.StudyDirection[direction.upper()]
-        url = settings.storage.uri or f"sqlite:///{home / 'optuna.db'}"
+        url = settings.storage.uri or addresses.of_file(home / "optuna.db")
         try:
             shared = sqlalchemy.make_url(url).get_backend_name() == "postgresql"
             self.lock = DatabaseLock(url, settings.study) if shared else None
@@ -208,14 +209,17 @@ def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
 
 
 def check_address(uri: str) -> None:
-    """See that `storage.uri` names a kind of database, and that its driver is there. Raises RequestError."""
+    """See that `storage.uri` names a kind of database, with its driver, or a file in a folder. Raises RequestError."""
     try:
-        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+        url = addresses.read("storage.uri", uri)
+        url.get_dialect().import_dbapi()
     except (SQLAlchemyError, ImportError) as error:
         raise RequestError(
             f"storage.uri={redact(uri)}: {redact(first_line(error))}; give sqlite:///<file> or "
             "postgresql+psycopg://<user>:<password>@<host>/<database>, which needs `pip install 'psycopg[binary]'`"
         ) from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        addresses.check_folder(f"storage.uri={uri}", Path(url.database).absolute())
 
 
 def _away(error: Exception) -> OutOfReachError:

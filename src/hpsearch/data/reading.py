@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
     for split in ("train", "validation", "test"):
         given: str | None = getattr(described, split)
         if given is not None:
-            path = Path(given).expanduser()
+            path = Path(os.path.expanduser(given))
             content = _content(path, f"task.files.{split}={given}")
             rows[split] = _parse(content, path, wanted, described.encoding, task.quoting)
     return rows

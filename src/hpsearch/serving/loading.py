@@ -1,10 +1,16 @@
 """A logged model in this process. It runs with the code that travels with it, which a former version may have sent."""
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import url2pathname
 
 from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
 
@@ -14,15 +20,42 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import RequestError, first_line
 
+LOADING = (MlflowException, OSError, ValueError, ImportError)  # the last two of addresses that MLflow can't read
+
 
 def load(model_uri: str) -> Any:
     """The model. Raises RequestError if none can be loaded from there."""
     try:
         with ours_aside():
-            return mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError, ValueError, ImportError) as error:  # the last two of addresses it can't read
-        reason = first_line(error)
-        raise RequestError(f"{model_uri}: no model can be loaded from there ({reason}); give another") from None
+            return mlflow.pyfunc.load_model(fetched(model_uri))
+    except LOADING as error:
+        raise _not_loaded(model_uri, error) from None
+
+
+def fetched(model_uri: str) -> str:
+    """A path of the model's files that MLflow can load them from.
+
+    It takes a path for an address once more, in which `%41` is a letter: then it is given the path over a link.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    try:
+        local = os.path.abspath(model_uri) if os.path.exists(model_uri) else None
+        path = Path(local or mlflow.artifacts.download_artifacts(model_uri))
+    except LOADING as error:
+        raise _not_loaded(model_uri, error) from None
+    if url2pathname(str(path)) == str(path):
+        return str(path)
+    scratch = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, scratch)  # a model may read its files as late as that
+    link = Path(scratch) / "link"
+    link.symlink_to(path.parent)  # not to the model: MLflow refuses what a link leads out of its folder
+    return str(link / path.name)
+
+
+def _not_loaded(model_uri: str, error: Exception) -> RequestError:
+    return RequestError(f"{model_uri}: no model can be loaded from there ({first_line(error)}); give another")
 
 
 @contextmanager

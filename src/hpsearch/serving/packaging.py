@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 from hpsearch.serving.appending import SUFFIXES, Chunk, is_unicode, row_file
-from hpsearch.serving.loading import load
+from hpsearch.serving.loading import fetched, load
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, ListOf, MapOf, Record, Type
 from hpsearch.training.models import FAMILIES
@@ -143,7 +143,7 @@ def serve(model_uri: str, port: int, kind: str) -> None:
     example = json.dumps(KINDS[kind].product.example)
     print(f"{model_uri} is served on {address}; ask it with")
     print(f"  curl {address}/invocations -H 'Content-Type: application/json' -d '{example}'")
-    arguments = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
+    arguments = ["models", "serve", "--model-uri", fetched(model_uri), "--env-manager", "local"]
     mlflow_process.become(arguments, port, {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
 
 

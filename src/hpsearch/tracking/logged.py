@@ -56,7 +56,7 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
             run_id=run_id,
             model_id=model.model_id,
             python_model=str(script),
-            artifacts={"model": str(folder), "card": str(readme)},
+            artifacts={"model": folder.absolute().as_uri(), "card": readme.as_uri()},
             model_config=described,
             code_paths=[str(package)],
             pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],

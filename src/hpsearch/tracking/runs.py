@@ -20,7 +20,7 @@ from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError, redact
 from hpsearch.serving import packaging
-from hpsearch.state import codec, identity
+from hpsearch.state import addresses, codec, identity
 from hpsearch.state.facts import Facts
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
@@ -88,7 +88,7 @@ class Tracking:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
         home = home.resolve()
-        self.uri = settings.tracking.uri or f"sqlite:///{home}/mlflow.db"
+        self.uri = settings.tracking.uri or addresses.of_file(home / "mlflow.db")
         self.experiment_name = f"hpsearch-{settings.task.name}"
         if self._served:
             self.artifacts = None  # the server decides

@@ -1,5 +1,6 @@
 """The addresses of MLflow's stores: reached within seconds or not at all, and shown without their secrets."""
 
+import contextlib
 import functools
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
+from hpsearch.state import addresses
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
@@ -67,11 +69,11 @@ def open_database(uri: str) -> str:
     """Connect once, where MLflow would try ten times over minutes; returns the URI with an absolute path.
 
     Raises:
-        RequestError: the address is of another kind, or needs a driver that is not installed.
+        RequestError: the address is of another kind, needs a driver that is not installed, or lies in no usable folder.
         OutOfReachError: the database does not answer, or is none.
     """
     try:
-        url = sqlalchemy.make_url(uri)
+        url = addresses.read("tracking.uri", uri)
     except sqlalchemy.exc.ArgumentError:
         url = None
     if url is None or url.get_backend_name() not in ("sqlite", *DEFAULT_PORTS):
@@ -82,8 +84,10 @@ def open_database(uri: str) -> str:
     try:
         if url.get_backend_name() == "sqlite":
             path = Path(url.database or "").resolve()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = url.set(database=str(path))
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            addresses.check_folder(f"tracking.uri={uri}", path)
+            url = _for_mlflow(url.set(database=str(path)))
         else:
             port = url.port or DEFAULT_PORTS[url.get_backend_name()]
             socket.create_connection((url.host or "localhost", port), timeout=KNOCK_SECONDS).close()
@@ -95,3 +99,11 @@ def open_database(uri: str) -> str:
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise out_of_reach(uri, error) from None
     return url.render_as_string(hide_password=False)
+
+
+def _for_mlflow(url: sqlalchemy.URL) -> sqlalchemy.URL:
+    """MLflow makes a folder of what follows `sqlite:///`, as it is written; where it is written otherwise than the path
+    is, the driver is named, and it makes none.
+    """
+    assert url.database is not None
+    return url if url.render_as_string().endswith(f"/{url.database}") else url.set(drivername="sqlite+pysqlite")

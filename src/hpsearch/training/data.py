@@ -125,7 +125,10 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
     with _once(folder) as beside:
         if beside is not None:
             for name in SPLITS:
-                with ArrowWriter(path=str(beside / f"{name}.arrow"), features=features) as writer:
+                with (
+                    open(beside / f"{name}.arrow", "wb") as file,  # a path would be read as an address; `::` parts two
+                    ArrowWriter(stream=file, features=features) as writer,
+                ):
                     writer.write_batch(parts[name])
                     writer.finalize()
     return DataRef(folder, corpus.labels, digests, {name: len(parts[name]["id"]) for name in SPLITS})

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,8 @@ def local_folder(model: ModelSettings) -> Path | None:
                 "`make setup` installs it, or give a local folder or a hub id"
             )
         return Path(next(iter(spec.submodule_search_locations))) / inside
-    folder = Path(model.path).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(model.path))
+    if os.path.isdir(folder):  # False too for a name that no file can have
         return folder.resolve()
     if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")

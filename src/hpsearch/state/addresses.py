@@ -1,0 +1,39 @@
+"""Addresses of databases: a path may have any character, and an address gives some of them a meaning."""
+
+import os
+from pathlib import Path
+
+import sqlalchemy
+
+from hpsearch.errors import RequestError, redact
+
+
+def of_file(path: Path) -> str:
+    """The address of an SQLite file."""
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def read(setting: str, address: str) -> sqlalchemy.URL:
+    """A setting's address in its parts.
+
+    Raises:
+        RequestError: it names a file with a question mark, after which an address has options.
+        sqlalchemy.exc.ArgumentError: it is none.
+    """
+    url = sqlalchemy.make_url(address)
+    _, mark, options = address.partition("?")
+    if url.get_backend_name() == "sqlite" and mark and not all("=" in option for option in options.split("&")):
+        raise RequestError(
+            f"{setting}={redact(address)}: what follows a question mark are options, name=value; write %3F for one "
+            "that is part of a file's name"
+        )
+    return url
+
+
+def check_folder(setting: str, file: Path) -> None:
+    """See that a file can be made or changed where it lies. Raises RequestError."""
+    folder = file.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"{setting}: {folder} is not a folder that can be written to; make it one, or give a file in another"
+        )
