@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
+import gate_server
 import tracked
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError, RequestError, redact
@@ -116,7 +118,7 @@ def test_a_trial_goes_on_in_its_run(tracking: Tracking, settings: Settings, pare
     assert tracking.open_trial(parent, replace(opened, run_id=run_id), elsewhere, TAG) == run_id
     assert tracked.client(tracking).get_run(run_id).info.status == "RUNNING"
     assert tracked.client(tracking).get_run(run_id).data.params["train.evaluation_batch_size"] == "64"
-    assert tracking.last_steps(run_id) == {"train_loss": 2}
+    assert tracking.steps(run_id) == {"train_loss": [1, 2]}
     tracking.points(run_id, [point for point in curve(3) if point.step > 2])
     assert history(tracking, run_id, "train_loss") == [(step, 1 / step) for step in range(1, 6)]
 
@@ -137,7 +139,7 @@ def test_a_trial_whose_run_is_gone_gets_a_new_one(
     tracked.client(tracking).delete_run(gone)
     run_id = tracking.open_trial(parent, record(1, run_id="0" * 32 if unknown else gone), settings, TAG)
     assert run_id != gone
-    assert tracking.last_steps(run_id) == {}
+    assert tracking.steps(run_id) == {}
 
 
 def test_a_study_goes_on_in_its_run_with_a_larger_budget(
@@ -195,7 +197,6 @@ def test_what_is_not_finite_is_never_sent(value: float, tracking: Tracking, sett
 def test_more_points_than_one_call_takes(tracking: Tracking, settings: Settings, parent: str) -> None:
     run_id = tracking.open_trial(parent, record(0), settings, TAG)
     tracking.points(run_id, [Progress(0, step, 1500, {"train_loss": float(step)}) for step in range(1500)])
-    assert tracking.last_steps(run_id) == {"train_loss": 1499}
     assert len(history(tracking, run_id, "train_loss")) == 1500
 
 
@@ -312,17 +313,28 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
         f"mlflow_process.become(['server', '--artifacts-destination', r'{home}/served'], {port}, "
         f"{{'MLFLOW_BACKEND_STORE_URI': r'sqlite:///{home}/mlflow.db'}})"
     )
-    remote = compose_settings(f"tracking.uri='http://127.0.0.1:{port}'")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    with tracked.process(code, f"http://127.0.0.1:{port}/health", home / "server.log") as pid:
+    with (
+        tracked.process(code, f"http://127.0.0.1:{port}/health", home / "server.log") as pid,
+        gate_server.gate(f"http://127.0.0.1:{port}") as before,
+    ):
+        remote = compose_settings(f"tracking.uri='{before.address}'")
         tracking = Tracking(remote, home / "client")
         parent = tracking.open_study(remote.study, "id", remote, data_ref(home), tracked.FACTS)
         trial = tracked.run_trial(tracking, parent, 0, remote)
         assert trial.run_id is not None
-        assert tracking.last_steps(trial.run_id)["train_loss"] == 5
+        assert max(tracking.steps(trial.run_id)["train_loss"]) == 5
         result = tracked.summary(remote, parent, trial, 0.9)
         tracked.finish(tracking, result, tracked.save_study(home / "client", remote, [trial], result))
         assert list((home / "served").glob("**/confusion_matrix.png"))
+        assert tracking.kept(remote.study) is not None
+        for before.answer in gate_server.REFUSALS:
+            for call in (lambda: tracking.points(trial.run_id, curve(0)), lambda: tracking.files.names(parent)):
+                with pytest.raises(OutOfReachError, match=r"tracking\.uri=http://127") as caught:
+                    call()
+                named = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                assert named in str(caught.value) or before.answer not in gate_server.DENIALS
+        before.answer = None
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:  # the server goes in its own time
@@ -335,6 +347,50 @@ def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
         with pytest.raises(OutOfReachError, match="does not answer"):
             tracking.points(trial.run_id, curve(0))
         assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("answer", gate_server.REFUSALS, ids=lambda answer: f"{answer.status} {answer.body[:9]}")
+def test_a_server_that_refuses_is_told_at_once_with_what_to_set(
+    answer: gate_server.Answer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret-token")
+    with gate_server.gate(answer=answer) as server:
+        start = time.monotonic()
+        with pytest.raises(OutOfReachError) as caught:
+            Tracking(compose_settings(f"tracking.uri='{server.address}'"), home)
+    said = str(caught.value)
+    assert said.startswith(f"tracking.uri={server.address}: ")
+    assert ("MLFLOW_TRACKING_TOKEN" in said) == (answer in gate_server.DENIALS or gate_server.PAGE in answer.body)
+    assert ("lets you in" in said or "not let you in" in said) == (answer in gate_server.DENIALS)
+    assert "s3cret" not in said
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        pytest.param(
+            "s3://bucket/x",
+            RequestError,
+            r"tracking\.uri=.*needs the Python package boto3, which is not installed; install it, or start the server",
+            marks=pytest.mark.skipif(importlib.util.find_spec("boto3") is not None, reason="boto3 is installed"),
+        ),
+        (
+            "ftp://127.0.0.1:1/x",
+            OutOfReachError,
+            r"tracking\.uri=.*does not take or give them \(ConnectionRefusedError",
+        ),
+    ],
+)
+def test_a_place_for_files_that_takes_none_is_told_before_the_first_trial(
+    place: str, error: type[Exception], message: str, tracking: Tracking, settings: Settings, home: Path
+) -> None:
+    experiment = tracked.client(tracking).create_experiment(tracking.experiment_name, artifact_location=place)
+    for _ in range(2):  # a study is begun, and gone on with
+        with pytest.raises(error, match=message):
+            tracking.open_study(settings.study, "id", settings, data_ref(home), tracked.FACTS)
+        [run] = tracked.client(tracking).search_runs([experiment])
+        assert run.info.status == "KILLED"
 
 
 def test_the_ui_names_a_taken_port(home: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

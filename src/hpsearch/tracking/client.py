@@ -9,16 +9,11 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from hpsearch.state import codec
+from hpsearch.tracking.artifacts import Artifacts
 
 BATCH = 100  # params or tags that MLflow takes in one call
 
 T = TypeVar("T")
-
-
-def read_logged(kind: type[T], address: str) -> T:
-    """A result from a file that was logged. Raises RequestError if it is damaged."""
-    return codec.read(kind, mlflow.artifacts.load_text(address), address, "bring MLflow's file back")
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,8 @@ def shown(run: Any) -> Run:
 class Runs:
     """The runs of one store."""
 
-    def __init__(self, client: mlflow.MlflowClient) -> None:
-        self.client = client
+    def __init__(self, client: mlflow.MlflowClient, files: Artifacts) -> None:
+        self.client, self.files = client, files
 
     def find(self, experiment: str, condition: str) -> Any:
         """The newest run of an experiment that meets a condition; None where there is none."""
@@ -49,9 +44,9 @@ class Runs:
 
     def read(self, kind: type[T], run_id: str, name: str) -> T | None:
         """A result that a run holds as a file; None where it does not, or there is no such run."""
-        if self.get(run_id) is None or name not in [file.path for file in self.client.list_artifacts(run_id)]:
+        if self.get(run_id) is None or name not in self.files.names(run_id):
             return None
-        return read_logged(kind, f"runs:/{run_id}/{name}")
+        return self.files.result(kind, f"runs:/{run_id}/{name}")
 
     def get(self, run_id: str) -> Any:
         """The run, None where it is deleted or another store's."""

@@ -158,7 +158,7 @@ class Delivery:
         key = source.tag, number
         if key not in self._runs:
             self._runs[key] = tracking.open_trial(self._parent, trial, settings, source.tag)
-            self._last_steps[key] = tracking.last_steps(self._runs[key])
+            self._last_steps[key] = {name: max(steps) for name, steps in tracking.steps(self._runs[key]).items()}
         elif trial.status is Status.RUNNING and self._shown.get(key) is not Status.RUNNING:
             tracking.open_trial(self._parent, trial, settings, source.tag)
         run_id, last = self._runs[key], self._last_steps[key]

@@ -117,12 +117,9 @@ class RegisteredModel:
         `Tracking.weights` says what they were when they were logged.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            try:
-                where = mlflow.artifacts.download_artifacts(self.address(alias), dst_path=scratch)
-                [weights] = Path(where).glob("artifacts/model/model.safetensors")
-            except (MlflowException, OSError, ValueError):
-                return None
-            return digest(weights)
+            where = self._tracking.files.download(self.address(alias), Path(scratch))
+            weights = where / "artifacts" / "model" / "model.safetensors" if where is not None else None
+            return digest(weights) if weights is not None and weights.exists() else None
 
     def _version(self, found: Any) -> Version:
         number = int(found.version)

@@ -1,5 +1,6 @@
 """All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
 
+import contextlib
 import json
 import logging
 import time
@@ -7,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's warnings
 
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from hpsearch import formats
 from hpsearch.config.settings import Settings
-from hpsearch.errors import RequestError, redact
+from hpsearch.errors import OutOfReachError, RequestError, redact
 from hpsearch.serving import packaging
 from hpsearch.state import addresses, codec, identity
 from hpsearch.state.facts import Facts
@@ -30,11 +30,12 @@ from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking import pictures
-from hpsearch.tracking.client import Run, Runs, read_logged, shown
+from hpsearch.tracking.artifacts import Artifacts, reached
+from hpsearch.tracking.client import Run, Runs, shown
 from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.logged import digest, log_model, whole_model
-from hpsearch.tracking.stores import answered, knock, open_database
+from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
 STATUS, REASON = "hpsearch.status", "hpsearch.reason"
@@ -86,11 +87,12 @@ class Tracking:
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each attempt
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
         home = home.resolve()
         self.uri = settings.tracking.uri or addresses.of_file(home / "mlflow.db")
         self.experiment_name = f"hpsearch-{settings.task.name}"
-        if self._served:
+        if served(self.uri):
             self.artifacts = None  # the server decides
             self.reach()
         else:
@@ -98,15 +100,12 @@ class Tracking:
             self.uri = open_database(self.uri)
         mlflow.set_tracking_uri(self.uri)
         self._client = mlflow.MlflowClient(self.uri)
-        self._runs = Runs(self._client)
-
-    @property
-    def _served(self) -> bool:
-        return urlsplit(self.uri).scheme in ("http", "https")
+        self.files = Artifacts(self._client, self.uri)
+        self._runs = Runs(self._client, self.files)
 
     def reach(self) -> None:
         """See within seconds that a server answers. Raises OutOfReachError."""
-        if self._served:
+        if served(self.uri):
             knock(self.uri)
 
     @property
@@ -160,7 +159,17 @@ class Tracking:
             run = self._client.create_run(experiment, run_name=study, tags={STUDY: study, STUDY_ID: study_id})
         run_id: str = run.info.run_id
         self._client.update_run(run_id, status="RUNNING")
-        dump = settings.model_dump(mode="json")
+        try:
+            self._describe(run, settings, ref, facts, forced)
+        except Exception:  # whatever it is: nobody is at work on it
+            with contextlib.suppress(*UNANSWERED):
+                self._client.set_terminated(run_id, "KILLED")
+            raise
+        return run_id
+
+    def _describe(self, run: Any, settings: Settings, ref: DataRef, facts: Facts, forced: Sequence[str]) -> None:
+        """Log what the study is; its settings as a file, so that it shows before any trial if MLflow can't keep one."""
+        run_id, dump = run.info.run_id, settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
         tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
         if forced:
@@ -170,8 +179,12 @@ class Tracking:
         self._client.log_inputs(run_id, inputs)
         for section in ("tracking", "storage"):
             dump[section] = {key: redact(value) if value else value for key, value in dump[section].items()}
-        self._client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dump)), SETTINGS)
-        return run_id
+        self.files.write(run_id, SETTINGS, OmegaConf.to_yaml(OmegaConf.create(dump)))
+        if SETTINGS not in self.files.names(run_id):
+            raise OutOfReachError(
+                f"tracking.uri={redact(self.uri)}: MLflow takes a file of a run and does not show it; see where the "
+                "server keeps its artifacts, and mend that"
+            )
 
     @answered
     def open_trial(self, parent: str, record: TrialRecord, settings: Settings, tag: str) -> str:
@@ -198,20 +211,15 @@ class Tracking:
 
     @answered
     def points(self, run_id: str, points: Sequence[Progress]) -> None:
-        """Add points to a run's curves. MLflow keeps a step given twice twice: see `last_steps`."""
+        """Add points to a run's curves. MLflow keeps a step given twice twice: see `steps`."""
         now = time.time_ns() // 1_000_000
         self._runs.add(
             run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
         )
 
     @answered
-    def last_steps(self, run_id: str) -> dict[str, int]:
-        """The highest step of each metric that the run has."""
-        return {key: max(steps) for key, steps in self.steps(run_id).items()}
-
-    @answered
     def steps(self, run_id: str) -> dict[str, list[int]]:
-        """The steps of each metric that the run has; one that was given twice is there twice."""
+        """The steps at which the run has each of its metrics."""
         keys = self._client.get_run(run_id).data.metrics
         return {key: [metric.step for metric in self._client.get_metric_history(run_id, key)] for key in keys}
 
@@ -240,9 +248,9 @@ class Tracking:
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
         self._runs.last(run_id, final, record.step)
         if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
-            self._client.log_figure(run_id, pictures.confusion_matrix(record.confusion, labels), "confusion_matrix.png")
+            self.files.draw(run_id, "confusion_matrix.png", pictures.confusion_matrix(record.confusion, labels))
         if (figure := pictures.learning_curves(curves)) is not None:
-            self._client.log_figure(run_id, figure, "learning_curves.png")
+            self.files.draw(run_id, "learning_curves.png", figure)
         if origin is not None:
             self.log_result(run_id, ORIGIN, origin)
         self._runs.tag(run_id, {STATUS: str(record.status), REASON: record.reason})
@@ -275,9 +283,10 @@ class Tracking:
         """
         assert trial.run_id is not None, "a complete trial has its run"
         described = packaging.describe(settings, ref.labels, trial.fitted)
-        uri = log_model(trial.run_id, model_folder, described, examples, card)
+        with reached(self.uri):
+            uri = log_model(trial.run_id, model_folder, described, examples, card)
         self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: digest(model_folder / "model.safetensors")})
-        self._client.log_text(trial.run_id, card, CARD)
+        self.files.write(trial.run_id, CARD, card)
         return uri
 
     @answered
@@ -289,14 +298,12 @@ class Tracking:
     @answered
     def card(self, run_id: str) -> str:
         """The model card of a winner's run; nothing where it has none."""
-        if CARD not in [file.path for file in self._client.list_artifacts(run_id)]:
-            return ""
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}"))
+        return self.files.read(f"runs:/{run_id}/{CARD}") if CARD in self.files.names(run_id) else ""
 
     @answered
     def log_result(self, run_id: str, name: str, result: object) -> None:
         """Log a dataclass as a JSON file of a run."""
-        self._client.log_dict(run_id, codec.plain(result), name)
+        self.files.write_json(run_id, name, codec.plain(result))
 
     @answered
     def log_answers(self, run_id: str, tables: Mapping[str, Answers]) -> None:
@@ -336,17 +343,15 @@ class Tracking:
         """
         run_id, test = summary.mlflow.run_id, summary.test
         self._runs.last(run_id, dict(figures(summary)), len(trials))
-        self._client.log_dict(run_id, leaderboard([record for record, _ in trials]), "leaderboard.json")
+        self.files.write_json(run_id, "leaderboard.json", leaderboard([record for record, _ in trials]))
         kept = KeptTrials(tuple(KeptTrial(record, tuple(points)) for record, points in trials))
         self.log_result(run_id, TRIALS, kept)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
         self._runs.tag(run_id, tags)
-        for path in (folder.report, folder.summary):
+        for path in (folder.report, folder.summary, folder.plots):
             if path.exists():
-                self._client.log_artifact(run_id, str(path))
-        if folder.plots.is_dir():
-            self._client.log_artifacts(run_id, str(folder.plots), "plots")
+                self.files.copy(run_id, path)
         self._client.set_terminated(run_id, "FINISHED")
 
     @answered
@@ -357,15 +362,13 @@ class Tracking:
             RequestError: another version of hpsearch logged it, or it is damaged.
         """
         run = self._study(study)
-        if run is None or not {SUMMARY, TRIALS} <= {file.path for file in self._client.list_artifacts(run.info.run_id)}:
+        if run is None or not {SUMMARY, TRIALS} <= self.files.names(run.info.run_id):
             return None
         place = run.info.artifact_uri
-        identity.check_format(study, mlflow.artifacts.load_dict(f"{place}/{SUMMARY}"))
-        found = read_logged(KeptTrials, f"{place}/{TRIALS}")
+        identity.check_format(study, self.files.read_json(f"{place}/{SUMMARY}"))
+        found = self.files.result(KeptTrials, f"{place}/{TRIALS}")
         trials = [(one.record, list(one.points)) for one in found.trials]
-        return Kept(
-            mlflow.artifacts.load_text(f"{place}/{SETTINGS}"), read_logged(Summary, f"{place}/{SUMMARY}"), trials
-        )
+        return Kept(self.files.read(f"{place}/{SETTINGS}"), self.files.result(Summary, f"{place}/{SUMMARY}"), trials)
 
     @answered
     def interrupt_study(self, run_id: str) -> None:

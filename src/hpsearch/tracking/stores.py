@@ -2,22 +2,35 @@
 
 import contextlib
 import functools
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 from hpsearch.state import addresses
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
-# MLflow's codes for "it did not work"; the others say that the call was wrong, which is a fault of this program.
+# What the client raises where a store does not do what it is asked.
+UNANSWERED = (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException)
+# MLflow's codes for "it did not work". Where no server stands between, the others say that the call was wrong, which is
+# a fault of this program.
 SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ENDPOINT_NOT_FOUND")
+KNOCK = "/api/2.0/mlflow/runs/search"  # asks who one is, where /health does not; a page to log in takes no POST
+# Servers and what stands before them say so in a number or in words.
+DENIED = re.compile(r"\b(401|403)\b|unauthori[sz]ed|unauthenticated|forbidden|permission.denied", re.IGNORECASE)
+PAGE = re.compile(r"<!doctype|<html", re.IGNORECASE)
+ACCOUNT = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+LONGEST = 300  # characters of what a server says
 
 
 class Store(Protocol):
@@ -32,37 +45,73 @@ T = TypeVar("T")
 
 
 def answered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A store that does not answer ends in OutOfReachError."""
+    """A store that does not answer, or a server that answers with an error, ends in OutOfReachError."""
 
     @functools.wraps(method)
     def call(store: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(store, *args, **kwargs)
-        except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
-            if isinstance(error, MlflowException) and error.error_code not in SILENT:
+        except UNANSWERED as error:
+            if wrong_call(store.uri, error):
                 raise
             raise out_of_reach(store.uri, error) from None
 
     return call
 
 
+def wrong_call(uri: str, error: Exception) -> bool:
+    """Whether an error says that a store was asked for what can't be, which is a fault of this program."""
+    return isinstance(error, MlflowException) and error.error_code not in SILENT and not served(uri)
+
+
+def served(uri: str) -> bool:
+    """Whether it is the address of a server, and of no database."""
+    return urlsplit(uri).scheme in ("http", "https")
+
+
 def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
-    """The error for a store that does not answer, in words for the user."""
-    reason = first_line(error).replace(uri, redact(uri))
+    """The error for a store that does not answer, or a server that answers with an error, in words for the user."""
+    setting, said = f"tracking.uri={redact(uri)}", str(error)
+    reason = redact(first_line(error).replace(uri, redact(uri)))[:LONGEST]
+    if served(uri) and DENIED.search(said):
+        return OutOfReachError(
+            f"{setting}: MLflow's server does not let you in, or not to this ({reason}); set {ACCOUNT}, for an account "
+            "that may write there, and give the same command"
+        )
+    if served(uri) and PAGE.search(said):
+        return OutOfReachError(
+            f"{setting}: a web page answers there, not MLflow ({reason}); correct the address, or, where it is a page "
+            f"to log in, set {ACCOUNT}"
+        )
     return OutOfReachError(
-        f"tracking.uri={redact(uri)}: MLflow's store does not answer ({redact(reason)}); "
+        f"{setting}: MLflow's store does not answer ({reason}); "
         "start or mend it, or leave tracking.uri out to use SQLite in the state folder"
     )
 
 
 def knock(uri: str) -> None:
-    """Ask an MLflow server whether it is there. Raises OutOfReachError within seconds if not."""
+    """See that MLflow answers at an address, and lets one in.
+
+    Raises:
+        OutOfReachError: it does not within seconds, or something else does.
+    """
     try:
-        answer = requests.get(uri.rstrip("/") + "/health", timeout=KNOCK_SECONDS)
-    except requests.RequestException as error:
+        answer = http_request(
+            get_default_host_creds(uri),
+            KNOCK,
+            "POST",
+            max_retries=0,
+            timeout=KNOCK_SECONDS,
+            raise_on_status=False,
+            json={"experiment_ids": [], "max_results": 1},
+        )
+        where = [f"it leads to {step.headers.get('Location')}" for step in answer.history]
+        if answer.status_code != requests.codes.ok:
+            said = f"it answers {answer.status_code} {answer.reason}"
+            raise out_of_reach(uri, RuntimeError(", ".join([*where, said]) + f"\n{answer.text}"))
+        verify_rest_response(answer, KNOCK)
+    except UNANSWERED as error:
         raise out_of_reach(uri, error) from None
-    if answer.status_code >= 500:
-        raise out_of_reach(uri, RuntimeError(f"it answers {answer.status_code} {answer.reason}"))
 
 
 def open_database(uri: str) -> str:

@@ -1,0 +1,115 @@
+"""Files of MLflow's runs: they lie where its server says, perhaps at a third place whose client raises anything."""
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlflow
+from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
+
+from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_line, redact
+from hpsearch.state import codec
+from hpsearch.tracking.stores import UNANSWERED, knock, out_of_reach, served, wrong_call
+
+T = TypeVar("T")
+
+
+class Artifacts:
+    """Files of runs, written and read.
+
+    Raises:
+        OutOfReachError: the place does not take or give them.
+        RequestError: a package is missing that reaches it.
+    """
+
+    def __init__(self, client: mlflow.MlflowClient, uri: str) -> None:
+        """Of the store at `uri`."""
+        self._client, self._uri = client, uri
+
+    def write(self, run_id: str, name: str, text: str) -> None:
+        """A file with this text."""
+        with reached(self._uri):
+            self._client.log_text(run_id, text, name)
+
+    def write_json(self, run_id: str, name: str, value: Any) -> None:
+        """A file with this value."""
+        with reached(self._uri):
+            self._client.log_dict(run_id, value, name)
+
+    def draw(self, run_id: str, name: str, figure: Figure) -> None:
+        """A picture."""
+        with reached(self._uri):
+            self._client.log_figure(run_id, figure, name)
+
+    def copy(self, run_id: str, path: Path) -> None:
+        """A file, or a folder with all that is in it, by its own name."""
+        with reached(self._uri):
+            if path.is_dir():
+                self._client.log_artifacts(run_id, str(path), path.name)
+            else:
+                self._client.log_artifact(run_id, str(path))
+
+    def names(self, run_id: str) -> set[str]:
+        """What a run has, without what is in folders."""
+        with reached(self._uri):
+            return {file.path for file in self._client.list_artifacts(run_id)}
+
+    def read(self, address: str) -> str:
+        """The text of a file."""
+        with reached(self._uri):
+            return str(mlflow.artifacts.load_text(address))
+
+    def read_json(self, address: str) -> Any:
+        """The value in a file."""
+        return json.loads(self.read(address))
+
+    def result(self, kind: type[T], address: str) -> T:
+        """A result of this kind from a file. Raises RequestError if it is damaged."""
+        return codec.read(kind, self.read(address), address, "bring MLflow's file back")
+
+    def download(self, address: str, folder: Path) -> Path | None:
+        """Copy a model's files under `folder`; None where some are missing."""
+        try:
+            with reached(self._uri):
+                return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
+        except (MlflowException, OutOfReachError):
+            if served(self._uri):
+                knock(self._uri)
+            return None
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """What reads or writes files of runs. A fault of this program stays what it is.
+
+    Raises:
+        OutOfReachError: the place does not take or give them.
+        RequestError: a package is missing that reaches it.
+    """
+    setting = f"tracking.uri={redact(uri)}"
+    try:
+        yield
+    except HpsearchError:
+        raise
+    except UNANSWERED as error:
+        if wrong_call(uri, error):
+            raise
+        raise out_of_reach(uri, error) from None
+    except ModuleNotFoundError as error:
+        raise RequestError(
+            f"{setting}: MLflow keeps the files of its runs at a place that needs the Python package {error.name}, "
+            "which is not installed; install it, or start the server with --serve-artifacts"
+        ) from None
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (type(error).__module__ == "builtins" and not isinstance(error, OSError)):
+            raise
+        raise OutOfReachError(
+            f"{setting}: the place where MLflow keeps the files of its runs does not take or give them "
+            f"({type(error).__name__}: {redact(first_line(error))}); mend it, or set the variables that let you in, "
+            "and give the same command"
+        ) from None
