@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,6 +42,14 @@ class Runs:
         """The newest run of an experiment that meets a condition; None where there is none."""
         found = self.client.search_runs([experiment], condition, max_results=1, order_by=["attributes.start_time DESC"])
         return found[0] if found else None
+
+    def all(self, experiment: str | None, condition: str) -> Iterator[Any]:
+        """The runs of an experiment that meet a condition."""
+        token = None
+        while token != "":
+            page = self.client.search_runs([experiment], condition, page_token=token)
+            yield from page
+            token = page.token or ""
 
     def read(self, kind: type[T], run_id: str, name: str) -> T | None:
         """A result that a run holds as a file; None where it does not, or there is no such run."""

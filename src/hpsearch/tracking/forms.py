@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -13,7 +13,34 @@ from hpsearch.data import reading
 from hpsearch.state import codec
 from hpsearch.state.facts import Facts
 from hpsearch.state.outcome import Summary
-from hpsearch.state.records import DataRef, TrialRecord
+from hpsearch.state.records import DataRef, Points, TrialRecord
+
+
+@dataclass(frozen=True)
+class KeptTrial:
+    """A trial with its curves."""
+
+    record: TrialRecord
+    points: tuple[tuple[int, dict[str, float]], ...]
+    """(step, metrics)."""
+
+
+@dataclass(frozen=True)
+class KeptTrials:
+    """Those of the search, as `trials.json` has them."""
+
+    trials: tuple[KeptTrial, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished study as its run has it."""
+
+    settings: str
+    """YAML."""
+    summary: Summary
+    trials: list[tuple[TrialRecord, Points]]
+    """Of the search, with their curves."""
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -97,9 +97,8 @@ class RegisteredModel:
             return replace(version, tags=version.tags | evidence), False
         model_id = self._tracking.model_of(run_id)
         source = f"models:/{model_id}"
-        return self._version(
-            self._client.create_model_version(self.name, source, run_id, evidence, model_id=model_id)
-        ), True
+        made = self._client.create_model_version(self.name, source, run_id, evidence, model_id=model_id)
+        return self._version(made), True
 
     @answered
     def describe(self, version: Version, text: str) -> None:

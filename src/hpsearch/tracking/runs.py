@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking import pictures
 from hpsearch.tracking.artifacts import Artifacts, reached
 from hpsearch.tracking.client import Run, Runs, shown
-from hpsearch.tracking.forms import dataset, figures, flat, leaderboard, without_labels
+from hpsearch.tracking.forms import Kept, KeptTrial, KeptTrials, dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.logged import digest, log_model, whole_model
 from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
@@ -48,33 +47,6 @@ ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
-
-
-@dataclass(frozen=True)
-class KeptTrial:
-    """A trial with its curves."""
-
-    record: TrialRecord
-    points: tuple[tuple[int, dict[str, float]], ...]
-    """(step, metrics)."""
-
-
-@dataclass(frozen=True)
-class KeptTrials:
-    """Those of the search, as `trials.json` has them."""
-
-    trials: tuple[KeptTrial, ...]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished study as its run has it."""
-
-    settings: str
-    """YAML."""
-    summary: Summary
-    trials: list[tuple[TrialRecord, Points]]
-    """Of the search, with their curves."""
 
 
 class Tracking:
@@ -321,13 +293,8 @@ class Tracking:
     @answered
     def looks(self, digest: str) -> int:
         """How often the test split of this digest was scored, all of it or some, by all studies of the task."""
-        experiment, total, token = self.experiment_id, 0, None
-        while token != "":
-            condition = f"tags.`{TEST_DIGEST}` = '{digest}'"
-            page = self._client.search_runs([experiment], condition, page_token=token)
-            total += sum(int(run.data.tags[READINGS]) for run in page)
-            token = page.token or ""
-        return total
+        scored = self._runs.all(self.experiment_id, f"tags.`{TEST_DIGEST}` = '{digest}'")
+        return sum(int(run.data.tags[READINGS]) for run in scored)
 
     @answered
     def finish_study(
@@ -392,13 +359,7 @@ class Tracking:
     def children(self, run_id: str) -> list[Run]:
         """The runs of a study's trials and of its confirmation."""
         experiment = self._client.get_run(run_id).info.experiment_id
-        found: list[Run] = []
-        token = None
-        while token != "":
-            page = self._client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", page_token=token)
-            found += map(shown, page)
-            token = page.token or ""
-        return found
+        return [shown(run) for run in self._runs.all(experiment, f"tags.`{PARENT}` = '{run_id}'")]
 
     @answered
     def end(self, run_id: str, status: str) -> None:
