@@ -210,8 +210,8 @@ def test_paused_and_resumed_it_ends_with_the_same_weights(trained: Trained, tmp_
 
 
 def test_padding_changes_nothing(trained: Trained) -> None:
-    lengths = trained.tokens.lengths
-    assert lengths.max() - lengths.min() > 8, "some padding has only padding around it, where attention is local"
+    lengths, local = trained.tokens.lengths, trained.settings.model.family == "modernbert"
+    assert lengths.max() - lengths.min() > (10 if local else 1), "some padding has only padding around it"
     model, (exact, rounding) = trained.model(), trained.exact()
     assert rounding < 1e-3
     for size in (1, len(trained.tokens)):
