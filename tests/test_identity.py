@@ -128,6 +128,7 @@ def test_every_format_from_the_oldest_on_is_read(found: int, tmp_path: Path, mon
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
     monkeypatch.setattr(identity, "FORMAT", 6)
     assert check(tmp_path) == []
+    assert json.loads(path.read_text())["format"] == 6, "what it writes from here on, a former version can't read"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found - 4}))
     with pytest.raises(RequestError, match=r"files have format [012], and this version reads 4 to 6;"):
         check(tmp_path)

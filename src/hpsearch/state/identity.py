@@ -19,7 +19,7 @@ from hpsearch.state.records import DataRef, write_durably
 
 # Of what a study leaves in its folder and in MLflow: one more with each change that former versions can't read. What is
 # of format OLDEST or later is read for ever.
-OLDEST, FORMAT = 4, 4
+OLDEST, FORMAT = 4, 5  # 5: answers with likelihoods, a summary's phases
 PACKAGE = Path(__file__).parents[1]
 # Of the worker's half: what is in them decides a trial's result, and so do libraries, by their arithmetic or order of
 # things. Of what else a worker imports, `config` is compared as settings and not as code; `state` and `errors` only
@@ -92,10 +92,10 @@ def check(folder: StudyFolder, settings: Settings, ref: DataRef, force: bool) ->
             + "\n".join(f"  - {change}" for change in differing)
             + "\ngive STUDY=<another name>, go back to the former versions, or go on all the same with ARGS=--force"
         )
-    if differing:
-        today = datetime.now(UTC).date().isoformat()
-        forced += [f"{today}: {change}" for change in differing]
-        write_durably(path, json.dumps(before | made_now | {"forced": forced}, indent=1))
+    today = datetime.now(UTC).date().isoformat()
+    forced += [f"{today}: {change}" for change in differing]
+    if differing or before["format"] != FORMAT:  # from here on its files are this version's
+        write_durably(path, json.dumps(before | {"format": FORMAT} | made_now | {"forced": forced}, indent=1))
     return forced
 
 
