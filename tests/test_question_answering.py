@@ -463,7 +463,7 @@ def test_answers_that_end_in_what_a_tokenizer_drops_are_learnt_and_right(
     answers = [[{"text": text, "begin": context.rindex(text)}] for text, context in zip(texts, contexts, strict=True)]
     rows = {"question": ["which film"] * 5, "context": contexts, "answers": answers}
     tokens = encoded(tmp_path / "t", rows, tokenizer)
-    taught = {int(tokens.owners[i]) for i in range(len(tokens)) if tokens.labels[i][0] != tokens.null(i)}
+    taught = {int(tokens.owners[i]) for i in range(len(tokens)) if tokens.labels[i][0] != tokens.by_piece("nulls")[i]}
     assert taught == set(range(len(rows["question"])))
     outputs = []
     for i in range(len(tokens)):  # a reader that says what it was taught
