@@ -452,7 +452,7 @@ def check_answers(made: Settings, done: Swept, uri: str) -> None:
     """Run on the test texts, as a champion is on a challenger's, the served model is what was scored."""
     ref = data.prepare(data.read(made), made, done.home)
     rows = data.load(ref, "test").to_dict()
-    answers = packaging.answers(uri, made, {role: rows[role] for role in NER.inputs})
+    answers, _ = packaging.answers(uri, made, {role: rows[role] for role in NER.inputs})
     sums = NER.tallies(NER.truths(rows, ref.labels), answers, ref.labels).sum(axis=0)
     assert NER.of_sums(sums)["f1"] == pytest.approx(done.summary.test.value)
 
@@ -467,7 +467,7 @@ def check_file(folder: Path, uri: str, suffix: str, texts: list[str], found: lis
         "csv": lambda: frame.to_csv(source, index=False),
         "parquet": lambda: frame.to_parquet(source),
     }[suffix]()
-    assert packaging.predict_file(uri, source, target, NER.name, NER.asked(settings().task)) == len(texts)
+    assert packaging.predict_file(uri, source, target, NER.name, NER.asked(settings().task), "auto") == len(texts)
     if suffix == "jsonl":
         given_back = [json.loads(line)["entities"] for line in target.read_text().splitlines()]
     elif suffix == "csv":
