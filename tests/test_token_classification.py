@@ -342,6 +342,22 @@ def tokens(
     return Tokens(folder, NER.padding)
 
 
+def test_entities_that_words_cannot_give_are_counted_and_said(tmp_path: Path, tiny_model: Model) -> None:
+    text = "the film was lovely \ue000 and moving e\u0301"  # BERT drops what is private, and accents of their letters
+    spans = [("film", 0), ("ovely", 1), ("\ue000", 0), ("moving e\u0301", 1)]
+    given = [{"label": label, "begin": text.index(one), "end": text.index(one) + len(one)} for one, label in spans]
+    rows = {"id": ["a", "b"], "text": [text, "a film"], "entities": [given, []]}
+    save(NER.encode(rows, AutoTokenizer.from_pretrained(tiny_model("bert")), settings().task), tmp_path)
+    tokens = Tokens(tmp_path, NER.padding)
+    assert tokens.by_example("lost").tolist() == [2, 0]
+    (remark,) = NER.remarks(tokens, "test", settings().task)
+    assert remark.startswith("2 entities of test begin or end within a word")
+
+
+def test_entities_of_whole_words_are_all_given(tokens: Tokens) -> None:
+    assert list(NER.remarks(tokens, "train", settings().task)) == []
+
+
 def perfect(tokens: Tokens, classes: int = 4) -> list[np.ndarray]:
     """Outputs of a model that knows the labels."""
     found = []

@@ -121,16 +121,21 @@ class TokenClassification(Kind):
         return {"id2label": dict(enumerate(tags)), "label2id": {tag: index for index, tag in enumerate(tags)}}
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """A piece is a window of the text. A word's first token has its tag as label; by token there are `places`."""
-        pieces, labels, owners = [], [], []
+        """A piece is a window of the text. A word's first token has its tag as label; by token there are `places`.
+
+        By example there is `lost`: entities that its words cannot give.
+        """
+        pieces, labels, owners, lost = [], [], [], []
         of_texts = entities.pieces(rows["text"], tokenizer, task.max_length, task.stride)
+        certain = np.eye(1 + 2 * (1 + max((span["label"] for spans in rows["entities"] for span in spans), default=-1)))
         for owner, (spans, of_text) in enumerate(zip(rows["entities"], of_texts, strict=True)):
             given = [(span["label"], span["begin"], span["end"]) for span in spans]
             place = np.concatenate([piece.places for piece in of_text])
             of_words = entities.chosen([piece.places for piece in of_text])
-            tag_at = dict(
-                zip(place[of_words, 0].tolist(), entities.targets(place[of_words], given).tolist(), strict=True)
-            )
+            tags = entities.targets(place[of_words], given)
+            back = {entity[:3] for entity in entities.decode(place[of_words], certain[tags])}
+            lost.append(len(set(given) - back))
+            tag_at = dict(zip(place[of_words, 0].tolist(), tags.tolist(), strict=True))
             labels.append(np.array([tag_at[begin] if begin >= 0 else IGNORED for begin in place[:, 0].tolist()]))
             pieces += of_text
             owners += [owner] * len(of_text)
@@ -141,7 +146,16 @@ class TokenClassification(Kind):
             "lengths": np.array([len(piece.ids) for piece in pieces], dtype=np.int64),
             "owners": np.array(owners, dtype=np.int64),
             "truncated": np.array(0),
+            "lost": np.array(lost, dtype=np.int64),
         }
+
+    def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
+        """How many entities no tags of words can give."""
+        if count := int(tokens.by_example("lost").sum()):
+            yield (
+                f"{count:,} entities of {split} begin or end within a word, or in characters that the tokenizer drops; "
+                "no tags give them exactly"
+            )
 
     def loss(
         self,
