@@ -440,9 +440,13 @@ def test_as_a_module(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_a_wrong_request_waits_for_no_import() -> None:
-    code = "import sys; from hpsearch.cli import main; main(['sweep', 'seed=x']); print(*sys.modules)"
-    modules = program("-c", code).stdout.split()
+@pytest.mark.parametrize(
+    "words", [["sweep", "seed=x"], ["train", "task=csv", "task.name=mine", "task.files.train=missing.csv"]]
+)
+def test_a_wrong_request_waits_for_no_import(words: list[str]) -> None:
+    code = f"import sys; from hpsearch.cli import main; print(main({words})); print(*sys.modules)"
+    said, *modules = program("-c", code).stdout.split()
+    assert said == "2"
     assert "hydra" in modules
     assert not {"torch", "transformers", "optuna", "mlflow", "datasets"} & set(modules)
 

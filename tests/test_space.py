@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from hpsearch.config.dimensions import Choice, Dimension, Interval
 from hpsearch.config.section import replace
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import study
+from hpsearch.coordinator.notes import of_search
 from hpsearch.coordinator.study import suggest
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.state import locks
@@ -322,3 +324,27 @@ def test_one_coordinator_a_study(tmp_path: Path) -> None:
         locks.Lock(StudyFolder(tmp_path / "s"))
     lock.close()
     locks.Lock(StudyFolder(tmp_path / "s")).close()
+
+
+@pytest.mark.parametrize(
+    ("path", "low", "high", "step", "highest"),
+    [
+        ("train.epochs", 1, 2.5, 0.4, 2.2),
+        ("train.epochs", 1, 2.2, 0.4, 2.2),
+        ("train.batch_size", 8, 31, 8, 24),
+        ("train.batch_size", 8, 32, 8, 32),
+    ],
+)
+def test_a_step_that_does_not_lead_to_high_is_said_by_us_and_not_by_optuna(
+    path: str, low: float, high: float, step: float, highest: float
+) -> None:
+    """Warnings fail the tests, so Optuna has none."""
+    dimension = Interval(low=low, high=high, step=step)
+    assert dimension.highest == highest
+    drawn = optuna.create_study().ask()
+    assert low <= suggest(drawn, {path: dimension})[path] <= highest
+    assert drawn.distributions[path].high == highest  # type: ignore[attr-defined]
+    study_of = SimpleNamespace(settings=with_space({path: dimension}))
+    said = [note for note in of_search(study_of, {}) if "lead there" in note]  # type: ignore[arg-type]
+    assert len(said) == (highest != high)
+    assert all(f"search.space.{path}.high={high:g}" in note and f"so {highest:g}" in note for note in said)

@@ -449,3 +449,17 @@ def test_pictures_hold_the_figures() -> None:
     assert curves is not None
     assert [panel.get_title() for panel in curves.axes] == ["loss", "scores"]
     assert pictures.learning_curves([]) is None
+
+
+def test_what_is_too_long_for_mlflow_is_cut_without_its_warning(
+    tracking: Tracking, settings: Settings, parent: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`settings.yaml` and the state folder have the whole."""
+    longest = settings.model.model_copy(update={"license": "x" * 9000})
+    failed = record(1, Status.FAILED, reason="y" * 9000)
+    run_id = tracking.open_trial(parent, failed, settings.model_copy(update={"model": longest}), TAG)
+    tracking.finish_trial(replace(failed, run_id=run_id), settings, LABELS, [], None)
+    run = tracked.client(tracking).get_run(run_id)
+    assert run.data.params["model.license"] == "x" * 6000
+    assert run.data.tags["hpsearch.reason"] == "y" * 8000
+    assert "truncated" not in caplog.text

@@ -18,6 +18,7 @@ from hpsearch import __version__
 from hpsearch.config import loading
 from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.settings import Settings
+from hpsearch.data.reading import check_files
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
 
 EXIT_CODES = """\
@@ -95,12 +96,14 @@ def _check_text(setting: str, value: str) -> None:
 
 
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    check_files(checked.task)
     from hpsearch.coordinator.sweep import run_sweep
 
     run_sweep(checked, home, args.force, args.given)
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    check_files(checked.task)
     from hpsearch.coordinator.sweep import run_train
 
     run_train(checked, home, args.force, args.given)

@@ -1,6 +1,7 @@
 """Dimensions of a search space: what can be searched, how it is written, what is wrong with it."""
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
@@ -37,6 +38,15 @@ class Interval(Section):
     """Distance between values; none: any value."""
     when: dict[str, tuple[Scalar, ...]] = Field(default={})
     """Searched path: values for which this dimension exists."""
+
+    @property
+    def highest(self) -> int | float:
+        """The largest value: `high`, or what is below it where steps from `low` do not lead there."""
+        if self.step is None:
+            return self.high
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+        found = (high - low) // step * step + low  # as Optuna has it
+        return self.high if found == high else float(found)
 
     @model_validator(mode="after")
     def _bounds(self) -> "Interval":

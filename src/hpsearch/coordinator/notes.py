@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from hpsearch.config import space
+from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
@@ -45,6 +46,12 @@ def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str
             yield f"data: {remark}"
     if settings.search.space:
         yield f"search: {_rungs(settings)}"
+    for path, dimension in settings.search.space.items():
+        if isinstance(dimension, Interval) and dimension.highest != dimension.high:
+            yield (
+                f"search.space.{path}.high={dimension.high}: steps of {dimension.step} from {dimension.low} do not "
+                f"lead there, so {dimension.highest} is the largest value; give another high or step to change that"
+            )
     if settings.search.space and space.reference_point(settings) is None:
         yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
 

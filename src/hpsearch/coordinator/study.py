@@ -204,8 +204,8 @@ def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
         return trial.suggest_categorical(path, dimension.choices)
     if SEARCHABLE[path] is int:
         step = int(dimension.step) if dimension.step is not None else 1
-        return trial.suggest_int(path, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
-    return trial.suggest_float(path, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+        return trial.suggest_int(path, int(dimension.low), int(dimension.highest), step=step, log=dimension.log)
+    return trial.suggest_float(path, dimension.low, dimension.highest, step=dimension.step, log=dimension.log)
 
 
 def check_address(uri: str) -> None:

@@ -130,19 +130,34 @@ def _packaged_path(described: PackagedData) -> Path:
     return Path(spec.submodule_search_locations[0]) / described.file
 
 
+def check_files(task: TaskSettings) -> None:
+    """See that the files of a task are there, before anything is imported that takes time. Raises RequestError."""
+    if task.source == "files":
+        for setting, path in _paths(task).values():
+            if not path.is_file():
+                _content(path, setting)
+
+
 def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
-    described = task.files
-    assert described is not None
-    if described.train is None:
+    assert task.files is not None
+    encoding = task.files.encoding
+    return {
+        split: _parse(_content(path, setting), path, wanted, encoding, task.quoting)
+        for split, (setting, path) in _paths(task).items()
+    }
+
+
+def _paths(task: TaskSettings) -> dict[str, tuple[str, Path]]:
+    """Split: the setting that gives its file, as it was given, and the path."""
+    assert task.files is not None
+    if task.files.train is None:
         raise RequestError("task.files.train: is required; give the path of the file with the training rows")
-    rows = {}
-    for split in ("train", "validation", "test"):
-        given: str | None = getattr(described, split)
-        if given is not None:
-            path = Path(os.path.expanduser(given))
-            content = _content(path, f"task.files.{split}={given}")
-            rows[split] = _parse(content, path, wanted, described.encoding, task.quoting)
-    return rows
+    given = {split: getattr(task.files, split) for split in ("train", "validation", "test")}
+    return {
+        split: (f"task.files.{split}={path}", Path(os.path.expanduser(path)))
+        for split, path in given.items()
+        if path is not None
+    }
 
 
 def _content(path: Path, setting: str) -> bytes:

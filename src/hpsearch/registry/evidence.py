@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from hpsearch.registry.gate import GateDecision
 from hpsearch.state import codec
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import StudyHardware
 from hpsearch.tracking.registered import Version
+
+if TYPE_CHECKING:
+    from hpsearch.registry.gate import GateDecision  # brings in scipy, and who reads a version decides nothing
 
 # Tags that are read again.
 STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # the second is followed by a split
@@ -90,7 +93,7 @@ def description(card: str, reasons: Sequence[str]) -> str:
     return card[: LONGEST - len(ending)] + ending
 
 
-def of_decision(decision: GateDecision) -> dict[str, str]:
+def of_decision(decision: "GateDecision") -> dict[str, str]:
     """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
     found, whole, forced = decision.comparison, codec.write(decision), decision.forced
     if forced is not None:

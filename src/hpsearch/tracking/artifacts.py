@@ -1,19 +1,22 @@
 """Files of MLflow's runs: they lie where its server says, perhaps at a third place whose client raises anything."""
 
 import errno
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlflow
-from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_line, redact
 from hpsearch.state import codec
 from hpsearch.tracking.stores import UNANSWERED, knock, out_of_reach, served, wrong_call
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ class Artifacts:
         with reached(self._uri):
             self._client.log_dict(run_id, value, name)
 
-    def draw(self, run_id: str, name: str, figure: Figure) -> None:
+    def draw(self, run_id: str, name: str, figure: "Figure") -> None:
         """A picture."""
         with reached(self._uri):
             self._client.log_figure(run_id, figure, name)
@@ -113,3 +116,9 @@ def reached(uri: str) -> Iterator[None]:
             f"({type(error).__name__}: {redact(first_line(error))}); mend it, or set the variables that let you in, "
             "and give the same command"
         ) from None
+
+
+def digest(weights: Path) -> str:
+    """SHA-256 of a file."""
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from hpsearch.tracking.artifacts import Artifacts
 
 BATCH = 100  # params or tags that MLflow takes in one call
+LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # characters that it keeps
 
 T = TypeVar("T")
 
@@ -69,14 +70,17 @@ class Runs:
 
     def log(self, run: Any, params: dict[str, Any], tags: dict[str, Any]) -> None:
         """Log the params that the run lacks (MLflow refuses to change one) and all tags."""
-        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        # MLflow would cut what is longer, with a warning; settings.yaml and the state folder have the whole.
+        missing = [
+            Param(key, str(value)[:LONGEST_PARAM]) for key, value in params.items() if key not in run.data.params
+        ]
         for start in range(0, len(missing), BATCH):
             self.client.log_batch(run.info.run_id, params=missing[start : start + BATCH])
         self.tag(run.info.run_id, tags)
 
     def tag(self, run_id: str, tags: dict[str, Any]) -> None:
         """Set those tags that have a value."""
-        entities = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+        entities = [RunTag(key, str(value)[:LONGEST_TAG]) for key, value in tags.items() if value is not None]
         for start in range(0, len(entities), BATCH):
             self.client.log_batch(run_id, tags=entities[start : start + BATCH])
 
@@ -92,3 +96,9 @@ class Runs:
         finite = [metric for metric in metrics if math.isfinite(metric.value)]
         for start in range(0, len(finite), 10 * BATCH):
             self.client.log_batch(run_id, metrics=finite[start : start + 10 * BATCH])
+
+    def whole_model(self, run: Any) -> str | None:
+        """Id of the newest model that was logged whole in a run; None where there is none."""
+        found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+        whole = [model for model in found if model.status == LoggedModelStatus.READY]
+        return str(max(whole, key=lambda model: model.creation_timestamp).model_id) if whole else None

@@ -1,6 +1,5 @@
-"""A winner as an MLflow model that takes raw input and runs without hpsearch: logging it, finding it again."""
+"""A winner as an MLflow model that takes raw input and runs without hpsearch: logging it."""
 
-import hashlib
 import importlib.metadata
 import shutil
 import tempfile
@@ -11,7 +10,6 @@ from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's
 
 # isort: split
 import mlflow
-from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map, Object, Property
@@ -64,19 +62,6 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
             input_example=records if len(examples) > 1 else next(iter(examples.values())),
         )
     return f"models:/{model.model_id}"
-
-
-def digest(weights: Path) -> str:
-    """SHA-256 of a file."""
-    with open(weights, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def whole_model(client: mlflow.MlflowClient, run: Any) -> str | None:
-    """Id of the newest model that was logged whole in a run; None where there is none."""
-    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
-    whole = [model for model in found if model.status == LoggedModelStatus.READY]
-    return str(max(whole, key=lambda model: model.creation_timestamp).model_id) if whole else None
 
 
 def signature(kind: Kind) -> ModelSignature:

@@ -11,7 +11,7 @@ from hpsearch.serving import mlflow_process  # noqa: F401  # first, for MLflow's
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from hpsearch.tracking.logged import digest
+from hpsearch.tracking.artifacts import digest
 from hpsearch.tracking.runs import Tracking
 from hpsearch.tracking.stores import answered
 

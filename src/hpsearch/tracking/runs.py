@@ -18,7 +18,6 @@ from omegaconf import OmegaConf
 from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.errors import OutOfReachError, RequestError, redact
-from hpsearch.serving import packaging
 from hpsearch.state import addresses, codec, identity
 from hpsearch.state.facts import Facts
 from hpsearch.state.folder import StudyFolder
@@ -28,12 +27,10 @@ from hpsearch.state.messages import Progress
 from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, Points, Status, TrialRecord
-from hpsearch.tracking import pictures
-from hpsearch.tracking.artifacts import Artifacts, reached
+from hpsearch.tracking.artifacts import Artifacts, digest, reached
 from hpsearch.tracking.client import Run, Runs, shown
 from hpsearch.tracking.forms import Kept, KeptTrial, KeptTrials, dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
-from hpsearch.tracking.logged import digest, log_model, whole_model
 from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
@@ -219,6 +216,8 @@ class Tracking:
             size = record.params.get("train.batch_size", settings.train.batch_size)
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
         self._runs.last(run_id, final, record.step)
+        from hpsearch.tracking import pictures  # brings in matplotlib
+
         if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
             self.files.draw(run_id, "confusion_matrix.png", pictures.confusion_matrix(record.confusion, labels))
         if (figure := pictures.learning_curves(curves)) is not None:
@@ -254,6 +253,9 @@ class Tracking:
             card: the model card, in Markdown.
         """
         assert trial.run_id is not None, "a complete trial has its run"
+        from hpsearch.serving import packaging  # brings in torch, which no other word to MLflow needs
+        from hpsearch.tracking.logged import log_model
+
         described = packaging.describe(settings, ref.labels, trial.fitted)
         with reached(self.uri):
             uri = log_model(trial.run_id, model_folder, described, examples, card)
@@ -370,7 +372,7 @@ class Tracking:
     def model_of(self, run_id: str) -> str:
         """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
         run = self._runs.get(run_id)
-        model = whole_model(self._client, run) if run is not None else None
+        model = self._runs.whole_model(run) if run is not None else None
         if model is None:
             raise RequestError(f"the MLflow run {run_id} holds no model; give the sweep's command again to finish it")
         return model
