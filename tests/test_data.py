@@ -537,7 +537,7 @@ def test_two_that_prepare_at_once_do_it_once(tmp_path: Path, monkeypatch: pytest
     arrow_writer = data.ArrowWriter
 
     def slow_writer(**options: Any) -> Any:
-        writers.append(options["path"])
+        writers.append(options["stream"].name)
         time.sleep(0.05)  # long enough for the other to come
         return arrow_writer(**options)
 
