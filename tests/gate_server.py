@@ -25,6 +25,7 @@ DENIALS = (
     Answer(401, '{"message": "Unauthorized"}', {"Content-Type": "application/json"}),
     Answer(403, "Permission denied"),
     Answer(403, PAGE),
+    Answer(401, "Authorization: Basic YW5uOnMzY3JldA== or Bearer s3cret-token is not known"),
 )
 REFUSALS = (
     *DENIALS,
@@ -52,15 +53,6 @@ def gate(upstream: str | None = None, answer: Answer | None = None) -> Iterator[
     """Before `upstream`, or before nothing."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_POST(self) -> None:
-            self._serve()
-
-        def do_PUT(self) -> None:
-            self._serve()
-
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if self.path == "/login":
@@ -83,6 +75,8 @@ def gate(upstream: str | None = None, answer: Answer | None = None) -> Iterator[
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        setattr(Handler, f"do_{method}", Handler._serve)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state = Gate(f"http://127.0.0.1:{server.server_port}", upstream, answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

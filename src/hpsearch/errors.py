@@ -1,8 +1,12 @@
 """What can go wrong for a user: one message, one documented exit code, no traceback, no secret."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SHORTEST = 4  # characters of a secret that is looked for in texts
 
 
 class HpsearchError(Exception):
@@ -51,7 +55,16 @@ def first_line(error: BaseException) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` without the user names, passwords and keys of the addresses in it."""
+    """`text` without user names, passwords and keys of addresses, and without what lets one into MLflow.
+
+    A server may repeat what it was sent.
+    """
+    for name in SECRETS:
+        if len(secret := os.environ.get(name, "")) >= SHORTEST:
+            text = text.replace(secret, "***")
+    text = re.sub(
+        r"(?i)\b(authorization\W+(?:basic|bearer)) [\w.~+/=-]+", r"\1 ***", text
+    )  # a server may repeat what it was sent
     text = re.sub(r"://\S*@", "://***@", text)
     return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)
 

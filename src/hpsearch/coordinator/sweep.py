@@ -23,7 +23,7 @@ from hpsearch.coordinator.scoring import score_test
 from hpsearch.coordinator.search import with_rungs_late_enough
 from hpsearch.coordinator.study import Study
 from hpsearch.coordinator.summary import Finished, summarise
-from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
+from hpsearch.errors import HpsearchError, Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.report import page
 from hpsearch.report.display import Display
 from hpsearch.state import identity
@@ -141,15 +141,16 @@ def _run(
             with clock.timed("test"):
                 reading = score_test(crew, study.ref, found, *_settings_of(course, found))
             display.phase("report")
+            delivery.close(LAST_SECONDS)
+            folder.published.unlink(missing_ok=True)
+            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware)
+            summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
+            publish(finished, summary, tracking)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
             raise
         finally:  # whatever the end, nothing is told behind the back of the next command
             delivery.close(LAST_SECONDS)
-        folder.published.unlink(missing_ok=True)
-        finished = Finished(study, tuple(course.opened), found, reading, crew.hardware)
-        summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
-        publish(finished, summary, tracking)
         clock.lap("report")
     return summary
 
@@ -180,9 +181,10 @@ def _settings_of(course: Course, found: Found) -> tuple[Settings, Settings | Non
 
 def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
     """Show in MLflow as KILLED what is open, if it answers at once; else the next start opens or ends it."""
-    with contextlib.suppress(OutOfReachError):
+    with contextlib.suppress(HpsearchError):
         delivery.flush(LAST_SECONDS)
-    with contextlib.suppress(OutOfReachError):
-        if delivery.close(LAST_SECONDS) and delivery.complaint is None:
+    with contextlib.suppress(HpsearchError):
+        # A server that refuses something may well be told this; a locked database is not waited for once more.
+        if delivery.close(LAST_SECONDS) and (delivery.complaint is None or tracking.artifacts is None):
             tracking.reach()
             tracking.interrupt_study(parent)

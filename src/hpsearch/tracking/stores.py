@@ -28,6 +28,7 @@ SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED",
 KNOCK = "/api/2.0/mlflow/runs/search"  # asks who one is, where /health does not; a page to log in takes no POST
 # Servers and what stands before them say so in a number or in words.
 DENIED = re.compile(r"\b(401|403)\b|unauthori[sz]ed|unauthenticated|forbidden|permission.denied", re.IGNORECASE)
+FAILED = re.compile(r"\b[45]\d\d\b|[A-Z]+_[A-Z_]+: ")  # a status, or MLflow's own code
 PAGE = re.compile(r"<!doctype|<html", re.IGNORECASE)
 ACCOUNT = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 LONGEST = 300  # characters of what a server says
@@ -83,8 +84,9 @@ def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
             f"{setting}: a web page answers there, not MLflow ({reason}); correct the address, or, where it is a page "
             f"to log in, set {ACCOUNT}"
         )
+    how = "answers with an error" if FAILED.search(reason) else "does not answer"
     return OutOfReachError(
-        f"{setting}: MLflow's store does not answer ({reason}); "
+        f"{setting}: MLflow's store {how} ({reason}); "
         "start or mend it, or leave tracking.uri out to use SQLite in the state folder"
     )
 
