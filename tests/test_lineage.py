@@ -11,7 +11,7 @@ from hpsearch.tracking.lineage import lineage
 def test_the_commit_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "src" / "hpsearch"
     package.mkdir(parents=True)
-    monkeypatch.setattr("hpsearch.tracking.lineage.__file__", str(package / "lineage.py"))
+    monkeypatch.setattr("hpsearch.tracking.lineage.__file__", str(package / "tracking" / "lineage.py"))
     (package / "__init__.py").touch()
     assert "mlflow.source.git.commit" not in lineage()
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

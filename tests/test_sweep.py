@@ -70,7 +70,7 @@ class Swept:
         )
 
     def client(self) -> mlflow.MlflowClient:
-        return Tracking(self.settings, self.home).client
+        return tracked.client(Tracking(self.settings, self.home))
 
     def children(self) -> list[Run]:
         parent = self.summary.mlflow.run_id
@@ -148,7 +148,7 @@ def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) 
     run_id, test = swept.summary.winner.run_id, swept.summary.test
     table = Tracking(swept.settings, swept.home).answers(run_id, "test")
     assert table is not None
-    assert table.columns == ("id", "truth", "answer")
+    assert table.columns == ("id", "truth", "answer", "probability")
     ids, truths, answers = table.ids, table.truths, table.said
     assert len(set(ids)) == test.n
     assert set(truths) <= set(swept.summary.labels)

@@ -45,7 +45,7 @@ from hpsearch.state.records import DataRef, Status
 from hpsearch.workers.interface import Worker, Workplace
 from hpsearch.workers.local import LocalWorkplace
 
-SECONDS = 120.0  # for what takes a few at the most
+SECONDS = 300  # more than any answer takes, on a busy machine too
 
 M = TypeVar("M")
 
