@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 import make
 import tiny
@@ -86,6 +86,21 @@ def relative_positions(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"position_embedding_type": "relative_key"}))
 
 
+def a_token_more(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["greatest"])
+    tokenizer.save_pretrained(folder)
+
+
+def a_number_left_out(folder: Path) -> None:
+    """As many tokens as rows, and the last has a number above them."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary[last] += 5
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -104,6 +119,9 @@ CASES: dict[Callable[[Path], None], str] = {
     "(embeddings.word_embeddings.weight is the first)",
     one_layer_more: "16 weights that config.json asks for are not in its files",
     relative_positions: "position_embedding_type=relative_key, and only position_embedding_type=absolute is computed",
+    a_token_more: "its tokenizer has tokens with numbers up to 93, and its embedding has 93 rows, "
+    "numbered from 0; call model.resize_token_embeddings(94)",
+    a_number_left_out: "its tokenizer has tokens with numbers up to 97, and its embedding has 93 rows",
     empty: "not a usable model folder",
 }
 
@@ -120,6 +138,40 @@ def test_a_bad_folder_is_refused(spoil: Callable[[Path], None], tmp_path: Path) 
     assert caught.value.exit_code == 2
     assert not (tmp_path / "home").exists()
     assert not (folder / "trace").exists(), "something of the folder was run"
+
+
+def test_an_embedding_may_have_more_rows_than_there_are_tokens(tmp_path: Path) -> None:
+    folder = tiny.write_model("bert", tmp_path / "model")
+    a_token_more(folder)
+    settings = make.toy_settings(tmp_path / "toy.csv", folder, "bert")
+    with pytest.raises(RequestError, match="resize_token_embeddings"):
+        models.check(settings.model, settings.task)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.resize_token_embeddings(128)  # the next multiple of 64, as some save them
+    model.save_pretrained(folder)
+    models.check(settings.model, settings.task)
+
+
+def test_a_padding_token_that_was_added_without_a_row_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_model("gpt2", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    settings = make.toy_settings(tmp_path / "toy.csv", folder, "gpt2")
+    with pytest.raises(RequestError, match=r"its tokenizer has tokens with numbers up to \d+, and its embedding has"):
+        models.check(settings.model, settings.task)
+
+
+def test_a_model_with_one_type_of_tokens_reads_no_pairs(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    config = BertConfig(vocab_size=93, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, type_vocab_size=1)
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny.write_model("bert", tmp_path / "other")).save_pretrained(folder)
+    texts = make.toy_settings(tmp_path / "toy.csv", folder, "bert")
+    models.check(texts.model, texts.task)
+    pairs = make.toy_settings(tmp_path / "toy.jsonl", folder, "bert", task="qa_files")
+    with pytest.raises(RequestError, match=r"type_vocab_size=1, and task\.kind=question_answering gives"):
+        models.check(pairs.model, pairs.task)
 
 
 def test_a_rate_that_the_settings_do_not_reach_is_refused(tmp_path: Path) -> None:

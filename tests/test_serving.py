@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 from hpsearch.serving import loading, packaging
 from hpsearch.serving.appending import SUFFIXES
+from hpsearch.serving.inference import Inference
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
 from make import compose_settings
@@ -696,6 +698,16 @@ def test_a_file_without_questions_is_named_and_nothing_is_left(
             winners["reader"].uri, tmp_path / "in.csv", tmp_path / "out.csv", "question_answering", named, "auto"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_tokenizer_that_knows_more_than_its_model_is_named(tiny_model: Models, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
+    Inference(folder, "AutoModelForSequenceClassification")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["greatest"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"tokens with numbers up to 93, and its embedding has 93 rows"):
+        Inference(folder, "AutoModelForSequenceClassification")
 
 
 def test_a_model_of_another_kind_is_named(winners: dict[str, Logged], reader: Any, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) 
     run_id, test = swept.summary.winner.run_id, swept.summary.test
     table = Tracking(swept.settings, swept.home).answers(run_id, "test")
     assert table is not None
-    assert table.columns == ("id", "truth", "answer", "probability")
+    assert table.columns[:3] == ("id", "truth", "answer")
     ids, truths, answers = table.ids, table.truths, table.said
     assert len(set(ids)) == test.n
     assert set(truths) <= set(swept.summary.labels)
@@ -230,7 +230,7 @@ def test_the_winner_predicts_from_raw_text(swept: Swept) -> None:
     run = swept.client().get_run(swept.summary.winner.run_id)
     given, labelled = swept.home.parent / "new #%41?.csv", swept.home.parent / "labelled #%41?.csv"
     given.write_text("text\nthe film was good and superb\na dull and awful plot\n")
-    predict_file(run.data.tags["hpsearch.model"], given, labelled, "text_classification", {"text": "text"})
+    predict_file(run.data.tags["hpsearch.model"], given, labelled, "text_classification", {"text": "text"}, "auto")
     out = pd.read_csv(labelled)
     assert list(out["label"]) == ["positive", "negative"]
     assert out["score"].between(0.5, 1).all()

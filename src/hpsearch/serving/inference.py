@@ -17,13 +17,22 @@ class Inference:
     """Weights and tokenizer on the device there is."""
 
     def __init__(self, folder: str | Path, head: str) -> None:
-        """Load from a folder that `save_pretrained` wrote; `head` is a class of transformers."""
+        """Load from a folder that `save_pretrained` wrote; `head` is a class of transformers.
+
+        Raises ValueError where the tokenizer has more tokens than the model.
+        """
         disable_progress_bar()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = getattr(transformers, head).from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
         )
+        rows, tokens = self.model.get_input_embeddings().num_embeddings, max(self.tokenizer.get_vocab().values()) + 1
+        if tokens > rows:
+            raise ValueError(
+                f"its tokenizer has tokens with numbers up to {tokens - 1}, and its embedding has {rows} rows, "
+                f"numbered from 0; call resize_token_embeddings({tokens}), train it, and save it anew"
+            )
         self.model.eval().to(self.device)
 
     def run(

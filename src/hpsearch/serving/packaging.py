@@ -132,7 +132,7 @@ def answers(
             given = model.predict(part if len(inputs) > 1 else part.iloc[:, 0].tolist())
             said += given[column].tolist()
             sure += given[CLASSES].tolist() if CLASSES in given else []
-        except (MlflowException, KeyError) as error:
+        except (MlflowException, KeyError, IndexError) as error:  # the last of a token that it does not know
             raise RequestError(f"{model_uri}: the model can't predict these examples: {error}") from None
     return said, sure if len(sure) == len(said) else None
 
@@ -164,7 +164,7 @@ def _predicted(
     try:
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
         return {name: predicted[name].tolist() for name in added}
-    except (MlflowException, KeyError) as error:
+    except (MlflowException, KeyError, IndexError) as error:  # the last of a token that it does not know
         last = chunk.first + len(next(iter(chunk.read.values()))) - 1
         raise RequestError(
             f"{source}, rows {chunk.first} to {last}: the model can't predict these rows: {error}"

@@ -19,6 +19,7 @@ from hpsearch.errors import RequestError, first_line
 from hpsearch.state.messages import Hardware
 from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
 from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.training.hardware import DTYPES
 from hpsearch.training.kernels import Dropout
@@ -123,6 +124,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+TYPES = 2  # of tokens, where a model takes them: of the question and of the context
 # Fields of a config that would change what is computed: by transformers 5 itself no more, or not by `kernels`.
 COMPUTED = {
     "position_embedding_type": "absolute",
@@ -161,6 +163,18 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
         )
     _check_weights(model, local_folder(model) or _fetched(model))
     tokenizer = load_tokenizer(model)
+    tokens = max(tokenizer.get_vocab().values()) + 1  # not their count: numbers may be left out
+    if tokens > config.vocab_size:
+        raise RequestError(
+            f"model.path={model.path}: its tokenizer has tokens with numbers up to {tokens - 1}, and its embedding has "
+            f"{config.vocab_size} rows, numbered from 0; call model.resize_token_embeddings({tokens}) and save it"
+        )
+    two_texts = len(KINDS[task.kind].inputs) > 1
+    if family.types and two_texts and config.type_vocab_size < TYPES:
+        raise RequestError(
+            f"model.path={model.path}: its config says type_vocab_size={config.type_vocab_size}, and "
+            f"task.kind={task.kind} gives a model {TYPES} texts, told apart by their type; take another model"
+        )
     after_padding = family.layout is not None and family.layout.positions_after_padding
     if after_padding and tokenizer.pad_token_id != config.pad_token_id:
         raise RequestError(
