@@ -153,7 +153,7 @@ def test_answers_on_test_are_kept_with_the_run_and_make_its_score(swept: Swept) 
     assert len(set(ids)) == test.n
     assert set(truths) <= set(swept.summary.labels)
     assert sum(t == a for t, a in zip(truths, answers, strict=True)) / test.n == test.value
-    assert test.intervals.keys() == {"accuracy", "precision", "recall", "f1", "f1_weighted"}
+    assert test.intervals.keys() == {"accuracy", "precision", "recall", "f1", "f1_weighted", "log_loss"}
     assert swept.client().get_run(run_id).data.tags["mlflow.loggedArtifacts"]
 
 
