@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+import hpsearch
 import make
 import tiny
 from hpsearch.config.settings import HardwareSettings, Settings
@@ -241,7 +242,9 @@ def test_what_is_not_there_is_refused(bench: Bench) -> None:
         assert bench.fate.open(wish, bench.home).hardware.compile
 
 
-def test_a_worker_ends_with_its_coordinator(bench: Bench) -> None:
+def test_a_worker_ends_with_its_coordinator(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The spawned process has this one's path, at whose head models that other tests have loaded put code of theirs.
+    monkeypatch.syspath_prepend(Path(hpsearch.__file__).parents[1])
     spawned = multiprocessing.get_context("spawn")
     ours, theirs = spawned.Pipe()
     coordinator = spawned.Process(target=coordinate, args=(bench.name, bench.settings, bench.ref, bench.home, theirs))
