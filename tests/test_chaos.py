@@ -30,10 +30,10 @@ import tiny
 import tracked
 from forked import Coordinator
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.results import read_summary
 from hpsearch.fsck import fsck
 from hpsearch.registry.promotion import promote
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.outcome import read_summary
 from hpsearch.state.records import TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 

@@ -440,15 +440,37 @@ def test_as_a_module(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "words", [["sweep", "seed=x"], ["train", "task=csv", "task.name=mine", "task.files.train=missing.csv"]]
-)
-def test_a_wrong_request_waits_for_no_import(words: list[str]) -> None:
+OWN = ["task=csv", "task.name=mine", "task.files.train=mine.csv"]
+AT_ONCE = [
+    ["sweep", "seed=x"],
+    ["train", *OWN[:2], "task.files.train=missing.csv"],
+    ["sweep", *OWN, "task.columns.text=subject"],
+    ["sweep", *OWN, "task.files.encoding=ascii"],
+    ["sweep", "model.path=./missing"],
+    ["train", "storage.uri=studies.db"],
+    ["promote", *OWN],
+    ["predict", "--input=missing.csv", "--output=labelled.csv", *OWN],
+    ["predict", "--input=mine.csv", "--output=labelled.tsv", *OWN],
+    ["reproduce"],
+]
+
+
+@pytest.mark.parametrize("words", AT_ONCE, ids=" ".join)
+def test_a_wrong_request_waits_for_no_import(words: list[str], here: Path) -> None:
+    (here / "mine.csv").write_text("text,label\nein schöner Film,good\n", encoding="utf-8")
     code = f"import sys; from hpsearch.cli import main; print(main({words})); print(*sys.modules)"
     said, *modules = program("-c", code).stdout.split()
     assert said == "2"
     assert "hydra" in modules
     assert not {"torch", "transformers", "optuna", "mlflow", "datasets"} & set(modules)
+
+
+@pytest.mark.parametrize("words", [["history"], ["rollback"], ["serve"]], ids=" ".join)
+def test_what_asks_mlflow_alone_needs_no_torch(words: list[str]) -> None:
+    code = f"import sys; from hpsearch.cli import main; main({words}); print(); print(*sys.modules)"
+    modules = program("-c", code).stdout.splitlines()[-1].split()
+    assert "mlflow" in modules
+    assert not {"torch", "transformers", "optuna", "datasets", "sklearn", "matplotlib"} & set(modules)
 
 
 def test_the_wheel_carries_the_configurations(tmp_path: Path, here: Path) -> None:

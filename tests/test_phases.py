@@ -18,6 +18,7 @@ from hpsearch.coordinator.phase import Phase
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.outcome import read_summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from third_phase import SEED, Again
@@ -75,7 +76,7 @@ def test_a_third_phase_is_run_resumed_tracked_checked_and_shown(
     assert steps == sorted(set(steps)), "it went on from its checkpoint"
     assert "run 0 goes on" in (tmp_path / "log").read_text()
 
-    summary = results.read_summary(folder)
+    summary = read_summary(folder)
     assert summary is not None
     assert summary.winner.folder == "again/0"
     assert [phase.name for phase in summary.phases] == ["search", "confirmation", "again"]

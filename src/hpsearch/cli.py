@@ -20,6 +20,7 @@ from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.settings import Settings
 from hpsearch.data.reading import check_files
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
+from hpsearch.training.folders import local_folder
 
 EXIT_CODES = """\
 exit codes:
@@ -95,15 +96,25 @@ def _check_text(setting: str, value: str) -> None:
 # Their modules import torch, Optuna or MLflow, so each verb imports its own: a wrong request is answered at once.
 
 
-def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _check_places(checked: Settings) -> None:
+    """See that what a search reads is there. Raises RequestError."""
     check_files(checked.task)
+    local_folder(checked.model)
+    if checked.storage.uri is not None:
+        from hpsearch.state import addresses
+
+        addresses.check_storage(checked.storage.uri)
+
+
+def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    _check_places(checked)
     from hpsearch.coordinator.sweep import run_sweep
 
     run_sweep(checked, home, args.force, args.given)
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    check_files(checked.task)
+    _check_places(checked)
     from hpsearch.coordinator.sweep import run_train
 
     run_train(checked, home, args.force, args.given)
@@ -116,6 +127,9 @@ def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch.registry.finished import finished
+
+    finished(checked, home)
     from hpsearch.registry.promotion import promote
 
     print(promote(checked, home, args.force, args.dry_run))
@@ -136,10 +150,10 @@ def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _reproduce(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    from hpsearch.reproduce import reproduce
-
     if args.run is None:
         raise RequestError("reproduce needs the id of a trial's MLflow run: hpsearch reproduce RUN")
+    from hpsearch.reproduce import reproduce
+
     print(reproduce(checked, home, args.run))
 
 
@@ -150,24 +164,30 @@ def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch.serving.appending import check_paths
+
+    check_paths(args.input, args.output)
     from hpsearch.registry.champions import champion_uri
-    from hpsearch.serving.packaging import predict_file
-    from hpsearch.tasks.kinds import KINDS
     from hpsearch.tracking.runs import Tracking
 
     Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
+    uri = args.model or champion_uri(checked, home)
+    from hpsearch.serving.packaging import predict_file
+    from hpsearch.tasks.kinds import KINDS
+
     task, kind = checked.task, KINDS[checked.task.kind]
     kind.check_task(task)
-    uri = args.model or champion_uri(checked, home)
     rows = predict_file(uri, args.input, args.output, task.kind, kind.asked(task), task.quoting)
     print(f"{rows} rows predicted in {args.output}")
 
 
 def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.registry.champions import champion_uri
+
+    uri = champion_uri(checked, home)
     from hpsearch.serving.packaging import serve
 
-    serve(champion_uri(checked, home), args.port, checked.task.kind)
+    serve(uri, args.port, checked.task.kind)
 
 
 def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from hpsearch.registry.champions import CHAMPION
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.locks import Lock
-from hpsearch.state.outcome import Summary
+from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
@@ -122,7 +122,7 @@ def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tra
     for path in folder.leftovers():
         yield Fault(f"{path.relative_to(folder.path)} is left of a crash", partial(_delete, path))
     try:
-        summary = results.read_summary(folder)
+        summary = read_summary(folder)
     except RequestError as error:
         yield Fault(str(error))
         return
@@ -275,7 +275,7 @@ def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:
 
 
 def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
-    summary = results.read_summary(group.folder)
+    summary = read_summary(group.folder)
     if summary is None:  # the picture of its errors needs the names of the classes
         record = replace(record, confusion=None)
     labels = summary.labels if summary is not None else ()

@@ -6,9 +6,10 @@ from pathlib import Path
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.search import make_plan
-from hpsearch.coordinator.study import check_address, sampler
+from hpsearch.coordinator.study import sampler
 from hpsearch.decisions import schedule
 from hpsearch.errors import RequestError
+from hpsearch.state import addresses
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, models, trainer
 from hpsearch.workers.interface import Workplace
@@ -22,7 +23,7 @@ def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     make_plan(settings)
     sampler(settings, 0)
     if settings.storage.uri is not None:
-        check_address(settings.storage.uri)
+        addresses.check_storage(settings.storage.uri)
     space.reference(settings)
     KINDS[settings.task.kind].check(settings)
     longest = max(possible(settings, "task.max_length"))

@@ -17,7 +17,7 @@ from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers
-from hpsearch.state.outcome import Summary
+from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.runs import Tracking
@@ -43,11 +43,6 @@ def read_settings(folder: StudyFolder, settings: Settings) -> Settings:
 def _settings(text: str, study: str, settings: Settings) -> Settings:
     own = loading.from_plain(yaml.safe_load(text))
     return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
-
-
-def read_summary(folder: StudyFolder) -> Summary | None:
-    """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
-    return codec.read_file(Summary, folder.summary, "delete it, and the sweep's command writes it anew")
 
 
 def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:

@@ -208,20 +208,6 @@ def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
     return trial.suggest_float(path, dimension.low, dimension.highest, step=dimension.step, log=dimension.log)
 
 
-def check_address(uri: str) -> None:
-    """See that `storage.uri` names a kind of database, with its driver, or a file in a folder. Raises RequestError."""
-    try:
-        url = addresses.read("storage.uri", uri)
-        url.get_dialect().import_dbapi()
-    except (SQLAlchemyError, ImportError) as error:
-        raise RequestError(
-            f"storage.uri={redact(uri)}: {redact(first_line(error))}; give sqlite:///<file> or "
-            "postgresql+psycopg://<user>:<password>@<host>/<database>, which needs `pip install 'psycopg[binary]'`"
-        ) from None
-    if url.get_backend_name() == "sqlite" and url.database:
-        addresses.check_folder(f"storage.uri={uri}", Path(url.database).absolute())
-
-
 def _away(error: Exception) -> OutOfReachError:
     reason = redact(first_line(error))
     return OutOfReachError(

@@ -18,7 +18,7 @@ from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.notes import of_data, of_search
 from hpsearch.coordinator.phase import Found, StudyContext
 from hpsearch.coordinator.phases import Course
-from hpsearch.coordinator.results import publish, read_summary, write_settings
+from hpsearch.coordinator.results import publish, write_settings
 from hpsearch.coordinator.scoring import score_test
 from hpsearch.coordinator.search import with_rungs_late_enough
 from hpsearch.coordinator.study import Study
@@ -30,7 +30,7 @@ from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
-from hpsearch.state.outcome import StudyRun, Summary
+from hpsearch.state.outcome import StudyRun, Summary, read_summary
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import Tracking

@@ -19,6 +19,7 @@ from hpsearch.data.text_files import Layout, names_of, parse, repeated
 from hpsearch.errors import RequestError, first_line, nearest
 
 HUB_TIMEOUT_SECONDS = 10.0
+SMALL_BYTES = 10_000_000  # of files that are read in a moment
 SHOWN = 5  # numbers or names that a message lists before "and N more"
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -131,11 +132,18 @@ def _packaged_path(described: PackagedData) -> Path:
 
 
 def check_files(task: TaskSettings) -> None:
-    """See that the files of a task are there, before anything is imported that takes time. Raises RequestError."""
-    if task.source == "files":
-        for setting, path in _paths(task).values():
-            if not path.is_file():
-                _content(path, setting)
+    """See that the files of a task are there, before anything is imported that takes time. Raises RequestError.
+
+    They are read too, unless they are large: that is done once.
+    """
+    if task.source != "files":
+        return
+    paths = _paths(task).values()
+    for setting, path in paths:
+        if not path.is_file():
+            _content(path, setting)
+    if sum(path.stat().st_size for _, path in paths) <= SMALL_BYTES:
+        read(task)
 
 
 def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:

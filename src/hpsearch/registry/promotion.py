@@ -12,9 +12,9 @@ from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.registry import evidence, gate
 from hpsearch.registry.champions import CHAMPION, announced, change, complete, events, one_at_a_time
+from hpsearch.registry.finished import finished
 from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
-from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers, Replies
 from hpsearch.state.outcome import OnTest, Summary
@@ -40,28 +40,11 @@ def promote(settings: Settings, home: Path, force: str | None = None, dry_run: b
         RequestError: the study is not finished, or is another task's.
         PromotionRefused: the gate is not satisfied; nothing is changed.
     """
-    summary = _summary(settings, home)
+    summary = finished(settings, home)
     KINDS[settings.task.kind].check(settings)
     tracking = Tracking(settings, home)
     with one_at_a_time(home):
         return _promote(tracking, summary, settings, home, force, dry_run)
-
-
-def _summary(settings: Settings, home: Path) -> Summary:
-    folder = StudyFolder.of(home, settings.study)
-    identity.check_folder(folder)
-    summary = results.read_summary(folder)
-    if summary is None or not folder.published.exists():
-        raise RequestError(
-            f"study={settings.study}: is not finished ({folder.published} is missing); "
-            f"run `make sweep TASK={settings.task.name}`, or name a finished study"
-        )
-    if summary.task != settings.task.name:
-        raise RequestError(
-            f"study={settings.study}: is of task {summary.task}, not of {settings.task.name}; give its TASK (and "
-            "task.name, where it reads your own files), or another study"
-        )
-    return summary
 
 
 def _promote(

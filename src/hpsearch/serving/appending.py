@@ -244,3 +244,18 @@ class _Parquet:
                 out.write_batch(pa.RecordBatch.from_arrays([*chunk.raw.columns, *more], schema=schema))
 
             yield write
+
+
+def check_paths(source: Path, destination: Path) -> None:
+    """See that rows can be read from one file and written to the other. Raises RequestError."""
+    for path in (source, destination):
+        if path.suffix.lower() not in SUFFIXES:
+            raise RequestError(f"{path}: its name must end in one of {', '.join(SUFFIXES)}")
+    if source.suffix.lower() != destination.suffix.lower():
+        raise RequestError(f"{destination}: must have the format of {source}; let its name end in {source.suffix}")
+    if destination.exists() and source.exists() and destination.samefile(source):
+        raise RequestError(f"{destination}: is the file to label, and would be overwritten; give another name")
+    if not destination.parent.is_dir():
+        raise RequestError(f"{destination}: there is no folder {destination.parent}; make it")
+    if not source.exists():
+        raise RequestError(f"{source}: there is no such file")

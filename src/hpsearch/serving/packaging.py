@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
-from hpsearch.serving.appending import SUFFIXES, Chunk, is_unicode, row_file
+from hpsearch.serving.appending import Chunk, check_paths, is_unicode, row_file
 from hpsearch.serving.loading import fetched, load
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, ListOf, MapOf, Record, Type
@@ -76,15 +76,7 @@ def predict_file(
     Raises:
         RequestError: the file or the model can't be read, or a row has no text.
     """
-    for path in (source, destination):
-        if path.suffix.lower() not in SUFFIXES:
-            raise RequestError(f"{path}: its name must end in one of {', '.join(SUFFIXES)}")
-    if source.suffix.lower() != destination.suffix.lower():
-        raise RequestError(f"{destination}: must have the format of {source}; let its name end in {source.suffix}")
-    if destination.exists() and source.exists() and destination.samefile(source):
-        raise RequestError(f"{destination}: is the file to label, and would be overwritten; give another name")
-    if not destination.parent.is_dir():
-        raise RequestError(f"{destination}: there is no folder {destination.parent}; make it")
+    check_paths(source, destination)
     beside = destination.with_name(destination.name + ".tmp")
     rows_read = 0
     try:

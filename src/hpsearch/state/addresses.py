@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sqlalchemy
 
-from hpsearch.errors import RequestError, redact
+from hpsearch.errors import RequestError, first_line, redact
 
 
 def of_file(path: Path) -> str:
@@ -37,3 +37,17 @@ def check_folder(setting: str, file: Path) -> None:
         raise RequestError(
             f"{setting}: {folder} is not a folder that can be written to; make it one, or give a file in another"
         )
+
+
+def check_storage(uri: str) -> None:
+    """See that `storage.uri` names a kind of database, with its driver, or a file in a folder. Raises RequestError."""
+    try:
+        url = read("storage.uri", uri)
+        url.get_dialect().import_dbapi()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise RequestError(
+            f"storage.uri={redact(uri)}: {redact(first_line(error))}; give sqlite:///<file> or "
+            "postgresql+psycopg://<user>:<password>@<host>/<database>, which needs `pip install 'psycopg[binary]'`"
+        ) from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        check_folder(f"storage.uri={uri}", Path(url.database).absolute())

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpsearch.config.section import Scalar
+from hpsearch.state import codec
 from hpsearch.state.facts import Facts
+from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import ClassScores, Interval, Mistake, Paired
 from hpsearch.state.records import Status, StudyHardware
 
@@ -278,3 +280,8 @@ class Summary:
     def total_seconds(self) -> float:
         """Of all phases together."""
         return self.seconds[TOTAL]
+
+
+def read_summary(folder: StudyFolder) -> Summary | None:
+    """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
+    return codec.read_file(Summary, folder.summary, "delete it, and the sweep's command writes it anew")

@@ -1,8 +1,6 @@
 """Model families: what must be known of each to fine-tune it, in one table; loading and checking of weights."""
 
 import hashlib
-import importlib.util
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
+from hpsearch.training.folders import local_folder
 from hpsearch.training.hardware import DTYPES
 from hpsearch.training.kernels import Dropout
 
@@ -194,25 +193,6 @@ def parameters(model: ModelSettings) -> int:
     config = _from_pretrained(AutoConfig, model)
     with torch.device("meta"):
         return int(AutoModel.from_config(config).num_parameters())
-
-
-def local_folder(model: ModelSettings) -> Path | None:
-    """The folder that `model.path` names, or None where it is a hub id. Raises RequestError if it is missing."""
-    if model.path.startswith("package://"):
-        module, _, inside = model.path.removeprefix("package://").partition("/")
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
-            raise RequestError(
-                f"model.path={model.path}: the package {module.replace('_', '-')} is not installed; "
-                "`make setup` installs it, or give a local folder or a hub id"
-            )
-        return Path(next(iter(spec.submodule_search_locations))) / inside
-    folder = Path(os.path.expanduser(model.path))
-    if os.path.isdir(folder):  # False too for a name that no file can have
-        return folder.resolve()
-    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
-        raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")
-    return None
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:

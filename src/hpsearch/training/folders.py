@@ -1,0 +1,27 @@
+"""Where a model lies on this machine, told without importing what takes time."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from hpsearch.config.settings import ModelSettings
+from hpsearch.errors import RequestError
+
+
+def local_folder(model: ModelSettings) -> Path | None:
+    """The folder that `model.path` names, or None where it is a hub id. Raises RequestError if it is missing."""
+    if model.path.startswith("package://"):
+        module, _, inside = model.path.removeprefix("package://").partition("/")
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise RequestError(
+                f"model.path={model.path}: the package {module.replace('_', '-')} is not installed; "
+                "`make setup` installs it, or give a local folder or a hub id"
+            )
+        return Path(next(iter(spec.submodule_search_locations))) / inside
+    folder = Path(os.path.expanduser(model.path))
+    if os.path.isdir(folder):  # False too for a name that no file can have
+        return folder.resolve()
+    if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
+        raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")
+    return None
