@@ -29,8 +29,8 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from hpsearch.config import loading
 from hpsearch.config.dimensions import Choice, Interval
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.results import read_summary
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.outcome import read_summary
 from hpsearch.training import data, hardware, models
 
 HERE = Path(__file__).parent
