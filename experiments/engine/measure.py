@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import data, hardware, models
+from hpsearch.training import data, folders, hardware, models
 from hpsearch.training.trainer import Evaluation, make_trainer, predict
 from hpsearch.training.trial import Warm
 
@@ -121,7 +121,7 @@ def of_trainer(settings: Settings, model: Any, tokens: Any, tokenizer: Any, fold
 
 def plain_model(settings: Settings, questions: bool) -> Any:
     head = transformers.AutoModelForQuestionAnswering if questions else transformers.AutoModelForSequenceClassification
-    return head.from_pretrained(models.local_folder(settings.model), dtype=torch.float32, num_labels=2)
+    return head.from_pretrained(folders.local_folder(settings.model), dtype=torch.float32, num_labels=2)
 
 
 def main(side: str, work: str, steps: int, given: list[str]) -> None:

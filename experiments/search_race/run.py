@@ -31,7 +31,7 @@ from hpsearch.config.dimensions import Choice, Interval
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import read_summary
-from hpsearch.training import data, hardware, models
+from hpsearch.training import data, folders, hardware, models
 
 HERE = Path(__file__).parent
 SIDES = ("trainer", "ours")
@@ -111,7 +111,7 @@ def theirs(settings: Settings, home: Path) -> None:
             None,
             arguments,
             model_init=lambda: transformers.AutoModelForSequenceClassification.from_pretrained(
-                models.local_folder(settings.model), num_labels=2, dtype=torch.float32
+                folders.local_folder(settings.model), num_labels=2, dtype=torch.float32
             ),
             train_dataset=train,
             eval_dataset=validation,
