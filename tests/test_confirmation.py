@@ -71,6 +71,9 @@ class Done:
             del timeless[key]
         for standing in timeless["confirmation"]:
             del standing["seconds"], standing["run_ids"]
+        for phase in timeless["phases"]:
+            for one in (phase, *phase["runs"]):
+                del one["seconds"]
         del timeless["winner"]["run_id"], timeless["test"]["seconds_per_example"]
         (timeless["reference"] or {}).pop("run_id", None)
         return timeless
@@ -245,7 +248,7 @@ def test_a_larger_budget_and_more_seeds_reuse_the_runs_that_are_there(done: Done
     settings = done.settings.model_copy(update={"budget": budget})
     more = Done(settings, home, sweep.run_sweep(settings, home))
     standings = more.summary.confirmation
-    assert [one.seeds for one in standings] == [[1, 2, 3]] * len(standings)
+    assert [one.seeds for one in standings] == [(1, 2, 3)] * len(standings)
     kept = [run for run in more.runs() if (run.entrant, run.seed) in before]
     assert [run.score for run in kept] == [before[run.entrant, run.seed].score for run in kept]
     assert [run.seconds for run in kept] == [before[run.entrant, run.seed].seconds for run in kept], "run again"

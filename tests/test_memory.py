@@ -141,7 +141,7 @@ def test_one_example_that_does_not_fit_stops_the_sweep_before_its_first_trial(
     assert outcome(tmp_path / "home", settings) == {}
     assert found(tmp_path / "home") == []
     most_examples(99)
-    assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["complete"] == 1
+    assert sweep.run_sweep(settings, tmp_path / "home").trials.complete == 1
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_an_update_that_fails_for_another_reason_stops_the_sweep_before_its_firs
     assert outcome(tmp_path / "home", settings) == {}
     assert found(tmp_path / "home") == [], "it is not known what fits"
     most_examples(99)
-    assert sweep.run_sweep(settings, tmp_path / "home")["trials"]["failed"] == 0
+    assert sweep.run_sweep(settings, tmp_path / "home").trials.failed == 0
 
 
 def test_workers_that_run_out_together_halve_once(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:

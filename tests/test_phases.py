@@ -87,9 +87,9 @@ def test_a_third_phase_is_run_resumed_tracked_checked_and_shown(
     assert not [one for kind in phases.PHASES for one in folder.trials(kind.place) if one.model.exists()]
 
     tracking = Tracking(settings, home)
-    [child] = [one for one in tracking.children(summary.mlflow.run_id) if Again.tag in one.data.tags]
-    assert (child.info.run_id, child.info.status) == (record.run_id, "FINISHED")
-    assert child.info.run_name == f"again-{summary.winner.entrant.replace(' ', '-')}-seed-{SEED}"
+    [child] = [one for one in tracking.children(summary.mlflow.run_id) if Again.tag in one.tags]
+    assert (child.run_id, child.status) == (record.run_id, "FINISHED")
+    assert child.tags["mlflow.runName"] == f"again-{summary.winner.entrant.replace(' ', '-')}-seed-{SEED}"
 
     entries: tuple[type[Phase], ...] = (*phases.PHASES, Again)
     monkeypatch.setattr(phases, "PHASES", entries)
