@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.config.settings import HubData, PackagedData, TaskSettings
-from hpsearch.data import squad_layout
+from hpsearch.data import conll_layout, squad_layout
 from hpsearch.data.text_files import Layout, names_of, parse, repeated
 from hpsearch.errors import RequestError, first_line, nearest
 
@@ -24,9 +24,6 @@ SHOWN = 5  # numbers or names that a message lists before "and N more"
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
-CONLL_SUFFIXES = (".conll", ".bio", ".iob")
-CONLL = ("tokens", "tags")  # columns of sentences in the layout of CoNLL
-DOCUMENT = "-DOCSTART-"
 
 # Setting that names a column: the column.
 Wanted = Mapping[str, str]
@@ -193,12 +190,13 @@ def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str, quoting: s
     if suffix in DELIMITERS:
         layout = Layout(path.name, DELIMITERS[suffix], quoting)
         return _csv(_decode(content, path.name, encoding), layout, wanted)
-    if suffix in CONLL_SUFFIXES:
-        return _conll(_decode(content, path.name, encoding), path.name, wanted)
+    if suffix in conll_layout.SUFFIXES:
+        check_columns(wanted, conll_layout.COLUMNS, path.name)
+        return Rows(path.name, "line", *conll_layout.sentences(_decode(content, path.name, encoding), path.name))
     raise RequestError(
         f"{path.name}: the suffix {suffix or '(none)'} is unknown; it tells the format and must be one of "
-        f".csv, .tsv, .jsonl, .parquet, .json for questions in the layout of SQuAD, or {', '.join(CONLL_SUFFIXES)} for "
-        "a token and its tag on each line"
+        ".csv, .tsv, .jsonl, .parquet, .json for questions in the layout of SQuAD, or "
+        f"{', '.join(conll_layout.SUFFIXES)} for a token and its tag on each line"
     )
 
 
@@ -278,38 +276,6 @@ def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
             if (twice := repeated(row[column])) is not None:
                 raise RequestError(f"{name}, line {number}: {column!r} holds an object with two {twice!r}; remove one")
             values.append(row[column])
-    return Rows(name, "line", numbers, columns)
-
-
-def _conll(text: str, name: str, wanted: Wanted) -> Rows:
-    """Sentences in the layout of CoNLL: a token on each line, its tag last, blank lines between sentences.
-
-    Columns are divided by tabs, or by white space in a line without one. Those between token and tag are passed over,
-    as are the lines that begin documents.
-    """
-    check_columns(wanted, CONLL, name)
-    numbers: list[int] = []
-    columns: dict[str, list[Any]] = {column: [] for column in CONLL}
-    inside, width = False, None
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.strip("\r").split("\t") if "\t" in line.strip() else line.split()
-        if not line.strip() or fields[0] == DOCUMENT:
-            inside = False
-            continue
-        width = width or len(fields)
-        if len(fields) != width or width < len(CONLL):
-            raise RequestError(
-                f"{name}, line {number}: {len(fields)} columns, where there must be "
-                f"{f'{width}, as above' if width >= len(CONLL) else 'at least two'}; write a token first and its tag "
-                "last on each line, a blank line between sentences, and no comments"
-            )
-        if not inside:
-            inside = True
-            numbers.append(number)
-            for values in columns.values():
-                values.append([])
-        columns["tokens"][-1].append(fields[0])
-        columns["tags"][-1].append(fields[-1].strip())
     return Rows(name, "line", numbers, columns)
 
 
