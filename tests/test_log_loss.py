@@ -19,6 +19,7 @@ from hpsearch.coordinator.race import read_answers
 from hpsearch.errors import PromotionRefused, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.registry import promotion
+from hpsearch.registry.finished import finished
 from hpsearch.registry.promotion import promote
 from hpsearch.serving import packaging
 from hpsearch.state.measured import Answers, Replies
@@ -137,7 +138,7 @@ class Losses(Shop):
         """A finished study whose winner gave the right answers these probabilities; None: they were not kept."""
         settings = self.finish(study, [], test, metric="log_loss", value=0.3, **OF_TEST)
         tracking = promotion.Tracking(settings, self.home)
-        run_id = promotion._summary(settings, self.home).winner.run_id
+        run_id = finished(settings, self.home).winner.run_id
         ids = [f"test-{i}" for i in range(len(TRUTHS))]
         kept = list(likelihoods) if likelihoods is not None else None
         tracking.log_answers(run_id, {"test": Answers.of(ids, TRUTHS, Replies(TRUTHS, kept))})
