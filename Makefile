@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python 3.11 o
 TASK ?=     ## data: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; your files: csv, multilabel, ner_files, qa_files; or yours in --config-dir; default imdb
 MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, electra-base, modernbert-base, deberta-v3-base, deberta-v3-small, gpt2; default minilm
 SEARCH ?=   ## what is searched: default, wide, qa (for question answering)
-BUDGET ?=   ## how much of it: quick, standard, full; default quick
+BUDGET ?=   ## hours in all: 15m, 2h; quick (15m), standard (2h), full (all trials on all data); default quick
 STUDY ?=    ## name of the study; default TASK-MODEL-SEARCH
 ARGS ?=     ## any settings and options: TASK=csv ARGS='task.name=mine task.files.train="my file.csv"'
 
@@ -19,12 +19,15 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
+.PHONY: setup sweep finish train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
 sweep: $(RUNTIME)  ## search for the best model, or go on where the search stopped
 	$(HPSEARCH) sweep $(CHOSEN) $(ARGS)
+
+finish: $(RUNTIME)  ## end a study with what there is: confirm the best, train the final model, score test
+	$(HPSEARCH) finish $(CHOSEN) $(ARGS)
 
 train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
 	$(HPSEARCH) train $(CHOSEN) $(ARGS)

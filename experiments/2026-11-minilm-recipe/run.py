@@ -32,7 +32,7 @@ def trained(train: int, length: int, rate: float, warmup: float, seed: int) -> t
     line = Line(
         point=lambda _: None,
         rung=lambda _: Decision.CONTINUE,
-        asked_to_pause=lambda: False,
+        heard=lambda: None,
         alive=lambda: None,
     )
     given = (

@@ -8,6 +8,7 @@ import argparse
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,7 @@ from hpsearch.data.reading import check_files
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
 from hpsearch.training.folders import local_folder
 
+STARTED = time.monotonic()  # imports that follow are part of the hours
 EXIT_CODES = """\
 exit codes:
   0    done; also: nothing left to do
@@ -110,14 +112,14 @@ def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     _check_places(checked)
     from hpsearch.coordinator.sweep import run_sweep
 
-    run_sweep(checked, home, args.force, args.given)
+    run_sweep(checked, home, args.force, args.given, STARTED, finishing=args.verb == "finish")
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     _check_places(checked)
     from hpsearch.coordinator.sweep import run_train
 
-    run_train(checked, home, args.force, args.given)
+    run_train(checked, home, args.force, args.given, STARTED)
 
 
 def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -198,6 +200,7 @@ def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "sweep": _sweep,
+    "finish": _sweep,
     "train": _train,
     "report": _report,
     "promote": _promote,
@@ -212,6 +215,7 @@ RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
 
 HELP = {
     "sweep": "search for the best model within the budget, or go on where the search stopped",
+    "finish": "end a study with what there is: confirm the best, train the final model, score test",
     "train": "one tracked fine-tune with the hyperparameters under train",
     "report": "write the study's report.html anew and print its path",
     "promote": "register the study's winner and make it champion, if it passes the gate",
@@ -270,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in ("serve", "ui"):
             sub.add_argument("--port", type=_port, default=5001 if verb == "serve" else 5000, help="%(default)s")
-        if verb in ("sweep", "train"):
+        if verb in ("sweep", "finish", "train"):
             sub.add_argument("--force", action="store_true", help="go on although code or libraries have changed")
         if verb == "promote":
             sub.add_argument("--force", metavar="REASON", help="promote whatever the gate says; the reason is recorded")

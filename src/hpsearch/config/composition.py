@@ -47,12 +47,35 @@ def default_choices() -> dict[str, str]:
     return {str(group): choice for entry in written if isinstance(entry, DictConfig) for group, choice in entry.items()}
 
 
+TIME = re.compile(r"budget=(\d+(?:\.\d+)?)(s|m|h)")
+HOURS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0}
+
+
+def hours_named(hours: float) -> str:
+    """The choice of a budget by its hours: `15m`, `2h`."""
+    return f"{hours:g}h" if hours >= 1 else f"{60 * hours:g}m"
+
+
+def _with_times(overrides: Sequence[str]) -> list[str]:
+    """A time in place of a budget's name is the quick one with other hours; what is given beside it stands."""
+    found: list[str] = []
+    for text in overrides:
+        if (time := TIME.fullmatch(text)) is None:
+            found.append(text)
+            continue
+        number, unit = time.groups()
+        found += ["budget=quick", f"budget.name={number}{unit}", f"budget.hours={float(number) * HOURS[unit]!r}"]
+    own = [text for text in overrides if text.startswith("budget.hours=")]
+    return [text for text in found if not own or not text.startswith("budget.hours=")] + own
+
+
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """The configuration that the overrides make of the shipped one and of the user's folder.
 
     Raises:
         RequestError: what is wrong with the overrides or the folder, and the nearest valid names.
     """
+    overrides = _with_times(overrides)
     folders = [shipped_conf()]
     if config_dir is not None:
         folders.append(_checked_folder(Path(os.path.expanduser(config_dir)).absolute()))

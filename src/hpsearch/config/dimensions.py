@@ -14,6 +14,7 @@ SEARCHABLE: dict[str, type] = {
     "train.learning_rate": float,
     "train.batch_size": int,
     "train.epochs": float,
+    "train.epochs_factor": float,
     "train.scheduler": str,
     "train.warmup": float,
     "train.weight_decay": float,

@@ -180,8 +180,16 @@ class TrainSettings(Section):
     micro_batch_size: Count | None
     """Examples a forward pass, at most: the largest divisor of the batch size is taken. null: as many as fit in memory.
     The update is the same."""
-    epochs: Annotated[float, Field(gt=0, le=1000)]
-    """Passes over the training examples; need not be whole."""
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None
+    """Passes over the training examples; need not be whole. null: model.reference.epochs, or where examples are few as
+    many as make 6,400 in all, 20 at the most."""
+    epochs_factor: Positive
+    """Multiple of epochs: what is searched, because it means the same for few and for many examples."""
+    examples: Count | None
+    """The first so many of the study's training examples, which are in stratified order; null: all."""
+    retimed: tuple[tuple[int, int], ...]
+    """Changes of a schedule's length while it ran, because the machine was faster or slower than planned: the step at
+    which each was made, and the steps in all from there on. The learning rate goes on from where it was."""
     scheduler: Literal["linear", "cosine", "constant", "polynomial"]
     """How the learning rate goes on after warm-up; polynomial: as the square of the share of steps that is left."""
     warmup: Probability
@@ -249,32 +257,34 @@ class SamplerSettings(Section):
 class ConfirmationSettings(Section):
     """Runs of the search's best points with fresh seeds, which alone decide who wins."""
 
-    finalists: Annotated[int, Field(ge=0)]
+    finalists: Annotated[int, Field(ge=0)] | None
     """Best points of the search that are run again, and with them the reference recipe where it is none of them; 0: no
-    confirmation, and the best trial wins."""
-    seeds: Count
-    """Fresh seeds for each, until it clearly loses."""
+    confirmation, and the best trial wins; null: as the plan has it."""
+    seeds: Count | None
+    """Fresh seeds for each, until it clearly loses; null: as the plan has it."""
     confidence: Share
     """With which a point must lose to the best one, example by example, to be run no more."""
-    train_factor: Positive
-    """Training examples of these runs, as a multiple of budget.train_examples, as far as there are so many."""
-    reserve: Share
-    """Share of budget.max_hours that the search may not spend."""
+    examples: Count | None
+    """Training examples of these runs; null: as the plan has it."""
 
 
 class BudgetSettings(Section):
-    """How much a study may spend, in total, over all runs of the command."""
+    """How much a study may spend, in total, over all runs of the command. What is null follows from the hours."""
 
     name: Name
     """For the record; no part of the study's name."""
-    max_trials: Count
-    """Search trials in total."""
-    max_hours: Positive | None
-    """Hours of search and confirmation in total."""
+    hours: Positive | None
+    """Of everything, from the start of the command to its end; null: however long it takes."""
+    max_trials: Count | None
+    """Search trials in total; null: as many as the hours hold."""
     startup_trials: Count
     """Random trials before the sampler learns."""
+    search_examples: Count | None
+    """Training examples of a search trial; null: as the plan has it, or all where there are no hours."""
+    final: bool
+    """Whether the winner's recipe is trained once more, on all training examples that the time holds."""
     train_examples: Count | None
-    """Stratified subset of the training rows; null: all."""
+    """Stratified subset of the training rows that the study may use; null: all."""
     validation_examples: Count | None
     """Stratified subset of the validation rows; null: all."""
     rung_examples: Count | None
@@ -282,6 +292,20 @@ class BudgetSettings(Section):
     test_examples: Count | None
     """Stratified subset of the test rows; null: all."""
     confirmation: ConfirmationSettings
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "BudgetSettings":
+        if self.hours is None:
+            needed = {
+                "max_trials": self.max_trials,
+                "confirmation.finalists": self.confirmation.finalists,
+                "confirmation.seeds": self.confirmation.seeds,
+            }
+            if missing := [f"budget.{name}" for name, value in needed.items() if value is None]:
+                raise ValueError(
+                    f"budget.hours is null, so {' and '.join(missing)} must be a number; or give hours, as BUDGET=15m"
+                )
+        return self
 
 
 class PromotionSettings(Section):

@@ -10,11 +10,24 @@ from typing import Any
 
 from hpsearch.config.dimensions import Choice, Interval
 
-CAME_LATER: dict[str, Any] = {"task.quoting": "double"}
+CAME_LATER: dict[str, Any] = {
+    "task.quoting": "double",
+    "train.epochs_factor": 1.0,
+    "train.examples": None,
+    "train.retimed": [],
+    "budget.hours": None,
+    "budget.search_examples": None,
+    "budget.final": False,
+    "budget.confirmation.examples": None,
+}
 """Dotted path of a setting that came after format 4: the value that means what studies did before, as JSON has it.
 Of a new section that is all of it."""
 
-GONE: dict[str, Any] = {}
+GONE: dict[str, Any] = {
+    "budget.max_hours": None,
+    "budget.confirmation.train_factor": 1.0,
+    "budget.confirmation.reserve": 0.4,
+}
 """Dotted path of a setting that was taken away after format 4: the value that means what every study does now. What a
 study stored for it is no longer read; where it was another value, the study can't go on."""
 

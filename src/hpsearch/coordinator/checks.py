@@ -7,7 +7,7 @@ from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.search import make_plan
 from hpsearch.coordinator.study import sampler
-from hpsearch.decisions import schedule
+from hpsearch.decisions import plan, schedule
 from hpsearch.errors import RequestError
 from hpsearch.state import addresses
 from hpsearch.tasks.kinds import KINDS
@@ -20,7 +20,7 @@ def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     """Find what is wrong with a request before anything is written or started. Raises RequestError."""
     workplace = open_workplace(settings.hardware, home)
     trainer.optimizer_class(settings.optimizer)
-    make_plan(settings)
+    make_plan(settings, 1)
     sampler(settings, 0)
     if settings.storage.uri is not None:
         addresses.check_storage(settings.storage.uri)
@@ -31,15 +31,19 @@ def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     return data.read(settings), workplace
 
 
+USUAL_TRIALS = 20  # of a search that the hours end
+
+
 def disk_bound(settings: Settings, workers: int) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
     A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
     each entrant of the confirmation, one that each worker has just completed, and the one that is logged.
     """
-    weights = 4 * models.parameters(settings.model)
-    checkpoints = schedule.most_checkpoints(make_plan(settings), workers)
-    kept = 1 + settings.budget.confirmation.finalists + 1 + workers
+    weights, budget = 4 * models.parameters(settings.model), settings.budget
+    checkpoints = schedule.most_checkpoints(make_plan(settings, budget.max_trials or USUAL_TRIALS), workers)
+    finalists = budget.confirmation.finalists
+    kept = 2 + (finalists if finalists is not None else plan.MOST_FINALISTS) + 1 + workers
     return ((1 + trainer.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
 
 

@@ -22,6 +22,11 @@ class Clock:
         self.path, self.last = folder.seconds, started
         self.seconds = read_seconds(folder)
 
+    @property
+    def spent(self) -> float:
+        """Seconds of the study until now, over all runs of the command."""
+        return sum(self.seconds.values()) + time.monotonic() - self.last
+
     def lap(self, phase: str) -> None:
         """What has passed since the last lap was this phase."""
         now = time.monotonic()

@@ -1,33 +1,29 @@
 """The confirmation: the search's best points and the reference recipe are run again with fresh seeds."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
-from hpsearch.coordinator.race import Race, optimism
+from hpsearch.coordinator.race import Race, Rounds, optimism
 from hpsearch.coordinator.search import Search
-from hpsearch.decisions import racing, schedule
+from hpsearch.decisions import plan, racing, schedule
+from hpsearch.decisions.plan import Known
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
 from hpsearch.state.measured import Answers
 from hpsearch.state.messages import TrialResult
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks import metrics
-from hpsearch.training import data
 
+if TYPE_CHECKING:
+    from hpsearch.coordinator.planner import Planner
 
-def settings_for(settings: Settings) -> Settings:
-    """What confirmation runs are trained with, apart from parameters and seed: perhaps more examples, no rungs."""
-    examples = settings.budget.train_examples
-    if examples is not None:
-        examples = max(1, round(examples * settings.budget.confirmation.train_factor))
-    budget = settings.budget.model_copy(update={"train_examples": examples})
-    search = settings.search.model_copy(update={"rungs": ()})
-    return settings.model_copy(update={"budget": budget, "search": search})
+LEAST = 0.5  # of the time that is left: where that is not enough for both, the final model has no more
 
 
 class Confirmation(Phase):
@@ -46,33 +42,69 @@ class Confirmation(Phase):
             study: that it is a phase of.
             search: says who is run.
         """
-        settings = settings_for(study.settings)
-        super().__init__(study, settings, data.prepare(study.corpus, settings, study.home))
-        finalists, best_first = settings.budget.confirmation.finalists, search.best_first()
-        entrants = racing.entrants(best_first, space.reference(study.settings), finalists)
-        self.race = Race(entrants, self.settings, self.ref, self.trials, self.trial_folder)
-        self._hours_before, self._examples_before = search.hours, search.ref.sizes["train"]
-        self._best = best_first[0]
+        super().__init__(study, study.settings, study.ref)
+        given = study.settings.budget.confirmation
+        self._search = search
+        self._planner: Planner | None = None
+        self._known: Known | None = None
+        # Without hours these are numbers; with them a plan comes, unless the phase is only looked at.
+        finalists = given.finalists if given.finalists is not None else plan.FINALISTS
+        points = 0 if search.alone else finalists
+        self._take_up(points, given.seeds or plan.SEEDS, given.examples or search.examples)
+
+    def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
+        """Run as many, on as many examples, as the time holds that is not the final model's."""
+        self._planner = planner
+        if planner is not None and not self._search.alone:
+            self._known = known = planner.known([*before, self])
+            left = max(0.0, planner.left - known.end)
+            final = plan.of_final(known, math.inf, 1.0).seconds if self.settings.budget.final else 0.0
+            seconds = max(left - final, LEAST * left)
+            finalists, seeds, step = plan.of_confirmation(known, seconds, self._search.examples)
+            there = [run.examples for run in self.trials.values() if run.examples is not None]
+            if step is None or step.seconds > max(seconds, left if planner.finishing else 0.0):
+                finalists = 0
+            elif there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
+                step = known.step(step.runs, max(there))
+            self._take_up(finalists, seeds, step.examples if step is not None else self._search.examples)
+            if finalists:
+                planner.record(self.name, known, {self.name: step})
         for best in self.kept_models():
             if not self.trial_folder(best.number).model.exists():
                 # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
                 self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)
 
+    def _take_up(self, finalists: int, seeds: int, examples: int) -> None:
+        settings, best_first = self.settings, self._search.best_first()
+        entrants = racing.entrants(best_first, space.reference(settings), finalists, settings.search.space)
+        rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"])
+        self._examples = examples
+        self.race = Race(entrants if finalists else [], settings, self.ref, self.trials, self.trial_folder, rounds)
+
+    @property
+    def examples(self) -> int:
+        """That a run is trained on."""
+        return self._examples
+
     @classmethod
     def asked(cls, settings: Settings) -> bool:
         """Where there is to be a finalist."""
-        return settings.budget.confirmation.finalists > 0
+        return settings.budget.confirmation.finalists != 0
 
     @classmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """The study's, with a run's parameters and seed."""
-        return space.apply(settings_for(settings), trial.params).model_copy(update={"seed": trial.seed})
+        """The study's, with a run's parameters and seed, and without rungs."""
+        search = settings.search.model_copy(update={"rungs": ()})
+        return space.apply(settings, trial.params).model_copy(update={"seed": trial.seed, "search": search})
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The best run of each entrant."""
-        names, objective = dict.fromkeys(run.entrant for run in trials), metrics.OBJECTIVES[settings.task.metric]
-        best = (schedule.best_first([run for run in trials if run.entrant == name], objective)[:1] for name in names)
+        """The best run of each entrant, of those on the most examples."""
+        objective = metrics.OBJECTIVES[settings.task.metric]
+        most = max((run.examples or 0 for run in trials), default=0)
+        runs = [run for run in trials if (run.examples or 0) == most]
+        names = dict.fromkeys(run.entrant for run in runs)
+        best = (schedule.best_first([run for run in runs if run.entrant == name], objective)[:1] for name in names)
         return [run for found in best for run in found]
 
     @classmethod
@@ -89,12 +121,14 @@ class Confirmation(Phase):
         return cls(study, search)
 
     @property
-    def introduction(self) -> str:
+    def introduction(self) -> str | None:
         """Who is run on what."""
         names, seeds = [one.name for one in self.race.entrants], len(self.race.seeds)
+        if not names:
+            return None
         return (
             f"confirmation: {', '.join(names)}, each with up to {seeds} fresh seeds "
-            f"on {self.ref.sizes['train']:,} training examples (the search had {self._examples_before:,})"
+            f"on {self._examples:,} training examples (the search had {self._search.examples:,})"
         )
 
     def done(self) -> bool:
@@ -104,23 +138,43 @@ class Confirmation(Phase):
 
     def next(self, hours: float) -> TrialRecord | None:
         """The next run, round by round; the first round is run whatever the time."""
-        begun = {(trial.entrant, trial.seed): trial for trial in self.trials.values()}
+        begun = {(run.entrant, run.seed): run for run in self.trials.values() if self._counts(run)}
         out = self.race.out()
         for done, seed in enumerate(self.race.seeds):
-            if done and self._spent(hours):
-                return None
             due = [one for one in self.race.entrants if out.get(one.name, len(self.race.seeds)) > done]
+            if done and not self._holds(sum((one.name, seed) not in begun for one in due)):
+                return None
             for entrant in due:
                 if (entrant.name, seed) not in begun:
                     number = max(self.trials, default=-1) + 1
-                    return TrialRecord(number, entrant.params, Status.RUNNING, entrant=entrant.name, seed=seed)
+                    return TrialRecord(
+                        number, entrant.params, Status.RUNNING, entrant=entrant.name, seed=seed, examples=self._examples
+                    )
             if any(not begun[entrant.name, seed].status.final for entrant in due):
                 return None  # who loses this round is not known yet
         return None
 
-    def _spent(self, hours: float) -> bool:
-        limit = self.settings.budget.max_hours
-        return limit is not None and self._hours_before + hours >= limit
+    def _counts(self, run: TrialRecord) -> bool:
+        """Whether it need not be run again: one that was cut off is."""
+        return self.race.has(run) and run.status is not Status.PRUNED
+
+    def _holds(self, runs: int) -> bool:
+        """Whether the time holds so many more runs, beside the final model."""
+        if self._planner is None or self._known is None:
+            return True
+        known = self._planner.known([self._search, self])
+        final = plan.of_final(known, math.inf, 1.0).seconds if self.settings.budget.final else 0.0
+        return known.step(runs, self._examples).seconds <= self._planner.left - known.end - final
+
+    def over(self, hours: float) -> str | None:
+        """Once all time is."""
+        if self._planner is None or not self._planner.over:
+            return None
+        return f"budget.hours={self._planner.hours:.3g} are over; no run goes on"
+
+    def closing(self) -> list[TrialRecord]:
+        """A run that was cut off ends where it is."""
+        return [replace(one, status=Status.PRUNED) for one in self.trials.values() if not one.status.final]
 
     def answered(self, result: TrialResult) -> None:
         """A complete run's answers are on disk before its record says that it is complete."""
@@ -142,9 +196,10 @@ class Confirmation(Phase):
     def fields(self) -> Fields:
         """What each entrant came to, and what the search's best score was worth."""
         standings = self.race.standings()
+        best = self._search.best_first()[0]
         return {
             "confirmation": tuple(self.race.confirmed(standing) for standing in standings),
-            "optimism": optimism(self._best, standings, self.race.objective),
+            "optimism": optimism(best, standings, self.race.objective),
         }
 
     @classmethod
@@ -158,7 +213,13 @@ class Confirmation(Phase):
         return sum(out.get(one.name, len(self.race.seeds)) for one in self.race.entrants)
 
     def found(self) -> Found:
-        """The best run of the race's winner, beside the reference recipe's. Raises NoResultError."""
+        """The best run of the race's winner, beside the reference recipe's; the search's best trial if none was run.
+
+        Raises:
+            NoResultError: all failed.
+        """
+        if not any(self.race.complete(one.name) for one in self.race.entrants) and not self._failed():
+            return self._search.found()
         name = self.race.winner().entrant.name
         best, other = self.race.best_run(name), self.race.best_run(racing.REFERENCE)
         assert best is not None, "a winner has a complete run"
@@ -166,3 +227,6 @@ class Confirmation(Phase):
             other = None
         where = [self.study.folder.inside(self.trial_folder(run.number)) for run in (best, other) if run is not None]
         return Found(best, where[0], other, where[1] if other is not None else None, self.race.corrected())
+
+    def _failed(self) -> bool:
+        return any(run.status is Status.FAILED for run in self.trials.values() if self.race.has(run))

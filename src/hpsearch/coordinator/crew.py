@@ -7,11 +7,11 @@ from pathlib import Path
 from types import FrameType
 
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.memory import MicroBatch
+from hpsearch.coordinator.memory import KnownPace, MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.folder import StudyFolder, TrialFolder
-from hpsearch.state.messages import Alive, DataName, Fits, Lost, Message, Ready, Score, Scored, Train, named
+from hpsearch.state.messages import Alive, DataName, Fits, Lost, Message, Paced, Ready, Score, Scored, Train, named
 from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
 from hpsearch.training.models import with_attention
 from hpsearch.training.parts import micro_batch
@@ -113,6 +113,37 @@ class Crew:
         if micro.examples < micro.largest:
             self._say_parts()
 
+    def settle_pace(self, pace: KnownPace) -> Paced:
+        """Find what training and scoring take, before the first trial, unless it is known.
+
+        Raises:
+            Interrupted: a signal came.
+            NoResultError: workers end over it, again and again.
+        """
+        ended = 0
+        while pace.found is None:
+            worker = self.workers[0]
+            worker.ask(pace.question(self.micro))
+            answer = self._answer(worker)
+            if isinstance(answer, Paced):
+                pace.keep(answer)
+                continue
+            ended += 1
+            if ended >= self.settings.hardware.max_attempts:
+                raise NoResultError(f"the worker that is timed ended {ended} times; {worker.output} says why")
+            self.renew(worker)
+        return pace.found
+
+    def _answer(self, worker: Worker) -> Message | None:
+        """What an idle worker says to a question; None if it hangs. Raises Interrupted."""
+        while worker.silent_seconds <= self.settings.hardware.hang_seconds:
+            for _, answer in self.hear([worker]):
+                return answer
+            if self.interrupted:
+                raise Interrupted("interrupted before the first trial; give the same command to go on")
+        self.display.note(self.silence)
+        return None
+
     def halve(self, batch_size: int, examples: int) -> bool:
         """Memory ran out over `examples` at once, of such a batch: train in smaller parts. False if it was one."""
         before = self.micro.examples
@@ -157,20 +188,17 @@ class Crew:
             RequestError: the update fails for another reason, as every trial would.
         """
         worker.ask(self.micro.question())
-        while worker.silent_seconds <= self.settings.hardware.hang_seconds:
-            for _, answer in self.hear([worker]):
-                if isinstance(answer, Fits) and answer.fault is not None:
-                    raise RequestError(
-                        f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
-                        f"{worker.output}); mend it and give the same command"
-                    )
-                if isinstance(answer, Lost):
-                    return False if answer.for_memory else None
-                return isinstance(answer, Fits) and answer.fits
-            if self.interrupted:
-                raise Interrupted("interrupted before the first trial; give the same command to go on")
-        self.display.note(self.silence)
-        return False
+        answer = self._answer(worker)
+        if answer is None:
+            return False
+        if isinstance(answer, Fits) and answer.fault is not None:
+            raise RequestError(
+                f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
+                f"{worker.output}); mend it and give the same command"
+            )
+        if isinstance(answer, Lost):
+            return False if answer.for_memory else None
+        return isinstance(answer, Fits) and answer.fits
 
     def _say_parts(self) -> None:
         self.display.note(

@@ -10,7 +10,7 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Phase
 from hpsearch.errors import Interrupted, OutOfReachError
 from hpsearch.report.display import Display
-from hpsearch.state.messages import Lost, Message, NoRoom, OutOfMemory, Progress, RungReport, TrialResult
+from hpsearch.state.messages import Lost, Message, NoRoom, OutOfMemory, Progress, Retimed, RungReport, TrialResult
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.workers.interface import Worker
 
@@ -82,6 +82,10 @@ class Loop:
             self.books.points([message])
             remaining = self.books.remaining_steps()
             self.display.progress(message.number, message.step, message.total_steps, message.metrics, remaining)
+            if (total := self.phase.retime(message)) is not None:
+                worker.retime(total)
+        elif isinstance(message, Retimed):
+            self._retimed(message)
         elif isinstance(message, RungReport):
             worker.answer(self.books.at_rung(message))
         elif isinstance(message, TrialResult):
@@ -95,6 +99,16 @@ class Loop:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         else:
             raise AssertionError(f"a worker sent {message} in place of a trial")
+
+    def _retimed(self, message: Retimed) -> None:
+        trial = self.phase.trials[message.number]
+        before = trial.total_steps or message.total_steps
+        retimed = (*trial.retimed, (message.step, message.total_steps))
+        self.books.keep(replace(trial, retimed=retimed, total_steps=message.total_steps))
+        self.display.note(
+            f"{self.phase.noun} {message.number} is retimed at step {message.step:,}: {message.total_steps:,} steps in "
+            f"all, {before:,} before, to end with the budget"
+        )
 
     def _ended(self, result: TrialResult) -> None:
         """A worker's part in a trial is over: settle what follows from it, and free the disk of what nobody needs."""
@@ -143,5 +157,7 @@ class Loop:
                     self._ended(message)
                 elif isinstance(message, Progress):
                     self.books.points([message])
+                elif isinstance(message, Retimed):
+                    self._retimed(message)
                 elif isinstance(message, RungReport):
                     self.books.at_rung(message)

@@ -1,11 +1,11 @@
-"""How many examples fit in memory at once: found before the first trial, halved if it runs out all the same."""
+"""What is found out before the first trial and kept: how many examples fit in memory at once, and what they take."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from hpsearch.config.settings import Settings, digest, possible
-from hpsearch.state.messages import DataName, Hardware, Probe
+from hpsearch.state.messages import DataName, Hardware, Pace, Paced, Probe
 from hpsearch.state.records import DataRef, write_durably
 from hpsearch.training.parts import micro_batch
 
@@ -68,3 +68,35 @@ class MicroBatch:
         """Settings of a trial, to be trained in micro-batches that fit."""
         train = settings.train.model_copy(update={"micro_batch_size": self.examples})
         return settings.model_copy(update={"train": train})
+
+
+PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # of the hours, and at most, for the updates that are timed
+
+
+class KnownPace:
+    """What training and scoring take. Remembered for what it depends on: model, length, optimizer, hardware."""
+
+    def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
+        self._settings, self._data = settings, DataName.of(ref, home)
+        task = settings.task
+        key = digest(
+            [
+                *(part.model_dump(mode="json") for part in (settings.model, settings.optimizer)),
+                [task.kind, task.max_length, task.truncation, settings.train.batch_size],
+                asdict(hardware),
+            ]
+        )
+        self._file = home / "cache" / "pace" / f"{key}.json"
+        self.found = Paced(**json.loads(self._file.read_text())) if self._file.exists() else None
+        """None until it is known."""
+
+    def question(self, micro: MicroBatch) -> Pace:
+        """What it is, in micro-batches that fit."""
+        hours = self._settings.budget.hours
+        assert hours is not None, "nobody needs it where there are no hours"
+        return Pace(micro.applied(self._settings), self._data, min(PACE_SECONDS, PACE_SHARE * hours * 3600))
+
+    def keep(self, found: Paced) -> None:
+        """It has been measured."""
+        write_durably(self._file, json.dumps(asdict(found)))
+        self.found = found

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.clock import read_seconds
@@ -16,10 +16,13 @@ from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.measured import Answers
-from hpsearch.state.messages import Decision, TrialResult
+from hpsearch.state.messages import Decision, Progress, TrialResult
 from hpsearch.state.outcome import Best, Confirmed, Counts, Optimism, PhaseOutcome, RunOutcome
 from hpsearch.state.records import DataRef, TrialRecord
 from hpsearch.training.data import Corpus
+
+if TYPE_CHECKING:
+    from hpsearch.coordinator.planner import Planner
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,17 @@ class Stored:
     optuna: Study
     later: bool  # a later phase has trials
     published: bool  # MLflow has the study's result
+
+
+def as_recorded(settings: Settings, trial: TrialRecord) -> Settings:
+    """Settings with what a trial's record says of its length and its part of the data."""
+    length: dict[str, Any] = {"examples": trial.examples, "retimed": trial.retimed}
+    if trial.epochs is not None:
+        length |= {"epochs": trial.epochs, "epochs_factor": 1.0}
+    train = settings.train.model_copy(update=length)
+    if trial.epochs is None:
+        return settings.model_copy(update={"train": train})
+    return settings.model_copy(update={"train": train, "search": settings.search.model_copy(update={"rungs": ()})})
 
 
 class Phase(ABC):
@@ -138,6 +152,15 @@ class Phase(ABC):
             before: the phases before it, which are done.
         """
 
+    def begin(self, planner: "Planner | None", before: Sequence["Phase"]) -> None:
+        """Decide how much is run, by the time that is left; called once, before the first trial is given to a worker.
+
+        Args:
+            planner: says what the time is for; None in a study without hours, whose settings say all.
+            before: the phases before it.
+        """
+        return
+
     @property
     def introduction(self) -> str | None:
         """What is run, for people."""
@@ -159,6 +182,10 @@ class Phase(ABC):
     def decide(self, number: int) -> Decision:
         """How a trial goes on that has just paused at a rung; its score is in `trials`."""
         raise AssertionError(f"a {self.noun} of the {self.name} has no rungs")
+
+    def retime(self, progress: Progress) -> int | None:
+        """Another length for the schedule of a trial that says how far it is; None to leave it as it is."""
+        return None
 
     def answered(self, result: TrialResult) -> None:
         """A worker's part in a trial is over: keep what the record will not hold, before it is written."""
@@ -201,7 +228,7 @@ class Phase(ABC):
         return PhaseOutcome(
             name=self.name,
             noun=self.noun,
-            train_examples=self.ref.sizes["train"],
+            train_examples=self.examples,
             seconds=seconds,
             runs=tuple(
                 RunOutcome(
@@ -234,9 +261,14 @@ class Phase(ABC):
         trained = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.study.workers
         return max(trained, self.clocked)
 
+    @property
+    def examples(self) -> int:
+        """That one of its trials is trained on."""
+        return self.ref.sizes["train"]
+
     def settings_of(self, trial: TrialRecord) -> Settings:
         """What a trial is trained with."""
-        return self.trained_with(self.study.settings, trial)
+        return as_recorded(self.trained_with(self.study.settings, trial), trial)
 
     def trial_folder(self, number: int) -> TrialFolder:
         """Where a trial keeps its record, points, checkpoints and model."""

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from hpsearch.coordinator.confirmation import Confirmation
+from hpsearch.coordinator.final import Final
 from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.search import Search
 from hpsearch.errors import RequestError
 
-PHASES: tuple[type[Phase], ...] = (Search, Confirmation)
+PHASES: tuple[type[Phase], ...] = (Search, Confirmation, Final)
 
 
 class Course:
@@ -35,12 +36,17 @@ class Course:
         """Of those that are opened: once the study is done, the one that decides."""
         return self.opened[-1]
 
+    def phase_of(self, folder: str) -> Phase:
+        """The phase whose trial has this folder inside the study's."""
+        return next(phase for phase in self.opened if folder.startswith(f"{phase.place}/"))
+
     def so_far(self) -> str:
         """How much has been run, for people."""
         counts = []
         for phase in self.opened:
             of = f" of {phase.total}" if phase.total is not None else ""
-            counts.append(f"{len(phase.trials)}{of} {phase.noun}s")
+            if phase.trials:
+                counts.append(f"{len(phase.trials)}{of} {phase.noun}{'' if len(phase.trials) == 1 else 's'}")
         return ", ".join(counts)
 
     def done(self) -> bool:

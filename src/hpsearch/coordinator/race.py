@@ -43,6 +43,17 @@ class Standing:
         return fmean(self.scores)
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """What is run of each entrant."""
+
+    seeds: int
+    examples: int
+    """Training examples."""
+    all: bool
+    """Whether these are all."""
+
+
 class Race:
     """The entrants, and what their runs say as far as these are there."""
 
@@ -53,6 +64,7 @@ class Race:
         ref: DataRef,
         records: Mapping[int, TrialRecord],
         folder_of: Callable[[int], TrialFolder],
+        rounds: Rounds,
     ) -> None:
         """Of one study.
 
@@ -62,14 +74,16 @@ class Race:
             ref: the data of the runs.
             records: of the runs, by number; more may come.
             folder_of: where the run of a number has its answers.
+            rounds: what is run; runs on other examples are no part of it.
         """
+        self._rounds = rounds
         self.entrants, self._settings, self._ref = entrants, settings, ref
         self._records, self._folder_of = records, folder_of
-        given = settings.budget.confirmation
-        self.seeds = tuple((settings.seed + 1 + i) % 2**31 for i in range(given.seeds))
+        self.seeds = tuple((settings.seed + 1 + i) % 2**31 for i in range(rounds.seeds))
         self.objective = OBJECTIVES[settings.task.metric]
         self._kind: Kind = KINDS[settings.task.kind]
-        self._rule = Rule(self._kind.sums_to(self.objective), self.objective, given.confidence)
+        confidence = settings.budget.confirmation.confidence
+        self._rule = Rule(self._kind.sums_to(self.objective), self.objective, confidence)
         self._runs: dict[int, Run] = {}
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
 
@@ -124,8 +138,13 @@ class Race:
 
     def complete(self, name: str) -> list[TrialRecord]:
         """The complete runs of an entrant, in the order of the seeds; those of former seeds are left out."""
-        found = {t.seed: t for t in self._records.values() if t.entrant == name and t.status is Status.COMPLETE}
+        named = (run for run in self._records.values() if run.entrant == name and self.has(run))
+        found = {run.seed: run for run in named if run.status is Status.COMPLETE}
         return [found[seed] for seed in self.seeds if seed in found]
+
+    def has(self, run: TrialRecord) -> bool:
+        """Whether a run is on the examples of this race."""
+        return run.examples == self._rounds.examples or (run.examples is None and self._rounds.all)
 
     def _by_name(self) -> dict[str, list[Run]]:
         return {one.name: [self._run(trial) for trial in self.complete(one.name)] for one in self.entrants}
@@ -151,7 +170,7 @@ class Race:
         failed = {
             t.entrant: self.seeds.index(t.seed)
             for t in self._records.values()
-            if t.status is Status.FAILED and t.entrant is not None and t.seed in self.seeds
+            if self.has(t) and t.status is Status.FAILED and t.entrant is not None and t.seed in self.seeds
         }
         return racing.out(self._by_name(), self.seeds, self._rule, failed)
 

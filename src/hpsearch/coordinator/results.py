@@ -47,13 +47,14 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
 
 def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
     """Write summary and report, log them and the winner's model and answers, and close the parent run."""
-    study, found, last = finished.study, finished.found, finished.phases[-1]
+    study, found = finished.study, finished.found
     folder, settings = study.folder, study.settings
     trials = [(one, _points(folder, one)) for one in finished.phases[0].trials.values()]
     write_durably(folder.summary, codec.write(summary, indent=1))
     _write_report(folder, settings, trials, summary)
     page.optuna_plots(study.optuna.optuna, folder.plots)
-    winner = last.settings_of(found.winner)
+    decisive = finished.decisive
+    winner = decisive.settings_of(found.winner)
     inputs = KINDS[settings.task.kind].inputs
     examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
@@ -62,8 +63,8 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
         tracking.log_answers(run_id, tables)
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
     tracking.finish_study(summary, folder, trials, said)
-    for phase in finished.phases[:-1]:
-        free_disk(phase, [])
+    for phase in finished.phases:
+        free_disk(phase, [found.winner] if phase is decisive else [])
     write_durably(folder.published, codec.write(summary.mlflow))
 
 

@@ -2,26 +2,64 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
+from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.study import STATES, Study
-from hpsearch.decisions import schedule
+from hpsearch.decisions import plan, schedule
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
-from hpsearch.state.messages import Decision
+from hpsearch.state.messages import Decision, Progress
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
 from hpsearch.tasks.metrics import Objective
+from hpsearch.training import parts
 
+if TYPE_CHECKING:
+    from hpsearch.coordinator.planner import Planner
+
+MORE = 2  # times the trials that the plan has: the machine may be faster than it was
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
+
+
+@dataclass(frozen=True)
+class Length:
+    """What must be equal of trials that are compared, beside their settings."""
+
+    examples: int | None
+    """Training examples; None: all."""
+    epochs: float | None
+    """Passes of the one fine-tune that the time holds; None where the parameters say."""
+
+    @staticmethod
+    def of_record(trial: TrialRecord) -> "Length":
+        """Of a trial."""
+        return Length(trial.examples, trial.epochs)
+
+    def has(self, trial: TrialRecord) -> bool:
+        """Whether a trial is of this length."""
+        return (trial.examples, trial.epochs is None) == (self.examples, self.epochs is None)
+
+    def of(self, trial: TrialRecord) -> TrialRecord:
+        """A trial of this length."""
+        return replace(trial, examples=self.examples, epochs=self.epochs)
+
+
+def best_of_last_length(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Complete trials that can be compared, best first: those of the length that the newest has."""
+    complete = [trial for trial in trials if trial.status is Status.COMPLETE]
+    if not complete:
+        return []
+    newest = Length.of_record(max(complete, key=lambda trial: trial.number))
+    return schedule.best_first([trial for trial in complete if newest.has(trial)], objective)
 
 
 class Search(Phase):
@@ -39,7 +77,6 @@ class Search(Phase):
             RequestError: they are not of one study: one has trials that the other has never heard of.
         """
         super().__init__(study, study.settings, study.ref)
-        self.plan = make_plan(study.settings)
         known = {trial.number: trial for trial in study.optuna.known()}
         ended = {number for number, trial in known.items() if trial.status.final}
         for numbers, place in (
@@ -51,9 +88,53 @@ class Search(Phase):
                     f"study {study.folder.name}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
                     "and storage.uri that belong together, or STUDY=<another name>"
                 )
+        self._drawn = known.keys() - self.trials.keys()  # a crash came before their records
         self.trials = {number: self.trials.get(number, trial) for number, trial in known.items()}
         for trial in self.trials.values():
             study.optuna.tell(trial)
+        budget = study.settings.budget
+        self._planner: Planner | None = None
+        self._retimer: Retimer | None = None
+        self._ends_at: float | None = None  # hours of the phase; None where it has all the time it takes
+        self._take_up(Length(budget.search_examples, None), budget.max_trials or 1)
+
+    def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
+        """Take the time that the plan has for the search. Trials that are there have others of as many examples."""
+        if planner is None:
+            return
+        self._planner = planner
+        known = planner.known([*before, self])
+        whole = plan.of_all(known, planner.left)
+        step = whole.search
+        steps = {"search": step, "confirmation": whole.confirmation, "final": whole.final}
+        planner.record(self.name, known, steps)
+        self._ends_at = self.hours + step.seconds / 3600
+        length = Length(self._part(step.examples), step.passes if whole.alone else None)
+        there = [trial for trial in self.trials.values() if trial.status is not Status.FAILED and trial.epochs is None]
+        if there and not whole.alone:
+            length = Length(there[-1].examples, None)
+        if planner.finishing or (whole.alone and self.best_first()):
+            self._ends_at = 0.0  # what there is must do
+        if whole.alone:
+            most = plan.MOST_PAYING * known.recipe.passes(step.examples)
+            self._retimer = Retimer(planner, known, step.passes, most)
+        trials = 1 if whole.alone else max(MORE * step.runs, len(there) + step.runs)
+        self._take_up(length, self.settings.budget.max_trials or trials)
+
+    def _take_up(self, length: Length, trials: int) -> None:
+        self._length, self.plan = length, make_plan(self.settings, trials)
+        for number in self._drawn:
+            trial = self.trials[number]
+            if not trial.status.final:
+                self.trials[number] = length.of(trial)
+
+    def _part(self, examples: int) -> int | None:
+        """As a record has it: None where they are all."""
+        return examples if examples < self.ref.sizes["train"] else None
+
+    def _comparable(self) -> list[TrialRecord]:
+        """Trials of the length that the search has now."""
+        return [trial for trial in self.trials.values() if self._length.has(trial)]
 
     @classmethod
     def asked(cls, settings: Settings) -> bool:
@@ -68,14 +149,15 @@ class Search(Phase):
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The best complete one."""
-        return schedule.best_first(trials, metrics.OBJECTIVES[settings.task.metric])[:1]
+        return best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])[:1]
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
         """Too many trials, a best model that is missing, and what Optuna says otherwise."""
         records, settings = stored.records, stored.settings
-        if len(records) > settings.budget.max_trials:
-            yield Fault(f"there are {len(records)} trials, and budget.max_trials is {settings.budget.max_trials}")
+        most = settings.budget.max_trials
+        if most is not None and len(records) > most and settings.budget.hours is None:
+            yield Fault(f"there are {len(records)} trials, and budget.max_trials is {most}")
         if not stored.published and not stored.later:
             for best in cls.keepers(settings, list(records.values())):
                 if not stored.folder.trial(cls.place, best.number).weights.exists():
@@ -88,42 +170,69 @@ class Search(Phase):
         return cls(study)
 
     @property
-    def total(self) -> int:
-        """Trials, unless the time ends before."""
-        return self.plan.max_trials
-
-    def best_first(self) -> list[TrialRecord]:
-        """Complete trials."""
-        return schedule.best_first(self.trials.values(), self.plan.objective)
+    def introduction(self) -> str | None:
+        """Why there is no search, where the time holds none."""
+        if self._retimer is None:
+            return None
+        return (
+            "these hours hold one fine-tune, so nothing is searched: the reference recipe gets all the data and time; "
+            "more hours search for a better one"
+        )
 
     @property
-    def max_hours(self) -> float | None:
-        """What the search may take; the rest is for the confirmation."""
-        return search_hours(self.settings)
+    def total(self) -> int | None:
+        """Trials, unless the time ends before; None where the time alone says."""
+        return self.plan.max_trials if self._planner is None else self.settings.budget.max_trials
+
+    @property
+    def examples(self) -> int:
+        """That a trial is trained on."""
+        best = self.best_first()
+        examples = best[0].examples if best else self._length.examples
+        return examples if examples is not None else self.ref.sizes["train"]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing is compared: the time held one fine-tune."""
+        best = self.best_first()
+        return bool(best) and best[0].epochs is not None
+
+    def best_first(self) -> list[TrialRecord]:
+        """Complete trials that can be compared."""
+        return best_of_last_length(self.trials.values(), self.plan.objective)
 
     def next(self, hours: float) -> TrialRecord | None:
         """A new trial, or the best that waits at a rung and may pass."""
         action = self._action(hours)
         if isinstance(action, schedule.Start):
-            return self.study.optuna.ask(list(self.trials.values()))
+            return self._length.of(self.study.optuna.ask(len(self.trials), self._comparable()))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
     def over(self, hours: float) -> str | None:
-        """Once the time is spent."""
-        if self.max_hours is None or hours < self.max_hours:
+        """Once its time is spent and there is a result, or all time is."""
+        if self._planner is None or self._ends_at is None:
             return None
-        kept = " but for the confirmation" if self.max_hours != self.settings.budget.max_hours else ""
-        return f"budget.max_hours={self.settings.budget.max_hours} is spent{kept}; no trial goes on"
+        if self._planner.over:
+            return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
+        if hours >= self._ends_at and self._retimer is None and self.best_first():
+            return "the search has had its part of budget.hours; no trial goes on"
+        return None
 
     def decide(self, number: int) -> Decision:
         """At once where it passes whatever is still to come, never where it can't, else it waits for the others."""
-        trials = list(self.trials.values())
+        trials = self._comparable()
         if number in schedule.losers(self.plan, trials):
             return Decision.STOP
         all_begun = len(trials) >= self.plan.max_trials
         if all_begun and schedule.next_action(self.plan, trials, may_start=False) == schedule.Resume(number):
             return Decision.CONTINUE
         return Decision.PAUSE
+
+    def retime(self, progress: Progress) -> int | None:
+        """Where the one fine-tune would end too late or too early."""
+        if self._retimer is None or self.trials[progress.number].epochs is None:
+            return None
+        return self._retimer.heard(progress)
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
         """Tell Optuna. Once it does not answer, the next start tells it."""
@@ -139,7 +248,7 @@ class Search(Phase):
 
     def beaten(self) -> list[TrialRecord]:
         """Paused trials that can't be among those that pass."""
-        lost = schedule.losers(self.plan, list(self.trials.values()))
+        lost = schedule.losers(self.plan, self._comparable())
         return [replace(self.trials[number], status=Status.PRUNED) for number in lost]
 
     def closing(self) -> list[TrialRecord]:
@@ -154,7 +263,9 @@ class Search(Phase):
 
     def planned(self) -> float:
         """By the shares that pass each rung."""
-        return schedule.share_to_train(self.plan, max(self.plan.max_trials, len(self.trials)))
+        trials = self._comparable()
+        most = self.plan.max_trials if self._planner is None else len(trials)
+        return schedule.share_to_train(self.plan, max(most, len(trials)))
 
     def found(self) -> Found:
         """The best trial; nothing is compared with it."""
@@ -169,11 +280,12 @@ class Search(Phase):
         trials, best = list(self.trials.values()), self.best_first()[0]
         assert best.score is not None, "a complete trial has its score"
         counts = Counter(trial.status for trial in trials)
+        compared = [trial for trial in trials if Length.of_record(best).has(trial)]
         return {
             "trials": Counts(counts[Status.COMPLETE], counts[Status.PRUNED], counts[Status.FAILED]),
             "best": Best(best.number, best.params, best.score),
-            "expected": tuple(expected(trials, self.plan.objective)),
-            "importance": self.study.optuna.importance(trials),
+            "expected": tuple(expected(compared, self.plan.objective)),
+            "importance": self.study.optuna.importance(compared),
         }
 
     def outcome(self, seconds: float) -> PhaseOutcome:
@@ -186,8 +298,9 @@ class Search(Phase):
         return sections.trials(told)
 
     def _action(self, hours: float) -> schedule.Action:
-        trials = list(self.trials.values())
-        return schedule.next_action(self.plan, trials, schedule.may_start(self.plan, trials, hours, self.max_hours))
+        trials = self._comparable()
+        may_start = schedule.may_start(self.plan, trials, hours, self._ends_at)
+        return schedule.next_action(self.plan, trials, may_start)
 
     def _no_result(self) -> str:
         """Why there is no complete trial, with the reasons of the failed ones."""
@@ -196,7 +309,7 @@ class Search(Phase):
         return (
             f"study {self.study.folder.name} has no complete trial: the budget ended first"
             + (f" ({said})" if said else "")
-            + "; a larger budget (budget.max_hours, budget.max_trials) continues it"
+            + "; a larger budget (BUDGET=<more hours>, budget.max_trials) continues it"
         )
 
 
@@ -237,13 +350,6 @@ def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]
     return found
 
 
-def search_hours(settings: Settings) -> float | None:
-    """Hours that the search may take of the budget's."""
-    hours = settings.budget.max_hours
-    reserve = settings.budget.confirmation.reserve if settings.budget.confirmation.finalists else 0.0
-    return hours * (1 - reserve) if hours is not None else None
-
-
 def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
     """The settings with rungs that come before anything can be seen moved to where it can.
 
@@ -254,24 +360,27 @@ def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
         settings: as asked for.
         train: training examples of a trial.
     """
-    shortest = min(possible(settings, "train.epochs")) * train
+    factor = min(possible(settings, "train.epochs_factor"))
+    lengths = [settings.train.model_copy(update={"epochs": epochs}) for epochs in possible(settings, "train.epochs")]
+    passes = min(parts.passes(settings.model_copy(update={"train": length}), train) for length in lengths)
+    shortest = passes * factor * train
     first = math.ceil(100 * settings.search.rungs_after / shortest) / 100
     rungs = settings.search.rungs if first < LATEST else ()
     rungs = tuple(dict.fromkeys(max(rung, first) for rung in rungs))
     return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": rungs})})
 
 
-def make_plan(settings: Settings) -> schedule.Plan:
-    """The schedule's part of the settings; a grid has no more trials than points.
+def make_plan(settings: Settings, trials: int) -> schedule.Plan:
+    """The schedule's part of the settings, for so many trials; a grid has no more than points.
 
     As many trials are run to their end as the confirmation has places.
     """
-    trials = settings.budget.max_trials
     if settings.sampler.name == "GridSampler":
         points = 1
         for values in space.grid(settings.search.space).values():
             points *= len(values)
         trials = min(trials, points)
-    at_least = max(1, settings.budget.confirmation.finalists)
+    finalists = settings.budget.confirmation.finalists
+    at_least = max(1, finalists if finalists is not None else plan.FINALISTS)
     objective = metrics.OBJECTIVES[settings.task.metric]
     return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, objective)

@@ -115,16 +115,19 @@ class Study:
         return known
 
     @patient
-    def ask(self, trials: Sequence[TrialRecord]) -> TrialRecord:
-        """A new trial: the reference recipe first, then what the sampler says, given the trials so far.
+    def ask(self, number: int, trials: Sequence[TrialRecord]) -> TrialRecord:
+        """A new trial, of this number: the reference recipe first, then what the sampler says, given trials so far.
 
         The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
         a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
         was drawn before, when the study could not be told all of it, is the new one.
+
+        Args:
+            number: of trials that the study has.
+            trials: those of them that can be compared with the new one.
         """
-        number = len(trials)
         if number == len(self.optuna.get_trials(deepcopy=False)):
-            params, state = self._draw(trials)
+            params, state = self._draw(number, trials)
             self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
         if self.optuna.get_trials(deepcopy=False)[number].state is TrialState.WAITING:
             self.optuna.ask()
@@ -170,9 +173,8 @@ class Study:
         """Write down what a running trial was drawn with, as far as a crash left the database without it."""
         suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
 
-    def _draw(self, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
-        number = len(trials)
-        first = number == 0 and self.settings.sampler.name != "GridSampler"  # a grid has each point once
+    def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
+        first = not trials and self.settings.sampler.name != "GridSampler"  # a grid has each point once
         if first and (params := space.reference_point(self.settings)) is not None:
             return params, {"trial": {}, "study": {}}
         seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))

@@ -10,7 +10,7 @@ from hpsearch.errors import redact
 from hpsearch.state import outcome
 from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Reading
-from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
+from hpsearch.state.outcome import OnTest, PlanMade, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.records import StudyHardware, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
@@ -23,12 +23,19 @@ class Finished:
 
     study: StudyContext
     phases: tuple[Phase, ...]
-    """In their order; the last decides."""
+    """In their order."""
     found: Found
     reading: Reading
     """Of test."""
     hardware: StudyHardware
     """Of its workers."""
+    plans: tuple[PlanMade, ...]
+    """() without hours."""
+
+    @property
+    def decisive(self) -> Phase:
+        """The phase whose model is kept."""
+        return next(phase for phase in self.phases if self.found.folder.startswith(f"{phase.place}/"))
 
 
 def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float], run: StudyRun) -> Summary:
@@ -71,6 +78,8 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         hardware=finished.hardware,
         mlflow=run,
         phases=tuple(phase.outcome(seconds.get(phase.name, 0.0)) for phase in finished.phases),
+        hours=settings.budget.hours,
+        plans=finished.plans,
     )
 
 
@@ -84,7 +93,7 @@ def _winner(finished: Finished) -> Winner:
         seed=finished.study.settings.seed if winner.seed is None else winner.seed,
         run_id=winner.run_id,
         fitted=winner.fitted,
-        digests=finished.phases[-1].ref.digests,
+        digests=finished.study.ref.digests,
         folder=finished.found.folder,
         validation=winner.metrics,
         corrected=finished.found.corrected,
@@ -125,15 +134,16 @@ def _steps(phases: Sequence[Phase]) -> outcome.Steps:
 
 def _data(finished: Finished) -> StudyData:
     """What was read, and how much of it was used."""
-    ref, last = finished.study.ref, finished.phases[-1]
+    ref, [search, *_] = finished.study.ref, finished.phases
+    trained_on = finished.found.winner.examples
     used = {
         "source": finished.study.settings.task.source,
         "digest": digest(ref.digests),
         "digests": ref.digests,
     }
     return StudyData(
-        **(vars(finished.study.corpus.facts) | used | ref.sizes),
-        confirmation=last.ref.sizes["train"] if len(finished.phases) > 1 else None,
+        **(vars(finished.study.corpus.facts) | used | ref.sizes | {"train": search.examples}),
+        confirmation=trained_on if trained_on is not None else ref.sizes["train"],
     )
 
 

@@ -15,14 +15,17 @@ from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.loop import Loop
+from hpsearch.coordinator.memory import KnownPace
 from hpsearch.coordinator.notes import of_data, of_search
 from hpsearch.coordinator.phase import Found, StudyContext
 from hpsearch.coordinator.phases import Course
+from hpsearch.coordinator.planner import Data, Planner
 from hpsearch.coordinator.results import publish, write_settings
 from hpsearch.coordinator.scoring import score_test
 from hpsearch.coordinator.search import with_rungs_late_enough
 from hpsearch.coordinator.study import Study
 from hpsearch.coordinator.summary import Finished, summarise
+from hpsearch.data.tokens import Tokens
 from hpsearch.errors import HpsearchError, Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.report import page
 from hpsearch.report.display import Display
@@ -50,9 +53,17 @@ class Request:
     force: bool  # go on although code or libraries have changed
     given: tuple[str, ...]  # settings and options of the command line
     started: float  # of the monotonic clock
+    finishing: bool = False  # begin no trial of the search any more
 
 
-def run_sweep(settings: Settings, home: Path, force: bool = False, given: Sequence[str] = ()) -> Summary:
+def run_sweep(
+    settings: Settings,
+    home: Path,
+    force: bool = False,
+    given: Sequence[str] = (),
+    started: float | None = None,
+    finishing: bool = False,
+) -> Summary:
     """Search, or go on searching, until the budget is spent; score the best on test; report.
 
     Args:
@@ -60,22 +71,29 @@ def run_sweep(settings: Settings, home: Path, force: bool = False, given: Sequen
         home: the state folder.
         force: go on with a study although code or libraries have changed.
         given: settings and options that say so on the command line; the next commands that are proposed repeat them.
+        started: when the command was given, of the monotonic clock; now, if nobody knows.
+        finishing: begin no trial any more: what there is is confirmed, and the final model is trained.
 
     Raises:
         HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
     """
-    started = time.monotonic()
+    started = started if started is not None else time.monotonic()
     if not settings.search.space:
         raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
-    return _sweep(Request(settings, home, force, tuple(given), started), *check(settings, home))
+    if finishing and not StudyFolder.of(home, settings.study).identity.exists():
+        raise RequestError(f"there is no study {settings.study} in {home}; give the settings that it was begun with")
+    return _sweep(Request(settings, home, force, tuple(given), started, finishing), *check(settings, home))
 
 
-def run_train(settings: Settings, home: Path, force: bool = False, given: Sequence[str] = ()) -> Summary:
+def run_train(
+    settings: Settings, home: Path, force: bool = False, given: Sequence[str] = (), started: float | None = None
+) -> Summary:
     """One fine-tune with the settings as they are: a study of one trial without rungs, named by settings and data."""
-    started = time.monotonic()
+    started = started if started is not None else time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
-    budget = settings.budget.model_copy(update={"max_trials": 1, "max_hours": None, "confirmation": confirmation})
+    fixed_budget = {"max_trials": 1, "hours": None, "final": False, "confirmation": confirmation}
+    budget = settings.budget.model_copy(update=fixed_budget)
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     corpus, workplace = check(fixed, home)
     name = digest([stored.as_before(comparable(fixed)), corpus.facts.digests])[:8]
@@ -99,15 +117,23 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
             first = course.first  # state folder and database belong together
             course.check_left_out()
             console = Console()
-            if folder.published.exists() and course.done() and (summary := read_summary(folder)) is not None:
+            if folder.published.exists() and (summary := read_summary(folder)) is not None and _done(course, summary):
                 console.print(
                     f"study {settings.study} is finished: {course.so_far()}; a larger budget "
-                    "(budget.max_trials=<total>, budget.max_hours=<total>) continues it"
+                    "(BUDGET=<hours in total>h, or budget.max_trials=<total>) continues it"
                 )
             else:
                 summary = _run(course, request, workplace, console, tracking, forced)
             console.print(page.final_table(summary, list(first.trials.values()), settings, folder), soft_wrap=True)
             return summary
+
+
+def _done(course: Course, summary: Summary) -> bool:
+    """Whether a study that has a result needs no more: it had as many hours, or without hours nothing is left."""
+    hours = course.study.settings.budget.hours
+    if hours is not None:
+        return summary.hours is not None and hours <= summary.hours
+    return course.done()
 
 
 def _run(
@@ -136,14 +162,16 @@ def _run(
         delivery = Delivery(tracking, study.ref.labels, parent)
         try:
             crew.settle_memory()
-            found = _run_phases(course, crew, delivery, display, clock)
+            planner = _planner(course, request, crew, clock, tokens)
+            found = _run_phases(course, planner, Desk(crew, delivery, display, clock))
             display.phase("test")
             with clock.timed("test"):
                 reading = score_test(crew, study.ref, found, *_settings_of(course, found))
             display.phase("report")
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
-            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware)
+            plans = planner.made if planner is not None else ()
+            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans)
             summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
             publish(finished, summary, tracking)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
@@ -155,10 +183,35 @@ def _run(
     return summary
 
 
-def _run_phases(course: Course, crew: Crew, delivery: Delivery, display: Display, clock: Clock) -> Found:
+def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens: dict[str, Tokens]) -> Planner | None:
+    """Says what the time is for, once the pace is known; None where the budget has no hours."""
+    settings, study = course.study.settings, course.study
+    if settings.budget.hours is None:
+        return None
+    pace = KnownPace(settings, study.ref, crew.workplace.hardware, request.home)
+    return Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens), request.finishing)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a phase is run with."""
+
+    crew: Crew
+    delivery: Delivery
+    display: Display
+    clock: Clock
+
+
+def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
     """Run all phases, or as much of them as the budget holds; MLflow is told all of it."""
+    crew, delivery, display, clock = desk.crew, desk.delivery, desk.display, desk.clock
     kept: list[Books] = []
     for phase in course:
+        clock.lap("setup")
+        planned = len(planner.made) if planner is not None else 0
+        phase.begin(planner, course.opened[: len(kept)])
+        if planner is not None and len(planner.made) > planned:
+            display.plan(planner.made[-1])
         books = Books(phase, crew, delivery, display)
         kept.append(books)
         display.phase(phase.name)
@@ -175,8 +228,10 @@ def _run_phases(course: Course, crew: Crew, delivery: Delivery, display: Display
 
 def _settings_of(course: Course, found: Found) -> tuple[Settings, Settings | None]:
     """Of the winner, and of the model that is scored beside it."""
-    own = course.last.settings_of
-    return own(found.winner), own(found.reference) if found.reference is not None else None
+    winner = course.phase_of(found.folder).settings_of(found.winner)
+    if found.reference is None or found.reference_folder is None:
+        return winner, None
+    return winner, course.phase_of(found.reference_folder).settings_of(found.reference)
 
 
 def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:

@@ -47,6 +47,17 @@ class Tokens:
         """Number of pieces of the first `examples` examples."""
         return int(np.searchsorted(self.owners, examples))
 
+    def first(self, examples: int | None) -> "Tokens":
+        """The same, of the first so many examples alone; None: of all."""
+        if examples is None or examples >= self.examples:
+            return self
+        part = Tokens(self._folder, self._padding)
+        pieces = self.pieces(examples)
+        part.lengths, part.owners, part._ends = part.lengths[:pieces], part.owners[:pieces], part._ends[:pieces]
+        if "labels" not in self._padding:  # else they are by token
+            part.labels = part.labels[:pieces]
+        return part
+
     def of_piece(self, name: str, i: int) -> NDArray[Any]:
         """The rows of an array by token (`ids`, `types`, one of the kind's) that are piece `i`'s."""
         return self._arrays[name][self._ends[i] - self.lengths[i] : self._ends[i]]  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ seeds, and are compared example by example, so what an example is worth cancels 
 run no more, as in racing (Maron and Moore 1997).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from hpsearch.config.dimensions import Dimension, Interval
 from hpsearch.decisions import paired
 from hpsearch.decisions.paired import Tallies
 from hpsearch.state.records import TrialRecord
 from hpsearch.tasks.metrics import Objective, OfSums
 
 REFERENCE = "reference"
+NEAR = 0.1  # share of a range; on three seeds a tenth of a decade of the learning rate cannot be told from noise
 LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator
 
 
@@ -48,22 +51,53 @@ class Rule:
     confidence: float
 
 
-def entrants(best_first: Sequence[TrialRecord], reference: dict[str, Any], finalists: int) -> list[Entrant]:
+def entrants(
+    best_first: Sequence[TrialRecord],
+    reference: dict[str, Any],
+    finalists: int,
+    space: Mapping[str, Dimension],
+) -> list[Entrant]:
     """The best points of the search and the reference recipe, which is one of them or comes last.
 
-    A sampler may draw a point again; it enters once, by the name of its best trial.
+    Twins enter once, by the name of the better: a search cannot tell them apart. The reference recipe stands for its.
     """
     points: list[TrialRecord] = []
     for trial in best_first:
-        if trial.params not in [other.params for other in points]:
+        if not any(twins(trial.params, other.params, space) for other in points):
             points.append(trial)
     found = [
-        Entrant(REFERENCE if trial.params == reference else f"trial {trial.number}", trial.params)
+        Entrant(REFERENCE, reference)
+        if twins(trial.params, reference, space)
+        else Entrant(f"trial {trial.number}", trial.params)
         for trial in points[:finalists]
     ]
     if REFERENCE not in [entrant.name for entrant in found]:
         found.append(Entrant(REFERENCE, reference))
     return found
+
+
+def twins(one: Mapping[str, Any], other: Mapping[str, Any], space: Mapping[str, Dimension]) -> bool:
+    """Whether two points differ by less than NEAR of the range of each interval, and in no choice.
+
+    Args:
+        one: a point.
+        other: another; the reference recipe may lie outside the space.
+        space: path: its dimension.
+    """
+    if one.keys() != other.keys():
+        return False
+    for path, value in one.items():
+        dimension = space.get(path)
+        if not isinstance(dimension, Interval):
+            if value != other[path]:
+                return False
+            continue
+        low, high, here, there = (float(number) for number in (dimension.low, dimension.high, value, other[path]))
+        if dimension.log:
+            low, high, here, there = map(math.log, (low, high, here, there))
+        if abs(here - there) > NEAR * (high - low):
+            return False
+    return True
 
 
 def out(

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.formats import duration, parameters, score
+from hpsearch.formats import count, duration, parameters, score
 from hpsearch.state.messages import Decision
+from hpsearch.state.outcome import PlanMade
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import Objective
 
@@ -99,6 +101,17 @@ class Display:
         with self._lock:
             self.phase_name, self.remaining_steps = name, None
         self._say(f"phase: {name}", style="dim")
+
+    def plan(self, made: PlanMade) -> None:
+        """What the time that is left is for."""
+        end = (datetime.fromisoformat(made.time) + timedelta(seconds=made.left)).astimezone()
+        self._say(f"plan: {duration(made.left)} are left, the end is at {end:%H:%M:%S}", style="yellow")
+        for step in made.steps:
+            runs = f"{step.runs} {'run' if step.runs == 1 else 'runs'} on {count(step.examples)} training examples"
+            self._say(
+                f"  {step.phase:<13}{duration(step.seconds):>12}  {runs}, {step.passes:.2g} passes", style="yellow"
+            )
+        self._say(f"  {'test, report':<13}{duration(made.end):>12}", style="yellow")
 
     def note(self, text: str) -> None:
         """A choice made on the user's behalf, or a warning."""

@@ -3,17 +3,16 @@
 import shlex
 from collections.abc import Sequence
 
-from hpsearch.config.composition import default_choices
+from hpsearch.config.composition import default_choices, hours_named
 from hpsearch.config.settings import Settings
 from hpsearch.state.outcome import Summary
 
 CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
-LARGER_BUDGET = {"quick": "standard", "standard": "full"}
 
 
 def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
     """What to do next: (purpose, command), by a study's settings and summary."""
-    budget, given, data = settings.budget, summary.given, summary.data
+    budget, given = settings.budget, summary.given
     steps = [
         ("see every run in the MLflow UI", "make ui"),
         ("register the winner and make it the champion", make("promote", settings, given)),
@@ -21,16 +20,12 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
     ]
     if _verb(settings) == "train":
         return steps
-    more = [f"budget.max_trials={2 * budget.max_trials}"]
-    more += [f"budget.max_hours={2 * budget.max_hours:g}"] if budget.max_hours is not None else []
+    if budget.hours is None:
+        assert budget.max_trials is not None, "the settings see to it"
+        more = [f"budget.max_trials={2 * budget.max_trials}"]
+    else:
+        more = [f"budget={hours_named(2 * budget.hours)}"]
     steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
-    larger = LARGER_BUDGET.get(_chosen(given)["budget"])
-    if larger and data.train < data.examples["train"]:
-        # It trains on more examples, and such trials can't be compared with these: a study of its own.
-        others = [word for word in given if not _key(word).startswith("budget")]
-        grown = settings.model_copy(update={"study": f"{settings.study}-{larger}"})
-        command = make("sweep", grown, [*others, f"budget={larger}"])
-        steps.append(("search on more data, as a study of its own", command))
     return steps
 
 
@@ -46,7 +41,10 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
     """
     if verb == "serve":  # which knows of no model and no search
         given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
-    own, chosen = _own(given), _chosen(given)
+    own, chosen = _own(given), _chosen([*given, *overrides])
+    if "budget" in _own(overrides):  # it says all of the hours
+        given = [word for word in given if _key(word) != "budget.hours"]
+    overrides = tuple(word for word in overrides if _key(word) not in CHOICES)
     words = [f"TASK={chosen['task']}"]
     if verb in ("sweep", "train", "promote"):
         words.append(f"MODEL={chosen['model']}")

@@ -101,6 +101,11 @@ class StudyFolder:
         return self.path / "seconds.json"
 
     @property
+    def plans(self) -> Path:
+        """What the time was for, as each phase began."""
+        return self.path / "plans.json"
+
+    @property
     def test(self) -> Path:
         """The reading of test."""
         return self.path / "test.json"

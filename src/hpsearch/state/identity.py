@@ -30,7 +30,9 @@ SHOWN = 5  # modules that a sentence names
 APART = (
     *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
     "task.quoting",  # decides what the data are, and their digests are compared
-    *("budget.name", "budget.max_trials", "budget.max_hours", "budget.startup_trials"),
+    *("budget.name", "budget.hours", "budget.max_trials", "budget.startup_trials"),
+    # A trial says on how many examples it was trained; only those of as many are compared.
+    *("budget.search_examples", "budget.final", "budget.confirmation", "train.examples", "train.retimed"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 
@@ -48,8 +50,6 @@ def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
     for path in APART:
         section, _, name = path.rpartition(".")
         (plain[section] if section else plain).pop(name, None)
-    # Runs with more seeds, or of more points, can be compared with those that are there.
-    plain["budget"]["confirmation"] = {"train_factor": plain["budget"]["confirmation"]["train_factor"]}
     return plain
 
 

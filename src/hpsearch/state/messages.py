@@ -81,12 +81,28 @@ class Probe:
     micro: int  # examples a forward pass
 
 
+@dataclass(frozen=True)
+class Pace:
+    """See what training and scoring take; Paced is the answer."""
+
+    settings: Settings
+    data: DataName
+    seconds: float  # for the updates, about
+
+
 class Decision(StrEnum):
     """What the coordinator answers to a rung's report. PAUSE is said at any time."""
 
     CONTINUE = "continue"
     PAUSE = "pause"  # save a checkpoint and stop
     STOP = "stop"  # nothing of the trial will be needed again
+
+
+@dataclass(frozen=True)
+class Retime:
+    """Let the schedule of the trial in training have another length; Retimed is the answer, unless it has ended."""
+
+    total_steps: int
 
 
 # ---- from a worker
@@ -142,6 +158,15 @@ class Progress:
     step: int
     total_steps: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Retimed:
+    """A trial's schedule has another length from `step` on."""
+
+    number: int
+    step: int
+    total_steps: int
 
 
 @dataclass(frozen=True)
@@ -213,6 +238,15 @@ class Fits:
 
 
 @dataclass(frozen=True)
+class Paced:
+    """Answer to a Pace."""
+
+    train: float  # seconds a token of a training batch
+    score: float  # seconds a token that is scored
+    trial: float  # seconds in which a model is loaded and saved
+
+
+@dataclass(frozen=True)
 class OutOfMemory:
     """A trial does not fit in memory as it was given; its worker keeps nothing of it but the checkpoints."""
 
@@ -238,8 +272,10 @@ class Lost:
     last_words: str = ""  # the end of what it wrote besides its messages
 
 
-Request = Begin | Train | Score | Probe | Decision | None
+Request = Begin | Train | Score | Probe | Pace | Decision | Retime | None
 """All that a worker is told; None: to end."""
 
-Message = Ready | Alive | Progress | RungReport | TrialResult | Scored | Fits | OutOfMemory | NoRoom | Lost
+Message = (
+    Ready | Alive | Progress | Retimed | RungReport | TrialResult | Scored | Fits | Paced | OutOfMemory | NoRoom | Lost
+)
 """All that the coordinator hears. Of an Unfit worker it hears by a RequestError."""

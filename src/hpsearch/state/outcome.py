@@ -168,7 +168,7 @@ class StudyData(Facts):
     validation: int
     test: int
     confirmation: int | None
-    """Training examples of a run of the phase that decides; None where that is the search."""
+    """Training examples of the winner; None in summaries of before where the search decided."""
 
     @property
     def used(self) -> dict[str, int]:
@@ -234,6 +234,37 @@ class PhaseOutcome:
 
 
 @dataclass(frozen=True)
+class PlannedStep:
+    """What a plan has for one phase."""
+
+    phase: str
+    runs: int
+    examples: int
+    """Training examples of each."""
+    passes: float
+    """Over these, of a recipe of the usual length."""
+    seconds: float
+    """Of all of them, by the clock."""
+
+
+@dataclass(frozen=True)
+class PlanMade:
+    """What the time that was left was for, when a phase began."""
+
+    time: str
+    """UTC, ISO 8601, to the second."""
+    phase: str
+    """That began."""
+    left: float
+    """Seconds, test and report included."""
+    end: float
+    """Of them, for test and report."""
+    pace: dict[str, float]
+    """`train` and `score`: seconds an example; `trial`: seconds of a trial besides."""
+    steps: tuple[PlannedStep, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """The whole result."""
 
@@ -275,6 +306,10 @@ class Summary:
     mlflow: StudyRun
     phases: tuple[PhaseOutcome, ...] = ()
     """In their order; () in summaries from before there was this key, which have `trials` and `confirmation` alone."""
+    hours: float | None = None
+    """That the study was to take in all; None where it took as long as it took."""
+    plans: tuple[PlanMade, ...] = ()
+    """In their order; () without hours."""
 
     @property
     def total_seconds(self) -> float:

@@ -73,6 +73,9 @@ class TrialRecord:
     told: bool = False  # tracking has been told the final status
     entrant: str | None = None  # of a confirmation run: whose
     seed: int | None = None  # of a confirmation run; a search trial has the study's
+    examples: int | None = None  # that it is trained on; None: all of the study's
+    epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
+    retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, as `train.retimed` has them
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.labels import class_notes
 
+FEWEST = 100  # training examples of a trial, where there are so many
 ENCODING = 2  # one more with each change of the tokens that the same rows become
 
 
@@ -112,7 +113,10 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
     for name in SPLITS:
         examples = corpus.examples[name]
         order = stratified_order([example.stratum for example in examples], settings.task.split.seed)
-        order = with_each_class(order, asked[name], [example.classes for example in examples])
+        of_rows = [example.classes for example in examples]
+        # Trials train on the first so many rows: each class shall be among these, however rare it is.
+        order = with_each_class(order, min(FEWEST, len(order)), of_rows)
+        order = with_each_class(order, asked[name], of_rows)
         ordered = [examples[i].classes for i in order]
         least = len(corpus.labels) if name == "train" else min(2, len(corpus.labels))
         _check_classes(f"budget.{name}_examples", asked[name], ordered, least)

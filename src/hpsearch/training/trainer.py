@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
+from hpsearch.config.settings import OptimizerSettings, Settings
 from hpsearch.data.tokens import Tokens, collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
@@ -39,7 +39,7 @@ from hpsearch.tasks.kind import Kind
 from hpsearch.training import checkpoints
 from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
 from hpsearch.training.models import FAMILIES
-from hpsearch.training.parts import examples_at_once
+from hpsearch.training.parts import LONGEST, examples_at_once, place, planned_steps
 
 # Batches are made of examples of like length, sorted within groups of this many batches.
 GROUPED_BATCHES = 50
@@ -83,16 +83,6 @@ class LengthGroupedOrder(Sampler[int]):
         incomplete = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         shuffled = [batches[i] for i in rng.permutation(len(batches))]
         return iter(np.concatenate(shuffled + incomplete).tolist())
-
-
-def steps_per_epoch(train: TrainSettings, examples: int) -> int:
-    """Updates in one pass over the examples; the last may be of an incomplete batch."""
-    return math.ceil(examples / train.batch_size)
-
-
-def total_steps(train: TrainSettings, examples: int) -> int:
-    """Updates of the whole schedule."""
-    return max(1, round(train.epochs * steps_per_epoch(train, examples)))
 
 
 def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
@@ -225,12 +215,31 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     order: LengthGroupedOrder
     trial_folder: Path
+    planned: int
+    """Updates of the schedule as it began."""
+    retimed: list[tuple[int, int]]
+    """`train.retimed`; another may come while it trains."""
     rung_score: float | None = None  # of the checkpoint to be taken
     pausing: bool = False  # the trial ends with it, so it must not be lost
     saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         return self.order
+
+    @property
+    def total(self) -> int:
+        """Updates of the schedule as it is now."""
+        return self.retimed[-1][1] if self.retimed else self.planned
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Called by Trainer, whose number of steps is a ceiling; ours follows the schedule as it is."""
+        scheduler: Any = super().create_scheduler(self.planned, optimizer)
+
+        def at_its_place(rate: Callable[[float], float]) -> Callable[[int], float]:
+            return lambda step: rate(place(step, self.planned, self.retimed))
+
+        scheduler.lr_lambdas = [at_its_place(rate) for rate in scheduler.lr_lambdas]
+        return scheduler
 
     def compute_loss(
         self,
@@ -303,29 +312,19 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             self.on_point(state.global_step, {"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]})
 
 
-def make_trainer(
-    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, folder: Path
-) -> SearchTrainer:
-    """A Trainer for one trial; `folder` is the trial's.
-
-    The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
-    """
-    train = settings.train
-    micro = examples_at_once(train)
-    total = total_steps(train, len(tokens))
-    balanced = train.class_weights == "balanced"
-    weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
-    arguments = TrainingArguments(
+def _arguments(settings: Settings, hardware: Hardware, folder: Path, planned: int) -> TrainingArguments:
+    train, micro = settings.train, examples_at_once(settings.train)
+    return TrainingArguments(
         output_dir=str(TrialFolder(folder).unsealed),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=train.batch_size // micro,
         learning_rate=train.learning_rate,
         lr_scheduler_type=SCHEDULERS[train.scheduler],
         lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(train.scheduler, {}),
-        warmup_steps=round(train.warmup * total),
+        warmup_steps=round(train.warmup * planned),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        max_steps=total,
+        max_steps=LONGEST * planned,  # the Watcher says when it has ended
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,  # it hides NaN
         save_strategy="no",  # the Watcher says when
@@ -339,9 +338,22 @@ def make_trainer(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+
+
+def make_trainer(
+    settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, folder: Path
+) -> SearchTrainer:
+    """A Trainer for one trial; `folder` is the trial's.
+
+    The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
+    """
+    train = settings.train
+    planned = planned_steps(settings, len(tokens))
+    balanced = train.class_weights == "balanced"
+    weights = kind.class_weights(tokens.labels, model.config.num_labels) if balanced else None
     trainer = SearchTrainer(
         model=model,
-        args=arguments,
+        args=_arguments(settings, hardware, folder, planned),
         train_dataset=tokens,
         data_collator=partial(
             collate,
@@ -363,13 +375,13 @@ def make_trainer(
     trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
     trainer.remove_callback(PrinterCallback)
     trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
-    trainer.trial_folder = folder
+    trainer.trial_folder, trainer.planned, trainer.retimed = folder, planned, list(train.retimed)
     return trainer
 
 
 def run(trainer: SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
     """Train until the schedule ends or the Watcher stops; returns the step reached."""
-    if resume and resume.step >= trainer.args.max_steps:  # Trainer would add a step in the midst of an epoch
+    if resume and resume.step >= trainer.total:  # Trainer would add a step in the midst of an epoch
         trainer._load_from_checkpoint(str(resume.folder))
         trainer.state.global_step = resume.step
         return resume.step

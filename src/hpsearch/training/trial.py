@@ -21,13 +21,24 @@ from hpsearch.config.settings import ModelSettings, Settings
 from hpsearch.data.tokens import Tokens
 from hpsearch.errors import first_line
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision, Fits, Hardware, Progress, RungReport, Scored, TrialResult
+from hpsearch.state.messages import (
+    Decision,
+    Fits,
+    Hardware,
+    Progress,
+    Retime,
+    Retimed,
+    RungReport,
+    Scored,
+    TrialResult,
+)
 from hpsearch.state.records import DataRef, Status
 from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, models, trainer
 from hpsearch.training.hardware import out_of_memory
+from hpsearch.training.parts import LONGEST
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,9 @@ class Line:
 
     point: Callable[[Progress], None]
     rung: Callable[[RungReport], Decision]
-    asked_to_pause: Callable[[], bool]  # looked at after every step
+    heard: Callable[[], Decision | Retime | None]  # PAUSE or another length of the schedule; asked after every step
     alive: Callable[[], None]  # called with every part of a step and every batch of an evaluation
+    retimed: Callable[[Retimed], None]  # says from which step on the schedule has another length
 
 
 def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
@@ -123,7 +135,7 @@ class _Trial:
         self.spent: dict[str, float] = defaultdict(float)
         spec.folder.mkdir(parents=True, exist_ok=True)
         with self.seconds("setup"):
-            train = warm.tokens(spec.data, settings, "train")
+            train = warm.tokens(spec.data, settings, "train").first(settings.train.examples)
             self.validation = warm.tokens(spec.data, settings, "validation")
             self.tokenizer = warm.tokenizer(settings.model)
             line.alive()
@@ -133,8 +145,8 @@ class _Trial:
             self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
             line.alive()
             self.trainer = trainer.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
-        self.total = trainer.total_steps(settings.train, len(train))
-        self.rungs = {step: i for i, step in enumerate(trainer.rung_steps(settings.search.rungs, self.total))}
+        rungs = trainer.rung_steps(settings.search.rungs, self.trainer.planned)
+        self.rungs = {step: i for i, step in enumerate(rungs)}
         self.rows = data.load(spec.data, "validation").to_dict()
         self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
@@ -142,11 +154,20 @@ class _Trial:
         self.trainer.add_callback(trainer.Watcher(line.alive, self.on_step, self.on_point))
         self.trainer.saving = lambda: self.seconds("checkpoint")
 
+    @property
+    def total(self) -> int:
+        """Updates of the schedule, as it is now."""
+        return self.trainer.total
+
     def on_step(self, step: int) -> tuple[bool, bool]:
         """Called after each update; returns whether to save and whether to stop."""
         self.line.alive()
+        save, stop = self._after(step)
+        return save, stop or step >= self.total
+
+    def _after(self, step: int) -> tuple[bool, bool]:
         if step not in self.rungs:
-            pause = self.line.asked_to_pause()
+            pause = self._pauses(step)
             due = time.perf_counter() - self.last_save > self.settings.hardware.checkpoint_seconds
             self.trainer.rung_score, self.trainer.pausing = None, pause
             if pause or due:
@@ -159,6 +180,15 @@ class _Trial:
         decision = self.line.rung(report)
         self.trainer.pausing = decision is Decision.PAUSE
         return decision is not Decision.STOP, decision is not Decision.CONTINUE
+
+    def _pauses(self, step: int) -> bool:
+        """Whether it is asked to; another length of the schedule, if it is told one, is taken from here on."""
+        heard = self.line.heard()
+        if isinstance(heard, Retime):
+            total = min(max(step, heard.total_steps), LONGEST * self.trainer.planned)
+            self.trainer.retimed.append((step, total))
+            self.line.retimed(Retimed(self.spec.number, step, total))
+        return heard is Decision.PAUSE
 
     def on_point(self, step: int, values: dict[str, float]) -> None:
         """Called with training loss and learning rate; adds the rate of training, evaluation left out."""
@@ -173,7 +203,7 @@ class _Trial:
         """The model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
             pieces = self.validation.pieces(examples)
-            how = _evaluation(self.settings, self.hardware, self.line)
+            how = evaluation(self.settings, self.hardware, self.line)
             return trainer.predict(self.model, self.validation, pieces, how)
 
     def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
@@ -267,7 +297,7 @@ def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
     model.to(warm.hardware.device)
     start = time.perf_counter()  # loading is no part of what an example takes
-    outputs = trainer.predict(model, tokens, len(tokens), _evaluation(settings, warm.hardware, line))
+    outputs = trainer.predict(model, tokens, len(tokens), evaluation(settings, warm.hardware, line))
     seconds = time.perf_counter() - start
     scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
     return Scored(
@@ -296,7 +326,8 @@ def fits(spec: FitSpec, warm: Warm) -> Fits:
     return Fits(fits=True)
 
 
-def _evaluation(settings: Settings, hardware: Hardware, line: Line) -> trainer.Evaluation:
+def evaluation(settings: Settings, hardware: Hardware, line: Line) -> trainer.Evaluation:
+    """How a model's outputs are computed."""
     types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
     return trainer.Evaluation(KINDS[settings.task.kind], hardware, types, size, line.alive)
 

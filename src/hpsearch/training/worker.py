@@ -19,9 +19,12 @@ from hpsearch.state.messages import (
     Fits,
     NoRoom,
     OutOfMemory,
+    Pace,
+    Paced,
     Probe,
     Progress,
     Ready,
+    Retime,
     RungReport,
     Score,
     Scored,
@@ -31,6 +34,7 @@ from hpsearch.state.messages import (
 )
 from hpsearch.state.records import Status
 from hpsearch.training import checkpoints, hardware
+from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
 from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
@@ -52,19 +56,21 @@ def main(fd: int) -> None:
             gc.freeze()  # collecting a trial's objects, three times each, shall not go through all that is imported
             warm, line = Warm(found), _line(connection)
             while (request := connection.recv()) is not None:
-                if not isinstance(request, Decision):  # a request to pause that crossed the trial's end
+                if not isinstance(request, Decision | Retime):  # one that crossed the trial's end
                     connection.send(_answer(request, begin.home, warm, line))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # nobody is left to work for; the last checkpoint stands
 
 
 def _answer(
-    request: Train | Score | Probe, home: Path, warm: Warm, line: Line
-) -> TrialResult | Scored | Fits | OutOfMemory | NoRoom:
+    request: Train | Score | Probe | Pace, home: Path, warm: Warm, line: Line
+) -> TrialResult | Scored | Fits | Paced | OutOfMemory | NoRoom:
     """Do what is asked; what it names is found in `home`."""
     settings, data = request.settings, request.data.at(home)
     if isinstance(request, Probe):
         return fits(FitSpec(settings, data, request.micro), warm)
+    if isinstance(request, Pace):
+        return measure(PaceSpec(settings, data, request.seconds), warm, line)
     number, folder = request.number, home / request.folder
     if isinstance(request, Score):
         model = TrialFolder(folder).model
@@ -87,11 +93,13 @@ def _answer(
 def _line(connection: Connection) -> Line:
     def rung(report: RungReport) -> Decision:
         connection.send(report)
-        decision: Decision = connection.recv()
-        return decision
+        while isinstance(decision := connection.recv(), Retime):
+            pass  # a trial with rungs has a fixed length
+        answer: Decision = decision
+        return answer
 
-    def asked_to_pause() -> bool:
-        return connection.poll() and connection.recv() is Decision.PAUSE
+    def heard() -> Decision | Retime | None:
+        return connection.recv() if connection.poll() else None
 
     def point(progress: Progress) -> None:
         connection.send(progress)
@@ -104,7 +112,7 @@ def _line(connection: Connection) -> Line:
             said = time.monotonic()
             connection.send(Alive())
 
-    return Line(point=point, rung=rung, asked_to_pause=asked_to_pause, alive=alive)
+    return Line(point=point, rung=rung, heard=heard, retimed=connection.send, alive=alive)
 
 
 if __name__ == "__main__":

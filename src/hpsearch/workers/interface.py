@@ -10,7 +10,7 @@ the same name, when their message is heard. A checkpoint may come later: `traini
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from hpsearch.state.messages import Decision, Hardware, Message, Probe, Score, Train
+from hpsearch.state.messages import Decision, Hardware, Message, Pace, Probe, Score, Train
 
 
 class Worker(Protocol):
@@ -36,7 +36,7 @@ class Worker(Protocol):
     def give(self, work: Train | Score) -> None:
         """Hand work to an idle worker."""
 
-    def ask(self, question: Probe) -> None:
+    def ask(self, question: Probe | Pace) -> None:
         """Ask an idle worker."""
 
     def answer(self, decision: Decision) -> None:
@@ -44,6 +44,9 @@ class Worker(Protocol):
 
     def pause(self) -> None:
         """Ask its trial to save and stop after its next step, with a TrialResult. An idle worker is left alone."""
+
+    def retime(self, total_steps: int) -> None:
+        """Let the schedule of its trial have another length, after its next step. An idle worker is left alone."""
 
     def end(self, timeout_seconds: float) -> None:
         """Let an idle worker go: it has so long to write down what it is still writing. A busy one is ended at once.

@@ -20,8 +20,10 @@ from hpsearch.state.messages import (
     Message,
     NoRoom,
     OutOfMemory,
+    Pace,
     Probe,
     Request,
+    Retime,
     Score,
     Scored,
     Train,
@@ -126,7 +128,7 @@ class LocalWorker:
         self.trial, self.work, self.pausing, self.silent_seconds = work.number, work, False, 0.0
         self._send(work)
 
-    def ask(self, question: Probe) -> None:
+    def ask(self, question: Probe | Pace) -> None:
         """See Worker."""
         self.silent_seconds = 0.0
         self._send(question)
@@ -141,6 +143,11 @@ class LocalWorker:
         if self.trial is not None and not self.pausing:
             self.pausing = True
             self._send(Decision.PAUSE)
+
+    def retime(self, total_steps: int) -> None:
+        """See Worker."""
+        if self.trial is not None and not self.pausing:
+            self._send(Retime(total_steps))
 
     def receive(self) -> Message:
         """The next message; it waits for one. Raises RequestError of an Unfit worker."""

@@ -1,0 +1,172 @@
+"""The plan of a study, made of what is measured: the pace of its workers, the time that is left."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from statistics import fmean
+
+from hpsearch.config.dimensions import Interval
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.clock import Clock
+from hpsearch.coordinator.phase import Phase
+from hpsearch.data.tokens import Tokens
+from hpsearch.decisions import schedule
+from hpsearch.decisions.plan import Asked, Known, Pace, Recipe, Sizes, Step
+from hpsearch.state import codec
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.messages import Paced
+from hpsearch.state.outcome import PlanMade, PlannedStep
+from hpsearch.state.records import write_durably
+from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.training import parts
+
+FIRST_TRIAL = 2.0  # times what loading and saving took alone: a trial has more to it
+REPORT_SECONDS = 20.0  # of report, pictures and MLflow
+SCORED_ON_TEST = 2  # models
+RECENT = 4  # trials that tell the pace of now
+LEAST_STEPS = 10  # of a trial that tells anything
+USUAL = 12  # trials, of which the share that is trained to the end is told
+
+
+@dataclass(frozen=True)
+class Data:
+    """A study's data."""
+
+    sizes: Sizes
+    pieces: float
+    """Of a training example, in the mean."""
+    tokens: dict[str, float]
+    """Split: tokens of an example, in the mean."""
+
+    @staticmethod
+    def of(tokens: dict[str, Tokens]) -> "Data":
+        """Of the splits."""
+        train = tokens["train"]
+        return Data(
+            Sizes(*(tokens[split].examples for split in ("train", "validation", "test"))),
+            len(train) / train.examples,
+            {split: float(found.lengths.sum()) / found.examples for split, found in tokens.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Of one study, as `plans.json` has them."""
+
+    made: tuple[PlanMade, ...]
+
+
+class Planner:
+    """Says what the time of a study with hours is for."""
+
+    def __init__(
+        self, settings: Settings, folder: StudyFolder, clock: Clock, measured: Paced, data: Data, finishing: bool
+    ) -> None:
+        """Of one study.
+
+        Args:
+            settings: of the study.
+            folder: of the study; it keeps the plans.
+            clock: of the study.
+            measured: the pace.
+            data: that it uses.
+            finishing: whether no trial shall begin any more: what there is is confirmed, and the final model trained.
+        """
+        self._settings, self._clock, self._measured, self._data = settings, clock, measured, data
+        self.finishing, self._folder = finishing, folder
+        self._end = REPORT_SECONDS
+        before = codec.read_file(Plans, folder.plans, "delete it")
+        self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
+        """What was planned, by this run of the command and those before it."""
+
+    @property
+    def hours(self) -> float:
+        """Of the budget."""
+        assert self._settings.budget.hours is not None, "a study without hours has no plan"
+        return self._settings.budget.hours
+
+    @property
+    def left(self) -> float:
+        """Seconds; below 0 once they are over."""
+        return self.hours * 3600 - self._clock.spent
+
+    @property
+    def over(self) -> bool:
+        """Whether what is left is needed for test and report."""
+        return self.left <= self._end
+
+    def known(self, phases: Sequence[Phase]) -> Known:
+        """What a plan is made of, with the pace of the last trials of these phases."""
+        pace, budget = self.pace(phases), self._settings.budget
+        asked = Asked(
+            trials=budget.max_trials,
+            search_examples=budget.search_examples,
+            finalists=budget.confirmation.finalists,
+            seeds=budget.confirmation.seeds,
+            confirmation_examples=budget.confirmation.examples,
+            final=budget.final,
+        )
+        sizes, tokens = self._data.sizes, self._data.tokens
+        tested = sizes.test * pace.score * tokens["test"] / tokens["validation"]
+        self._end = SCORED_ON_TEST * tested + REPORT_SECONDS
+        return Known(
+            pace=pace,
+            sizes=sizes,
+            recipe=self._recipe(),
+            asked=asked,
+            workers=phases[0].study.workers,
+            end=self._end,
+        )
+
+    def record(self, phase: str, known: Known, steps: Mapping[str, Step | None]) -> None:
+        """Keep what a phase begins with: what the time that is left is for."""
+        planned = (
+            PlannedStep(name, step.runs, step.examples, step.passes, step.seconds)
+            for name, step in steps.items()
+            if step is not None
+        )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made = PlanMade(now, phase, self.left, known.end, asdict(known.pace), tuple(planned))
+        self.made = (*self.made, made)
+        write_durably(self._folder.plans, codec.write(Plans(self.made)))
+
+    def pace(self, phases: Sequence[Phase]) -> Pace:
+        """Of an example. Until trials have told it, as it was measured."""
+        measured, tokens = self._measured, self._data.tokens
+        first = Pace(
+            measured.train * tokens["train"], measured.score * tokens["validation"], FIRST_TRIAL * measured.trial
+        )
+        seen = [(phase, trial) for phase in phases for trial in phase.trials.values() if trial.step >= LEAST_STEPS]
+        recent = [(phase, trial) for phase, trial in seen if trial.seconds.get("training")][-RECENT:]
+        if not recent:
+            return first
+        seconds = sum(trial.seconds["training"] for _, trial in recent)
+        trained = sum(trial.step * phase.settings_of(trial).train.batch_size for phase, trial in recent)
+        train = seconds / trained * self._data.pieces
+        besides = fmean(sum(trial.seconds.get(part, 0.0) for part in ("setup", "checkpoint")) for _, trial in recent)
+        return Pace(train, first.score * train / first.train, besides)
+
+    def _recipe(self) -> Recipe:
+        settings, space = self._settings, self._settings.search.space
+        usual = (settings.model.reference.epochs, float(parts.MOST_PASSES))
+        if (fixed := _mean(settings, "train.epochs", settings.train.epochs)) is not None:
+            usual = (fixed, fixed)
+        factor = _mean(settings, "train.epochs_factor", settings.train.epochs_factor)
+        objective = OBJECTIVES[settings.task.metric]
+        rungs = schedule.Plan(USUAL, settings.search.rungs, settings.search.keep, 2, objective)
+        return Recipe(
+            seen=parts.LEAST_SEEN / self._data.pieces,
+            least_passes=usual[0],
+            most_passes=usual[1],
+            factor=factor if factor is not None else 1.0,
+            share=schedule.share_to_train(rungs, USUAL) / USUAL if space else 1.0,
+        )
+
+
+def _mean(settings: Settings, path: str, fixed: float | None) -> float | None:
+    """Of the values that a setting takes in the search."""
+    dimension = settings.search.space.get(path)
+    if dimension is None:
+        return fixed
+    values = (dimension.low, dimension.highest) if isinstance(dimension, Interval) else dimension.choices
+    return fmean(float(value) for value in values)

@@ -1,0 +1,64 @@
+"""Keeps a long fine-tune to the clock: its schedule is made shorter or longer as the machine turns out to be."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hpsearch.decisions.plan import Known
+from hpsearch.state.messages import Progress
+
+if TYPE_CHECKING:
+    from hpsearch.coordinator.planner import Planner
+
+WINDOW = 0.25  # of the time that it has trained: what tells the rate of now
+LEAST_SECONDS = 10.0  # between two changes, and of the window
+TOLERATED = 0.02  # of the hours
+
+
+class Retimer:
+    """Of one trial."""
+
+    def __init__(
+        self,
+        planner: "Planner",
+        known: Known,
+        passes: float,
+        most: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with the schedule as it is planned.
+
+        Args:
+            planner: says what time is left.
+            known: says what must come after the training.
+            passes: over the data, of the schedule as it is planned.
+            most: passes that pay.
+            clock: seconds.
+        """
+        self._planner, self._after = planner, known.end + known.scoring + known.pace.trial / 2
+        self._most, self._clock = max(1.0, most / passes), clock
+        self._seen: deque[tuple[float, int]] = deque()
+        self._began: float | None = None
+        self._changed = clock()
+        self._planned: int | None = None
+
+    def heard(self, progress: Progress) -> int | None:
+        """Steps in all that the time holds, where those of the schedule would end too late or too early."""
+        now = self._clock()
+        self._began = self._began if self._began is not None else now
+        self._planned = self._planned or progress.total_steps
+        self._seen.append((now, progress.step))
+        window = max(LEAST_SECONDS, WINDOW * (now - self._began))
+        while len(self._seen) > 2 and self._seen[1][0] < now - window:
+            self._seen.popleft()
+        then, step = self._seen[0]
+        if now - then < LEAST_SECONDS or now - self._changed < LEAST_SECONDS or progress.step <= step:
+            return None
+        rate = (progress.step - step) / (now - then)
+        most = round(self._planned * self._most)
+        total = min(most, progress.step + max(0, int(rate * (self._planner.left - self._after))))
+        if abs(total - progress.total_steps) / rate < TOLERATED * self._planner.hours * 3600:
+            return None
+        self._changed = now
+        return total

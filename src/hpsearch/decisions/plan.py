@@ -1,0 +1,229 @@
+"""What the hours are spent on: a pure function of pace, data and hours.
+
+The pace says what an example costs. A plan says how many trials are searched on how many examples, who is run again
+with how many fresh seeds, and what is left to train the final model on all the data. It is made when a study begins,
+and for what is left of it whenever a phase begins, so that a machine that became slower costs trials and not hours.
+"""
+
+import math
+from dataclasses import dataclass
+
+# Shares and counts; experiments/2026-11-table has what they are from.
+CONFIRMED = 0.35  # of the time before the final model: of the confirmation
+WORTH_SEARCHING = 4.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
+FULL = 8.0  # trials that the search should hold before it takes more examples
+MOST_PAYING = 2.0  # times the usual passes: more of them hardly help
+FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
+FINALISTS, MOST_FINALISTS = 2, 4
+SEEDS, MOST_SEEDS = 2, 5
+RESERVE = 0.02  # of the hours, for what nobody foresees
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a worker takes."""
+
+    train: float
+    """Seconds a training example, each time it is seen."""
+    score: float
+    """Seconds an example that is scored."""
+    trial: float
+    """Seconds of a trial besides: a model is loaded and saved."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Examples that there are."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is fixed by hand; None: the plan's."""
+
+    trials: int | None
+    search_examples: int | None
+    finalists: int | None
+    seeds: int | None
+    confirmation_examples: int | None
+    final: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the plan must know of what is trained."""
+
+    seen: float
+    """Training examples that the usual fine-tune sees at least; few examples are seen more often."""
+    least_passes: float
+    most_passes: float
+    factor: float
+    """Mean of `train.epochs_factor` over the space."""
+    share: float
+    """Of a trial that is trained in the mean, with what is stopped at rungs."""
+
+    def passes(self, examples: int) -> float:
+        """The usual number, of so many examples."""
+        return max(self.least_passes, min(self.most_passes, self.seen / examples))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Fine-tunes of one phase."""
+
+    runs: int
+    examples: int
+    passes: float
+    seconds: float
+    """Of all of them together, by the clock."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the seconds are for, from now on."""
+
+    search: Step
+    """Of one run where the hours hold one fine-tune: the reference recipe."""
+    confirmation: Step | None
+    finalists: int
+    seeds: int
+    final: Step | None
+    end: float
+    """Seconds for test and report."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the hours hold one fine-tune, and nothing is searched."""
+        return self.search.runs == 1 and self.confirmation is None and self.final is None
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return sum(step.seconds for step in (self.search, self.confirmation, self.final) if step is not None) + self.end
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a plan is made of."""
+
+    pace: Pace
+    sizes: Sizes
+    recipe: Recipe
+    asked: Asked
+    workers: int
+    end: float
+    """Seconds for test and report."""
+
+    @property
+    def scoring(self) -> float:
+        """Seconds in which a model is scored on validation."""
+        return self.sizes.validation * self.pace.score
+
+    def run(self, examples: int, factor: float = 1.0) -> float:
+        """Seconds of one fine-tune of the usual length, scored on validation."""
+        seen = examples * self.recipe.passes(examples) * factor
+        return self.pace.trial + seen * self.pace.train + self.scoring
+
+    def searched(self, examples: int) -> float:
+        """Seconds of a search trial in the mean, by the clock."""
+        return self.run(examples, self.recipe.factor * self.recipe.share) / self.workers
+
+    def step(self, runs: int, examples: int) -> Step:
+        """Runs that need nothing of each other."""
+        together = math.ceil(runs / self.workers)
+        return Step(runs, examples, self.recipe.passes(examples), together * self.run(examples))
+
+
+def of_all(known: Known, seconds: float) -> Plan:
+    """The plan of a study that begins.
+
+    Args:
+        known: pace, data, recipe, what is fixed.
+        seconds: that there are, test and report included.
+    """
+    left = seconds * (1 - RESERVE) - known.end
+    everything = known.sizes.train
+    final = known.step(1, everything)
+    for kept in (final if known.asked.final else None, None):
+        spare = left - (kept.seconds if kept is not None else 0.0)
+        before = spare * (1 - CONFIRMED)
+        examples = known.asked.search_examples or _search_examples(known, before)
+        trials = known.asked.trials or int(before / known.searched(examples))
+        if kept is not None and trials < WORTH_SEARCHING and known.asked.trials is None:
+            return _one(known, left)
+        search = Step(trials, examples, known.recipe.passes(examples), trials * known.searched(examples))
+        finalists, seeds, confirmation = of_confirmation(known, spare - search.seconds, examples)
+        chosen = confirmation.examples if confirmation is not None else examples
+        if kept is None or chosen * FEW_MORE < everything:
+            return Plan(search, confirmation, finalists, seeds, kept, known.end)
+    raise AssertionError("the second has no final model")
+
+
+def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple[int, int, Step | None]:
+    """Finalists, fresh seeds, and the runs: more examples first, then seeds, then finalists.
+
+    Args:
+        known: pace, data, recipe, what is fixed.
+        seconds: that there are for it.
+        search_examples: of a trial of the search; a run has no fewer.
+    """
+    asked = known.asked
+    if asked.finalists == 0:
+        return 0, 1, None
+    finalists, seeds = asked.finalists or FINALISTS, asked.seeds or SEEDS
+    least = asked.confirmation_examples or search_examples
+
+    def fits(finalists: int, seeds: int, examples: int) -> bool:
+        return known.step((finalists + 1) * seeds, examples).seconds <= seconds
+
+    if not fits(finalists, seeds, least):  # the least that can be called a confirmation
+        finalists, seeds = asked.finalists or 1, asked.seeds or (SEEDS if fits(1, SEEDS, least) else 1)
+    examples = least
+    while asked.confirmation_examples is None and examples < known.sizes.train:
+        more = min(2 * examples, known.sizes.train)
+        if not fits(finalists, seeds, more):
+            break
+        examples = more
+    while asked.seeds is None and seeds < MOST_SEEDS and fits(finalists, seeds + 1, examples):
+        seeds += 1
+    while asked.finalists is None and finalists < MOST_FINALISTS and fits(finalists + 1, seeds, examples):
+        finalists += 1
+    return finalists, seeds, known.step((finalists + 1) * seeds, examples)
+
+
+def of_final(known: Known, seconds: float, factor: float) -> Step:
+    """The final model: all examples, as often as it pays or the time holds; fewer where it does not hold one pass.
+
+    Args:
+        known: pace, data, recipe, what is fixed.
+        seconds: that there are for it.
+        factor: of the winner's recipe: its `train.epochs_factor`.
+    """
+    spare = seconds - known.pace.trial - known.scoring
+    seen = max(1.0, spare / known.pace.train)
+    everything = known.sizes.train
+    passes = min(known.recipe.passes(everything) * max(1.0, factor), seen / everything)
+    examples = everything if passes >= 1 else max(1, min(everything, int(seen)))
+    passes = max(1.0, passes)
+    cost = known.pace.trial + examples * passes * known.pace.train + known.scoring
+    return Step(1, examples, passes, cost)
+
+
+def _one(known: Known, seconds: float) -> Plan:
+    """The reference recipe and nothing else."""
+    step = of_final(known, seconds, MOST_PAYING)
+    return Plan(step, None, 0, 1, None, known.end)
+
+
+def _search_examples(known: Known, seconds: float) -> int:
+    """As many as leave room for enough trials: halved from all on, and never fewer than cost the same."""
+    examples = known.sizes.train
+    while known.searched(examples) * FULL > seconds:
+        fewer = math.ceil(examples / 2)
+        if known.run(fewer) >= known.run(examples) * 0.9:  # they are seen more often instead
+            break
+        examples = fewer
+    return examples
