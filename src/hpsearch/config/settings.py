@@ -166,6 +166,9 @@ class ModelSettings(Section):
     """Of hidden states."""
     attention_dropout: Probability
     """Of attention weights; above 0 the fused attention kernels are out of reach."""
+    pooling: Literal["first", "mean"]
+    """What the head of a text classification reads of an encoder: its first token, or the mean of all tokens, as models
+    were pretrained that embed sentences. Family bert only."""
     prior: Prior
     reference: ReferenceRecipe
 

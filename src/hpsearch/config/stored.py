@@ -12,6 +12,7 @@ from hpsearch.config.dimensions import Choice, Interval
 
 CAME_LATER: dict[str, Any] = {
     "task.quoting": "double",
+    "model.pooling": "first",
     "train.epochs_factor": 1.0,
     "train.examples": None,
     "train.retimed": [],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 WINDOW = 0.25  # of the time that it has trained: what tells the rate of now
 LEAST_SECONDS = 10.0  # between two changes, and of the window
-TOLERATED = 0.02  # of the hours
+TOLERATED, DOUBTED = 0.02, 0.1  # of the hours; of the time that the training still takes: rates are noisy
 
 
 class Retimer:
@@ -58,7 +58,9 @@ class Retimer:
         rate = (progress.step - step) / (now - then)
         most = round(self._planned * self._most)
         total = min(most, progress.step + max(0, int(rate * (self._planner.left - self._after))))
-        if abs(total - progress.total_steps) / rate < TOLERATED * self._planner.hours * 3600:
+        change = abs(total - progress.total_steps) / rate
+        still = (progress.total_steps - progress.step) / rate
+        if change < max(TOLERATED * self._planner.hours * 3600, DOUBTED * still):
             return None
         self._changed = now
         return total

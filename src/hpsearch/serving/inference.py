@@ -10,6 +10,8 @@ import transformers
 from numpy.typing import NDArray
 from transformers.utils.logging import disable_progress_bar
 
+from hpsearch.training import pooling
+
 BATCH = 32  # pieces a forward pass
 
 
@@ -33,6 +35,8 @@ class Inference:
                 f"its tokenizer has tokens with numbers up to {tokens - 1}, and its embedding has {rows} rows, "
                 f"numbered from 0; call resize_token_embeddings({tokens}), train it, and save it anew"
             )
+        if pooling.of_config(self.model.config) == pooling.MEAN:
+            pooling.install(self.model)
         self.model.eval().to(self.device)
 
     def run(

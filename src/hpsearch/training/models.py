@@ -18,6 +18,7 @@ from hpsearch.state.messages import Hardware
 from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.training import pooling
 from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.training.folders import local_folder
 from hpsearch.training.hardware import DTYPES
@@ -40,6 +41,7 @@ class Family:
     types: bool  # takes token types: 0 for the first of two texts, 1 for the second
     layout: Layout | None  # of its encoder, where `encoders` can compute it
     attention: str | None  # its own, where it can't be computed in the hardware's way
+    pooler: bool = False  # its base model has one, in whose place the mean can stand
 
 
 FAMILIES: dict[str, Family] = {
@@ -53,6 +55,7 @@ FAMILIES: dict[str, Family] = {
         types=True,
         layout=BERT,
         attention=None,
+        pooler=True,
     ),
     "roberta": Family(
         model_types=("roberta", "xlm-roberta", "camembert"),
@@ -143,6 +146,10 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
     if model.family not in FAMILIES:
         raise RequestError(f"model.family={model.family}: there is no such family; known: {', '.join(FAMILIES)}")
     family = FAMILIES[model.family]
+    if model.pooling == pooling.MEAN and not family.pooler:
+        raise RequestError(
+            f"model.pooling=mean: the heads of model.family={model.family} pool otherwise; set it to first"
+        )
     config = _from_pretrained(AutoConfig, model)
     if config.model_type not in family.model_types:
         raise RequestError(
@@ -242,21 +249,24 @@ def build(
         if type(child) is torch.nn.Dropout:  # of the head; not every config has a name for it
             child.p = model.dropout
     loaded.config.pad_token_id = tokenizer.pad_token_id
+    mean = kind.reads_first_token and model.pooling == pooling.MEAN
     if hardware.attention == "blocked" or (family.attention is not None and hardware.device == "cpu"):
-        _use_kernels(loaded, family, kind, DTYPES[hardware.precision])
+        _use_kernels(loaded, family, kind.reads_first_token and not mean, DTYPES[hardware.precision])
+    if mean:
+        pooling.install(loaded)
     if hardware.compile:
         loaded.compile(dynamic=False)
     return loaded
 
 
-def _use_kernels(model: PreTrainedModel, family: Family, kind: Kind, dtype: torch.dtype) -> None:
+def _use_kernels(model: PreTrainedModel, family: Family, first_token: bool, dtype: torch.dtype) -> None:
     """Have the model computed by `kernels` and, where the family has a layout, by `encoders`."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is torch.nn.Dropout:
                 setattr(parent, name, Dropout(child.p))
     if family.layout is not None:
-        install(model, family.layout, dtype, first_token=kind.reads_first_token)
+        install(model, family.layout, dtype, first_token)
 
 
 def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:

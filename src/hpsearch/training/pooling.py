@@ -1,0 +1,34 @@
+"""The mean of an encoder's last layer as what a classification head reads. A served model carries this.
+
+For models that were pretrained so: the pooler of a sentence encoder was never trained (Reimers and Gurevych 2019, arXiv
+1908.10084, pool by the mean). Weights are saved without a pooler, so that plain transformers says what it lacks.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+MEAN, FIRST = "mean", "first"
+
+
+def of_config(config: Any) -> str:
+    """How a saved model pools."""
+    return str(getattr(config, "pooling", FIRST))
+
+
+def install(model: Any) -> None:
+    """Have the head of a model like BERT read the mean over the tokens that are there; its config says so from now on."""
+    model.config.pooling = MEAN
+    base = model.base_model
+    base.pooler = None
+    base.forward = partial(_pooled, base.forward)
+
+
+def _pooled(forward: Any, *args: Any, attention_mask: torch.Tensor, **options: Any) -> Any:
+    """The base model's output, with the mean (B, width) of its last layer (B, L, width) under a mask (B, L)."""
+    last = forward(*args, attention_mask=attention_mask, **options).last_hidden_state
+    mask = attention_mask[:, :, None].to(last.dtype)
+    mean = (last * mask).sum(1) / mask.sum(1)
+    return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=last, pooler_output=mean)
