@@ -38,12 +38,10 @@ SCORED = 1000  # examples of validation and test together; nothing is chosen by 
 CELLS = (
     ("rotten_tomatoes", 300, 10, 1e-4),
     ("r8", 300, 10, 1e-4),
-    ("rotten_tomatoes", 2000, 3, 1e-4),
     ("imdb", 300, 6, 1e-4),
-    ("imdb", 2000, 2, 1e-4),
-    ("rotten_tomatoes", 5900, 2, 1e-4),
     ("r8", 1000, 6, 1e-4),
-    ("r8", 1000, 6, 2e-4),
+    ("rotten_tomatoes", 2000, 3, 1e-4),
+    ("imdb", 2000, 2, 1e-4),
 )
 SEEDS = (1, 2)
 FOLDS = 4  # one of which tells how strongly a head is fitted

@@ -1,8 +1,8 @@
 """Fine-tunes at many rates, lengths and sizes: what plans are made of. Adds rows to table.csv beside this file.
 
-python run.py [--minutes M] [--data NAME ...]; a row that is there is not run again, so the table grows. One row for each
-data set, number of training examples, multiple of the usual number of passes, learning rate and seed: validation at each
-quarter of the schedule, test at its end.
+python run.py [--minutes M] [--data NAME ...]; a row that is there is not run again, so the table grows. One row for
+each data set, number of training examples, multiple of the usual number of passes, learning rate and seed: validation
+at each quarter of the schedule, test at its end.
 """
 
 import argparse

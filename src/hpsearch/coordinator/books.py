@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpsearch.config.settings import Settings
+from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Phase
 from hpsearch.report.display import Display
@@ -22,8 +23,9 @@ TELL_SECONDS = 60.0  # for MLflow to be told the last of a phase
 class Books:
     """Keeps the records and curves of a phase's trials."""
 
-    def __init__(self, phase: Phase, crew: Crew, delivery: Delivery, display: Display) -> None:
+    def __init__(self, phase: Phase, crew: Crew, delivery: Delivery, display: Display, clock: Clock) -> None:
         self.phase, self._crew, self._delivery, self._display = phase, crew, delivery, display
+        self._clock = clock
         self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) in its points file
         for number in phase.trials:
             points = read_points(phase.trial_folder(number).path)
@@ -35,10 +37,13 @@ class Books:
     def keep(self, trial: TrialRecord) -> None:
         """Write a trial's record; then, and only then, others are told."""
         before = self.phase.trials.get(trial.number)
+        ends = trial.status.final and (before is None or not before.status.final)
+        if ends:
+            trial = replace(trial, at=self._clock.spent)
         self._write(trial)
         self._delivery.put(trial, self)
         self.phase.recorded(before, trial)
-        if trial.status.final and (before is None or not before.status.final):
+        if ends:
             self._display.trial_ended(trial)
 
     def points(self, points: Sequence[Progress]) -> None:

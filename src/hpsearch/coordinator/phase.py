@@ -242,6 +242,7 @@ class Phase(ABC):
                     total_steps=run.total_steps,
                     seconds=sum(run.seconds.values()),
                     reason=run.reason,
+                    at=run.at,
                 )
                 for run in self.trials.values()
             ),

@@ -12,7 +12,7 @@ from hpsearch.coordinator import phases
 from hpsearch.coordinator.books import free_disk
 from hpsearch.coordinator.summary import Finished
 from hpsearch.errors import RequestError, redact
-from hpsearch.report import cards, page
+from hpsearch.report import cards, page, sections
 from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
@@ -118,6 +118,7 @@ def _write_report(
     folder: StudyFolder, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
 ) -> Path:
     told = Told(settings, summary, page.known([record for record, _ in trials], summary))
-    parts = [section for kind in reversed(phases.PHASES) if (section := kind.section(told)) is not None]
+    shown = (*(kind.section(told) for kind in reversed(phases.PHASES)), sections.of_time(told))
+    parts = [section for section in shown if section is not None]
     curves = {record.number: points for record, points in trials}
     return page.write(folder.report, told, curves, len(trials) - len(told.records), parts)

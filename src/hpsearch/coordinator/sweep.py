@@ -212,7 +212,7 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
         phase.begin(planner, course.opened[: len(kept)])
         if planner is not None and len(planner.made) > planned:
             display.plan(planner.made[-1])
-        books = Books(phase, crew, delivery, display)
+        books = Books(phase, crew, delivery, display, clock)
         kept.append(books)
         display.phase(phase.name)
         if phase.introduction is not None:

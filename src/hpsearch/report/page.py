@@ -25,7 +25,7 @@ from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Interval
-from hpsearch.state.outcome import TOTAL, OnTest, StudyData, Summary
+from hpsearch.state.outcome import TOTAL, OnTest, PhaseOutcome, StudyData, Summary
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
@@ -82,6 +82,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         scores=list(_scores(settings, summary)),
         parameters={path: formats.parameter(path) for path in settings.search.space},
         answer=plots.answer(records, summary),
+        bought=plots.bought(records, summary),
         confusion=confusion(summary.labels, test.confusion) if test.confusion is not None else None,
         many_classes=len(test.classes) > formats.MOST_CLASSES,
         saved=saved(records),
@@ -123,8 +124,9 @@ def findings(summary: Summary) -> Iterator[str]:
     share = OBJECTIVES[metric].share
     race = {one.entrant: one for one in summary.confirmation}
     if not race:
-        yield "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+        yield _unconfirmed(summary)
         return
+    yield from _final(summary)
     own = race[winner.entrant]
     spread = f", standard deviation {formats.score(own.spread)}" if own.spread is not None else ""
     runs = "1 fresh run" if len(own.seeds) == 1 else f"{len(own.seeds)} fresh runs"
@@ -146,13 +148,49 @@ def findings(summary: Summary) -> Iterator[str]:
     else:
         yield "No run of the reference recipe is complete, so there is nothing to compare with."
     if (optimism := summary.optimism) is not None:
-        more = ""
-        if data.trained_on != data.train:
-            more = f" and {data.trained_on:,} training examples in place of {data.train:,}"
+        more, confirmed = "", _phase(summary, "confirmation")
+        confirmed_on = confirmed.train_examples if confirmed is not None else data.trained_on
+        if confirmed_on != data.train:
+            more = f" and {confirmed_on:,} training examples in place of {data.train:,}"
         yield (
             f"The search's best score, {formats.score(optimism.search)}, came to "
             f"{formats.score(optimism.confirmed)} with fresh seeds{more}: {formats.gain(-optimism.difference, share)}."
         )
+
+
+def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
+    return next((phase for phase in summary.phases if phase.name == name), None)
+
+
+def _unconfirmed(summary: Summary) -> str:
+    if summary.plans and summary.trials.all == 1:
+        return (
+            f"{formats.duration((summary.hours or 0.0) * 3600)} hold one fine-tune of {summary.data.trained_on:,} "
+            "examples, so the reference recipe had all the time and nothing was searched; more hours search."
+        )
+    if summary.plans:
+        return "The winner was not confirmed with fresh seeds: the hours were over."
+    return "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+
+
+def _final(summary: Summary) -> Iterator[str]:
+    """What more data brought the winner's recipe."""
+    final, confirmed = _phase(summary, "final"), _phase(summary, "confirmation")
+    runs = [run for run in final.runs if run.status is Status.COMPLETE] if final is not None else []
+    if not runs or final is None or confirmed is None:
+        return
+    before = [run.score for run in confirmed.runs if run.entrant == runs[-1].entrant and run.score is not None]
+    if not before:
+        return
+    objective = OBJECTIVES[summary.metric]
+    best = max(before, key=objective.worth)
+    said = (
+        f"The recipe of {runs[-1].entrant} on {final.train_examples:,} training examples has validation "
+        f"{summary.metric} {formats.score(runs[-1].score)}; its best run on {confirmed.train_examples:,} has "
+        f"{formats.score(best)}"
+    )
+    kept = summary.winner.folder.startswith("final/")
+    yield f"{said}." if kept else f"{said}, so that is kept."
 
 
 def saved(records: Sequence[TrialRecord]) -> float:

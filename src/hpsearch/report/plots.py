@@ -95,6 +95,42 @@ def answer(records: Sequence[TrialRecord], summary: Summary) -> Markup:
     return Markup(tostring(svg, encoding="unicode"))
 
 
+def bought(records: Sequence[TrialRecord], summary: Summary) -> Markup | None:
+    """Validation scores against the minutes of the study at which they were there; None where nobody noted these.
+
+    The line is the best so far of whatever was trained on as many examples.
+    """
+    search = next((phase for phase in summary.phases if phase.name == "search"), None)
+    ended = [
+        (search.train_examples, record.at, record.score, f"trial {record.number}")
+        for record in records
+        if search is not None and record.status is Status.COMPLETE
+    ] + [
+        (phase.train_examples, run.at, run.score, f"{phase.name}, {run.named}")
+        for phase in summary.phases
+        for run in phase.runs
+        if run.status is Status.COMPLETE
+    ]
+    found = sorted((at, reached, examples, name) for examples, at, reached, name in ended if at and reached is not None)
+    if not found:
+        return None
+    objective, series = OBJECTIVES[summary.metric], []
+    for size in dict.fromkeys(examples for *_, examples, _ in found):
+        best: list[tuple[float, float]] = []
+        for at, reached, examples, _ in found:
+            if examples == size:
+                if best and not objective.better(reached, best[-1][1]):
+                    reached = best[-1][1]
+                best.append((at / 60, reached))
+        series.append(Series(tuple(best), "complete", f"best so far on {size:,} training examples"))
+    last = found[-1][2]
+    for at, reached, examples, name in found:
+        look = "best" if examples == last else "stopped"
+        series.append(Series(((at / 60, reached),), look, f"{name}, {examples:,} examples: {score(reached)}"))
+    x = _axis("minutes since the study began", [0.0, *(at / 60 for at, *_ in found)])
+    return _chart(series, x, _axis(_validation(summary.metric), [reached for _, reached, *_ in found]), WIDE)
+
+
 def expected(values: Sequence[float], metric: str) -> Markup:
     """Expected best validation score against the number of trials."""
     points = tuple((float(i), value) for i, value in enumerate(values, 1))

@@ -142,12 +142,12 @@ def trials(told: Told) -> Section:
 def race(told: Told) -> Section:
     """The entrants of the confirmation."""
     settings, summary, data = told.settings, told.summary, told.summary.data
-    names = [Column(formats.parameter(path)) for path in settings.search.space]
+    names, confirmed_on = [Column(formats.parameter(path)) for path in settings.search.space], _confirmed_on(summary)
     return Section(
         title="Confirmation",
         said=(
             "The search's best points and the reference recipe with fresh seeds, on "
-            f"{formats.count(data.trained_on)} training examples each (the search had {formats.count(data.train)}). "
+            f"{formats.count(confirmed_on)} training examples each (the search had {formats.count(data.train)}). "
             "These runs alone decide; what clearly loses is run no more. The intervals are over examples; the spread "
             "over seeds is no part of them."
         ),
@@ -176,6 +176,61 @@ def race(told: Told) -> Section:
             for one in summary.confirmation
             if one.validation
         ),
+    )
+
+
+def _confirmed_on(summary: Summary) -> int:
+    """Training examples of a run of the confirmation."""
+    own = [phase.train_examples for phase in summary.phases if phase.name == "confirmation"]
+    return own[0] if own else summary.data.trained_on
+
+
+def of_time(told: Told) -> Section | None:
+    """What the hours were planned for, and what they went into; None in a study without hours."""
+    summary = told.summary
+    if not summary.plans or summary.hours is None:
+        return None
+    planned = {step.phase: step for made in summary.plans for step in made.steps}
+    latest = summary.plans[-1]
+    lines = [
+        Line(
+            COMPLETE,
+            (
+                step.phase,
+                formats.count(step.runs),
+                formats.count(step.examples),
+                f"{step.passes:.2g}",
+                formats.duration(step.seconds),
+                formats.duration(summary.seconds.get(step.phase, 0.0)),
+            ),
+        )
+        for step in planned.values()
+    ]
+    end = sum(summary.seconds.get(name, 0.0) for name in ("test", "report"))
+    blank = formats.NONE
+    lines.append(
+        Line(
+            COMPLETE,
+            ("test, report", blank, blank, blank, formats.duration(latest.end), formats.duration(end)),
+        )
+    )
+    pace = latest.pace
+    return Section(
+        title="Time",
+        said=(
+            f"{formats.duration(summary.hours * 3600)} were asked for, and {formats.duration(summary.total_seconds)} "
+            f"were taken. The last plan of each phase, made when it began, by the pace of then: at the end "
+            f"{1 / pace['train']:.1f} training examples a second, {1 / pace['score']:.0f} scored."
+        ),
+        columns=(
+            Column("phase", left=True, status=True),
+            Column("runs"),
+            Column("training examples"),
+            Column("passes"),
+            Column("planned"),
+            Column("taken"),
+        ),
+        lines=tuple(lines),
     )
 
 

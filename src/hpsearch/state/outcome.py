@@ -216,6 +216,14 @@ class RunOutcome:
     seconds: float
     reason: str | None
     """Of a failure."""
+    at: float | None = None
+    """Seconds of the study, all its phases, when it ended; None in summaries of before."""
+
+    @property
+    def named(self) -> str:
+        """For people."""
+        of = f"{self.entrant}, seed {self.seed}" if self.entrant is not None else str(self.number)
+        return of
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class TrialRecord:
     examples: int | None = None  # that it is trained on; None: all of the study's
     epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
     retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, as `train.retimed` has them
+    at: float | None = None  # seconds of the study, all its phases, when it ended
 
     @property
     def shown(self) -> dict[str, Any]:

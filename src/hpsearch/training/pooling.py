@@ -19,7 +19,7 @@ def of_config(config: Any) -> str:
 
 
 def install(model: Any) -> None:
-    """Have the head of a model like BERT read the mean over the tokens that are there; its config says so from now on."""
+    """Have the head of a model like BERT read the mean over the tokens that are there; its config says so then."""
     model.config.pooling = MEAN
     base = model.base_model
     base.pooler = None
