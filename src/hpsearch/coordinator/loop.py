@@ -102,12 +102,11 @@ class Loop:
 
     def _retimed(self, message: Retimed) -> None:
         trial = self.phase.trials[message.number]
-        before = trial.total_steps or message.total_steps
         retimed = (*trial.retimed, (message.step, message.total_steps))
         self.books.keep(replace(trial, retimed=retimed, total_steps=message.total_steps))
         self.display.note(
             f"{self.phase.noun} {message.number} is retimed at step {message.step:,}: {message.total_steps:,} steps in "
-            f"all, {before:,} before, to end with the budget"
+            f"all, {message.former:,} before, to end with the budget"
         )
 
     def _ended(self, result: TrialResult) -> None:

@@ -75,6 +75,7 @@ class Planner:
         self._settings, self._clock, self._measured, self._data = settings, clock, measured, data
         self.finishing, self._folder = finishing, folder
         self._end = REPORT_SECONDS
+        self._known: Known | None = None
         before = codec.read_file(Plans, folder.plans, "delete it")
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
         """What was planned, by this run of the command and those before it."""
@@ -95,6 +96,11 @@ class Planner:
         """Whether what is left is needed for test and report."""
         return self.left <= self._end
 
+    def needed(self, examples: int | None) -> float:
+        """Seconds of one more fine-tune of the usual length, and of test and report; None: on all examples."""
+        assert self._known is not None, "a phase has begun"
+        return self._known.run(examples if examples is not None else self._known.sizes.train) + self._end
+
     def known(self, phases: Sequence[Phase]) -> Known:
         """What a plan is made of, with the pace of the last trials of these phases."""
         pace, budget = self.pace(phases), self._settings.budget
@@ -109,7 +115,7 @@ class Planner:
         sizes, tokens = self._data.sizes, self._data.tokens
         tested = sizes.test * pace.score * tokens["test"] / tokens["validation"]
         self._end = SCORED_ON_TEST * tested + REPORT_SECONDS
-        return Known(
+        self._known = Known(
             pace=pace,
             sizes=sizes,
             recipe=self._recipe(),
@@ -117,6 +123,7 @@ class Planner:
             workers=phases[0].study.workers,
             end=self._end,
         )
+        return self._known
 
     def record(self, phase: str, known: Known, steps: Mapping[str, Step | None]) -> None:
         """Keep what a phase begins with: what the time that is left is for."""

@@ -26,6 +26,7 @@ from hpsearch.training import parts
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
+MOST_SEEDS = 5  # of the reference recipe, where nothing is searched
 MORE = 2  # times the trials that the plan has: the machine may be faster than it was
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
@@ -118,7 +119,7 @@ class Search(Phase):
         if whole.alone:
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
             self._retimer = Retimer(planner, known, step.passes, most)
-        trials = 1 if whole.alone else max(MORE * step.runs, len(there) + step.runs)
+        trials = MOST_SEEDS if whole.alone else max(MORE * step.runs, len(there) + step.runs)
         self._take_up(length, self.settings.budget.max_trials or trials)
 
     def _take_up(self, length: Length, trials: int) -> None:
@@ -143,8 +144,9 @@ class Search(Phase):
 
     @classmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """The study's, with the trial's parameters."""
-        return space.apply(settings, trial.params)
+        """The study's, with the trial's parameters, and its seed where it has one of its own."""
+        own = space.apply(settings, trial.params)
+        return own if trial.seed is None else own.model_copy(update={"seed": trial.seed})
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -175,8 +177,8 @@ class Search(Phase):
         if self._retimer is None:
             return None
         return (
-            "these hours hold one fine-tune, so nothing is searched: the reference recipe gets all the data and time; "
-            "more hours search for a better one"
+            "these hours hold no search that would be worth it: the reference recipe gets the data and the time, with "
+            "other seeds where these hold them; more hours search for a better one"
         )
 
     @property
@@ -203,10 +205,24 @@ class Search(Phase):
 
     def next(self, hours: float) -> TrialRecord | None:
         """A new trial, or the best that waits at a rung and may pass."""
+        if self._retimer is not None:
+            return self._next_seed()
         action = self._action(hours)
         if isinstance(action, schedule.Start):
             return self._length.of(self.study.optuna.ask(len(self.trials), self._comparable()))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
+
+    def _next_seed(self) -> TrialRecord | None:
+        """The reference recipe, and once more with another seed where the time holds all of that."""
+        there = self._comparable()
+        complete = [trial for trial in there if trial.status is Status.COMPLETE]
+        if self._ends_at == 0.0 or len(there) - len(complete) >= self.study.workers:
+            return None
+        assert self._planner is not None, "a study without hours has a search"
+        if complete and self._planner.left < self._planner.needed(self._length.examples):
+            return None
+        drawn = self._length.of(self.study.optuna.ask(len(self.trials), []))
+        return replace(drawn, seed=(self.settings.seed + len(there)) % 2**31 if there else None)
 
     def over(self, hours: float) -> str | None:
         """Once its time is spent and there is a result, or all time is."""

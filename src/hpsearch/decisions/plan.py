@@ -6,12 +6,15 @@ and for what is left of it whenever a phase begins, so that a machine that becam
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Shares and counts; experiments/2026-11-table has what they are from.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
 WORTH_SEARCHING = 4.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
 FULL = 8.0  # trials that the search should hold before it takes more examples
+FEWEST = 1000  # training examples of a search trial, where there are so many
+CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
 MOST_PAYING = 2.0  # times the usual passes: more of them hardly help
 FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
 FINALISTS, MOST_FINALISTS = 2, 4
@@ -140,26 +143,62 @@ class Known:
 def of_all(known: Known, seconds: float) -> Plan:
     """The plan of a study that begins.
 
+    The search has as many examples as leave room for FULL trials; its best are confirmed on as many or more, and the
+    winner's recipe is trained on all of them, where that is not what the confirmation does. What is fixed by hand is
+    kept, and may take more seconds than there are.
+
     Args:
         known: pace, data, recipe, what is fixed.
         seconds: that there are, test and report included.
     """
     left = seconds * (1 - RESERVE) - known.end
+    found = None
+    for examples in _sizes(known):
+        found = _searched(known, left, examples) or found
+        if found is None:
+            continue
+        if found.search.runs >= FULL if known.asked.trials is None else found.seconds <= seconds:
+            return found
+    return found if found is not None else _one(known, left)
+
+
+def _sizes(known: Known) -> Iterator[int]:
+    """Examples that a search trial may have, most first: halved, until fewer cost nearly the same."""
+    if known.asked.search_examples is not None:
+        yield min(known.asked.search_examples, known.sizes.train)
+        return
+    examples = known.sizes.train
+    while True:
+        yield examples
+        fewer = math.ceil(examples / 2)
+        if fewer < FEWEST or known.run(fewer) > CHEAPER * known.run(examples):
+            return
+        examples = fewer
+
+
+def _searched(known: Known, left: float, examples: int) -> Plan | None:
+    """The plan with search trials of so many examples; None where the time does not hold enough of them."""
     everything = known.sizes.train
-    final = known.step(1, everything)
-    for kept in (final if known.asked.final else None, None):
-        spare = left - (kept.seconds if kept is not None else 0.0)
-        before = spare * (1 - CONFIRMED)
-        examples = known.asked.search_examples or _search_examples(known, before)
-        trials = known.asked.trials or int(before / known.searched(examples))
-        if kept is not None and trials < WORTH_SEARCHING and known.asked.trials is None:
-            return _one(known, left)
-        search = Step(trials, examples, known.recipe.passes(examples), trials * known.searched(examples))
-        finalists, seeds, confirmation = of_confirmation(known, spare - search.seconds, examples)
-        chosen = confirmation.examples if confirmation is not None else examples
-        if kept is None or chosen * FEW_MORE < everything:
-            return Plan(search, confirmation, finalists, seeds, kept, known.end)
-    raise AssertionError("the second has no final model")
+    if not known.asked.final or examples * FEW_MORE >= everything:
+        return _divided(known, left, examples, None)
+    found = _divided(known, left, examples, known.step(1, everything))
+    if found is not None and found.confirmation is not None and found.confirmation.examples * FEW_MORE >= everything:
+        return _divided(known, left, examples, None)  # a run of the confirmation is the final model
+    return found
+
+
+def _divided(known: Known, left: float, examples: int, final: Step | None) -> Plan | None:
+    """The time between search and confirmation; the final model has its own."""
+    asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
+    least = known.step(((asked.finalists or 1) + 1) * (asked.seeds or 1), asked.confirmation_examples or examples)
+    reserved = max(CONFIRMED * spare, least.seconds) if asked.finalists != 0 else 0.0
+    possible = int((spare - reserved) / known.searched(examples))
+    if asked.trials is None and possible < WORTH_SEARCHING:
+        return None
+    trials = asked.trials or possible
+    search = Step(trials, examples, known.recipe.passes(examples), trials * known.searched(examples))
+    finalists, seeds, confirmation = of_confirmation(known, spare - search.seconds, examples)
+    return Plan(search, confirmation, finalists, seeds, final, known.end)
 
 
 def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple[int, int, Step | None]:
@@ -216,14 +255,3 @@ def _one(known: Known, seconds: float) -> Plan:
     """The reference recipe and nothing else."""
     step = of_final(known, seconds, MOST_PAYING)
     return Plan(step, None, 0, 1, None, known.end)
-
-
-def _search_examples(known: Known, seconds: float) -> int:
-    """As many as leave room for enough trials: halved from all on, and never fewer than cost the same."""
-    examples = known.sizes.train
-    while known.searched(examples) * FULL > seconds:
-        fewer = math.ceil(examples / 2)
-        if known.run(fewer) >= known.run(examples) * 0.9:  # they are seen more often instead
-            break
-        examples = fewer
-    return examples

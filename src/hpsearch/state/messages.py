@@ -167,6 +167,7 @@ class Retimed:
     number: int
     step: int
     total_steps: int
+    former: int  # steps in all before
 
 
 @dataclass(frozen=True)

@@ -185,9 +185,9 @@ class _Trial:
         """Whether it is asked to; another length of the schedule, if it is told one, is taken from here on."""
         heard = self.line.heard()
         if isinstance(heard, Retime):
-            total = min(max(step, heard.total_steps), LONGEST * self.trainer.planned)
+            former, total = self.total, min(max(step, heard.total_steps), LONGEST * self.trainer.planned)
             self.trainer.retimed.append((step, total))
-            self.line.retimed(Retimed(self.spec.number, step, total))
+            self.line.retimed(Retimed(self.spec.number, step, total, former))
         return heard is Decision.PAUSE
 
     def on_point(self, step: int, values: dict[str, float]) -> None:
