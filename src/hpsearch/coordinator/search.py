@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import plan, schedule
+from hpsearch.decisions.plan import Known, Plan
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
@@ -106,6 +108,8 @@ class Search(Phase):
         self._planner = planner
         known = planner.known([*before, self])
         whole = plan.of_all(known, planner.left)
+        if not self.trials:
+            _check_fits(whole, known, planner)
         step = whole.search
         steps = {"search": step, "confirmation": whole.confirmation, "final": whole.final}
         planner.record(self.name, known, steps)
@@ -327,6 +331,21 @@ class Search(Phase):
             + (f" ({said})" if said else "")
             + "; a larger budget (BUDGET=<more hours>, budget.max_trials) continues it"
         )
+
+
+def _check_fits(whole: Plan, known: Known, planner: "Planner") -> None:
+    """See that what is fixed by hand fits into the hours. Raises RequestError."""
+    fixed = known.asked.settings
+    if not fixed or whole.seconds <= planner.left:
+        return
+    said = " and ".join(f"{name}={value}" for name, value in fixed.items())
+    hours = math.ceil(10 * (planner.hours + (whole.seconds - planner.left) / 3600)) / 10
+    raise RequestError(
+        f"{said}: with {'these' if len(fixed) > 1 else 'this'} the study takes {formats.duration(whole.seconds)} at the "
+        f"pace of this machine, and budget.hours={planner.hours:.3g} leave {formats.duration(planner.left)}; lower "
+        f"{'one' if len(fixed) > 1 else 'it'}, leave {'them' if len(fixed) > 1 else 'it'} to the plan (null), or give "
+        f"BUDGET={hours:g}h"
+    )
 
 
 def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fault]:

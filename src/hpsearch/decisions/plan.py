@@ -54,6 +54,18 @@ class Asked:
     confirmation_examples: int | None
     final: bool
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """Setting of the budget: what it is fixed to."""
+        fixed = {
+            "max_trials": self.trials,
+            "search_examples": self.search_examples,
+            "confirmation.finalists": self.finalists,
+            "confirmation.seeds": self.seeds,
+            "confirmation.examples": self.confirmation_examples,
+        }
+        return {f"budget.{name}": value for name, value in fixed.items() if value}
+
 
 @dataclass(frozen=True)
 class Recipe:
