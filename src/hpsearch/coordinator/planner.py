@@ -1,17 +1,20 @@
 """The plan of a study, made of what is measured: the pace of its workers, the time that is left."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
+from hpsearch import formats
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
-from hpsearch.decisions.plan import Asked, Known, Pace, Recipe, Sizes, Step
+from hpsearch.decisions.plan import Asked, Known, Pace, Plan, Recipe, Sizes, Step
+from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Paced
@@ -95,6 +98,19 @@ class Planner:
     def over(self) -> bool:
         """Whether what is left is needed for test and report."""
         return self.left <= self._end
+
+    def check_fits(self, whole: Plan, known: Known) -> None:
+        """See that what is fixed by hand fits into the hours. Raises RequestError."""
+        fixed, left = known.asked.settings, self.left
+        if not fixed or whole.seconds <= left:
+            return
+        said = " and ".join(f"{name}={value}" for name, value in fixed.items())
+        hours = math.ceil(10 * (self.hours + (whole.seconds - left) / 3600)) / 10
+        raise RequestError(
+            f"{said}: with this the study takes {formats.duration(whole.seconds)} at the pace of this machine, and "
+            f"budget.hours={self.hours:.3g} leave {formats.duration(left)}; lower it, leave it to the plan (null), or "
+            f"give BUDGET={hours:g}h"
+        )
 
     def needed(self, examples: int | None) -> float:
         """Seconds of one more fine-tune of the usual length, and of test and report; None: on all examples."""

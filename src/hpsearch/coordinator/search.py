@@ -2,19 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
+from hpsearch.coordinator.lengths import Length, best_of_last_length
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import plan, schedule
-from hpsearch.decisions.plan import Known, Plan
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
@@ -31,38 +30,6 @@ if TYPE_CHECKING:
 MOST_SEEDS = 5  # of the reference recipe, where nothing is searched
 MORE = 2  # times the trials that the plan has: the machine may be faster than it was
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
-
-
-@dataclass(frozen=True)
-class Length:
-    """What must be equal of trials that are compared, beside their settings."""
-
-    examples: int | None
-    """Training examples; None: all."""
-    epochs: float | None
-    """Passes of the one fine-tune that the time holds; None where the parameters say."""
-
-    @staticmethod
-    def of_record(trial: TrialRecord) -> "Length":
-        """Of a trial."""
-        return Length(trial.examples, trial.epochs)
-
-    def has(self, trial: TrialRecord) -> bool:
-        """Whether a trial is of this length."""
-        return (trial.examples, trial.epochs is None) == (self.examples, self.epochs is None)
-
-    def of(self, trial: TrialRecord) -> TrialRecord:
-        """A trial of this length."""
-        return replace(trial, examples=self.examples, epochs=self.epochs)
-
-
-def best_of_last_length(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Complete trials that can be compared, best first: those of the length that the newest has."""
-    complete = [trial for trial in trials if trial.status is Status.COMPLETE]
-    if not complete:
-        return []
-    newest = Length.of_record(max(complete, key=lambda trial: trial.number))
-    return schedule.best_first([trial for trial in complete if newest.has(trial)], objective)
 
 
 class Search(Phase):
@@ -109,7 +76,7 @@ class Search(Phase):
         known = planner.known([*before, self])
         whole = plan.of_all(known, planner.left)
         if not self.trials:
-            _check_fits(whole, known, planner)
+            planner.check_fits(whole, known)
         step = whole.search
         steps = {"search": step, "confirmation": whole.confirmation, "final": whole.final}
         planner.record(self.name, known, steps)
@@ -331,21 +298,6 @@ class Search(Phase):
             + (f" ({said})" if said else "")
             + "; a larger budget (BUDGET=<more hours>, budget.max_trials) continues it"
         )
-
-
-def _check_fits(whole: Plan, known: Known, planner: "Planner") -> None:
-    """See that what is fixed by hand fits into the hours. Raises RequestError."""
-    fixed = known.asked.settings
-    if not fixed or whole.seconds <= planner.left:
-        return
-    said = " and ".join(f"{name}={value}" for name, value in fixed.items())
-    hours = math.ceil(10 * (planner.hours + (whole.seconds - planner.left) / 3600)) / 10
-    raise RequestError(
-        f"{said}: with {'these' if len(fixed) > 1 else 'this'} the study takes {formats.duration(whole.seconds)} at the "
-        f"pace of this machine, and budget.hours={planner.hours:.3g} leave {formats.duration(planner.left)}; lower "
-        f"{'one' if len(fixed) > 1 else 'it'}, leave {'them' if len(fixed) > 1 else 'it'} to the plan (null), or give "
-        f"BUDGET={hours:g}h"
-    )
 
 
 def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fault]:
