@@ -66,13 +66,21 @@ class Confirmation(Phase):
                 finalists = 0
             elif there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
                 step = known.step(step.runs, max(there))
-            self._take_up(finalists, seeds, step.examples if step is not None else self._search.examples)
+            examples = step.examples if step is not None else self._search.examples
+            finalists, seeds = self._no_fewer(finalists, seeds, examples)
+            self._take_up(finalists, seeds, examples)
             if finalists:
-                planner.record(self.name, known, {self.name: step})
+                planner.record(self, known, {self.name: step or known.step(1, examples)})
         for best in self.kept_models():
             if not self.trial_folder(best.number).model.exists():
                 # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
                 self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)
+
+    def _no_fewer(self, finalists: int, seeds: int, examples: int) -> tuple[int, int]:
+        """Finalists and seeds, no fewer than have been run on so many examples."""
+        there = [run for run in self.trials.values() if run.examples == examples]
+        points = {run.entrant for run in there} - {racing.REFERENCE}
+        return max(finalists, len(points), int(bool(there))), max(seeds, len({run.seed for run in there}))
 
     def _take_up(self, finalists: int, seeds: int, examples: int) -> None:
         settings, best_first = self.settings, self._search.best_first()

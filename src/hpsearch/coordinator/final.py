@@ -56,7 +56,7 @@ class Final(Phase):
         if running or (enough and planner.left - known.end >= known.run(self._before.examples)):
             self._step = self._worth(step)
         if self._step is not None and not self.done():
-            planner.record(self.name, known, {self.name: step})
+            planner.record(self, known, {self.name: step})
         self._retimer = Retimer(planner, known, step.passes, most)
 
     def _worth(self, step: Step) -> Step | None:

@@ -82,6 +82,7 @@ class Planner:
         before = codec.read_file(Plans, folder.plans, "delete it")
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
         """What was planned, by this run of the command and those before it."""
+        self._before = self.made
 
     @property
     def hours(self) -> float:
@@ -98,6 +99,15 @@ class Planner:
     def over(self) -> bool:
         """Whether what is left is needed for test and report."""
         return self.left <= self._end
+
+    def until(self, phase: Phase) -> float | None:
+        """Hours of a phase at which it shall be over, as these hours were planned; None where it is new in them."""
+        made = [one for one in self.made if one.phase == phase.name and one.hours == self.hours]
+        return made[-1].until / 3600 if made else None
+
+    def begun(self, phase: Phase) -> bool:
+        """Whether a former run of the command has begun a phase with these hours."""
+        return sum(one.phase == phase.name and one.hours == self.hours for one in self._before) > 0
 
     def check_fits(self, whole: Plan, known: Known) -> None:
         """See that what is fixed by hand fits into the hours. Raises RequestError."""
@@ -141,15 +151,18 @@ class Planner:
         )
         return self._known
 
-    def record(self, phase: str, known: Known, steps: Mapping[str, Step | None]) -> None:
+    def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None]) -> None:
         """Keep what a phase begins with: what the time that is left is for."""
+        own = steps[phase.name]
+        assert own is not None, "a phase that has nothing to do has no plan"
         planned = (
             PlannedStep(name, step.runs, step.examples, step.passes, step.seconds)
             for name, step in steps.items()
             if step is not None
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        made = PlanMade(now, phase, self.left, known.end, asdict(known.pace), tuple(planned))
+        until = phase.hours * 3600 + own.seconds
+        made = PlanMade(now, phase.name, self.hours, until, self.left, known.end, asdict(known.pace), tuple(planned))
         self.made = (*self.made, made)
         write_durably(self._folder.plans, codec.write(Plans(self.made)))
 

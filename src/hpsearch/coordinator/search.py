@@ -74,23 +74,28 @@ class Search(Phase):
             return
         self._planner = planner
         known = planner.known([*before, self])
-        whole = plan.of_all(known, planner.left)
+        whole, until = plan.of_all(known, planner.left), planner.until(self)
         if not self.trials:
             planner.check_fits(whole, known)
-        step = whole.search
-        steps = {"search": step, "confirmation": whole.confirmation, "final": whole.final}
-        planner.record(self.name, known, steps)
-        self._ends_at = self.hours + step.seconds / 3600
-        length = Length(self._part(step.examples), step.passes if whole.alone else None)
-        there = [trial for trial in self.trials.values() if trial.status is not Status.FAILED and trial.epochs is None]
-        if there and not whole.alone:
-            length = Length(there[-1].examples, None)
-        if planner.finishing or (whole.alone and self.best_first()):
-            self._ends_at = 0.0  # what there is must do
-        if whole.alone:
+        if until is None:
+            steps = {"search": whole.search, "confirmation": whole.confirmation, "final": whole.final}
+            planner.record(self, known, steps)
+            until = self.hours if whole.alone else self.hours + whole.search.seconds / 3600
+        begun = [trial for trial in self.trials.values() if trial.status is not Status.FAILED]
+        searched = [trial for trial in begun if trial.epochs is None]
+        # What was begun with these hours goes on so, however few of them are left after an interruption.
+        same = planner.begun(self)
+        alone = not searched and (whole.alone or (same and bool(begun)))
+        if alone:
+            step = whole.search if whole.alone else known.step(1, known.sizes.train)
+            length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
             self._retimer = Retimer(planner, known, step.passes, most)
-        trials = MOST_SEEDS if whole.alone else max(MORE * step.runs, len(there) + step.runs)
+            trials = MOST_SEEDS
+        else:
+            length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
+            trials = max(MORE * whole.search.runs, len(searched) + whole.search.runs)
+        self._ends_at = 0.0 if planner.finishing else until
         self._take_up(length, self.settings.budget.max_trials or trials)
 
     def _take_up(self, length: Length, trials: int) -> None:

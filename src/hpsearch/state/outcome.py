@@ -263,6 +263,10 @@ class PlanMade:
     """UTC, ISO 8601, to the second."""
     phase: str
     """That began."""
+    hours: float
+    """Of the budget."""
+    until: float
+    """Seconds of the phase, over all runs of the command, at which it shall be over."""
     left: float
     """Seconds, test and report included."""
     end: float
