@@ -190,6 +190,9 @@ class TrainSettings(Section):
     """Multiple of epochs: what is searched, because it means the same for few and for many examples."""
     examples: Count | None
     """The first so many of the study's training examples, which are in stratified order; null: all."""
+    fold: tuple[int, int] | None
+    """Cross-validation: which part of train and validation examples together is validated on, from 0, and of how many;
+    null: the validation split is."""
     retimed: tuple[tuple[int, int], ...]
     """Changes of a schedule's length while it ran, because the machine was faster or slower than planned: the step at
     which each was made, and the steps in all from there on. The learning rate goes on from where it was."""

@@ -15,6 +15,7 @@ CAME_LATER: dict[str, Any] = {
     "model.pooling": "first",
     "train.epochs_factor": 1.0,
     "train.examples": None,
+    "train.fold": None,
     "train.retimed": [],
     "budget.hours": None,
     "budget.search_examples": None,

@@ -85,7 +85,7 @@ class Confirmation(Phase):
     def _take_up(self, finalists: int, seeds: int, examples: int) -> None:
         settings, best_first = self.settings, self._search.best_first()
         entrants = racing.entrants(best_first, space.reference(settings), finalists, settings.search.space)
-        rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"])
+        self._rounds = rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"], self.study.folds)
         self._examples = examples
         self.race = Race(entrants if finalists else [], settings, self.ref, self.trials, self.trial_folder, rounds)
 
@@ -156,7 +156,13 @@ class Confirmation(Phase):
                 if (entrant.name, seed) not in begun:
                     number = max(self.trials, default=-1) + 1
                     return TrialRecord(
-                        number, entrant.params, Status.RUNNING, entrant=entrant.name, seed=seed, examples=self._examples
+                        number=number,
+                        params=entrant.params,
+                        status=Status.RUNNING,
+                        entrant=entrant.name,
+                        seed=seed,
+                        examples=self._examples,
+                        fold=self._rounds.fold(done),
                     )
             if any(not begun[entrant.name, seed].status.final for entrant in due):
                 return None  # who loses this round is not known yet

@@ -61,7 +61,8 @@ class Final(Phase):
 
     def _worth(self, step: Step) -> Step | None:
         """The step, where it has so many more examples than the winner's run that they pay."""
-        return step if step.examples >= FEW_MORE * self._before.examples else None
+        more = self.study.folds > 0 or step.examples >= FEW_MORE * self._before.examples
+        return step if more else None
 
     def _winner(self) -> TrialRecord:
         return self._before.found().winner
@@ -163,7 +164,8 @@ class Final(Phase):
         before, run = self._before.found(), self._run()
         if run is None or run.score is None or before.winner.score is None:
             return before
-        if metrics.OBJECTIVES[self.study.settings.task.metric].better(before.winner.score, run.score):
+        comparable = self.study.folds == 0  # else each run has had other validation examples
+        if comparable and metrics.OBJECTIVES[self.study.settings.task.metric].better(before.winner.score, run.score):
             return before
         return Found(
             run,

@@ -19,10 +19,15 @@ from hpsearch.state.measured import Answers
 from hpsearch.state.messages import Decision, Progress, TrialResult
 from hpsearch.state.outcome import Best, Confirmed, Counts, Optimism, PhaseOutcome, RunOutcome
 from hpsearch.state.records import DataRef, TrialRecord
+from hpsearch.tasks.kinds import KINDS
 from hpsearch.training.data import Corpus
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
+
+
+ENOUGH = 200  # validation examples: the standard error of an accuracy is 3 points then
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,15 @@ class StudyContext:
     ref: DataRef  # the data of the search
     optuna: Study
     workers: int  # that train at the same time
+
+    @property
+    def folds(self) -> int:
+        """Of the cross-validation by which few labels are confirmed; 0 where validation has enough, or was given."""
+        facts, kind = self.corpus.facts, KINDS[self.settings.task.kind]
+        few = self.ref.sizes["validation"] < ENOUGH and facts.split_by["validation"] == "hpsearch"
+        whole = all(self.ref.sizes[split] == facts.examples[split] for split in ("train", "validation"))
+        grouped = any(facts.groups.values())
+        return FOLDS if few and whole and kind.folds and not grouped else 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class Stored:
 
 def as_recorded(settings: Settings, trial: TrialRecord) -> Settings:
     """Settings with what a trial's record says of its length and its part of the data."""
-    length: dict[str, Any] = {"examples": trial.examples, "retimed": trial.retimed}
+    length: dict[str, Any] = {"examples": trial.examples, "fold": trial.fold, "retimed": trial.retimed}
     if trial.epochs is not None:
         length |= {"epochs": trial.epochs, "epochs_factor": 1.0}
     train = settings.train.model_copy(update=length)

@@ -148,6 +148,7 @@ class Planner:
             asked=asked,
             workers=phases[0].study.workers,
             end=self._end,
+            folds=phases[0].study.folds,
         )
         return self._known
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,6 +21,7 @@ from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES, Objective
 from hpsearch.training import data
+from hpsearch.training.folds import Fold, rows
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Rounds:
     """Training examples."""
     all: bool
     """Whether these are all."""
+    folds: int
+    """Parts of the examples that runs are validated on in turn; 0: on the validation split."""
+
+    def fold(self, seed: int) -> Fold | None:
+        """What the run of a seed, by its place among them, is validated on."""
+        return (seed % self.folds, self.folds) if self.folds else None
 
 
 class Race:
@@ -83,8 +89,9 @@ class Race:
         self.objective = OBJECTIVES[settings.task.metric]
         self._kind: Kind = KINDS[settings.task.kind]
         confidence = settings.budget.confirmation.confidence
-        self._rule = Rule(self._kind.sums_to(self.objective), self.objective, confidence)
+        self._rule = Rule(self._kind.sums_to(self.objective), self.objective, confidence, rounds.folds > 0)
         self._runs: dict[int, Run] = {}
+        self._examples: dict[Fold | None, tuple[list[str], list[Any]]] = {}
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
 
     def standings(self) -> list[Standing]:
@@ -114,7 +121,8 @@ class Race:
         Each example counts with the mean of what the runs add for it, which varies less than one run does: where the
         runs differ the interval is rather too wide.
         """
-        tallies = np.mean([self._run(run).tallies for run in self.complete(name)], axis=0)
+        of_runs = [self._run(run).tallies for run in self.complete(name)]
+        tallies = np.vstack(of_runs) if self._rounds.folds else np.mean(of_runs, axis=0)
         return paired.intervals(tallies, self._rule.of_sums)[self.objective.name]
 
     def best_run(self, name: str) -> TrialRecord | None:
@@ -125,16 +133,18 @@ class Race:
 
     def answers(self, number: int) -> Answers:
         """What a complete run's model said of each validation example."""
-        return Answers.of(*self._validation, self._replies(number))
+        return Answers.of(*self._validated(self._records[number].fold), self._replies(number))
 
     def _replies(self, number: int) -> Replies:
         predictions, likelihoods = read_answers(self._folder_of(number).answers.read_text())
         return Replies(self._kind.answers(predictions, self._ref.labels), likelihoods)
 
-    @cached_property
-    def _validation(self) -> tuple[list[str], list[Any]]:
-        rows = data.load(self._ref, "validation").to_dict()
-        return rows["id"], self._kind.truths(rows, self._ref.labels)
+    def _validated(self, fold: Fold | None) -> tuple[list[str], list[Any]]:
+        """Ids and truths of the examples that a run is validated on."""
+        if fold not in self._examples:
+            found = data.load(self._ref, "validation").to_dict() if fold is None else rows(self._ref, fold)
+            self._examples[fold] = found["id"], self._kind.truths(found, self._ref.labels)
+        return self._examples[fold]
 
     def complete(self, name: str) -> list[TrialRecord]:
         """The complete runs of an entrant, in the order of the seeds; those of former seeds are left out."""
@@ -144,7 +154,8 @@ class Race:
 
     def has(self, run: TrialRecord) -> bool:
         """Whether a run is on the examples of this race."""
-        return run.examples == self._rounds.examples or (run.examples is None and self._rounds.all)
+        folded = (run.fold is not None) == bool(self._rounds.folds)
+        return folded and (run.examples == self._rounds.examples or (run.examples is None and self._rounds.all))
 
     def _by_name(self) -> dict[str, list[Run]]:
         return {one.name: [self._run(trial) for trial in self.complete(one.name)] for one in self.entrants}
@@ -152,7 +163,7 @@ class Race:
     def _run(self, trial: TrialRecord) -> Run:
         if trial.number not in self._runs:
             replies = self._replies(trial.number)
-            tallies = self._kind.evidence(self.objective, self._validation[1], replies, self._ref.labels)
+            tallies = self._kind.evidence(self.objective, self._validated(trial.fold)[1], replies, self._ref.labels)
             assert trial.seed is not None, "a confirmation run has its seed"
             score = self.objective.worth(trial.score or 0.0)
             cost = trial.step * space.apply(self._settings, trial.params).train.batch_size

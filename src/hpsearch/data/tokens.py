@@ -83,6 +83,37 @@ class Tokens:
         return Tokens, (self._folder, self._padding)
 
 
+class Selected(Tokens):
+    """Some examples of several splits, in the order given; their arrays of the kind are left behind."""
+
+    def __init__(self, parts: Sequence[tuple[Tokens, NDArray[np.int64]]]) -> None:
+        """Each part with the examples that are taken of it, ascending."""
+        self._parts = parts
+        self._places: list[tuple[Tokens, int]] = []
+        lengths, owners, labels, before = [], [], [], 0
+        for part, chosen in parts:
+            pieces = np.flatnonzero(np.isin(part.owners, chosen))
+            self._places += [(part, int(piece)) for piece in pieces]
+            lengths.append(part.lengths[pieces])
+            owners.append(np.searchsorted(chosen, part.owners[pieces]) + before)
+            labels.append(part.labels[pieces])
+            before += len(chosen)
+        self.lengths, self.owners, self.labels = map(np.concatenate, (lengths, owners, labels))
+        self.truncated = 0
+
+    def of_piece(self, name: str, i: int) -> NDArray[Any]:
+        """See Tokens."""
+        part, piece = self._places[i]
+        return part.of_piece(name, piece)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        part, piece = self._places[i]
+        return part[piece]
+
+    def __reduce__(self) -> tuple[type["Selected"], tuple[Any]]:  # type: ignore[override]
+        return Selected, (self._parts,)
+
+
 def save(arrays: Arrays, folder: Path) -> None:
     """Write arrays for `Tokens(folder)`."""
     for name, array in arrays.items():

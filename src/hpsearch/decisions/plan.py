@@ -131,6 +131,13 @@ class Known:
     workers: int
     end: float
     """Seconds for test and report."""
+    folds: int = 0
+    """Of the cross-validation by which few examples are confirmed; 0: there is none."""
+
+    @property
+    def least_seeds(self) -> int:
+        """Fresh seeds of a confirmation: each fold has one."""
+        return self.asked.seeds or self.folds or 1
 
     @property
     def scoring(self) -> float:
@@ -193,10 +200,12 @@ def _sizes(known: Known) -> Iterator[int]:
 def _searched(known: Known, left: float, examples: int) -> Plan | None:
     """The plan with search trials of so many examples; None where the time does not hold enough of them."""
     everything = known.sizes.train
-    if not known.asked.final or examples * FEW_MORE >= everything:
+    if not known.asked.final or (examples * FEW_MORE >= everything and not known.folds):
         return _divided(known, left, examples, None)
     found = _divided(known, left, examples, known.step(1, everything))
-    if found is not None and found.confirmation is not None and found.confirmation.examples * FEW_MORE >= everything:
+    if known.folds or found is None or found.confirmation is None:
+        return found
+    if found.confirmation.examples * FEW_MORE >= everything:
         return _divided(known, left, examples, None)  # a run of the confirmation is the final model
     return found
 
@@ -204,7 +213,7 @@ def _searched(known: Known, left: float, examples: int) -> Plan | None:
 def _divided(known: Known, left: float, examples: int, final: Step | None) -> Plan | None:
     """The time between search and confirmation; the final model has its own."""
     asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
-    least = known.step(((asked.finalists or 1) + 1) * (asked.seeds or 1), asked.confirmation_examples or examples)
+    least = known.step(((asked.finalists or 1) + 1) * known.least_seeds, asked.confirmation_examples or examples)
     reserved = max(CONFIRMED * spare, least.seconds) if asked.finalists != 0 else 0.0
     possible = int((spare - reserved) / known.searched(examples))
     if asked.trials is None and possible < WORTH_SEARCHING:
@@ -226,14 +235,16 @@ def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple
     asked = known.asked
     if asked.finalists == 0:
         return 0, 1, None
-    finalists, seeds = asked.finalists or FINALISTS, asked.seeds or SEEDS
+    finalists, seeds = asked.finalists or FINALISTS, max(known.least_seeds, SEEDS)
     least = asked.confirmation_examples or search_examples
 
     def fits(finalists: int, seeds: int, examples: int) -> bool:
         return known.step((finalists + 1) * seeds, examples).seconds <= seconds
 
     if not fits(finalists, seeds, least):  # the least that can be called a confirmation
-        finalists, seeds = asked.finalists or 1, asked.seeds or (SEEDS if fits(1, SEEDS, least) else 1)
+        finalists = asked.finalists or 1
+        if known.least_seeds < SEEDS and not fits(finalists, SEEDS, least):
+            seeds = known.least_seeds
     examples = least
     while asked.confirmation_examples is None and examples < known.sizes.train:
         more = min(2 * examples, known.sizes.train)

@@ -49,6 +49,7 @@ class Rule:
     of_sums: OfSums
     objective: Objective
     confidence: float
+    apart: bool = False  # each seed has validation examples of its own, as in cross-validation
 
 
 def entrants(
@@ -180,5 +181,8 @@ def _ranked(racing: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _loses(runs: Sequence[Run], best: Sequence[Run], rule: Rule) -> bool:
-    drawn = paired.gains([run.tallies for run in best], [run.tallies for run in runs], rule.of_sums, rule.objective)
+    theirs, ours = [run.tallies for run in best], [run.tallies for run in runs]
+    if rule.apart:
+        theirs, ours = [np.vstack(theirs)], [np.vstack(ours)]
+    drawn = paired.gains(theirs, ours, rule.of_sums, rule.objective)
     return bool(np.quantile(drawn, (1 + rule.confidence) / 2) < 0)

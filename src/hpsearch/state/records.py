@@ -74,6 +74,7 @@ class TrialRecord:
     entrant: str | None = None  # of a confirmation run: whose
     seed: int | None = None  # of a confirmation run; a search trial has the study's
     examples: int | None = None  # that it is trained on; None: all of the study's
+    fold: tuple[int, int] | None = None  # as `train.fold` has it
     epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
     retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, as `train.retimed` has them
     at: float | None = None  # seconds of the study, all its phases, when it ended

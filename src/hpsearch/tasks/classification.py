@@ -32,6 +32,7 @@ class _OfTexts(Kind):
     inputs = ("text",)
     head = "AutoModelForSequenceClassification"
     reads_first_token = True
+    folds = True
     has_classes = True
     wrong_at_zero = "accuracy"
     problem_type: ClassVar[str]

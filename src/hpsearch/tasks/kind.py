@@ -55,6 +55,8 @@ class Kind(ABC):
     padding: ClassVar[Padding] = {}
     """Arrays by token that batches have for the loss beside the model's inputs, and what fills them; `labels` is one
     where each token has a label, and is filled with -100 then, which Trainer does not count."""
+    folds: ClassVar[bool] = False
+    """Whether few examples can be cross-validated: each is one text, and nothing of it is in an array of the kind."""
     has_classes: ClassVar[bool] = False
     """Whether `by_class` has anything to say."""
     weighs_classes: ClassVar[bool] = False

@@ -36,7 +36,7 @@ from hpsearch.state.records import DataRef, Status
 from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import checkpoints, data, models, trainer
+from hpsearch.training import checkpoints, data, folds, models, trainer
 from hpsearch.training.hardware import out_of_memory
 from hpsearch.training.parts import LONGEST
 
@@ -137,6 +137,10 @@ class _Trial:
         with self.seconds("setup"):
             train = warm.tokens(spec.data, settings, "train").first(settings.train.examples)
             self.validation = warm.tokens(spec.data, settings, "validation")
+            fold = settings.train.fold
+            if fold is not None:
+                whole = {"train": warm.tokens(spec.data, settings, "train"), "validation": self.validation}
+                train, self.validation = folds.tokens(whole, fold)
             self.tokenizer = warm.tokenizer(settings.model)
             line.alive()
             self.resume = checkpoints.newest(spec.folder)
@@ -147,7 +151,7 @@ class _Trial:
             self.trainer = trainer.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         rungs = trainer.rung_steps(settings.search.rungs, self.trainer.planned)
         self.rungs = {step: i for i, step in enumerate(rungs)}
-        self.rows = data.load(spec.data, "validation").to_dict()
+        self.rows = data.load(spec.data, "validation").to_dict() if fold is None else folds.rows(spec.data, fold)
         self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
         self.last_save = time.perf_counter()
