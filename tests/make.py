@@ -38,6 +38,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "budget.validation_examples=null",
         "budget.rung_examples=20",
         "budget.test_examples=null",
+        "budget.floors=false",  # tests of them turn them on
         "budget.confirmation.finalists=0",
         *overrides,
     )

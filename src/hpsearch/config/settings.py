@@ -297,6 +297,9 @@ class BudgetSettings(Section):
     """Part of the validation examples, scored at rungs; null: all."""
     test_examples: Count | None
     """Stratified subset of the test rows; null: all."""
+    floors: bool
+    """Fit simple models on the same data before the first trial, in at most a twentieth of the hours, and score them
+    beside the winner."""
     confirmation: ConfirmationSettings
 
     @model_validator(mode="after")

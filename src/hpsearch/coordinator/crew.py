@@ -1,24 +1,45 @@
 """The workers of a study: started, renewed, asked what fits and how a model scores; signals that end them."""
 
+import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.memory import KnownPace, MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
+from hpsearch.state.floors import FloorRecord
 from hpsearch.state.folder import StudyFolder, TrialFolder
-from hpsearch.state.messages import Alive, DataName, Fits, Lost, Message, Paced, Ready, Score, Scored, Train, named
+from hpsearch.state.messages import (
+    Alive,
+    DataName,
+    FitFloor,
+    Fits,
+    FloorFitted,
+    Lost,
+    Message,
+    Paced,
+    Ready,
+    Score,
+    Scored,
+    Train,
+    named,
+)
 from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
 from hpsearch.training.models import with_attention
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers.interface import Worker, Workplace
 
 HEAR_SECONDS = 0.5  # between two looks at the clock and at signals
+LATE, LATE_SECONDS = 2.0, 60.0  # times and seconds by which a floor may be late before it is left out
 SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of the trial that it had last
+
+M = TypeVar("M", Scored, FloorFitted)
 
 
 class Crew:
@@ -161,21 +182,55 @@ class Crew:
             Interrupted: a signal came.
             NoResultError: workers end over it, again and again.
         """
-        data, worker = DataName.of(ref, self.home), self.workers[0]
+        data, place = DataName.of(ref, self.home), named(folder.path, self.home)
+        return self._scored(Score(record.number, settings, data, place, split, record.fitted))
+
+    def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, split: str) -> Scored:
+        """Have a floor scored; `settings` are the study's. Raises as `score` does."""
+        data, place = DataName.of(ref, self.home), named(self.folder.floor(floor.name).path, self.home)
+        return self._scored(Score(0, settings, data, place, split, floor.fitted, floor.name))
+
+    def fit_floor(self, number: int, name: str, settings: Settings, ref: DataRef, seconds: float) -> FloorFitted:
+        """Have a floor fitted in so many seconds. One that can't be has its fault.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        data, place = DataName.of(ref, self.home), named(self.folder.floor(name).path, self.home)
+        work, most = FitFloor(number, name, settings, data, place, seconds), LATE * seconds + LATE_SECONDS
         for _ in range(self.settings.hardware.max_attempts):
-            worker.give(Score(record.number, settings, data, named(folder.path, self.home), split, record.fitted))
-            while worker.trial is not None:
-                for _, message in self.hear([worker]):
-                    if isinstance(message, Scored):
-                        return message
-                if self.interrupted:
-                    raise Interrupted("interrupted while test was scored; give the same command to go on")
-                if self.hangs(worker):
-                    self.display.note(self.silence)
-                    break
-            self.renew(worker)
-            worker = self.workers[0]
-        raise NoResultError(f"the worker that scores {split} ended {self.settings.hardware.max_attempts} times")
+            answer = self._done(work, FloorFitted, "interrupted while floors were fitted", most)
+            if isinstance(answer, FloorFitted):
+                return answer
+            self.renew(self.workers[0])
+            if answer is None:
+                return FloorFitted(number, fault=f"it took more than {most:.0f} s, where {seconds:.0f} s are planned")
+            if answer.for_memory:
+                return FloorFitted(number, fault="memory ran out")
+        return FloorFitted(number, fault=f"its worker ended {self.settings.hardware.max_attempts} times")
+
+    def _scored(self, work: Score) -> Scored:
+        for _ in range(self.settings.hardware.max_attempts):
+            answer = self._done(work, Scored, "interrupted while test was scored", math.inf)
+            if isinstance(answer, Scored):
+                return answer
+            self.renew(self.workers[0])
+        raise NoResultError(f"the worker that scores {work.split} ended {self.settings.hardware.max_attempts} times")
+
+    def _done(self, work: Score | FitFloor, kind: type[M], interrupted: str, seconds: float) -> M | Lost | None:
+        """What the first worker, which is idle, answers; None if it hangs, or takes longer. Raises Interrupted."""
+        worker, until = self.workers[0], time.monotonic() + seconds
+        worker.give(work)
+        while not self.hangs(worker):
+            for _, message in self.hear([worker]):
+                if isinstance(message, kind | Lost):
+                    return message
+            if self.interrupted:
+                raise Interrupted(f"{interrupted}; give the same command to go on")
+            if time.monotonic() > until:
+                return None
+        self.display.note(self.silence)
+        return None
 
     def _start(self, index: int) -> Worker:
         return self.workplace.start(index, named(self.folder.workers, self.home))

@@ -10,6 +10,7 @@ from hpsearch import formats
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.clock import Clock
+from hpsearch.coordinator.floors import as_slow_as_trials
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
@@ -25,7 +26,7 @@ from hpsearch.training import parts
 
 FIRST_TRIAL = 2.0  # times what loading and saving took alone: a trial has more to it
 REPORT_SECONDS = 20.0  # of report, pictures and MLflow
-SCORED_ON_TEST = 2  # models
+SCORED_ON_TEST = 2  # models of trials
 RECENT = 4  # trials that tell the pace of now
 LEAST_STEPS = 10  # of a trial that tells anything
 USUAL = 12  # trials, of which the share that is trained to the end is told
@@ -140,7 +141,7 @@ class Planner:
         )
         sizes, tokens = self._data.sizes, self._data.tokens
         tested = sizes.test * pace.score * tokens["test"] / tokens["validation"]
-        self._end = SCORED_ON_TEST * tested + REPORT_SECONDS
+        self._end = (SCORED_ON_TEST + as_slow_as_trials(self._settings, self._folder)) * tested + REPORT_SECONDS
         self._known = Known(
             pace=pace,
             sizes=sizes,

@@ -1,6 +1,8 @@
-"""Test is scored here and nowhere else: once a choice, the winner and the reference recipe on the same examples."""
+"""Test is scored here and nowhere else: once a choice; winner, reference recipe and floors on the same examples."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
 from hpsearch.state import codec
-from hpsearch.state.measured import Answers, Measured, Mistake, Reading, Replies
+from hpsearch.state.floors import FloorRecord
+from hpsearch.state.folder import TrialFolder
+from hpsearch.state.measured import Answers, FloorRead, Measured, Mistake, Paired, Reading, Replies
+from hpsearch.state.messages import Scored
 from hpsearch.state.records import DataRef, TrialRecord, write_durably
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
@@ -21,8 +26,17 @@ MISTAKES = 10
 EXCERPT = 1200  # characters of a text that is shown
 
 
-def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, reference: Settings | None) -> Reading:
+def score_test(
+    crew: Crew,
+    ref: DataRef,
+    found: Found,
+    settings: Settings,
+    reference: Settings | None,
+    floors: Sequence[FloorRecord],
+) -> Reading:
     """The study's reading of test: counted once a choice and kept, with what the models said.
+
+    Floors are fitted before there is anything to choose, so what one said of these examples stands for every choice.
 
     Args:
         crew: of the study.
@@ -30,53 +44,93 @@ def score_test(crew: Crew, ref: DataRef, found: Found, settings: Settings, refer
         found: whose models are scored.
         settings: of the winner.
         reference: of the other model, where there is one.
+        floors: of the study.
 
     Raises:
         RequestError: the former reading is damaged.
     """
     path, of = crew.folder.test, (found.folder, found.reference_folder)
     before = codec.read_file(Reading, path, "bring it back, or give STUDY=<another name>")
+    exam = _Exam(crew, ref, settings)
     if before is not None and before.of == of:
-        return before
-    rows, kind = data.load(ref, "test").to_dict(), KINDS[settings.task.kind]
-    truths, objective = kind.truths(rows, ref.labels), OBJECTIVES[settings.task.metric]
+        reading = before
+    else:
+        winner = exam.of_trial(found.winner, found.folder, settings)
+        other = None
+        if found.reference is not None and found.reference_folder is not None and reference is not None:
+            other = exam.of_trial(found.reference, found.reference_folder, reference)
+        reading = Reading(
+            of=of,
+            readings=(before.readings if before is not None else 0) + 1,
+            n=len(exam.truths),
+            digest=ref.digests["test"],
+            winner=winner,
+            reference=other,
+            gain=exam.gain(other, winner) if other is not None else None,
+        )
+    known = {one.name: one.measured for one in before.floors} if before is not None else {}
+    measured = {one.name: known.get(one.name) or exam.of_floor(one) for one in floors if one.fault is None}
+    read = tuple(FloorRead(name, one, exam.gain(one, reading.winner)) for name, one in measured.items())
+    reading = replace(reading, floors=read)
+    if reading != before:
+        write_durably(path, codec.write(reading))
+    return reading
 
-    def scored(record: TrialRecord, folder: str, settings: Settings) -> tuple[Measured, paired.Tallies]:
-        place = crew.folder.named(folder)
-        said = crew.score(record, settings, ref, place, "test")
-        replies = Replies(kind.answers(said.predictions, ref.labels), said.likelihoods)
-        tallies, table = kind.tallies(truths, replies.answers, ref.labels), Answers.of(rows["id"], truths, replies)
+
+class _Exam:
+    """The test examples, and models that answer them."""
+
+    def __init__(self, crew: Crew, ref: DataRef, settings: Settings) -> None:
+        """`settings` are the winner's; task and data are the study's."""
+        self._crew, self._ref, self._settings = crew, ref, settings
+        self._kind, self._objective = KINDS[settings.task.kind], OBJECTIVES[settings.task.metric]
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Any]]:
+        return dict(data.load(self._ref, "test").to_dict())
+
+    @cached_property
+    def truths(self) -> list[Any]:
+        """(n,): the right answers."""
+        return self._kind.truths(self._rows, self._ref.labels)
+
+    def of_trial(self, record: TrialRecord, folder: str, settings: Settings) -> Measured:
+        """A trial's model, scored now; `settings` are the trial's."""
+        place = self._crew.folder.named(folder)
+        return self._measured(self._crew.score(record, settings, self._ref, place, "test"), place)
+
+    def of_floor(self, floor: FloorRecord) -> Measured:
+        """A floor, scored now."""
+        said = self._crew.score_floor(floor, self._settings, self._ref, "test")
+        return self._measured(said, self._crew.folder.floor(floor.name))
+
+    def gain(self, other: Measured, winner: Measured) -> Paired:
+        """What the winner has over another."""
+        ours, theirs = self._evidence(winner), self._evidence(other)
+        return paired.compare(theirs, ours, self._kind.sums_to(self._objective), self._objective)
+
+    def _evidence(self, model: Measured) -> paired.Tallies:
+        return self._kind.evidence(self._objective, self.truths, model.answers.replies, self._ref.labels)
+
+    def _measured(self, said: Scored, place: TrialFolder) -> Measured:
+        kind, labels, rows = self._kind, self._ref.labels, self._rows
+        replies = Replies(kind.answers(said.predictions, labels), said.likelihoods)
+        tallies = kind.tallies(self.truths, replies.answers, labels)
+        table = Answers.of(rows["id"], self.truths, replies)
         intervals = paired.intervals(tallies, kind.of_sums)
         if said.likelihoods is not None:
-            losses = kind.evidence(LOG_LOSS, truths, replies, ref.labels)
+            losses = kind.evidence(LOG_LOSS, self.truths, replies, labels)
             intervals |= paired.intervals(losses, kind.sums_to(LOG_LOSS))
         return Measured(
             metrics=said.metrics,
             intervals=intervals,
-            classes=kind.by_class(tallies.sum(0), ref.labels),
+            classes=kind.by_class(tallies.sum(0), labels),
             confusion=said.confusion,
             mistakes=tuple(mistakes(kind, rows, table, said.confidences, tallies)),
             megabytes=place.weights.stat().st_size / 1e6,
-            seconds_per_example=said.seconds / len(truths),
+            seconds_per_example=said.seconds / len(self.truths),
             answers=table,
-        ), kind.evidence(objective, truths, replies, ref.labels)
-
-    winner, ours = scored(found.winner, found.folder, settings)
-    other = gain = None
-    if found.reference is not None and found.reference_folder is not None and reference is not None:
-        other, theirs = scored(found.reference, found.reference_folder, reference)
-        gain = paired.compare(theirs, ours, kind.sums_to(objective), objective)
-    reading = Reading(
-        of=of,
-        readings=(before.readings if before is not None else 0) + 1,
-        n=len(truths),
-        digest=ref.digests["test"],
-        winner=winner,
-        reference=other,
-        gain=gain,
-    )
-    write_durably(path, codec.write(reading))
-    return reading
+        )
 
 
 def mistakes(

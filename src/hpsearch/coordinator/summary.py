@@ -8,6 +8,7 @@ from hpsearch.config.settings import digest
 from hpsearch.coordinator.phase import Fields, Found, Phase, StudyContext
 from hpsearch.errors import redact
 from hpsearch.state import outcome
+from hpsearch.state.floors import FloorRecord
 from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Reading
 from hpsearch.state.outcome import OnTest, PlanMade, StudyData, StudyRun, Summary, Winner
@@ -31,6 +32,8 @@ class Finished:
     """Of its workers."""
     plans: tuple[PlanMade, ...]
     """() without hours."""
+    floors: tuple[FloorRecord, ...]
+    """() where the study has none."""
 
     @property
     def decisive(self) -> Phase:

@@ -14,6 +14,7 @@ from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.floors import fit_floors
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.memory import KnownPace
 from hpsearch.coordinator.notes import of_data, of_search
@@ -92,7 +93,7 @@ def run_train(
     started = started if started is not None else time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
-    fixed_budget = {"max_trials": 1, "hours": None, "final": False, "confirmation": confirmation}
+    fixed_budget = {"max_trials": 1, "hours": None, "final": False, "floors": False, "confirmation": confirmation}
     budget = settings.budget.model_copy(update=fixed_budget)
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     corpus, workplace = check(fixed, home)
@@ -162,16 +163,17 @@ def _run(
         delivery = Delivery(tracking, study.ref.labels, parent)
         try:
             crew.settle_memory()
+            floors = fit_floors(study, crew, display, clock)
             planner = _planner(course, request, crew, clock, tokens)
             found = _run_phases(course, planner, Desk(crew, delivery, display, clock))
             display.phase("test")
             with clock.timed("test"):
-                reading = score_test(crew, study.ref, found, *_settings_of(course, found))
+                reading = score_test(crew, study.ref, found, *_settings_of(course, found), floors)
             display.phase("report")
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
             plans = planner.made if planner is not None else ()
-            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans)
+            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans, floors)
             summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
             publish(finished, summary, tracking)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):

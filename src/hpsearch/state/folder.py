@@ -106,6 +106,11 @@ class StudyFolder:
         return self.path / "plans.json"
 
     @property
+    def floors(self) -> Path:
+        """What the floors came to on validation."""
+        return self.path / "floors.json"
+
+    @property
     def test(self) -> Path:
         """The reading of test."""
         return self.path / "test.json"
@@ -143,6 +148,14 @@ class StudyFolder:
         """Those of a phase that have a record, by number."""
         found = (TrialFolder(path.parent) for path in (self.path / phase).glob("[0-9]*/trial.json"))
         return sorted(found, key=lambda trial: int(trial.path.name))
+
+    def floor(self, name: str) -> TrialFolder:
+        """Of a floor: its model, and its answers on validation. Its worker writes the model, as of a trial."""
+        return TrialFolder(self.path / "floors" / name)
+
+    def floor_folders(self) -> list[TrialFolder]:
+        """Those that are there, by name."""
+        return [TrialFolder(path) for path in sorted((self.path / "floors").glob("*")) if path.is_dir()]
 
     def inside(self, trial: TrialFolder) -> str:
         """Where a trial is in this folder, as results name it: `trials/3`."""

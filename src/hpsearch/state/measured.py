@@ -132,6 +132,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class FloorRead:
+    """A floor on test."""
+
+    name: str
+    measured: Measured
+    gain: Paired
+    """The winner against it."""
+
+
+@dataclass(frozen=True)
 class Reading:
     """A study's reading of test: counted once a choice."""
 
@@ -148,3 +158,5 @@ class Reading:
     """The reference recipe; None where it is the winner, or was not run."""
     gain: Paired | None
     """The winner against the reference."""
+    floors: tuple[FloorRead, ...] = ()
+    """In their order."""

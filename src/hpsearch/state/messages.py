@@ -4,7 +4,7 @@ Every message can be pickled and holds no path of any disk. Of what lies on a di
 inside the state folder, with `/` between its parts. A worker has a state folder of its own, and finds it there.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,19 @@ class Score:
     folder: str  # name, of the trial's folder
     split: str
     fitted: dict[str, Any]  # thresholds from the validation split
+    floor: str | None = None  # name, where it is no trial's model but a floor's, and its folder that
+
+
+@dataclass(frozen=True)
+class FitFloor:
+    """Fit a floor, and score it on validation; FloorFitted is the answer."""
+
+    number: int  # among the floors of the task kind
+    name: str
+    settings: Settings  # of the study
+    data: DataName
+    folder: str  # name, of the floor's folder
+    seconds: float  # that it may take
 
 
 @dataclass(frozen=True)
@@ -231,6 +244,22 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class FloorFitted:
+    """Answer to a FitFloor; with a fault there is no model, and nothing else is known."""
+
+    number: int
+    examples: int = 0  # training examples that it was fitted on
+    chosen: dict[str, Any] = field(default_factory=dict)  # for it, JSON-able
+    metrics: dict[str, float] = field(default_factory=dict)  # validation_<metric>: score
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, on the validation split
+    predictions: tuple[Any, ...] = ()  # of each validation example, JSON-able
+    likelihoods: tuple[float, ...] | None = None  # of each, where the kind has them
+    seconds: float = 0.0
+    fault: str | None = None  # why there is no such floor
+
+
+@dataclass(frozen=True)
 class Fits:
     """Answer to a Probe."""
 
@@ -273,10 +302,22 @@ class Lost:
     last_words: str = ""  # the end of what it wrote besides its messages
 
 
-Request = Begin | Train | Score | Probe | Pace | Decision | Retime | None
+Request = Begin | Train | Score | FitFloor | Probe | Pace | Decision | Retime | None
 """All that a worker is told; None: to end."""
 
 Message = (
-    Ready | Alive | Progress | Retimed | RungReport | TrialResult | Scored | Fits | Paced | OutOfMemory | NoRoom | Lost
+    Ready
+    | Alive
+    | Progress
+    | Retimed
+    | RungReport
+    | TrialResult
+    | Scored
+    | FloorFitted
+    | Fits
+    | Paced
+    | OutOfMemory
+    | NoRoom
+    | Lost
 )
 """All that the coordinator hears. Of an Unfit worker it hears by a RequestError."""

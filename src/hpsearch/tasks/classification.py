@@ -13,13 +13,15 @@ from torch.nn import functional
 from hpsearch.config.settings import TaskSettings
 from hpsearch.data.examples import SPLITS, Example, groups, refuse, text_fault
 from hpsearch.data.reading import Rows
-from hpsearch.data.text import clean, encode
+from hpsearch.data.text import clean
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, metrics
+from hpsearch.tasks.floor import FROZEN, WORDS
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of_rows
 from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
+from hpsearch.tasks.texts import encoded, pooled
 
 NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
 FEW = 10
@@ -34,6 +36,7 @@ class _OfTexts(Kind):
     reads_first_token = True
     folds = True
     has_classes = True
+    floors: ClassVar = (WORDS, FROZEN)
     wrong_at_zero = "accuracy"
     problem_type: ClassVar[str]
     """As transformers calls it."""
@@ -112,7 +115,7 @@ class TextClassification(_OfTexts):
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
         """A piece of a long text has the label of the text."""
-        return _encode(rows["text"], np.asarray(rows["label"], dtype=np.int64), tokenizer, task)
+        return encoded(rows["text"], np.asarray(rows["label"], dtype=np.int64), tokenizer, task)
 
     def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
         """n / (classes * n of the class)."""
@@ -144,9 +147,12 @@ class TextClassification(_OfTexts):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """The class with the largest mean logit over the text's pieces; no threshold is fitted."""
-        truth = np.asarray(rows["label"], dtype=np.int64)
-        logits = pooled(outputs, tokens, len(truth))
+        """By the mean logits over a text's pieces."""
+        return self.judge(pooled(outputs, tokens, len(rows["label"])), rows, fitted)
+
+    def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
+        """The class with the largest logit, of (examples, classes); no threshold is fitted."""
+        logits, truth = said, np.asarray(rows["label"], dtype=np.int64)
         predicted, probabilities = logits.argmax(axis=1), metrics.softmax(logits)
         return Scores(
             metrics=metrics.classification(logits, truth),
@@ -268,7 +274,7 @@ class MultilabelClassification(_OfTexts):
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
         """Labels are (pieces, C), 1 for those that the text has."""
         classes = 1 + max((max(labels) for labels in rows["labels"] if labels), default=0)
-        return _encode(rows["text"], _one_hot(rows["labels"], classes).astype(np.float32), tokenizer, task)
+        return encoded(rows["text"], _one_hot(rows["labels"], classes).astype(np.float32), tokenizer, task)
 
     def loss(
         self,
@@ -291,8 +297,15 @@ class MultilabelClassification(_OfTexts):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """A text has the labels whose probability reaches the label's threshold, which makes its F1 highest."""
-        probabilities = metrics.sigmoid(pooled(outputs, tokens, len(rows["labels"])))
+        """By the mean logits over a text's pieces."""
+        return self.judge(pooled(outputs, tokens, len(rows["labels"])), rows, fitted)
+
+    def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
+        """A text has the labels whose probability reaches the label's threshold, which makes its F1 highest.
+
+        What is said are logits, (examples, labels).
+        """
+        probabilities = metrics.sigmoid(said)
         truth = _one_hot(rows["labels"], probabilities.shape[1])
         if fitted is None:
             fitted = {"thresholds": metrics.f1_thresholds(probabilities, truth)}
@@ -363,26 +376,6 @@ def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.fl
 
 def _macro(rates: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
     return counts.ratio((rates * counted).sum(-1), counted.sum(-1).astype(np.float64))
-
-
-def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:
-    """The mean of the outputs (C,) of each example's pieces: (examples, C)."""
-    owners = tokens.owners[: len(outputs)]
-    sums = np.zeros((examples, len(outputs[0])))
-    np.add.at(sums, owners, np.stack(outputs))
-    return np.asarray(sums / np.bincount(owners, minlength=examples)[:, None])
-
-
-def _encode(texts: list[str], labels: NDArray[Any], tokenizer: Any, task: TaskSettings) -> Arrays:
-    encoded = encode(texts, tokenizer, task.max_length, task.truncation, task.stride)
-    owners = np.array(encoded.owners, dtype=np.int64)
-    return {
-        "ids": np.concatenate(encoded.pieces),
-        "lengths": np.array([len(piece) for piece in encoded.pieces], dtype=np.int64),
-        "owners": owners,
-        "labels": labels[owners],
-        "truncated": np.array(encoded.truncated),
-    }
 
 
 def _one_hot(labels: Sequence[Sequence[int]], classes: int) -> NDArray[np.bool_]:

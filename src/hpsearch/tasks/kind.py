@@ -17,6 +17,7 @@ from hpsearch.data.tokens import Arrays, Padding, Tokens
 from hpsearch.errors import RequestError, nearest
 from hpsearch.state.measured import ClassScores, Replies
 from hpsearch.tasks import metrics
+from hpsearch.tasks.floor import Floor
 from hpsearch.tasks.metrics import LOG_LOSS, Objective, OfSums
 from hpsearch.tasks.product import Product
 
@@ -73,6 +74,8 @@ class Kind(ABC):
     """Column of a served model's output that is its answer, in the form of `truths`."""
     product: ClassVar[Product]
     """What a served model gives, and the script that does it."""
+    floors: ClassVar[tuple[Floor, ...]]
+    """Simple models that a study's winner is seen beside, in the order in which they are fitted."""
     demo: ClassVar[str | None] = None
     """A shipped task of this kind that needs neither network nor files."""
 
@@ -209,6 +212,16 @@ class Kind(ABC):
             rows: columns of `features` of these examples.
             task: names the metric.
             fitted: thresholds from the validation split; None to fit them on these examples.
+        """
+
+    @abstractmethod
+    def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
+        """Score what any model says of each example, however it came to that; `score` and floors end here.
+
+        Args:
+            said: of each example, in the form that the kind gives here.
+            rows: as for `score`.
+            fitted: as for `score`.
         """
 
     # ---- answers as people read them, for what is compared after training

@@ -16,6 +16,8 @@ from hpsearch.data.squad_layout import ARTICLE
 from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError
 from hpsearch.tasks import squad
+from hpsearch.tasks.answers import answers_fault, answers_of
+from hpsearch.tasks.floor import CONSTANT, SENTENCE
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, Product
 from hpsearch.tasks.windows import N_BEST, Window, bare, decode, held, probabilities, target, windows
@@ -23,7 +25,6 @@ from hpsearch.tasks.windows import N_BEST, Window, bare, decode, held, probabili
 # Of a question, instead of the tokens of its shortest answer.
 NO_ANSWER, LOST, INEXACT = -2, -1, 0
 LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
-Answer = tuple[str, int]  # text, first character in the context
 
 
 class QuestionAnswering(Kind):
@@ -54,6 +55,7 @@ class QuestionAnswering(Kind):
             "answers": datasets.List({"text": datasets.Value("string"), "begin": datasets.Value("int64")}),
         }
     )
+    floors: ClassVar = (CONSTANT, SENTENCE)
     headings: ClassVar = {"f1": "F1", "exact_match": "exact match"}
     details: ClassVar = {
         "has_answer_f1": "F1 where there is an answer",
@@ -218,14 +220,11 @@ class QuestionAnswering(Kind):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """Exact match and F1 by the published definition; the threshold for "no answer" makes F1 highest.
-
-        Where every question has an answer, as in SQuAD v1.1, none is left unanswered and there is no threshold.
-        """
+        """What `judge` makes of the best spans of the windows of each question."""
         assert task.longest_answer is not None, "checked"
-        golds = _golds(rows)
-        ends, nulls = np.searchsorted(tokens.owners, np.arange(len(golds) + 1)), tokens.by_piece("nulls")
-        answers, margins, sure = [], np.empty(len(golds)), np.empty((2, len(golds)))
+        count = len(rows["context"])
+        ends, nulls = np.searchsorted(tokens.owners, np.arange(count + 1)), tokens.by_piece("nulls")
+        answers, margins, sure = [], np.empty(count), np.empty((2, count))
         for i, context in enumerate(rows["context"]):
             pieces = range(ends[i], ends[i + 1])
             decoded = decode(
@@ -241,16 +240,31 @@ class QuestionAnswering(Kind):
             margins[i] = decoded.null_score - best.score if best else np.inf
             spans, sure[1, i] = probabilities(decoded)
             sure[0, i] = spans[0] if spans else 0.0
+        return self.judge((answers, margins, sure), rows, fitted)
+
+    def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
+        """Exact match and F1 by the published definition; the threshold for "no answer" makes F1 highest.
+
+        Where every question has an answer, as in SQuAD v1.1, none is left unanswered and there is no threshold.
+
+        Args:
+            said: the best answer to each question; (n,) by how much "no answer" is better, inf where there is no other;
+                (2, n) the probability of each answer, and that of "no answer".
+            rows: as for `score`.
+            fitted: as for `score`.
+        """
+        answers, margins, sure = said
+        golds = _golds(rows)
         answerable = np.array([bool(gold) for gold in golds])
         if fitted is None:
             fitted = {"no_answer_threshold": _threshold(answers, margins, golds, answerable)}
         threshold = fitted["no_answer_threshold"]
         silent = margins > threshold if threshold is not None else np.zeros(len(golds), dtype=bool)
-        said = ["" if quiet else answer for answer, quiet in zip(answers, silent, strict=True)]
-        exact, f1 = squad.scores(said, golds)
+        given = ["" if quiet else answer for answer, quiet in zip(answers, silent, strict=True)]
+        exact, f1 = squad.scores(given, golds)
         return Scores(
             metrics={"exact_match": float(exact.mean()), "f1": float(f1.mean())} | _by_answer(exact, f1, answerable),
-            predictions=tuple(said),
+            predictions=tuple(given),
             confidences=tuple(np.where(silent, sure[1], sure[0]).tolist()),
             likelihoods=None,
             fitted=fitted,
@@ -319,61 +333,6 @@ def _reach(context: str, answer: str, targets: Sequence[tuple[int, int]], pieces
             said = context[piece.characters[first, 0] : piece.characters[last, 1]]
             return last - first + 1 if squad.exact_match(said, [bare(answer)]) else INEXACT
     return LOST
-
-
-def answers_fault(cell: Any, context: str) -> str | None:
-    """What is wrong with the answers of a row, in words that begin a sentence."""
-    if cell is None:
-        return None
-    try:
-        answers = list(_answers(cell))
-    except (TypeError, KeyError, ValueError):
-        return 'there is neither a list of answers nor {"text": [...], "answer_start": [...]}'
-    for text, begin in answers:
-        if text is not None and not isinstance(text, str):
-            return "there is an answer whose text is no string"
-        if text is None or not text.strip():
-            return "there is an answer without text"
-        if begin is None and text not in context:
-            return "there is an answer that does not stand in the context"
-        if begin is not None and (isinstance(begin, bool) or not isinstance(begin, int)):
-            return f"there is an answer_start that is no whole number, {str(begin)[:50]!r},"
-        if begin is not None and not (begin >= 0 and context.startswith(text, begin)):
-            return "there is an answer that does not stand at its answer_start in the context"
-    return None
-
-
-def answers_of(cell: Any, context: str) -> list[Answer]:
-    """Checked answers with their places, each once; an answer without a place is taken where it first stands."""
-    if cell is None:
-        return []
-    placed = ((text, begin if begin is not None else context.index(text)) for text, begin in _answers(cell))
-    return list(dict.fromkeys((text.strip(), begin + len(text) - len(text.lstrip())) for text, begin in placed))
-
-
-def _answers(cell: Any) -> list[tuple[Any, Any]]:
-    """Answers in any of the layouts in use as (text, answer_start or None). Raises TypeError, KeyError, ValueError."""
-    return [(text, _place(begin)) for text, begin in _laid_out(cell)]
-
-
-def _place(begin: Any) -> Any:
-    """A whole number where it is one, however it is written: 12.0 in a column where others are null, "12" in JSON."""
-    if missing(begin):
-        return None
-    if isinstance(begin, str) and begin.isascii() and begin.isdecimal():
-        return int(begin)
-    return int(begin) if isinstance(begin, float) and begin.is_integer() else begin
-
-
-def _laid_out(cell: Any) -> list[tuple[Any, Any]]:
-    if isinstance(cell, str):
-        return [(cell, None)] if cell.strip() else []
-    if isinstance(cell, Mapping) and isinstance(cell["text"], str):
-        cell = [cell]
-    if isinstance(cell, Mapping):  # the hub's layout: lists side by side
-        begins = cell["answer_start"] if cell.get("answer_start") is not None else [None] * len(cell["text"])
-        return list(zip(cell["text"], begins, strict=True))
-    return [(one, None) if isinstance(one, str) else (one["text"], one.get("answer_start")) for one in cell]
 
 
 def _text_fault(cell: object) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import datasets
@@ -18,6 +19,7 @@ from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.errors import RequestError
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, entities, metrics
+from hpsearch.tasks.floor import TAGS
 from hpsearch.tasks.kind import Fitted, Kind, Scores
 from hpsearch.tasks.labels import class_names
 from hpsearch.tasks.product import DOUBLE, LONG, STRING, ListOf, Product, Record
@@ -58,6 +60,7 @@ class TokenClassification(Kind):
             "entities": datasets.List({name: datasets.Value("int64") for name in ("label", "begin", "end")}),
         }
     )
+    floors: ClassVar = (TAGS,)
     headings: ClassVar = {
         "f1": "F1 (entities)",
         "precision": "precision (entities)",
@@ -202,12 +205,24 @@ class TokenClassification(Kind):
             found = entities.decode(np.concatenate(places)[of_words], probabilities)
             said.append([entity._asdict() | {"text": text[entity.begin : entity.end]} for entity in found])
             sure.append(float(probabilities.max(axis=1).prod()))  # of just these tags, each word taken by itself
-        sums = self.tallies(rows["entities"], said, range(classes)).sum(axis=0)
         every = np.concatenate(losses)
+        scores = self.judge((said, sure, classes), rows, fitted)
+        return replace(scores, metrics=scores.metrics | {"loss": float(every.mean()) if len(every) else 0.0})
+
+    def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
+        """Nothing is fitted.
+
+        Args:
+            said: the entities of each text (label, text, begin, end, score); the probability of all of them together;
+                how many classes there are.
+            rows: as for `score`.
+            fitted: as for `score`.
+        """
+        found, sure, classes = said
+        sums = self.tallies(rows["entities"], found, range(classes)).sum(axis=0)
         return Scores(
-            metrics={name: float(value) for name, value in self.of_sums(sums).items()}
-            | {"loss": float(every.mean()) if len(every) else 0.0},
-            predictions=tuple(said),
+            metrics={name: float(value) for name, value in self.of_sums(sums).items()},
+            predictions=tuple(found),
             confidences=tuple(sure),
             likelihoods=None,
             fitted={},

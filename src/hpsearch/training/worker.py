@@ -5,10 +5,13 @@ It knows no Optuna, MLflow or Hydra. Started by `workers.local` as `python -m hp
 
 import gc
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 from hpsearch.errors import RequestError, first_line
 from hpsearch.state.folder import TrialFolder
@@ -16,7 +19,9 @@ from hpsearch.state.messages import (
     Alive,
     Begin,
     Decision,
+    FitFloor,
     Fits,
+    FloorFitted,
     NoRoom,
     OutOfMemory,
     Pace,
@@ -33,12 +38,15 @@ from hpsearch.state.messages import (
     Unfit,
 )
 from hpsearch.state.records import Status
-from hpsearch.training import checkpoints, hardware
+from hpsearch.training import checkpoints, floors, hardware
+from hpsearch.training.floors import FloorSpec
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
 from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # between two signs of life
+
+T = TypeVar("T")
 
 
 def main(fd: int) -> None:
@@ -63,8 +71,8 @@ def main(fd: int) -> None:
 
 
 def _answer(
-    request: Train | Score | Probe | Pace, home: Path, warm: Warm, line: Line
-) -> TrialResult | Scored | Fits | Paced | OutOfMemory | NoRoom:
+    request: Train | Score | FitFloor | Probe | Pace, home: Path, warm: Warm, line: Line
+) -> TrialResult | Scored | FloorFitted | Fits | Paced | OutOfMemory | NoRoom:
     """Do what is asked; what it names is found in `home`."""
     settings, data = request.settings, request.data.at(home)
     if isinstance(request, Probe):
@@ -72,9 +80,15 @@ def _answer(
     if isinstance(request, Pace):
         return measure(PaceSpec(settings, data, request.seconds), warm, line)
     number, folder = request.number, home / request.folder
+    if isinstance(request, FitFloor):
+        spec = FloorSpec(number, request.name, settings, data, folder, request.seconds)
+        return _beside(lambda: _fit_floor(spec, warm), line)
     if isinstance(request, Score):
         model = TrialFolder(folder).model
-        return score(ScoreSpec(number, settings, data, model, request.split, request.fitted), warm, line)
+        of_split = ScoreSpec(number, settings, data, model, request.split, request.fitted)
+        if (name := request.floor) is not None:
+            return floors.score(name, of_split, warm, line)
+        return score(of_split, warm, line)
     try:
         return run_trial(TrialSpec(number, settings, data, folder), warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -88,6 +102,29 @@ def _answer(
             return NoRoom(number)
         reason = f"{type(error).__name__}: {error}"
         return TrialResult(number, Status.FAILED, 0, 0, None, {}, None, {}, (), reason, {})
+
+
+def _fit_floor(spec: FloorSpec, warm: Warm) -> FloorFitted:
+    """A floor, or why there is none: no study fails for it."""
+    try:
+        hardware.apply(warm.hardware)  # the number of threads is each thread's own
+        return floors.fit(spec, warm)
+    except RequestError as error:
+        return FloorFitted(spec.number, fault=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return FloorFitted(spec.number, fault=f"{type(error).__name__}: {first_line(error)}")
+
+
+def _beside(work: Callable[[], T], line: Line) -> T:
+    """What a thread comes to, while this one says that the worker is alive. It ends with the process."""
+    done: list[T] = []
+    thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(ALIVE_SECONDS)
+        line.alive()
+    return done[0]
 
 
 def _line(connection: Connection) -> Line:

@@ -10,7 +10,7 @@ the same name, when their message is heard. A checkpoint may come later: `traini
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from hpsearch.state.messages import Decision, Hardware, Message, Pace, Probe, Score, Train
+from hpsearch.state.messages import Decision, FitFloor, Hardware, Message, Pace, Probe, Score, Train
 
 
 class Worker(Protocol):
@@ -33,7 +33,7 @@ class Worker(Protocol):
     def output(self) -> str:
         """Where people find what it has written besides its messages."""
 
-    def give(self, work: Train | Score) -> None:
+    def give(self, work: Train | Score | FitFloor) -> None:
         """Hand work to an idle worker."""
 
     def ask(self, question: Probe | Pace) -> None:

@@ -16,6 +16,8 @@ from hpsearch.errors import RequestError
 from hpsearch.state.messages import (
     Begin,
     Decision,
+    FitFloor,
+    FloorFitted,
     Lost,
     Message,
     NoRoom,
@@ -98,7 +100,7 @@ class LocalWorker:
         """`folder` takes its log."""
         self.index, self.log = index, folder / f"{index}.log"
         self.trial: int | None = None
-        self.work: Train | Score | None = None  # what it was given last
+        self.work: Train | Score | FitFloor | None = None  # what it was given last
         self.pausing = False
         self.silent_seconds = 0.0
         self.killed_before = _killed_for_memory()
@@ -123,7 +125,7 @@ class LocalWorker:
         """Path of its log."""
         return str(self.log)
 
-    def give(self, work: Train | Score) -> None:
+    def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
         self.trial, self.work, self.pausing, self.silent_seconds = work.number, work, False, 0.0
         self._send(work)
@@ -158,7 +160,7 @@ class LocalWorker:
         self.silent_seconds = 0.0
         if isinstance(message, Unfit):
             raise RequestError(message.reason)
-        if isinstance(message, TrialResult | Scored | OutOfMemory | NoRoom):
+        if isinstance(message, TrialResult | Scored | FloorFitted | OutOfMemory | NoRoom):
             self.trial = None
         return message
 

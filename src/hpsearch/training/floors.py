@@ -1,0 +1,271 @@
+"""Floors fitted and scored: simple models of a study's data, that its winner is seen beside.
+
+Each is fitted on the training examples, or on as many as its time holds, and kept in a folder of its own as a model.
+What it says is scored by the task kind, as what a trial's model says is.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import set_seed
+
+from hpsearch.config.settings import Settings
+from hpsearch.data.examples import SPLITS
+from hpsearch.data.tokens import Tokens
+from hpsearch.errors import RequestError
+from hpsearch.state.folder import TrialFolder
+from hpsearch.state.messages import Decision, FloorFitted, Scored
+from hpsearch.state.records import DataRef
+from hpsearch.tasks import entities
+from hpsearch.tasks.bag_of_words import Bag
+from hpsearch.tasks.floor import CONSTANT, FROZEN, SENTENCE, TAGS, WORDS
+from hpsearch.tasks.frequent_tags import FrequentTags
+from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.plain_answers import Answerer
+from hpsearch.tasks.texts import pooled
+from hpsearch.training import checkpoints, data, heads, models, trainer, trial, words
+from hpsearch.training.trial import Line, ScoreSpec, Warm
+
+CANDIDATES, TRIED_ON = 50, 2000  # answers that may be the constant one, and examples that tell how good each is
+FITTING = 0.85  # share of the time after which a head is not fitted further
+MEASURED = 2  # batches that tell how long a token takes
+LEAST = 20  # training examples that a head on a frozen encoder needs, unless there are no more
+
+Rows = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class FloorSpec:
+    """All that is needed to fit a floor."""
+
+    number: int
+    name: str
+    settings: Settings  # of the study
+    data: DataRef
+    folder: Path
+    seconds: float  # that it may take
+
+    @property
+    def kind(self) -> Kind:
+        """The task's."""
+        return KINDS[self.settings.task.kind]
+
+    @cached_property
+    def train(self) -> Rows:
+        """The training examples."""
+        return dict(data.load(self.data, "train").to_dict())
+
+    @cached_property
+    def validation(self) -> Rows:
+        """The validation examples."""
+        return dict(data.load(self.data, "validation").to_dict())
+
+    def worth(self, said: Any) -> float:
+        """Of what is said of validation, by the task's metric; more is better."""
+        objective = OBJECTIVES[self.settings.task.metric]
+        return objective.worth(self.kind.judge(said, self.validation, None).metrics[objective.name])
+
+
+@dataclass(frozen=True)
+class Made:
+    """A floor that lies in its folder."""
+
+    examples: int  # training examples that it was fitted on
+    chosen: dict[str, Any]  # for it, JSON-able
+    said: Any  # of validation, as `Kind.judge` takes it
+
+
+def fit(spec: FloorSpec, warm: Warm) -> FloorFitted:
+    """Fit a floor and score it on validation. Its folder is whole or not there; whatever it dies of is raised."""
+    folder, began = TrialFolder(spec.folder), time.monotonic()
+    for old in (folder.model, folder.unfinished_model):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.unfinished_model.mkdir(parents=True)
+    made = FITTERS[spec.name](spec, warm, folder.unfinished_model)
+    scores = spec.kind.judge(made.said, spec.validation, None)
+    checkpoints.sync(folder.unfinished_model)
+    os.replace(folder.unfinished_model, folder.model)
+    return FloorFitted(
+        number=spec.number,
+        examples=made.examples,
+        chosen=made.chosen,
+        metrics={f"validation_{name}": value for name, value in scores.metrics.items()},
+        confusion=scores.confusion,
+        fitted=scores.fitted,
+        predictions=scores.predictions,
+        likelihoods=scores.likelihoods,
+        seconds=time.monotonic() - began,
+    )
+
+
+def score(name: str, spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
+    """Score a floor on a split, as `trial.score` does a trial's model."""
+    if name not in SAYING:
+        return trial.score(spec, warm, line)
+    rows, kind = data.load(spec.data, spec.split).to_dict(), KINDS[spec.settings.task.kind]
+    start = time.perf_counter()
+    said = SAYING[name](spec.model, rows)
+    seconds = time.perf_counter() - start
+    scores = kind.judge(said, rows, spec.fitted)
+    return Scored(
+        number=spec.number,
+        split=spec.split,
+        metrics=scores.metrics,
+        confusion=scores.confusion,
+        predictions=scores.predictions,
+        confidences=scores.confidences,
+        likelihoods=scores.likelihoods,
+        seconds=seconds,
+    )
+
+
+# ---- fitting
+
+
+def _words(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
+    rows, classes = spec.train, len(spec.data.labels)
+    exclusive = "label" in rows
+    of_rows = [[label] for label in rows["label"]] if exclusive else rows["labels"]
+    right = np.zeros((len(of_rows), classes), dtype=bool)
+    for row, labels in zip(right, of_rows, strict=True):
+        row[labels] = True
+    given = words.Given(rows["text"], right, exclusive, spec.validation["text"], spec.worth)
+    fitted = words.fit(given, spec.seconds)
+    fitted.bag.save(folder)
+    chosen = {"strength": fitted.strength, "terms": len(fitted.bag.terms), "runs": len(fitted.bag.terms.runs)}
+    return Made(fitted.examples, chosen, fitted.validation)
+
+
+def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
+    settings, deadline = spec.settings, time.monotonic() + FITTING * spec.seconds
+    train, validation, test = (warm.tokens(spec.data, settings, split) for split in SPLITS)
+    tokenizer = warm.tokenizer(settings.model)
+    set_seed(settings.seed)  # what the pretrained model lacks of a head before its last layer stays as it is drawn
+    model = models.build(settings.model, spec.kind, spec.data.labels, tokenizer, warm.hardware)
+    model.to(warm.hardware.device)
+    how = trial.evaluation(settings, warm.hardware, _SILENT)
+    seconds_a_token = _seconds_a_token(model, validation, how)
+    room = (deadline - time.monotonic()) / seconds_a_token
+    examples = _examples_in(train, room - int(validation.lengths.sum()) - int(test.lengths.sum()))
+    if examples < min(LEAST, train.examples):
+        raise RequestError(
+            f"{spec.seconds:.0f} s hold {examples:,} training examples, beside {validation.examples:,} of validation "
+            f"and {test.examples:,} of test, and it needs {LEAST}; more hours give it more"
+        )
+    heard = heads.features(model, validation, len(validation), how)
+    of_validation = heads.of_examples(heard, validation)
+    read = heads.of_examples(heads.features(model, train, train.pieces(examples), how), train)
+    right, exclusive = heads.targets(train, examples, len(spec.data.labels))
+    strength = heads.fit(
+        model, read, right, exclusive, lambda linear: spec.worth(linear.logits(of_validation)), deadline
+    )
+    said = pooled(heads.outputs(model, heard, how), validation, validation.examples)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Made(examples, {"strength": strength}, said)
+
+
+def _seconds_a_token(model: Any, tokens: Tokens, how: trainer.Evaluation) -> float:
+    pieces = min(len(tokens), MEASURED * how.batch_size)
+    began = time.monotonic()
+    heads.features(model, tokens, pieces, how)
+    return (time.monotonic() - began) / int(tokens.lengths[:pieces].sum())
+
+
+def _examples_in(train: Tokens, room: float) -> int:
+    """The first training examples that have so many tokens together."""
+    pieces = int(np.searchsorted(np.cumsum(train.lengths), max(0.0, room), side="right"))
+    return train.examples if pieces == len(train) else int(train.owners[pieces])
+
+
+def _constant(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
+    kind, metric = spec.kind, spec.settings.task.metric
+    truths = kind.truths(spec.train, ())[:TRIED_ON]
+    said = Counter(text for texts in truths for text in sorted(set(texts) or {""}))
+    candidates = sorted(said, key=lambda text: (-said[text], text))[:CANDIDATES]
+
+    def good(text: str) -> float:
+        sums = kind.tallies(truths, [text] * len(truths), ()).sum(axis=0)
+        return float(kind.of_sums(sums)[metric])
+
+    best = max(candidates, key=good)
+    Answerer(best, good(best)).save(folder)
+    return Made(len(truths), {"answer": best}, _answers(folder, spec.validation))
+
+
+def _sentence(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
+    Answerer(None, 0.0).save(folder)
+    return Made(0, {}, _answers(folder, spec.validation))
+
+
+def _tags(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
+    rows, counts = spec.train, defaultdict[str, Counter[int]](Counter)
+    deadline, examples = time.monotonic() + FITTING * spec.seconds, 0
+    for text, spans in zip(rows["text"], rows["entities"], strict=True):
+        if examples and time.monotonic() > deadline:
+            break
+        places = np.array(list(entities.words(text)), dtype=np.int32).reshape(-1, 2)
+        given = [(span["label"], span["begin"], span["end"]) for span in spans]
+        for (begin, end), tag in zip(places, entities.targets(places, given).tolist(), strict=True):
+            counts[text[begin:end]][tag] += 1
+        examples += 1
+    best = {word: min(found, key=lambda tag: (-found[tag], tag)) for word, found in counts.items()}
+    shares = {word: (tag, counts[word][tag] / counts[word].total()) for word, tag in best.items()}
+    total = sum(found.total() for found in counts.values())
+    other = sum(found[0] for found in counts.values()) / max(1, total)
+    FrequentTags(len(spec.data.labels), shares, other).save(folder)
+    return Made(examples, {"words": len(shares)}, _tagged(folder, spec.validation))
+
+
+# ---- saying, as the served models do
+
+
+def _logits(folder: Path, rows: Rows) -> NDArray[np.float64]:
+    return Bag.load(folder).logits(rows["text"])
+
+
+def _answers(folder: Path, rows: Rows) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    answerer = Answerer.load(folder)
+    said = [answerer.say(*pair) for pair in zip(rows["question"], rows["context"], strict=True)]
+    sure = np.array([one.sure for one in said])
+    margins = np.array([-one.sure if one.text else math.inf for one in said])
+    return [one.text for one in said], margins, np.stack([sure, 1 - sure])
+
+
+def _tagged(folder: Path, rows: Rows) -> tuple[list[list[dict[str, Any]]], list[float], int]:
+    tagger = FrequentTags.load(folder)
+    said = [tagger.say(text) for text in rows["text"]]
+    found = [
+        [one._asdict() | {"text": text[one.begin : one.end]} for one in of_text]
+        for text, (of_text, _) in zip(rows["text"], said, strict=True)
+    ]
+    return found, [sure for _, sure in said], tagger.classes
+
+
+# Another thread says that the worker is alive.
+_SILENT = Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: None, lambda: None, lambda _: None)
+FITTERS: dict[str, Callable[[FloorSpec, Warm, Path], Made]] = {
+    WORDS.name: _words,
+    FROZEN.name: _frozen,
+    CONSTANT.name: _constant,
+    SENTENCE.name: _sentence,
+    TAGS.name: _tags,
+}
+SAYING: dict[str, Callable[[Path, Rows], Any]] = {
+    WORDS.name: _logits,
+    CONSTANT.name: _answers,
+    SENTENCE.name: _answers,
+    TAGS.name: _tagged,
+}

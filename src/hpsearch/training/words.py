@@ -1,0 +1,244 @@
+"""The floor `words` is fitted: terms found, counted and weighed, and a linear model on them, within some seconds."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hpsearch.tasks.bag_of_words import BASE, Bag, Floats, Ints, Terms, pairs, places, runs, words
+from hpsearch.training.linear import Linear, Regression, choose
+
+FITTING = 0.85  # share of the time after which nothing more is fitted: the rest is for scoring and saving
+SMALLEST = 250  # texts that are fitted first, to see how long that takes
+GROWTH, WORTH_IT = 8, 1.5  # at most, and at least, by which the next part of the texts is larger
+ASIDE = 0.1  # share of the time left that runs of characters may take of a part that is not the last
+ENOUGH = 200  # texts from which on a term must stand in two
+MOST_WEIGHTS = 4_000_000  # terms times classes; the optimizer holds 20 times as many numbers
+STRENGTHS, FIRST = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0), 3
+
+Matrix = Any
+"""scipy's, by rows, float32: it has no types."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the model is fitted on, and chosen by."""
+
+    texts: Sequence[str]
+    targets: NDArray[np.bool_]
+    """(texts, classes)."""
+    exclusive: bool
+    """Whether each text has one class and no more."""
+    validation: Sequence[str]
+    worth: Callable[[NDArray[np.float64]], float]
+    """Of logits (validation texts, classes); more is better."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of it."""
+
+    bag: Bag
+    examples: int
+    """The first so many of the texts were read."""
+    strength: float
+    validation: NDArray[np.float64]
+    """(validation texts, classes): logits."""
+
+
+def fit(given: Given, seconds: float) -> Fitted:
+    """Fit on all texts, or on the first of them where there is no time for more; over after about `seconds`.
+
+    A few texts are fitted first, then so many as the time is seen to hold. Of every part a model is there, with and
+    without runs of characters as far as the time goes, and the best on validation is taken.
+    """
+    deadline = time.monotonic() + FITTING * seconds
+    heard = Counted.of([words(text) for text in given.validation])
+    said: list[list[str]] = []
+    size, best = min(SMALLEST, len(given.texts)), None
+    while True:
+        began = time.monotonic()
+        said += [words(text) for text in given.texts[len(said) : size]]
+        part = _Part(given, Counted.of(said), heard, deadline)
+        first = FIRST if best is None else STRENGTHS.index(best.strength)
+        best = _better(part.plain(first), best)
+        spent, now = time.monotonic() - began, time.monotonic()
+        share = 1.0 if size == len(given.texts) else ASIDE
+        if spent * part.runs_cost() < share * (deadline - now):
+            best = _better(part.with_runs(first), best)
+        further = int(size * (deadline - time.monotonic()) / spent)
+        further = min(len(given.texts), GROWTH * size, further)
+        if size == len(given.texts) or further < min(WORTH_IT * size, len(given.texts)):
+            return best.fitted
+        size = further
+
+
+@dataclass(frozen=True)
+class _Found:
+    fitted: Fitted
+    worth: float
+
+    @property
+    def strength(self) -> float:
+        return self.fitted.strength
+
+
+def _better(found: _Found, before: _Found | None) -> _Found:
+    """The later one, unless it is worse."""
+    return found if before is None or found.worth >= before.worth else before
+
+
+class _Part:
+    """The first texts, fitted in one way and another."""
+
+    def __init__(self, given: Given, texts: "Counted", heard: "Counted", deadline: float) -> None:
+        self.given, self.texts, self.heard, self.deadline = given, texts, heard, deadline
+        self.targets = given.targets[: texts.texts]
+        self.most = MOST_WEIGHTS // self.targets.shape[1]
+        self.terms, self.matrix = plain(texts, self.most)
+
+    def plain(self, first: int) -> _Found:
+        """By words and pairs."""
+        return self._fitted(self.terms, self.matrix, first)
+
+    def runs_cost(self) -> float:
+        """How many times as much the runs, too, take, at the most."""
+        return 1 + _most_runs(self.texts) / max(1, int(self.matrix.nnz))
+
+    def with_runs(self, first: int) -> _Found:
+        """By runs of characters, too."""
+        terms, more = with_runs(self.terms, self.texts, max(1, self.most - len(self.terms)))
+        return self._fitted(terms, sparse.hstack([self.matrix, more], format="csr"), first)
+
+    def _fitted(self, terms: Terms, matrix: Matrix, first: int) -> _Found:
+        validation = weighed(self.heard, terms)
+
+        def worth(linear: Linear) -> float:
+            return self.given.worth(linear.logits(validation))
+
+        regression = Regression(matrix, self.targets, self.given.exclusive)
+        chosen = choose(regression, STRENGTHS, first, worth, self.deadline)
+        bag = Bag(terms, chosen.linear.weights, chosen.linear.bias)
+        logits = chosen.linear.logits(validation)
+        return _Found(Fitted(bag, self.texts.texts, chosen.strength, logits), chosen.worth)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The words of some texts."""
+
+    distinct: list[str]
+    """Each word once; its place is its number here."""
+    numbers: Ints
+    """(words of all texts,): end to end."""
+    owners: Ints
+    """(words of all texts,): the text that each is of."""
+    texts: int
+
+    @staticmethod
+    def of(said: Sequence[Sequence[str]]) -> "Counted":
+        """From the words of each text."""
+        known: dict[str, int] = {}
+        numbers = np.array([known.setdefault(word, len(known)) for text in said for word in text], dtype=np.int64)
+        owners = np.repeat(np.arange(len(said)), [len(text) for text in said])
+        return Counted(list(known), numbers, owners, len(said))
+
+    def matrix(self, numbers: Ints, owners: Ints, width: int) -> Matrix:
+        """(texts, width): how often each text has each number; -1 is passed over."""
+        there = numbers >= 0
+        ones = np.ones(int(there.sum()), dtype=np.float32)
+        counts = sparse.csr_matrix((ones, (owners[there], numbers[there])), shape=(self.texts, width))
+        counts.sum_duplicates()
+        return counts
+
+    def pairs(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """Neighbours and their texts, where words have these numbers."""
+        apart = np.flatnonzero(np.diff(self.owners)) + 1  # between two texts stands an unknown word
+        within = (np.diff(self.owners) == 0) & (numbers[1:] >= 0) & (numbers[:-1] >= 0)
+        return pairs(np.insert(numbers, apart, -1)), self.owners[1:][within]
+
+
+def plain(texts: Counted, most: int) -> tuple[Terms, Matrix]:
+    """Words and pairs, at most so many, and what each text has of them, weighed."""
+    keys, owners = texts.pairs(texts.numbers)
+    found, of_pairs = np.unique(keys, return_inverse=True)
+    of_words = texts.matrix(texts.numbers, texts.owners, len(texts.distinct))
+    both = sparse.hstack([of_words, texts.matrix(of_pairs, owners, len(found))], format="csr")
+    kept, rarity = _frequent(both, most)
+    split = int(np.searchsorted(kept, len(texts.distinct)))
+    numbers = np.full(len(texts.distinct), -1, dtype=np.int64)
+    numbers[kept[:split]] = np.arange(split)
+    first, second = np.divmod(found[kept[split:] - len(texts.distinct)], BASE)
+    renumbered = numbers[first] * BASE + numbers[second]  # a pair is no more frequent than its words, which are kept
+    order = np.argsort(renumbered)
+    kept[split:], rarity[split:] = kept[split:][order], rarity[split:][order]
+    terms = Terms([texts.distinct[i] for i in kept[:split]], renumbered[order], [], rarity)
+    return terms, _scaled(both[:, kept], rarity)
+
+
+def with_runs(terms: Terms, texts: Counted, most: int) -> tuple[Terms, Matrix]:
+    """The terms with runs of characters, at most so many, and what each text has of these, weighed."""
+    known: dict[str, int] = {}
+    of_words = [[known.setdefault(run, len(known)) for run in runs(word)] for word in texts.distinct]
+    counts = _counts_of_runs(texts, of_words, len(known))
+    kept, rarity = _frequent(counts, most)
+    names = list(known)
+    both = np.concatenate([terms.rarity, rarity])
+    return Terms(list(terms.words), terms.pairs, [names[i] for i in kept], both), _scaled(counts[:, kept], rarity)
+
+
+def weighed(texts: Counted, terms: Terms) -> Matrix:
+    """(texts, terms): what `Terms.in_text` gives for each text, up to rounding."""
+    numbers = terms.numbers(texts.distinct)[texts.numbers]
+    keys, owners = texts.pairs(numbers)
+    at = places(keys, terms.pairs)
+    at[at >= 0] += len(terms.words)
+    of_words = texts.matrix(np.append(numbers, at), np.append(texts.owners, owners), terms.of_words)
+    parts = [_scaled(of_words, terms.rarity[: terms.of_words])]
+    if terms.runs:
+        found = [(terms.runs_of(word) - terms.of_words).tolist() for word in texts.distinct]
+        counts = _counts_of_runs(texts, found, len(terms.runs))
+        parts.append(_scaled(counts, terms.rarity[terms.of_words :]))
+    return sparse.hstack(parts, format="csr")
+
+
+def _most_runs(texts: Counted) -> int:
+    """Runs in the distinct words of each text: no text has more different ones."""
+    each = np.array([len(runs(word)) for word in texts.distinct])
+    once = np.unique(texts.owners * len(texts.distinct) + texts.numbers) % len(texts.distinct)
+    return int(each[once].sum())
+
+
+def _counts_of_runs(texts: Counted, of_words: Sequence[Sequence[int]], width: int) -> Matrix:
+    """(texts, width): how often each text has each run, by the runs of its words."""
+    sizes = [len(found) for found in of_words]
+    columns = np.array([run for found in of_words for run in found], dtype=np.int64)
+    places_of = np.repeat(np.arange(len(sizes)), sizes)
+    ones = np.ones(len(columns), dtype=np.float32)
+    of_word = sparse.csr_matrix((ones, (places_of, columns)), shape=(len(sizes), width))
+    return texts.matrix(texts.numbers, texts.owners, len(texts.distinct)) @ of_word
+
+
+def _frequent(counts: Matrix, most: int) -> tuple[Ints, Floats]:
+    """The columns that enough texts have, at most so many of the most frequent; and their rarity."""
+    having = np.bincount(counts.indices, minlength=counts.shape[1])
+    least = 2 if counts.shape[0] >= ENOUGH else 1
+    while (having >= least).sum() > most:
+        least += 1
+    kept = np.flatnonzero(having >= least)
+    rarity = np.log((1 + counts.shape[0]) / (1 + having[kept])) + 1
+    return kept, rarity.astype(np.float32)
+
+
+def _scaled(counts: Matrix, rarity: Floats) -> Matrix:
+    """Each row weighed, at length 1; a text without a term stays 0."""
+    weights = counts.astype(np.float32)
+    weights.data = (1 + np.log(weights.data)) * rarity[weights.indices]
+    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    lengths = np.sqrt(np.bincount(rows, weights.data.astype(np.float64) ** 2, minlength=weights.shape[0]))
+    weights.data /= np.maximum(lengths, 1e-9)[rows].astype(np.float32)
+    return weights
