@@ -33,8 +33,15 @@ def model(wrong: int, first: int = 0, **facts: Any) -> Contender:
     return replace(Contender(f"{wrong} wrong", Replies(answers, None), 100.0, 0.01, "here"), **facts)
 
 
-def decided(name: str, challenger: Contender, champion: Contender | None, reference: Replies | None = None) -> Verdict:
-    return decide(rule(name), Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, reference)
+def decided(
+    name: str,
+    challenger: Contender,
+    champion: Contender | None,
+    reference: Replies | None = None,
+    floor: Contender | None = None,
+) -> Verdict:
+    exam = Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS)
+    return decide(rule(name), exam, challenger, champion, reference, floor)
 
 
 def test_there_are_shipped_rules() -> None:
@@ -62,7 +69,9 @@ def test_cheaper_allows_a_margin_and_wants_a_saving() -> None:
     champion, two_points = model(40), rule("cheaper").model_copy(update={"margin": 0.02})
 
     def passed(challenger: Contender) -> bool:
-        return decide(two_points, Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, None).passed
+        return decide(
+            two_points, Exam(KIND, LABELS, OBJECTIVES["accuracy"], TRUTHS), challenger, champion, None, None
+        ).passed
 
     assert not passed(model(40))  # saves nothing
     assert passed(model(40, megabytes=80.0))

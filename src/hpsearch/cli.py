@@ -134,7 +134,7 @@ def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     finished(checked, home)
     from hpsearch.registry.promotion import promote
 
-    print(promote(checked, home, args.force, args.dry_run))
+    print(promote(checked, home, args.force, args.dry_run, args.floor))
 
 
 def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -279,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "promote":
             sub.add_argument("--force", metavar="REASON", help="promote whatever the gate says; the reason is recorded")
             sub.add_argument("--dry-run", action="store_true", help="say what the gate says and change nothing")
+            sub.add_argument("--floor", action="store_true", help="take the best simple model in place of the winner")
         if verb == "fsck":
             sub.add_argument("--repair", action="store_true", help="mend what can be mended")
         if verb == "predict":

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import phases, results
+from hpsearch.coordinator import floors, phases, results
 from hpsearch.coordinator.phase import Fault, Phase, Stored
 from hpsearch.coordinator.study import Study
 from hpsearch.errors import FaultsFound, HpsearchError, RequestError, first_line
@@ -146,6 +146,7 @@ def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tra
         stored = Stored(folder, settings, group.records, study, later, published is not None)
         yield from group.phase.faults(stored)
     yield from _of_tracking(folder, groups, settings, tracking)
+    yield from floors.faults(folder, settings, tracking)
     yield from _of_summary(summary, groups[0])
 
 
@@ -292,7 +293,7 @@ def _untell(folder: StudyFolder, groups: list[Group]) -> None:
     for group in groups:
         for number, record in group.records.items():
             replace(record, told=False, run_id=None).save(group.trial_folder(number))
-    folder.published.unlink(missing_ok=True)
+    floors.untell(folder)
 
 
 def _delete(*paths: Path) -> None:

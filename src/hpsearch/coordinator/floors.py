@@ -1,21 +1,31 @@
 """The floors of a study: fitted before its first trial, in a small share of its time, and kept."""
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from hpsearch import formats
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.phase import StudyContext
+from hpsearch.coordinator.phase import Fault, StudyContext
+from hpsearch.coordinator.race import read_answers
+from hpsearch.errors import RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.floors import FloorRecord, read_floors, write_floors
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.measured import Answers, Reading, Replies
 from hpsearch.state.messages import FloorFitted
 from hpsearch.state.records import write_durably
 from hpsearch.tasks.floor import Floor
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tracking.artifacts import digest
+from hpsearch.tracking.floors import FLOOR, FloorRuns
+from hpsearch.tracking.runs import Tracking
+from hpsearch.training import data
 
 PHASE = "floors"  # on the console, in `seconds.json`
 SHARE = 0.05  # of the hours, all floors together
@@ -29,7 +39,7 @@ def limit_seconds(settings: Settings) -> float:
     return SHARE * 3600 * hours if hours is not None else WITHOUT_HOURS
 
 
-def fit_floors(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tuple[FloorRecord, ...]:
+def fit(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tuple[FloorRecord, ...]:
     """Fit those that are not there, and say what they come to; one that can't be fitted is said and left out.
 
     What is there from an earlier run of the command is not fitted again, nor is what had a fault then.
@@ -56,11 +66,97 @@ def fit_floors(study: StudyContext, crew: Crew, display: Display, clock: Clock) 
     return tuple(known[floor.name] for floor in floors if floor.name in known)
 
 
+def tell(
+    study: StudyContext, floors: Sequence[FloorRecord], runs: FloorRuns, reading: Reading | None
+) -> tuple[FloorRecord, ...]:
+    """Have MLflow show them, with what is known of test where that has been read; returns them with their runs.
+
+    Raises:
+        OutOfReachError: it does not answer.
+    """
+    read = {one.name: one.measured.metrics for one in reading.floors} if reading is not None else {}
+    told = []
+    for floor in floors:
+        if floor.fault is None:
+            figures = {f"test_{name}": value for name, value in read.get(floor.name, {}).items()}
+            floor = replace(floor, run_id=runs.log(floor, figures))
+        told.append(floor)
+    if told != list(floors):
+        write_floors(study.folder, tuple(told))
+    return tuple(told)
+
+
+def tables(study: StudyContext, floors: Sequence[FloorRecord], reading: Reading) -> dict[str, dict[str, Answers]]:
+    """MLflow run: what a floor said, by split."""
+    kind, ref = KINDS[study.settings.task.kind], study.ref
+    read = {one.name: one.measured.answers for one in reading.floors}
+    rows = data.load(ref, "validation").to_dict() if floors else {}
+    truths = kind.truths(rows, ref.labels) if floors else []
+    found: dict[str, dict[str, Answers]] = {}
+    for floor in floors:
+        answers = study.folder.floor(floor.name).answers
+        if floor.run_id is None or not answers.exists():
+            continue
+        predictions, likelihoods = read_answers(answers.read_text(encoding="utf-8"))
+        replies = Replies(kind.answers(predictions, ref.labels), likelihoods)
+        found[floor.run_id] = {"validation": Answers.of(rows["id"], truths, replies)}
+        if floor.name in read:
+            found[floor.run_id]["test"] = read[floor.name]
+    return found
+
+
+def free_disk(study: StudyContext, floors: Sequence[FloorRecord]) -> None:
+    """Of floors that have been scored on test keep the best one's model alone."""
+    kept = best(floors, study.settings.task.metric)
+    for floor in floors:
+        if floor is not kept:
+            shutil.rmtree(study.folder.floor(floor.name).model, ignore_errors=True)
+
+
 def best(floors: Sequence[FloorRecord], metric: str) -> FloorRecord | None:
     """The best on validation, of equal ones the first; None where there is none."""
     worth = OBJECTIVES[metric].worth
     fitted = [floor for floor in floors if floor.fault is None]
     return max(fitted, key=lambda floor: worth(floor.metrics[f"validation_{metric}"]), default=None)
+
+
+def untell(folder: StudyFolder) -> None:
+    """Have the sweep's command tell MLflow all of a study's floors, and of its result."""
+    if folder.floors.exists():
+        write_floors(folder, tuple(replace(floor, run_id=None) for floor in read_floors(folder)))
+    folder.published.unlink(missing_ok=True)
+
+
+def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Iterator[Fault]:
+    """What is wrong with the floors of a study: their models, what a crash has left, their runs in MLflow."""
+    try:
+        floors = [floor for floor in read_floors(folder) if floor.fault is None]
+    except RequestError as error:
+        yield Fault(str(error))
+        return
+    names = {floor.name for floor in floors}
+    for place in folder.floor_folders():
+        if place.path.name not in names and any(place.path.iterdir()):
+            yield Fault(f"floors/{place.path.name} is left of a crash", partial(shutil.rmtree, place.path))
+    parent = tracking.find_study(settings.study) if floors else None
+    runs = {run.tags.get(FLOOR): run for run in tracking.children(parent.run_id)} if parent is not None else {}
+    published = folder.published.exists()
+    kept = best(floors, settings.task.metric)
+    for floor in floors:
+        model, name = folder.floor(floor.name), f"the floor {floor.name}"
+        if published and floor is not kept and model.model.exists():
+            yield Fault(f"{name} keeps a model and is not the best", partial(shutil.rmtree, model.model))
+        if published and floor is kept and not model.weights.exists():
+            yield Fault(f"the model of {name}, the best, is missing")
+        run = runs.get(floor.name)
+        if parent is not None and run is None and floor.run_id is not None:
+            yield Fault(
+                f"{name} has no run in MLflow; mend this, and the sweep's command tells it", partial(untell, folder)
+            )
+        elif run is not None and floor is kept and model.weights.exists():
+            logged = tracking.weights(run.run_id)
+            if logged is not None and logged != digest(model.weights):
+                yield Fault(f"the model of {name} is not the one that was logged")
 
 
 def as_slow_as_trials(settings: Settings, folder: StudyFolder) -> int:

@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import phases
+from hpsearch.coordinator import floors, phases
 from hpsearch.coordinator.books import free_disk
 from hpsearch.coordinator.summary import Finished
 from hpsearch.errors import RequestError, redact
-from hpsearch.report import cards, page, sections
+from hpsearch.report import beside, cards, page, sections
 from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
@@ -20,6 +20,7 @@ from hpsearch.state.measured import Answers
 from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tracking.floors import FloorRuns
 from hpsearch.tracking.runs import Tracking
 
 EXAMPLES = 3  # rows that the logged model shows as its input
@@ -45,8 +46,8 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
     return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
 
 
-def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
-    """Write summary and report, log them and the winner's model and answers, and close the parent run."""
+def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: FloorRuns) -> None:
+    """Write summary and report, log them, the models of winner and best floor, and answers; close the parent run."""
     study, found = finished.study, finished.found
     folder, settings = study.folder, study.settings
     trials = [(one, _points(folder, one)) for one in finished.phases[0].trials.values()]
@@ -59,12 +60,18 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
     examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
     tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card)
-    for run_id, tables in _answers(finished).items():
+    if (best := floors.best(finished.floors, settings.task.metric)) is not None and summary.floor is not None:
+        place, own = folder.floor(best.name).model, cards.floor_card(settings, summary, summary.floor)
+        if place.exists():  # else a former result of the study has it
+            runs.log_model(best, place, settings, study.ref, examples, own)
+    told = _answers(finished) | floors.tables(study, finished.floors, finished.reading)
+    for run_id, tables in told.items():
         tracking.log_answers(run_id, tables)
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
     tracking.finish_study(summary, folder, trials, said)
     for phase in finished.phases:
         free_disk(phase, [found.winner] if phase is decisive else [])
+    floors.free_disk(study, finished.floors)
     write_durably(folder.published, codec.write(summary.mlflow))
 
 
@@ -118,7 +125,8 @@ def _write_report(
     folder: StudyFolder, settings: Settings, trials: Sequence[tuple[TrialRecord, Points]], summary: Summary
 ) -> Path:
     told = Told(settings, summary, page.known([record for record, _ in trials], summary))
-    shown = (*(kind.section(told) for kind in reversed(phases.PHASES)), sections.of_time(told))
+    of_phases = (kind.section(told) for kind in reversed(phases.PHASES))
+    shown = (beside.section(told), *of_phases, sections.of_time(told))
     parts = [section for section in shown if section is not None]
     curves = {record.number: points for record, points in trials}
     return page.write(folder.report, told, curves, len(trials) - len(told.records), parts)

@@ -1,21 +1,22 @@
 """What a finished study has found, put together from its phases."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from hpsearch.config.settings import digest
+from hpsearch.coordinator.floors import best
 from hpsearch.coordinator.phase import Fields, Found, Phase, StudyContext
 from hpsearch.errors import redact
 from hpsearch.state import outcome
 from hpsearch.state.floors import FloorRecord
 from hpsearch.state.identity import FORMAT, comparable
-from hpsearch.state.measured import Reading
+from hpsearch.state.measured import Measured, Reading
 from hpsearch.state.outcome import OnTest, PlanMade, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.records import StudyHardware, TrialRecord
+from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
-from hpsearch.training.data import Corpus
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         optimism=fields["optimism"],
         expected=fields["expected"],
         importance=fields["importance"],
-        test=_tested(finished.reading, metric, finished.study.corpus),
+        test=_on_test(finished.reading.winner, finished),
         reference=_reference(finished.found.reference, finished.reading, metric),
         seconds=seconds | {outcome.TOTAL: sum(seconds.values())},
         steps=_steps(finished.phases),
@@ -83,6 +84,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         phases=tuple(phase.outcome(seconds.get(phase.name, 0.0)) for phase in finished.phases),
         hours=settings.budget.hours,
         plans=finished.plans,
+        floors=tuple(_floors(finished)),
     )
 
 
@@ -103,9 +105,9 @@ def _winner(finished: Finished) -> Winner:
     )
 
 
-def _tested(reading: Reading, metric: str, corpus: Corpus) -> OnTest:
-    """How the winner does on test."""
-    scored = reading.winner
+def _on_test(scored: Measured, finished: Finished) -> OnTest:
+    """How a model does on test."""
+    metric, reading = finished.study.settings.task.metric, finished.reading
     low, high = scored.intervals[metric]
     return OnTest(
         metric=metric,
@@ -122,8 +124,34 @@ def _tested(reading: Reading, metric: str, corpus: Corpus) -> OnTest:
         digest=reading.digest,
         megabytes=scored.megabytes,
         seconds_per_example=scored.seconds_per_example,
-        split_digest=corpus.facts.digests["test"],
+        split_digest=finished.study.corpus.facts.digests["test"],
     )
+
+
+def _floors(finished: Finished) -> Iterator[outcome.FloorOutcome]:
+    """Those that were scored on test."""
+    settings, folder = finished.study.settings, finished.study.folder
+    titles = {floor.name: floor.title for floor in KINDS[settings.task.kind].floors}
+    read = {one.name: one for one in finished.reading.floors}
+    first = best(finished.floors, settings.task.metric)
+    for floor in finished.floors:
+        if floor.name not in read:
+            continue
+        assert floor.run_id is not None, "it has been told"
+        yield outcome.FloorOutcome(
+            name=floor.name,
+            title=titles[floor.name],
+            best=floor is first,
+            examples=floor.examples,
+            seconds=floor.seconds,
+            chosen=floor.chosen,
+            run_id=floor.run_id,
+            folder=folder.inside(folder.floor(floor.name)),
+            fitted=floor.fitted,
+            validation=floor.metrics,
+            test=replace(_on_test(read[floor.name].measured, finished), mistakes=()),
+            gain=read[floor.name].gain,
+        )
 
 
 def _steps(phases: Sequence[Phase]) -> outcome.Steps:

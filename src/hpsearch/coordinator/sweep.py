@@ -10,11 +10,11 @@ from rich.console import Console
 
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings, digest
+from hpsearch.coordinator import floors
 from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.floors import fit_floors
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.memory import KnownPace
 from hpsearch.coordinator.notes import of_data, of_search
@@ -37,6 +37,7 @@ from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import StudyRun, Summary, read_summary
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
+from hpsearch.tracking.floors import FloorRuns
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data, models
 from hpsearch.training.data import Corpus
@@ -163,19 +164,22 @@ def _run(
         delivery = Delivery(tracking, study.ref.labels, parent)
         try:
             crew.settle_memory()
-            floors = fit_floors(study, crew, display, clock)
+            fitted, runs = floors.fit(study, crew, display, clock), FloorRuns(tracking, parent)
+            with contextlib.suppress(OutOfReachError):  # it is told with the rest, then
+                fitted = floors.tell(study, fitted, runs, None)
             planner = _planner(course, request, crew, clock, tokens)
             found = _run_phases(course, planner, Desk(crew, delivery, display, clock))
             display.phase("test")
             with clock.timed("test"):
-                reading = score_test(crew, study.ref, found, *_settings_of(course, found), floors)
+                reading = score_test(crew, study.ref, found, *_settings_of(course, found), fitted)
             display.phase("report")
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
+            fitted = floors.tell(study, fitted, runs, reading)
             plans = planner.made if planner is not None else ()
-            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans, floors)
+            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans, fitted)
             summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
-            publish(finished, summary, tracking)
+            publish(finished, summary, tracking, runs)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
             raise

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hpsearch.errors import RequestError
 from hpsearch.state import codec
-from hpsearch.state.outcome import Summary
+from hpsearch.state.outcome import OnTest, Summary
 from hpsearch.state.records import StudyHardware
 from hpsearch.tracking.registered import Version
 
@@ -17,6 +18,7 @@ STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # the second is followed b
 MEGABYTES, SECONDS_PER_EXAMPLE = "hpsearch.model.megabytes", "hpsearch.seconds_per_example"
 HARDWARE = "hpsearch.hardware"
 DECISION = "hpsearch.decision"
+FLOOR = "hpsearch.floor"
 MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
 LONGEST = 5000  # characters of a tag that every MLflow store takes
 SHORT = 500  # characters of a text that is part of a tag, however it is escaped
@@ -49,22 +51,52 @@ def of(version: Version) -> Evidence:
     )
 
 
-def tags(summary: Summary) -> dict[str, str]:
+@dataclass(frozen=True)
+class Candidate:
+    """A model of a study that may become champion."""
+
+    name: str
+    """For people."""
+    run_id: str
+    """Of the MLflow run that holds it."""
+    test: OnTest
+    seed: int | None
+    """Of a fine-tune."""
+    floor: str | None
+    """Name, where it is a floor and not the winner."""
+
+
+def candidate(summary: Summary, floor: bool) -> Candidate:
+    """The winner of a study, or its best floor. Raises RequestError if it has none."""
+    if not floor:
+        return Candidate(f"study {summary.study}", summary.winner.run_id, summary.test, summary.winner.seed, None)
+    best = summary.floor
+    if best is None:
+        raise RequestError(
+            f"study={summary.study}: has no floor to promote: it was run with budget.floors=false, or by a former "
+            "version; leave --floor out"
+        )
+    return Candidate(f"floor {best.name} of study {summary.study}", best.run_id, best.test, None, best.name)
+
+
+def tags(summary: Summary, chosen: Candidate) -> dict[str, str]:
     """The tags of a version: where it comes from, what it scored, on what."""
-    test, winner = summary.test, summary.winner
-    seeds = [str(seed) for one in summary.confirmation for seed in one.seeds]
+    test = chosen.test
+    seeds = [str(seed) for one in summary.confirmation for seed in one.seeds] if chosen.floor is None else []
     intervals = {
         f"hpsearch.test.{name}": f"{test.all[name]!r} [{low!r}, {high!r}]"
         for name, (low, high) in test.intervals.items()
     }
+    own = {"hpsearch.seed": str(chosen.seed)} if chosen.seed is not None else {}
+    own |= {FLOOR: chosen.floor} if chosen.floor is not None else {}
     return (
         intervals
         | summary.lineage
+        | own
         | {
             STUDY: summary.study,
             "hpsearch.study_run_id": summary.mlflow.run_id,
-            "hpsearch.run_id": winner.run_id,
-            "hpsearch.seed": str(winner.seed),
+            "hpsearch.run_id": chosen.run_id,
             "hpsearch.confirmation.seeds": " ".join(sorted(set(seeds), key=int)),
             "hpsearch.hours": repr(round(summary.total_seconds / 3600, 4)),
             "hpsearch.license.weights": summary.licenses.weights or "not stated",
@@ -79,7 +111,7 @@ def tags(summary: Summary) -> dict[str, str]:
             SECONDS_PER_EXAMPLE: repr(test.seconds_per_example),
             HARDWARE: hardware(summary.hardware),
         }
-        | {f"{DIGEST}{split}": digest for split, digest in winner.digests.items()}
+        | {f"{DIGEST}{split}": digest for split, digest in summary.winner.digests.items()}
     )
 
 

@@ -111,6 +111,8 @@ class GateDecision:
     """Why it is promoted whatever the gate says."""
     reasons: tuple[str, ...]
     """Checks and notes, for people."""
+    floor: str | None = None
+    """Name of the floor that is promoted in place of the study's winner."""
 
 
 def decide(
@@ -119,11 +121,13 @@ def decide(
     challenger: Contender,
     champion: Contender | None,
     reference: Replies | None,
+    floor: Contender | None,
 ) -> Verdict:
     """Apply a rule.
 
     Without a champion the challenger must beat the one answer that is right most often, or by the log loss the shares
-    of the classes, and not lose to the reference recipe by more than the rule's margin.
+    of the classes; it must not lose to the reference recipe by more than the rule's margin, and be no worse than the
+    best simple model.
 
     Args:
         rule: of `conf/promotion/`.
@@ -131,6 +135,7 @@ def decide(
         challenger: who wants to be champion.
         champion: who is.
         reference: what a model of the reference recipe said; None where the challenger is one, or none was trained.
+        floor: the best simple model of the study; None where the challenger is one, or none was fitted.
     """
     objective, ours = exam.objective, exam.evidence(challenger.replies)
     if champion is None:
@@ -142,6 +147,10 @@ def decide(
             allowed = _gain(-rule.reference_margin, objective)
             text = f"{_shown(beside, 'the reference recipe')}, and the rule allows {allowed}"
             checks.append(Check(beside.difference >= -rule.reference_margin - EPSILON, text))
+        if floor is not None:
+            beside = exam.compare(exam.evidence(floor.replies), ours)
+            text = f"{_shown(beside, floor.name)}, and a first champion may be no worse"
+            checks.append(Check(beside.difference >= -EPSILON, text))
         return Verdict(rule, tuple(checks), found)
     theirs = exam.evidence(champion.replies)
     found = exam.compare(theirs, ours)

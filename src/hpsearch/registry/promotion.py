@@ -1,5 +1,6 @@
 """Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hpsearch.decisions.racing import REFERENCE
 from hpsearch.errors import HpsearchError, PromotionRefused, RequestError, first_line
 from hpsearch.registry import evidence, gate
 from hpsearch.registry.champions import CHAMPION, announced, change, complete, events, one_at_a_time
+from hpsearch.registry.evidence import Candidate
 from hpsearch.registry.finished import finished
 from hpsearch.registry.gate import Contender, Exam, GateDecision, Verdict
 from hpsearch.serving import packaging
@@ -25,69 +27,91 @@ from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data
 
 
-def promote(settings: Settings, home: Path, force: str | None = None, dry_run: bool = False) -> str:
+@dataclass(frozen=True)
+class Request:
+    """One run of the command."""
+
+    tracking: Tracking
+    summary: Summary  # of the study
+    settings: Settings
+    home: Path
+    chosen: Candidate  # what is to be promoted
+    force: str | None  # why it is to become champion whatever the gate says
+
+
+def promote(
+    settings: Settings, home: Path, force: str | None = None, dry_run: bool = False, floor: bool = False
+) -> str:
     """Register the winner of the study `settings.study` and make it champion; returns what was done, for the user.
 
-    The winner of a run that is registered already is not registered again, so the command may be repeated.
+    The model of a run that is registered already is not registered again, so the command may be repeated.
 
     Args:
         settings: name study, task and gate.
         home: the state folder.
         force: why it is to become champion whatever the gate says.
         dry_run: say what the gate says, and change nothing.
+        floor: take the study's best simple model in place of its winner.
 
     Raises:
-        RequestError: the study is not finished, or is another task's.
+        RequestError: the study is not finished, or is another task's, or has no floor.
         PromotionRefused: the gate is not satisfied; nothing is changed.
     """
     summary = finished(settings, home)
     KINDS[settings.task.kind].check(settings)
-    tracking = Tracking(settings, home)
+    chosen, tracking = evidence.candidate(summary, floor), Tracking(settings, home)
     with one_at_a_time(home):
-        return _promote(tracking, summary, settings, home, force, dry_run)
+        return _promote(Request(tracking, summary, settings, home, chosen, force), dry_run)
 
 
-def _promote(
-    tracking: Tracking, summary: Summary, settings: Settings, home: Path, force: str | None, dry_run: bool
-) -> str:
-    model, run_id = RegisteredModel(tracking), summary.winner.run_id
+def _promote(request: Request, dry_run: bool) -> str:
+    tracking, summary, chosen, force = request.tracking, request.summary, request.chosen, request.force
+    model, run_id = RegisteredModel(tracking), chosen.run_id
     if not dry_run:
         complete(model)
     seen, champion = events(model), model.version_of(CHAMPION)
-    score = _score(summary.test)
+    score = _score(chosen.test)
     if champion is not None and champion.run_id == run_id:
         return f"{model.name} version {champion.number} is the champion already: {score}"
-    decision, reasons = _decide(tracking, summary, settings, home, champion, force)
+    decision, reasons = _decide(request, champion)
     if force is None and not decision.passed:
         stays = f"version {champion.number} stays champion" if champion is not None else "there is still no champion"
         raise PromotionRefused(
-            f"{model.name}: {stays}, by promotion={settings.promotion.name}:\n{reasons}\n"
-            "search on with a larger budget, choose another promotion, or give ARGS='--force \"<reason>\"'"
+            f"{model.name}: {stays}, by promotion={request.settings.promotion.name}:\n{reasons}\n"
+            f"{_remedy(request)}, choose another promotion, or give ARGS='--force \"<reason>\"'"
         )
     beside = f"in place of version {champion.number}" if champion is not None else "the task's first"
     if dry_run:
-        return f"{model.name}: study {summary.study} would become champion, {beside}: {score}\n{reasons}"
+        return f"{model.name}: {chosen.name} would become champion, {beside}: {score}\n{reasons}"
     if events(model).keys() != seen.keys():  # somebody was faster; see it before anything is registered
-        return _promote(tracking, summary, settings, home, force, dry_run)
-    version, made_now = model.register(run_id, evidence.tags(summary) | evidence.of_decision(decision))
+        return _promote(request, dry_run)
+    version, made_now = model.register(run_id, evidence.tags(summary, chosen) | evidence.of_decision(decision))
     model.describe(version, evidence.description(tracking.card(run_id), decision.reasons))
     tracking.log_result(run_id, f"promotion/{decision.time.replace(':', '')}.json", decision)
     how = "forced" if force is not None else f"by {decision.rule.name}"
+    how = how if chosen.floor is None else f"{how}, the floor {chosen.floor}"
     why = force or decision.reasons[0].removeprefix("passed: ")
     if not change(model, seen, announced(version, champion, how, why)):
         if made_now:  # a refusal leaves nothing behind
             model.delete(version)
-        return _promote(tracking, summary, settings, home, force, dry_run)  # against the champion of now
+        return _promote(request, dry_run)  # against the champion of now
     return f"{model.name} version {version.number} is the champion now, {beside}: {score}\n{reasons}"
 
 
-def _decide(
-    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Version | None, force: str | None
-) -> tuple[GateDecision, str]:
+def _remedy(request: Request) -> str:
+    """What may help a model that is refused."""
+    floor = request.summary.floor
+    if request.chosen.floor is None and floor is not None and floor.gain.difference < -gate.EPSILON:
+        return "search on with a larger budget, promote the simple model with ARGS=--floor"
+    return "search on with a larger budget"
+
+
+def _decide(request: Request, champion: Version | None) -> tuple[GateDecision, str]:
     """The gate's decision, and its reasons as lines for people."""
+    settings, force = request.settings, request.force
     verdict: Verdict | None = None
     try:
-        verdict, notes = _compare(tracking, summary, settings, home, champion)
+        verdict, notes = _compare(request, champion)
         lines = [f"  {'passed' if check.passed else 'failed'}: {check.text}" for check in verdict.checks] + notes
     except RequestError as error:
         if force is None:
@@ -101,52 +125,71 @@ def _decide(
         checks=verdict.checks if verdict is not None else (),
         comparison=verdict.comparison if verdict is not None else None,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        study=summary.study,
+        study=request.summary.study,
         in_place_of=champion.number if champion is not None else None,
         forced=force,
         reasons=tuple(line.strip() for line in lines),
+        floor=request.chosen.floor,
     )
     return decision, "\n".join(lines)
 
 
-def _compare(
-    tracking: Tracking, summary: Summary, settings: Settings, home: Path, champion: Version | None
-) -> tuple[Verdict, list[str]]:
+def _compare(request: Request, champion: Version | None) -> tuple[Verdict, list[str]]:
     """The gate's verdict on the challenger's test examples, and notes on how they were come by.
 
     Raises:
         RequestError: an answer is missing and can't be had.
     """
-    run_id, test = summary.winner.run_id, summary.test
+    tracking, summary, settings, chosen = request.tracking, request.summary, request.settings, request.chosen
+    table, test = _answers(tracking, chosen.run_id), chosen.test
+    challenger = Contender(
+        chosen.name, table.replies, test.megabytes, test.seconds_per_example, evidence.hardware(summary.hardware)
+    )
+    looks = tracking.looks(test.split_digest)
+    often = "once" if looks == 1 else f"{looks} times"
+    notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
+    incumbent = reference = floor = None
+    if champion is not None:
+        said, note = _champions_replies(tracking, champion, table, summary, settings, request.home)
+        own = evidence.of(champion)
+        incumbent = Contender(f"version {champion.number}", said, own.megabytes, own.seconds_per_example, own.hardware)
+        notes = [note, *notes] if note else notes
+    else:
+        reference, floor = _reference(request), _floor(request)
+        if summary.reference is None and summary.winner.entrant != REFERENCE:
+            notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
+    exam = Exam(KINDS[settings.task.kind], summary.labels, OBJECTIVES[test.metric], table.truths)
+    return gate.decide(settings.promotion, exam, challenger, incumbent, reference, floor), notes
+
+
+def _answers(tracking: Tracking, run_id: str) -> Answers:
+    """What the model of a run said of test. Raises RequestError if MLflow does not have it."""
     table = tracking.answers(run_id, "test")
     if table is None:
         raise RequestError(
             f"the MLflow run {run_id} has no answers on test; give the tracking.uri that the sweep had, or, where "
             "MLflow has lost them, `hpsearch fsck --repair` and then the sweep's command"
         )
-    recipe = summary.reference  # None where no other than the winner was scored
-    reference = tracking.answers(recipe.run_id, "test") if recipe is not None else None
-    challenger = Contender(
-        f"study {summary.study}",
-        table.replies,
-        test.megabytes,
-        test.seconds_per_example,
-        evidence.hardware(summary.hardware),
-    )
-    looks = tracking.looks(test.split_digest)
-    often = "once" if looks == 1 else f"{looks} times"
-    notes = [f"  these test examples have been scored {often}, all or some, by all studies of the task together"]
-    incumbent = None
-    if champion is not None:
-        said, note = _champions_replies(tracking, champion, table, summary, settings, home)
-        own = evidence.of(champion)
-        incumbent = Contender(f"version {champion.number}", said, own.megabytes, own.seconds_per_example, own.hardware)
-        notes = [note, *notes] if note else notes
-    elif recipe is None and summary.winner.entrant != REFERENCE:
-        notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
-    exam = Exam(KINDS[settings.task.kind], summary.labels, OBJECTIVES[test.metric], table.truths)
-    others = reference.replies if reference is not None else None
-    return gate.decide(settings.promotion, exam, challenger, incumbent, others), notes
+    return table
+
+
+def _reference(request: Request) -> Replies | None:
+    """What the reference recipe said; None where the challenger is one, or none was trained."""
+    summary, recipe = request.summary, request.summary.reference
+    if recipe is None and request.chosen.floor is not None and summary.winner.entrant == REFERENCE:
+        return _answers(request.tracking, summary.winner.run_id).replies
+    table = request.tracking.answers(recipe.run_id, "test") if recipe is not None else None
+    return table.replies if table is not None else None
+
+
+def _floor(request: Request) -> Contender | None:
+    """The study's best simple model; None where the challenger is one, or none was fitted."""
+    floor = request.summary.floor
+    if floor is None or request.chosen.floor is not None:
+        return None
+    said = _answers(request.tracking, floor.run_id).replies
+    hardware = evidence.hardware(request.summary.hardware)
+    return Contender(floor.title, said, floor.test.megabytes, floor.test.seconds_per_example, hardware)
 
 
 def _champions_replies(

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
-from hpsearch.report import page
-from hpsearch.state.outcome import SETTINGS_TAG, Summary
+from hpsearch.report import beside, page
+from hpsearch.state.outcome import SETTINGS_TAG, FloorOutcome, OnTest, Summary
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.lineage import COMMIT_TAG, VERSION_TAG
 
@@ -23,6 +23,40 @@ def model_card(settings: Settings, summary: Summary) -> str:
         summary: as in `summary.json`.
     """
     return "\n".join(_lines(settings, summary)) + "\n"
+
+
+def floor_card(settings: Settings, summary: Summary, floor: FloorOutcome) -> str:
+    """The card of a floor that is kept as a model."""
+    task, kind = settings.task, KINDS[settings.task.kind]
+    on = f"on {formats.count(floor.examples)} training examples " if floor.examples else ""
+    chosen = [f"- {name}: {formats.value(value)}" for name, value in floor.chosen.items()]
+    fitted = [f"- {name.replace('_', ' ')}: {json.dumps(value)}" for name, value in floor.fitted.items()]
+    lines = [
+        f"# hpsearch-{task.name}",
+        "",
+        f"{floor.title[0].upper()}{floor.title[1:]}: a simple model for {kind.name.replace('_', ' ')} on {task.name}, "
+        f"beside which study {summary.study} sees its winner. Fitted {on}in {formats.duration(floor.seconds)}.",
+        "",
+        f"## How good it is: {formats.count(floor.test.n)} test examples",
+        "",
+        *_scores(settings, summary, floor.test),
+        "",
+        f"The winner, a fine-tune of {summary.model}, has {summary.metric} {formats.score(summary.test.value)}.",
+        "",
+        "## What it takes and gives",
+        "",
+        f"It takes {' and '.join(kind.inputs)}, and gives {', '.join(kind.product.outputs)}.",
+        *([f"Classes: {', '.join(summary.labels)}."] if summary.labels else []),
+        "",
+        "## How it was fitted",
+        "",
+        *chosen,
+        *fitted,
+        f"- data: {summary.data.source}, digests {', '.join(f'{k} {v}' for k, v in summary.winner.digests.items())}",
+        f"- study {summary.study}, MLflow run {floor.run_id}",
+        f"- licence of the data: {summary.licenses.data or UNSTATED}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _lines(settings: Settings, summary: Summary) -> Iterator[str]:
@@ -42,23 +76,28 @@ def _lines(settings: Settings, summary: Summary) -> Iterator[str]:
         yield from lines
 
 
-def _quality(settings: Settings, summary: Summary) -> Iterator[str]:
-    test, note = summary.test, summary.data.note
+def _scores(settings: Settings, summary: Summary, test: OnTest) -> Iterator[str]:
     for name, heading in page.headings(settings, summary).items():
         interval = ""
         if name in test.intervals:
             low, high = (formats.score(bound) for bound in test.intervals[name])
             interval = f" (95 % interval over examples {low} to {high})"
         yield f"- {heading}: {formats.score(test.all[name])}{interval}"
+
+
+def _quality(settings: Settings, summary: Summary) -> Iterator[str]:
+    test, note = summary.test, summary.data.note
+    yield from _scores(settings, summary, test)
     yield ""
     chosen = "confirmed with fresh seeds" if summary.confirmation else "not confirmed with fresh seeds"
     yield (
         f"Chosen on validation among {summary.trials.all} trials, {chosen}; test was scored by this study "
         f"{'once, after the choice' if test.readings == 1 else f'{test.readings} times'}."
     )
-    if summary.confirmation:
+    said = list(page.findings(summary) if summary.confirmation else beside.findings(summary))
+    if said:
         yield ""
-        yield from (f"- {line}" for line in page.findings(summary))
+        yield from (f"- {line}" for line in said)
     if note:
         yield ""
         yield f"Note: {note}."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hpsearch.config.composition import default_choices, hours_named
 from hpsearch.config.settings import Settings
+from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
 
 CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
@@ -18,6 +19,9 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
         ("register the winner and make it the champion", make("promote", settings, given)),
         ("serve the champion on this machine", make("serve", settings, given)),
     ]
+    if beside.ahead(summary) is not None:
+        command = make("promote", settings, given, "--floor")
+        steps.insert(2, ("make the best simple model the champion instead", command))
     if _verb(settings) == "train":
         return steps
     if budget.hours is None:

@@ -20,7 +20,7 @@ from rich.text import Text
 from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
-from hpsearch.report import next_steps, plots
+from hpsearch.report import beside, next_steps, plots
 from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
@@ -77,6 +77,8 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         later=later,
         recipe={formats.parameter(path): value for path, value in recipe.items()},
         sections=sections,
+        warning=beside.warning(summary),
+        ahead=beside.ahead(summary),
         lines=list(findings(summary)),
         expected=plots.expected(summary.expected, summary.metric) if len(summary.expected) > 1 else None,
         scores=list(_scores(settings, summary)),
@@ -104,10 +106,10 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
 
 
 def headline(summary: Summary) -> str:
-    """The winner's score on test, a sentence."""
-    test = summary.test
+    """The winner's score on test, a sentence; before it another, where a simple model does better."""
+    test, first = summary.test, beside.warning(summary)
     value, low, high = map(formats.score, (test.value, test.low, test.high))
-    return (
+    return (f"{first} " if first is not None else "") + (
         f"{summary.model} reaches {summary.metric} {value} on {test.n:,} test examples of {summary.task} "
         f"(95 % interval {low} to {high}{_often(test)})."
     )
@@ -123,6 +125,7 @@ def findings(summary: Summary) -> Iterator[str]:
     metric, winner, data = summary.metric, summary.winner, summary.data
     share = OBJECTIVES[metric].share
     race = {one.entrant: one for one in summary.confirmation}
+    yield from beside.findings(summary)
     if not race:
         yield _unconfirmed(summary)
         return
@@ -211,9 +214,10 @@ def final_table(summary: Summary, records: Sequence[TrialRecord], settings: Sett
         settings: of the study.
         folder: of the study.
     """
-    rows = leaderboard(records, settings)
+    rows, first = leaderboard(records, settings), beside.warning(summary)
     more = [Text(f"and {len(rows) - TABLE_ROWS} more in the report", style="dim")] if len(rows) > TABLE_ROWS else []
     return Group(
+        *([Text(), Text(first, style="bold red")] if first is not None else []),
         Text(),
         _trials_table(rows[:TABLE_ROWS], summary),
         *more,
@@ -359,6 +363,8 @@ def _test_lines(settings: Settings, summary: Summary) -> Iterator[Table | Text]:
         table.add_column(name, justify="right")
     scores = [formats.score(test.all[key]) for key in shown]
     table.add_row(f"{formats.count(test.n)} examples", *scores, style="bold")
+    for floor in summary.floors:
+        table.add_row(f"floor: {floor.name}", *(formats.score(floor.test.all[key]) for key in shown))
     yield table
     low, high = formats.score(test.low), formats.score(test.high)
     yield Text(f"95 % interval of {summary.metric}: {low} to {high}{_often(test)}")

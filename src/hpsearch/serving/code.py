@@ -23,14 +23,28 @@ def needed(script: Path) -> list[Path]:
     return sorted({*found, Path("__init__.py")})
 
 
+def libraries(script: Path) -> list[str]:
+    """Those of REQUIREMENTS that `script` needs: all, for a model of transformers, which loads some by itself."""
+    found = {
+        name.partition(".")[0] for file in (script, *map(PACKAGE.joinpath, needed(script))) for name in _names(file)
+    }
+    return [name for name in REQUIREMENTS if name in found or "transformers" in found]
+
+
 def _imported(file: Path) -> set[Path]:
     """Modules of hpsearch that a file imports."""
+    names = _names(file)
+    inside = {Path(*name.split(".")[1:]) for name in names if name.startswith(f"{PACKAGE.name}.")}
+    files = {path.with_suffix(".py") for path in inside} | {path / "__init__.py" for path in inside}
+    return {path for path in files if (PACKAGE / path).is_file()}
+
+
+def _names(file: Path) -> set[str]:
+    """Dotted names of what a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    inside = {Path(*name.split(".")[1:]) for name in names if name.startswith(f"{PACKAGE.name}.")}
-    files = {path.with_suffix(".py") for path in inside} | {path / "__init__.py" for path in inside}
-    return {path for path in files if (PACKAGE / path).is_file()}
+    return names

@@ -8,9 +8,9 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from hpsearch.serving.inference import Inference
+from hpsearch.serving.labelling import texts_of
 from hpsearch.tasks.windows import N_BEST, decode, probabilities, windows
 
 COLUMNS = ("question", "context")
@@ -31,7 +31,7 @@ class Reader(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         `score` is the probability of what is answered, among the best spans and "no answer". Where `no_answer` is
         true, `answer` is empty, `begin` and `end` are -1, and `best_answer` still tells the best span.
         """
-        questions, contexts = (_texts(model_input, column) for column in COLUMNS)
+        questions, contexts = (texts_of(model_input, column, COLUMNS) for column in COLUMNS)
         described = self.described
         of_questions = windows(
             questions, contexts, self.inference.tokenizer, described["max_length"], described["stride"]
@@ -62,16 +62,6 @@ class Reader(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             return {"answer": "", "score": null, "begin": -1, "end": -1, "no_answer": True, "best_answer": said}
         found = {"answer": said, "score": spans[0], "begin": best.begin, "end": best.end}
         return {**found, "no_answer": False, "best_answer": said}
-
-
-def _texts(model_input: pd.DataFrame, column: str) -> list[str]:
-    if column not in model_input.columns:
-        raise MlflowException.invalid_parameter_value(f"there is no column {column!r}; give {' and '.join(COLUMNS)}")
-    texts: list[str] = model_input[column].tolist()
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise MlflowException.invalid_parameter_value(f"row {row} of {column} is {text!r}, not a text; mend it")
-    return texts
 
 
 mlflow.models.set_model(Reader())

@@ -9,12 +9,10 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from hpsearch.serving.inference import Inference
+from hpsearch.serving.labelling import texts
 from hpsearch.tasks import entities
-
-COLUMN = "text"
 
 
 class Tagger(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -31,13 +29,13 @@ class Tagger(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         `begin` and `end` count characters of the text as it was given: it is text[begin:end]. `score` is the mean
         probability of the tags of its words.
         """
-        texts, described = _texts(model_input), self.described
+        given, described = texts(model_input), self.described
         tokenizer = self.inference.tokenizer
-        of_texts = list(entities.pieces(texts, tokenizer, described["max_length"], described["stride"]))
+        of_texts = list(entities.pieces(given, tokenizer, described["max_length"], described["stride"]))
         ids = [piece.ids for pieces in of_texts for piece in pieces]
         logits = iter(self.inference.run(ids, None, ["logits"]))
         found = []
-        for text, pieces in zip(texts, of_texts, strict=True):
+        for text, pieces in zip(given, of_texts, strict=True):
             scores = np.concatenate([next(logits) for _ in pieces])
             places = [piece.places for piece in pieces]
             found.append(self._entities(text, places, scores))
@@ -58,20 +56,6 @@ class Tagger(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             }
             for one in entities.decode(np.concatenate(places)[words], probabilities)
         ]
-
-
-def _texts(model_input: pd.DataFrame) -> list[str]:
-    """The texts of a column `text`, or of a plain list, which MLflow hands over as column 0."""
-    column = model_input.columns[0]
-    if column not in (COLUMN, 0):
-        raise MlflowException.invalid_parameter_value(
-            f"the first column is {column!r}; give a list of texts, or put a column {COLUMN!r} first"
-        )
-    texts: list[str] = model_input[column].tolist()
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise MlflowException.invalid_parameter_value(f"row {row} is {text!r}, not a text; leave it out or mend it")
-    return texts
 
 
 mlflow.models.set_model(Tagger())

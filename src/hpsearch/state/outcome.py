@@ -146,6 +146,34 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class FloorOutcome:
+    """How a simple model does on the same examples as the winner."""
+
+    name: str
+    title: str
+    """What people call it, with its article."""
+    best: bool
+    """Whether it is the best of them on validation, which is kept as a model."""
+    examples: int
+    """Training examples that it was fitted on; 0 where it needs none."""
+    seconds: float
+    """That fitting took."""
+    chosen: dict[str, Any]
+    """For it, for people."""
+    run_id: str
+    """Of its MLflow run."""
+    folder: str
+    """Inside the study's."""
+    fitted: dict[str, Any]
+    """Thresholds from the validation split, as the kind has them."""
+    validation: dict[str, float]
+    """`validation_accuracy`, ...: score."""
+    test: OnTest
+    gain: Paired
+    """Of the winner over it, on test."""
+
+
+@dataclass(frozen=True)
 class Steps:
     """Updates."""
 
@@ -322,6 +350,14 @@ class Summary:
     """That the study was to take in all; None where it took as long as it took."""
     plans: tuple[PlanMade, ...] = ()
     """In their order; () without hours."""
+
+    floors: tuple[FloorOutcome, ...] = ()
+    """Simple models on the same data, in the order in which they were fitted; () where none was."""
+
+    @property
+    def floor(self) -> FloorOutcome | None:
+        """The best of the floors on validation."""
+        return next((floor for floor in self.floors if floor.best), None)
 
     @property
     def total_seconds(self) -> float:

@@ -76,6 +76,10 @@ def figures(summary: Summary) -> Iterator[tuple[str, float]]:
     yield f"best_validation_{summary.metric}", summary.best.validation
     yield from ((f"trials_{name}", value) for name, value in asdict(summary.trials).items())
     yield from ((f"seconds_{name}", value) for name, value in summary.seconds.items())
+    for floor in summary.floors:
+        yield f"floor_{floor.name}_test_{test.metric}", floor.test.value
+        yield f"floor_{floor.name}_validation_{test.metric}", floor.validation[f"validation_{test.metric}"]
+        yield f"floor_{floor.name}_seconds", floor.seconds
 
 
 def leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:

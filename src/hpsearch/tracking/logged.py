@@ -15,18 +15,21 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Map, Object, Property
 
 from hpsearch.serving import code
-from hpsearch.serving.code import PACKAGE, REQUIREMENTS
+from hpsearch.serving.code import PACKAGE
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.product import ListOf, MapOf, Record, Type
 
 
-def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: dict[str, list[str]], card: str) -> str:
-    """Log a model folder (safetensors, config, tokenizer) as a model of an MLflow run; returns its `models:/` URI.
+def log_model(
+    run_id: str, folder: Path, script: str, described: dict[str, Any], examples: dict[str, list[str]], card: str
+) -> str:
+    """Log a model's folder as a model of an MLflow run; returns its `models:/` URI.
 
     Args:
-        run_id: of the trial.
-        folder: of the model.
+        run_id: of the trial, or of the floor.
+        folder: of the model: safetensors, and for a model of transformers config and tokenizer.
+        script: file in `serving/` that runs it.
         described: by `describe`.
         examples: some values of each input role, in the order of `Kind.inputs`.
         card: the model card, in Markdown.
@@ -41,8 +44,8 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
     )
     with tempfile.TemporaryDirectory() as scratch:
         kind = KINDS[described["kind"]]
-        script, package = PACKAGE / "serving" / kind.product.script, Path(scratch) / PACKAGE.name
-        for name in code.needed(script):
+        source, package = PACKAGE / "serving" / script, Path(scratch) / PACKAGE.name
+        for name in code.needed(source):
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PACKAGE / name, package / name)
         readme = Path(scratch) / "README.md"
@@ -53,11 +56,11 @@ def log_model(run_id: str, folder: Path, described: dict[str, Any], examples: di
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=model.model_id,
-            python_model=str(script),
+            python_model=str(source),
             artifacts={"model": folder.absolute().as_uri(), "card": readme.as_uri()},
             model_config=described,
             code_paths=[str(package)],
-            pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in code.libraries(source)],
             signature=signature(kind),
             input_example=records if len(examples) > 1 else next(iter(examples.values())),
         )

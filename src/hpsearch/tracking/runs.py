@@ -253,12 +253,14 @@ class Tracking:
             card: the model card, in Markdown.
         """
         assert trial.run_id is not None, "a complete trial has its run"
-        from hpsearch.serving import packaging  # brings in torch, which no other word to MLflow needs
+        from hpsearch.serving import packaging  # these bring in torch, which no other word to MLflow needs
+        from hpsearch.tasks.kinds import KINDS
         from hpsearch.tracking.logged import log_model
 
         described = packaging.describe(settings, ref.labels, trial.fitted)
+        script = KINDS[settings.task.kind].product.script
         with reached(self.uri):
-            uri = log_model(trial.run_id, model_folder, described, examples, card)
+            uri = log_model(trial.run_id, model_folder, script, described, examples, card)
         self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: digest(model_folder / "model.safetensors")})
         self.files.write(trial.run_id, CARD, card)
         return uri

@@ -1,0 +1,93 @@
+"""What people are told of the simple models beside a study's winner."""
+
+from collections.abc import Iterator
+
+from hpsearch import formats
+from hpsearch.report.sections import BEST, COMPLETE, Column, Line, Section, Told
+from hpsearch.state.outcome import FloorOutcome, Summary
+from hpsearch.tasks.metrics import OBJECTIVES
+
+EPSILON = 1e-12  # of rounding
+
+
+def ahead(summary: Summary) -> FloorOutcome | None:
+    """The best floor, where it does better on test than the winner."""
+    floor = summary.floor
+    return floor if floor is not None and floor.gain.difference < -EPSILON else None
+
+
+def named(floor: FloorOutcome) -> str:
+    """What it is and how long it takes to make."""
+    return f"{floor.title}, which trains in {formats.duration(floor.seconds)},"
+
+
+def warning(summary: Summary) -> str | None:
+    """What is said first where the search was not worth it at all; None where it was."""
+    floor = ahead(summary)
+    if floor is None:
+        return None
+    share = OBJECTIVES[summary.metric].share
+    return (
+        f"A simple model is better: {named(floor)} has {summary.metric} {formats.score(floor.test.value)} on the same "
+        f"{formats.count(floor.test.n)} test examples, and {summary.model} has {formats.score(summary.test.value)} "
+        f"({formats.gain(floor.gain.difference, share)}). Give more hours, or promote the simple model (--floor)."
+    )
+
+
+def findings(summary: Summary) -> Iterator[str]:
+    """What the winner gains over the best floor, a sentence."""
+    floor, share = summary.floor, OBJECTIVES[summary.metric].share
+    if floor is None:
+        return
+    gain = floor.gain
+    low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (gain.low, gain.high))
+    doubt = "" if gain.low > 0 else "; these examples do not show that a fine-tune was worth it"
+    said, score = named(floor), formats.score(floor.test.value)
+    yield (
+        f"{said[0].upper()}{said[1:]} has test {summary.metric} {score} on the same examples: "
+        f"the winner gains {formats.gain(gain.difference, share)} (95 % interval {low} to {high}){doubt}."
+    )
+
+
+def section(told: Told) -> Section | None:
+    """The floors, a table; None without any."""
+    summary = told.summary
+    if not summary.floors:
+        return None
+    share, metric = OBJECTIVES[summary.metric].share, summary.metric
+    return Section(
+        title="Floors",
+        said=(
+            f"Simple models of the same data, fitted before the first trial and scored on the same "
+            f"{formats.count(summary.test.n)} test examples. The best on validation is kept as a model."
+        ),
+        columns=(
+            Column("model", left=True, status=True),
+            Column(f"validation {metric}"),
+            Column(f"test {metric}"),
+            Column("95 % interval"),
+            Column("the winner gains"),
+            Column("95 % interval"),
+            Column("training examples"),
+            Column("time"),
+        ),
+        lines=tuple(
+            Line(
+                BEST if floor.best else COMPLETE,
+                (
+                    floor.title,
+                    formats.score(floor.validation[f"validation_{metric}"]),
+                    formats.score(floor.test.value),
+                    f"{formats.score(floor.test.low)} to {formats.score(floor.test.high)}",
+                    formats.gain(floor.gain.difference, share),
+                    " to ".join(
+                        formats.gain(bound, share).removesuffix(" points")
+                        for bound in (floor.gain.low, floor.gain.high)
+                    ),
+                    formats.count(floor.examples) if floor.examples else formats.NONE,
+                    formats.duration(floor.seconds),
+                ),
+            )
+            for floor in summary.floors
+        ),
+    )
