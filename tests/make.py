@@ -27,6 +27,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         f"model.family={family}",
         "model.sha256=null",
         "model.name=tiny",
+        "model.pooling=first",
         "train.learning_rate=0.01",
         "train.log_every=2",
         "search.rungs=[0.5]",
