@@ -192,9 +192,9 @@ class Search(Phase):
         """The reference recipe, and once more with another seed where the time holds all of that."""
         there = self._comparable()
         complete = [trial for trial in there if trial.status is Status.COMPLETE]
-        if self._ends_at == 0.0 or len(there) - len(complete) >= self.study.workers:
-            return None
         assert self._planner is not None, "a study without hours has a search"
+        if self._planner.finishing or len(there) - len(complete) >= self.study.workers:
+            return None
         if complete and self._planner.left < self._planner.needed(self._length.examples):
             return None
         drawn = self._length.of(self.study.optuna.ask(len(self.trials), []))
@@ -291,8 +291,10 @@ class Search(Phase):
 
     def _action(self, hours: float) -> schedule.Action:
         trials = self._comparable()
-        may_start = schedule.may_start(self.plan, trials, hours, self._ends_at)
-        return schedule.next_action(self.plan, trials, may_start)
+        others = [trial for trial in self.trials.values() if not self._length.has(trial)]
+        before = sum(sum(trial.seconds.values()) for trial in others) / 3600 / self.study.workers
+        until = self._ends_at - before if self._ends_at is not None else None
+        return schedule.next_action(self.plan, trials, schedule.may_start(self.plan, trials, hours - before, until))
 
     def _no_result(self) -> str:
         """Why there is no complete trial, with the reasons of the failed ones."""
