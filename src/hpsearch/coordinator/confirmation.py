@@ -85,6 +85,8 @@ class Confirmation(Phase):
     def _take_up(self, finalists: int, seeds: int, examples: int) -> None:
         settings, best_first = self.settings, self._search.best_first()
         entrants = racing.entrants(best_first, space.reference(settings), finalists, settings.search.space)
+        if self._planner is not None and len(entrants) == 1:
+            seeds = 1  # whom nobody races against needs no more
         self._rounds = rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"], self.study.folds)
         self._examples = examples
         self.race = Race(entrants if finalists else [], settings, self.ref, self.trials, self.trial_folder, rounds)
