@@ -27,7 +27,9 @@ from hpsearch.state.messages import (
     Alive,
     DataName,
     Decision,
+    FitFloor,
     Fits,
+    FloorFitted,
     Lost,
     Message,
     NoRoom,
@@ -102,6 +104,8 @@ def faulty(input, *args, **kwargs):
 def slow(handle):
     if there("slow"):
         time.sleep(0.4)
+    if there("very slow"):
+        time.sleep(4.0)
     fsync(handle)
 
 os.fsync, torch.nn.functional.embedding = slow, faulty
@@ -375,6 +379,49 @@ def test_a_worker_is_asked_what_fits(bench: Bench, worker: Worker, fault: Callab
     (bench.faults / "memory").unlink()
     worker.ask(Probe(bench.settings, data, 8))
     assert bench.until(worker, Fits) == Fits(False, "Unknown: an error of its own kind (simulated)")
+
+
+def test_a_floor_is_fitted_and_scored(bench: Bench, worker: Worker) -> None:
+    data, folder = DataName.of(bench.ref, bench.home), named(bench.folder(70), bench.home)
+    worker.give(FitFloor(70, "words", bench.settings, data, folder, 30.0))
+    assert worker.trial == 70
+    found = bench.until(worker, FloorFitted)
+    assert worker.trial is None
+    assert (found.number, found.fault, found.examples) == (70, None, bench.ref.sizes["train"])
+    assert TrialFolder(bench.folder(70)).weights.exists(), "where the coordinator looks for it"
+    worker.give(Score(70, bench.settings, data, folder, "validation", found.fitted, "words"))
+    scored = bench.until(worker, Scored)
+    assert scored.predictions == found.predictions
+
+
+def test_a_floor_that_fails_says_why_and_costs_no_worker(
+    bench: Bench, worker: Worker, fault: Callable[[str], None]
+) -> None:
+    data, folder = DataName.of(bench.ref, bench.home), named(bench.folder(71), bench.home)
+    worker.give(FitFloor(71, "frozen", bench.settings, data, folder, 0.0))
+    assert "0 s hold 0 training examples" in (bench.until(worker, FloorFitted).fault or "")
+    fault("error")
+    worker.give(FitFloor(71, "frozen", bench.settings, data, folder, 30.0))
+    found = bench.until(worker, FloorFitted)
+    assert found.fault == "Unknown: an error of its own kind (simulated)"
+    assert worker.trial is None
+    assert not TrialFolder(bench.folder(71)).model.exists()
+
+
+def test_a_worker_that_fits_a_floor_says_that_it_is_alive(bench: Bench, fault: Callable[[str], None]) -> None:
+    """Its first fsync takes long, and it is not silent meanwhile."""
+    fault("very slow")
+    worker = bench.start()
+    try:
+        data, folder = DataName.of(bench.ref, bench.home), named(bench.folder(72), bench.home)
+        worker.give(FitFloor(72, "words", bench.settings, data, folder, 30.0))
+        alive, deadline = 0, time.monotonic() + SECONDS
+        while worker.trial is not None and time.monotonic() < deadline:
+            alive += sum(isinstance(message, Alive) for _, message in bench.workplace.hear([worker], 1.0))
+        assert worker.trial is None
+        assert alive >= 2
+    finally:
+        worker.end(10)
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
