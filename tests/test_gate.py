@@ -122,3 +122,20 @@ def test_a_rule_on_classes_is_refused_where_there_are_none(tmp_path: Path) -> No
     checked = compose_settings("task=qa_demo", "promotion=every_class")
     with pytest.raises(RequestError, match=r"promotion\.class_margin=0\.02: task\.kind=question_answering has no"):
         KINDS["question_answering"].check(checked)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_first_is_no_worse_than_the_best_floor(name: str) -> None:
+    floor = replace(model(20), name="a linear model of words")
+    assert decided(name, model(20, first=50), None, floor=floor).passed, "as good is enough"
+    assert decided(name, model(19), None, floor=floor).passed
+    worse = decided(name, model(21), None, floor=floor)
+    assert not worse.passed
+    [_, check] = worse.checks
+    assert not check.passed
+    assert "0.895 against 0.900 of a linear model of words on the same 200 test examples: -0.50 points" in check.text
+    assert check.text.endswith(", and a first champion may be no worse")
+
+
+def test_a_champion_s_place_is_not_taken_by_comparison_with_a_floor() -> None:
+    assert decided("better", model(20), model(40), floor=model(5)).passed

@@ -172,8 +172,10 @@ def _is_there(folder: StudyFolder, record: FloorRecord) -> bool:
 
 
 def _kept(folder: StudyFolder, floor: Floor, found: FloorFitted) -> FloorRecord:
-    """The record of a floor, whose answers are on disk before it."""
-    if found.fault is None:
+    """The record of a floor, whose answers are on disk before it; one with a fault leaves nothing else."""
+    if found.fault is not None:
+        shutil.rmtree(folder.floor(floor.name).path, ignore_errors=True)
+    else:
         answers = {"predictions": found.predictions, "likelihoods": found.likelihoods}
         write_durably(folder.floor(floor.name).answers, json.dumps(answers))
     return FloorRecord(

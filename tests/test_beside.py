@@ -1,0 +1,462 @@
+"""Floors of whole studies: fitted before the first trial, tracked, kept, shown, checked, served, promoted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import make
+import tiny
+import tracked
+from forked import Coordinator
+from hpsearch import cli
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import floors, results, sweep
+from hpsearch.errors import FaultsFound, PromotionRefused, RequestError
+from hpsearch.fsck import fsck
+from hpsearch.registry.champions import champion_uri, history, rollback
+from hpsearch.registry.promotion import promote
+from hpsearch.report import beside, cards, next_steps, page
+from hpsearch.serving import loading, packaging
+from hpsearch.state import codec
+from hpsearch.state.floors import FloorRecord, read_floors, write_floors
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.outcome import FloorOutcome, Summary
+from hpsearch.tasks import squad
+from hpsearch.tracking.registered import RegisteredModel
+from hpsearch.tracking.runs import Tracking
+
+Models = Callable[[str], Path]
+SECONDS = 600
+FEW = (
+    "budget.floors=true",
+    "budget.hours=null",
+    "budget.final=false",
+    "budget.max_trials=1",
+    "budget.startup_trials=1",
+    "budget.confirmation.seeds=1",
+    "search.rungs=[]",
+    "train.epochs=1",
+    "search.space.train.epochs_factor.choices=[1.0]",
+    "search.space.train.batch_size.choices=[16]",
+)
+WEAK = "search.space.train.learning_rate={low: 1e-9, high: 2e-9}"  # a trial that learns nothing
+STRONG = ("search.space.train.learning_rate={low: 0.01, high: 0.02}", "train.epochs=6")
+
+
+@dataclass
+class Swept:
+    settings: Settings
+    home: Path
+    summary: Summary
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder.of(self.home, self.settings.study)
+
+    @property
+    def tracking(self) -> Tracking:
+        return Tracking(self.settings, self.home)
+
+    def floor(self, name: str) -> FloorOutcome:
+        return next(floor for floor in self.summary.floors if floor.name == name)
+
+    def runs(self) -> dict[str, Any]:
+        """By name of the floor."""
+        client, parent = tracked.client(self.tracking), self.summary.mlflow.run_id
+        found = client.search_runs([self.summary.mlflow.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
+        return {run.data.tags["hpsearch.floor"]: run for run in found if "hpsearch.floor" in run.data.tags}
+
+
+def swept_on(root: Path, rows: Path, model: Path, *overrides: str, task: str = "csv") -> Swept:
+    settings = make.toy_settings(rows, model, "bert", *FEW, *overrides, task=task)
+    home = tracked.new_home(root / "home")
+    return Swept(settings, home, sweep.run_sweep(settings, home))
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Models) -> Swept:
+    """A study whose winner is worse than a linear model of words."""
+    root = tmp_path_factory.mktemp("weak")
+    return swept_on(root, tiny.write_csv(root / "toy.csv", n=190), tiny_model("bert"), WEAK)
+
+
+@pytest.fixture
+def copy(weak: Swept, tmp_path: Path) -> Swept:
+    shutil.copytree(weak.home, tmp_path / "home", ignore=shutil.ignore_patterns("artifacts", "cache"))
+    return replace(weak, home=tmp_path / "home")
+
+
+# --- fitted and kept -------------------------------------------------------------------------------------------------
+
+
+def test_floors_are_scored_where_the_winner_is(weak: Swept) -> None:
+    assert [floor.name for floor in weak.summary.floors] == ["words", "frozen"]
+    words = weak.floor("words")
+    assert words.best
+    assert words == weak.summary.floor
+    assert words.test.value > 0.9
+    assert words.test.low < words.test.value <= words.test.high
+    assert (words.test.n, words.test.digest) == (weak.summary.test.n, weak.summary.test.digest)
+    assert words.test.intervals.keys() == weak.summary.test.intervals.keys()
+    gain = words.gain
+    assert (gain.challenger, gain.champion) == (weak.summary.test.value, words.test.value)
+    assert gain.difference < 0
+    assert words.examples == weak.summary.data.train
+    assert weak.summary.test.readings == 1
+    assert weak.summary.seconds["floors"] >= sum(floor.seconds for floor in weak.summary.floors) * 0.9
+    plain = json.loads(weak.folder.summary.read_text())
+    assert list(plain)[-1] == "floors"
+    del plain["floors"]
+    assert codec.parse(Summary, json.dumps(plain)) == replace(weak.summary, floors=())
+
+
+def test_only_the_best_floor_s_model_stays(weak: Swept) -> None:
+    kept = [place.path.name for place in weak.folder.floor_folders() if place.model.exists()]
+    assert kept == ["words"]
+    assert [record.name for record in read_floors(weak.folder)] == ["words", "frozen"]
+
+
+def test_each_has_a_run_with_its_scores_and_answers(weak: Swept) -> None:
+    runs = weak.runs()
+    assert runs.keys() == {"words", "frozen"}
+    for floor in weak.summary.floors:
+        run = runs[floor.name]
+        assert (run.info.run_id, run.info.status) == (floor.run_id, "FINISHED")
+        assert run.info.run_name == f"floor-{floor.name}"
+        assert run.data.metrics["test_accuracy"] == floor.test.value
+        assert run.data.metrics["validation_accuracy"] == floor.validation["validation_accuracy"]
+        assert run.data.params["examples"] == str(floor.examples)
+        for split, value in (("validation", floor.validation["validation_accuracy"]), ("test", floor.test.value)):
+            table = weak.tracking.answers(floor.run_id, split)
+            assert table is not None
+            right = [truth == said for truth, said in zip(table.truths, table.said, strict=True)]
+            assert sum(right) / len(right) == pytest.approx(value)
+    parent = tracked.client(weak.tracking).get_run(weak.summary.mlflow.run_id)
+    assert parent.data.metrics["floor_words_test_accuracy"] == weak.floor("words").test.value
+    assert parent.data.tags["mlflow.note.content"].startswith("A simple model is better: a linear model of words")
+
+
+def test_served_answers_are_those_that_were_scored(weak: Swept) -> None:
+    words = weak.floor("words")
+    uri = tracked.client(weak.tracking).get_run(words.run_id).data.tags["hpsearch.model"]
+    table = weak.tracking.answers(words.run_id, "test")
+    assert table is not None
+    with open(weak.settings.task.files.train, encoding="utf-8") as file:  # type: ignore[union-attr,arg-type]
+        texts = pd.read_csv(file)["text"].tolist()
+    by_id = {f"train-{number}": text for number, text in enumerate(texts, 2)}
+    said, sure = packaging.answers(uri, weak.settings, {"text": [by_id[name] for name in table.ids]})
+    assert said == table.said
+    assert sure is not None
+    assert [row[truth] for row, truth in zip(sure, table.truths, strict=True)] == pytest.approx(
+        table.replies.likelihoods, abs=1e-5
+    )
+    model = loading.load(uri)
+    requirements = [line.partition("==")[0] for line in open_requirements(uri)]
+    assert requirements == ["mlflow", "safetensors", "numpy", "pandas"]
+    assert model.predict(["", "good <br /> great"])["label"].tolist()[1] == "positive"
+
+
+def open_requirements(uri: str) -> list[str]:
+    path = Path(loading.fetched(uri)) / "requirements.txt"
+    return [line for line in path.read_text().splitlines() if line]
+
+
+def test_what_is_fitted_is_not_fitted_again_and_is_not_lost(
+    copy: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_floors(copy.folder)
+    more = copy.settings.model_copy(update={"budget": copy.settings.budget.model_copy(update={"max_trials": 2})})
+    again = sweep.run_sweep(more, copy.home)
+    said = capsys.readouterr().out
+    assert "phase: floors" not in said
+    assert "phase: test" in said
+    assert [(one.name, one.metrics, one.seconds) for one in read_floors(copy.folder)] == [
+        (one.name, one.metrics, one.seconds) for one in before
+    ]
+    assert [floor.test.all for floor in again.floors] == [floor.test.all for floor in copy.summary.floors]
+    assert fsck(more, copy.home, repair=False).endswith(": clean")
+
+
+def test_a_study_of_before_gets_floors_when_it_goes_on(tmp_path: Path, tiny_model: Models) -> None:
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    without = swept_on(tmp_path, csv, tiny_model("bert"), WEAK, "budget.floors=false")
+    assert without.summary.floors == ()
+    assert not without.folder.floors.exists()
+    assert "floors" not in without.summary.seconds
+    assert fsck(without.settings, without.home, repair=False).endswith(": clean")
+    budget = without.settings.budget.model_copy(update={"floors": True, "max_trials": 2})
+    found = sweep.run_sweep(without.settings.model_copy(update={"budget": budget}), without.home)
+    assert [floor.name for floor in found.floors] == ["words", "frozen"]
+
+
+def test_a_floor_that_fails_is_said_and_left_out(
+    tmp_path: Path, tiny_model: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    fault = "import sklearn\nfrom hpsearch.training import words\n\ndef fail(*_):\n    raise MemoryError('no room')\n\n"
+    (start / "sitecustomize.py").write_text(fault + "words.fit = fail\n")
+    monkeypatch.setenv("PYTHONPATH", f"{start}:{Path(sweep.__file__).parents[2]}")
+    done = swept_on(tmp_path, tiny.write_csv(tmp_path / "toy.csv", n=190), tiny_model("bert"), WEAK)
+    said = capsys.readouterr().out
+    assert "floor: a linear model of words is left out: MemoryError: no room" in said
+    assert [floor.name for floor in done.summary.floors] == ["frozen"]
+    assert done.summary.floor is not None
+    [words, _] = read_floors(done.folder)
+    assert words.fault == "MemoryError: no room"
+    assert fsck(done.settings, done.home, repair=False).endswith(": clean")
+
+
+@pytest.mark.parametrize("moment", ["coordinator.floors._kept:1", "-coordinator.floors.write_floors:1"])
+def test_an_interrupted_fit_is_done_anew(moment: str, tmp_path: Path, tiny_model: Models) -> None:
+    """Killed when the first floor is fitted and not yet booked, and when it is booked and the second is not begun."""
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert", *FEW, WEAK)
+    home = tracked.new_home(tmp_path / "home")
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    environment = {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(home)}
+    log = tmp_path / "log"
+    first = Coordinator(tmp_path / "settings.json", log, environment | {"DIE_AT": moment})
+    assert first.wait(SECONDS) < 0, log.read_text()
+    folder = StudyFolder.of(home, settings.study)
+    before = [record.seconds for record in read_floors(folder)]
+    assert len(before) == moment.startswith("-")
+    assert Coordinator(tmp_path / "settings.json", log, environment).wait(SECONDS) == 0, log.read_text()
+    found = read_floors(folder)
+    assert [record.name for record in found] == ["words", "frozen"]
+    assert [record.seconds for record in found][: len(before)] == before, "it is not fitted again"
+    assert fsck(settings, home, repair=False).endswith(": clean")
+
+
+def test_the_time_is_shared_and_what_is_spent_is_gone(weak: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = weak.settings.model_copy(update={"budget": weak.settings.budget.model_copy(update={"hours": 0.25})})
+    assert floors.limit_seconds(given) == 45.0
+    assert floors.limit_seconds(weak.settings) == 600.0
+
+
+# --- said ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_line_says_that_a_simple_model_is_better(weak: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    headline = page.headline(weak.summary)
+    assert headline.startswith("A simple model is better: a linear model of words, which trains in ")
+    assert "Give more hours, or promote the simple model (--floor). tiny reaches accuracy" in headline
+    console = Console(width=300)
+    console.print(page.final_table(weak.summary, [], weak.settings, weak.folder), soft_wrap=True)
+    shown = capsys.readouterr().out
+    assert shown.strip().startswith("A simple model is better")
+    assert "floor: words" in shown
+    assert "the winner gains -" in shown
+    report = weak.folder.report.read_text()
+    assert "<h2>Floors</h2>" in report
+    assert ", a linear model of words " in report.partition("<h1>")[2].partition("</h1>")[0]
+    assert report.index("A simple model is better") < report.index("<h2>Test</h2>") < report.index("<h2>Floors</h2>")
+    assert results.rebuild_report(weak.settings, weak.home).read_text() == report
+    commands = dict(next_steps.commands(weak.settings, weak.summary))
+    assert commands["make the best simple model the champion instead"].endswith("ARGS=--floor")
+    assert "which trains in" in cards.model_card(weak.settings, weak.summary)
+    assert cards.floor_card(weak.settings, weak.summary, weak.floor("words")).startswith(
+        "# hpsearch-toy\n\nA linear model"
+    )
+
+
+def test_a_winner_that_is_better_says_by_how_much_and_no_more(weak: Swept) -> None:
+    words = weak.floor("words")
+    better = replace(words, gain=replace(words.gain, difference=0.02, low=0.01, high=0.03))
+    summary = replace(weak.summary, floors=(better, weak.floor("frozen")))
+    assert beside.warning(summary) is None
+    [line] = beside.findings(summary)
+    assert line.endswith("the winner gains +2.0 points (95 % interval +1.0 to +3.0).")
+    assert page.headline(summary).startswith("tiny reaches")
+    assert all("--floor" not in command for _, command in next_steps.commands(weak.settings, summary))
+    doubtful = replace(better, gain=replace(better.gain, low=-0.01))
+    [line] = beside.findings(replace(summary, floors=(doubtful,)))
+    assert line.endswith("; these examples do not show that a fine-tune was worth it.")
+    assert list(beside.findings(replace(summary, floors=()))) == []
+
+
+# --- promoted --------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_champion_is_no_worse_than_the_best_floor(copy: Swept) -> None:
+    with pytest.raises(PromotionRefused) as refused:
+        promote(copy.settings, copy.home)
+    said = str(refused.value)
+    assert "of a linear model of words on the same 38 test examples: -" in said
+    assert "and a first champion may be no worse" in said
+    assert "promote the simple model with ARGS=--floor" in said
+    assert RegisteredModel(copy.tracking).version_of("champion") is None
+
+
+def test_a_floor_is_promoted_and_recorded_as_one(copy: Swept, tmp_path: Path) -> None:
+    assert "floor words of study toy-tiny-default would become champion" in promote(
+        copy.settings, copy.home, dry_run=True, floor=True
+    )
+    done = promote(copy.settings, copy.home, floor=True)
+    assert "version 1 is the champion now, the task's first: test accuracy 1.000" in done
+    assert "version 1 is the champion already" in promote(copy.settings, copy.home, floor=True)
+    version = RegisteredModel(copy.tracking).version_of("champion")
+    assert version is not None
+    words = copy.floor("words")
+    assert version.run_id == words.run_id
+    assert version.tags["hpsearch.floor"] == "words"
+    assert version.tags["hpsearch.test.value"] == repr(words.test.value)
+    assert "hpsearch.seed" not in version.tags
+    assert json.loads(version.tags["hpsearch.decision"])["floor"] == "words"
+    console = Console(width=400)
+    with console.capture() as shown:
+        console.print(history(copy.settings, copy.home))
+    assert "by better, the floor words" in shown.get()
+    source, labelled = tmp_path / "new.csv", tmp_path / "labelled.csv"
+    source.write_text("text\nthe film was good and great\na dull story and a weak plot\n")
+    task = ("text_classification", {"text": "text"}, "auto")
+    assert packaging.predict_file(champion_uri(copy.settings, copy.home), source, labelled, *task) == 2
+    assert pd.read_csv(labelled)["label"].tolist() == ["positive", "negative"]
+    with pytest.raises(PromotionRefused, match="version 1 stays champion"):
+        promote(copy.settings, copy.home)
+    promote(copy.settings, copy.home, force="to see it change")
+    assert "version 1 is the champion again" in rollback(copy.settings, copy.home)
+
+
+def test_a_study_without_floors_has_none_to_promote(tmp_path: Path) -> None:
+    home = tracked.new_home(tmp_path / "home")
+    settings = make.compose_settings("study=plain")
+    tracking = Tracking(settings, home)
+    parent = tracking.open_study("plain", "id", settings, tracked.data_ref(home), tracked.FACTS)
+    trial = tracked.run_trial(tracking, parent, 0, settings)
+    folder = tracked.save_study(home, settings, [trial], tracked.summary(settings, parent, trial, 0.8))
+    assert folder.exists()
+    with pytest.raises(RequestError, match=r"study=plain: has no floor to promote.*leave --floor out"):
+        promote(settings, home, floor=True)
+
+
+def test_the_command_takes_the_option(
+    copy: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPSEARCH_HOME", str(copy.home))
+    monkeypatch.setattr(cli.loading, "load", lambda _: copy.settings)
+    assert cli.main(["promote", "--floor", "--dry-run"]) == 0
+    assert "floor words of study" in capsys.readouterr().out
+
+
+# --- checked ---------------------------------------------------------------------------------------------------------
+
+
+def no_model(study: Swept) -> None:
+    shutil.rmtree(study.folder.floor("words").model)
+
+
+def other_model(study: Swept) -> None:
+    weights = study.folder.floor("words").weights
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+
+def torn_record(study: Swept) -> None:
+    study.folder.floors.write_text("{")
+
+
+def left_over(study: Swept) -> None:
+    study.folder.floor("sentence").model.mkdir(parents=True)
+
+
+def needless_model(study: Swept) -> None:
+    study.folder.floor("frozen").model.mkdir(parents=True)
+
+
+def no_run(study: Swept) -> None:
+    tracked.client(study.tracking).delete_run(study.floor("frozen").run_id)
+
+
+FAULTS = {
+    no_model: ("the model of the floor words, the best, is missing", False),
+    other_model: ("the model of the floor words is not the one that was logged", False),
+    torn_record: (r"floors\.json: is damaged .*; delete it, and the sweep's command fits them anew", False),
+    left_over: ("floors/sentence is left of a crash", True),
+    needless_model: ("the floor frozen keeps a model and is not the best", True),
+    no_run: ("the floor frozen has no run in MLflow; mend this, and the sweep's command tells it", True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_fsck_knows_floors(fault: Callable[[Swept], None], copy: Swept) -> None:
+    assert fsck(copy.settings, copy.home, repair=False).endswith(": clean")
+    fault(copy)
+    text, mendable = FAULTS[fault]
+    fate = "--repair mends it" if mendable else "can't be mended here"
+    with pytest.raises(FaultsFound, match=f"(?s){text}: {fate}\n1 fault"):
+        fsck(copy.settings, copy.home, repair=False)
+    if mendable:
+        assert fsck(copy.settings, copy.home, repair=True).endswith(": mended")
+    if fault is no_run:
+        assert sweep.run_sweep(copy.settings, copy.home).floors[1].run_id != copy.floor("frozen").run_id
+    if mendable:
+        assert fsck(copy.settings, copy.home, repair=False).endswith(": clean")
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    record = FloorRecord("words", 3, 1.5, {"strength": 1.0}, {"validation_f1": 0.5}, ((1, 2), (3, 4)), {}, None)
+    write_floors(StudyFolder(tmp_path), (record, replace(record, name="frozen", fault="no room")))
+    assert read_floors(StudyFolder(tmp_path)) == (record, replace(record, name="frozen", fault="no room"))
+    assert read_floors(StudyFolder(tmp_path / "nowhere")) == ()
+
+
+# --- other kinds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_questions_have_their_floors(tmp_path: Path, tiny_model: Models) -> None:
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.questions(300, 0))
+    windows = ("task.max_length=32", "task.stride=8")
+    done = swept_on(tmp_path, rows, tiny_model("bert"), WEAK, *windows, task="qa_files")
+    assert [floor.name for floor in done.summary.floors] == ["constant", "sentence"]
+    best = done.summary.floor
+    assert best is not None
+    assert best.test.value > 0.05
+    uri = tracked.client(done.tracking).get_run(best.run_id).data.tags["hpsearch.model"]
+    mlflow.set_tracking_uri(done.tracking.uri)
+    asked = tiny.questions(60, 1)
+    out = loading.load(uri).predict(pd.DataFrame(asked)[["question", "context"]])
+    assert list(out) == ["answer", "score", "begin", "end", "no_answer", "best_answer"]
+    for row, given in zip(out.to_dict("records"), asked, strict=True):
+        assert row["no_answer"] == (row["answer"] == "")
+        if row["begin"] >= 0:
+            assert given["context"][row["begin"] : row["end"]] == row["answer"]
+    golds = [[answer["text"] for answer in row["answers"]] for row in asked]
+    assert squad.scores(out["answer"].tolist(), golds)[1].mean() > 0.05
+    assert "would become champion" in promote(done.settings, done.home, force="to see", dry_run=True, floor=True)
+
+
+@pytest.mark.slow
+def test_entities_have_their_floor(tmp_path: Path, tiny_model: Models) -> None:
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.tagged(200, 0))
+    done = swept_on(tmp_path, rows, tiny_model("bert"), WEAK, "task.stride=8", task="ner_files")
+    [tags] = done.summary.floors
+    assert tags.test.value > 0.8
+    uri = tracked.client(done.tracking).get_run(tags.run_id).data.tags["hpsearch.model"]
+    table = done.tracking.answers(tags.run_id, "test")
+    assert table is not None
+    text = "the story of iron and its plot"
+    [found] = loading.load(uri).predict([text])["entities"].tolist()
+    assert all(text[one["begin"] : one["end"]] == one["text"] for one in found)
+    assert "version 1 is the champion now" in promote(done.settings, done.home, floor=True)
+
+
+@pytest.mark.slow
+def test_several_labels_and_a_frozen_head_are_served(tmp_path: Path, tiny_model: Models) -> None:
+    rows = tiny.write_jsonl(tmp_path / "toy.jsonl", tiny.labelled(200, 0))
+    done = swept_on(tmp_path, rows, tiny_model("bert"), WEAK, task="multilabel")
+    assert [floor.name for floor in done.summary.floors] == ["words", "frozen"]
+    words = done.floor("words")
+    uri = tracked.client(done.tracking).get_run(words.run_id).data.tags["hpsearch.model"]
+    texts = [row["text"] for row in tiny.labelled(40, 7)]
+    said, _ = packaging.answers(uri, done.settings, {"text": texts})
+    right = [sorted(row["labels"]) == sorted(one) for row, one in zip(tiny.labelled(40, 7), said, strict=True)]
+    assert sum(right) / len(right) > 0.8
