@@ -64,7 +64,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking) -> None:
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
     tracking.finish_study(summary, folder, trials, said)
     for phase in finished.phases:
-        free_disk(phase, [found.winner] if phase is decisive else [])
+        free_disk(phase, phase.kept_models() if phase is decisive else [])
     write_durably(folder.published, codec.write(summary.mlflow))
 
 
