@@ -120,7 +120,11 @@ def test_memory_does_not_grow_over_100_trials(tmp_path: Path, request_of_one: tu
     settings, ref = request_of_one
     warm = Warm(hardware.resolve(settings.hardware))
     line = Line(
-        point=lambda _: None, rung=lambda _: Decision.CONTINUE, heard=lambda: None, alive=lambda: None
+        point=lambda _: None,
+        rung=lambda _: Decision.CONTINUE,
+        heard=lambda: None,
+        retimed=lambda _: None,
+        alive=lambda: None,
     )
     resident = []
     for number in range(100):
