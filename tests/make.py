@@ -14,9 +14,10 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: str = "csv") -> Settings:
-    """A toy task on a tiny model: 2 epochs of 128 sentences, one rung at half of the schedule."""
+    """A toy task on a tiny model: 2 epochs of 128 sentences, one rung at half of the schedule, 8 trials, no hours."""
     return compose_settings(
         f"task={task}",
+        "budget=full",
         "task.name=toy",
         f"task.files.train={quoted(str(file))}",
         "task.max_length=48",
@@ -29,18 +30,25 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "model.name=tiny",
         "model.pooling=first",
         "train.learning_rate=0.01",
+        "train.epochs=2",
         "train.log_every=2",
         "search.rungs=[0.5]",
         "search.rungs_after=1",
+        "~search.space.train.epochs_factor",
+        "+search.space.train.epochs.choices=[1,2]",
         "hardware.device=cpu",
         "hardware.precision=float32",  # the same on every machine
         "hardware.threads=1",
+        "budget.max_trials=8",
+        "budget.startup_trials=4",
+        "budget.final=false",
         "budget.train_examples=null",
         "budget.validation_examples=null",
         "budget.rung_examples=20",
         "budget.test_examples=null",
         "budget.floors=false",  # tests of them turn them on
         "budget.confirmation.finalists=0",
+        "budget.confirmation.seeds=2",
         *overrides,
     )
 

@@ -86,7 +86,17 @@ WRONG = [
     ),
     (["optimizer=adam"], "did you mean adamw?"),
     (["search=wild"], "did you mean wide?"),
-    (["budget=quik"], "did you mean quick? valid: full, quick, standard"),
+    (["budget=quik"], "did you mean quick? valid: full, quick, standard, and times as 90s, 15m, 2h"),
+    (["budget=15min"], "budget=15min: no such budget; valid: full, quick, standard, and times as 90s, 15m, 2h"),
+    (["budget=-2h"], "valid: full, quick, standard, and times as 90s, 15m, 2h"),
+    (["budget=0m"], "budget.hours=0.0"),
+    (["budget.hours=0"], "budget.hours=0"),
+    (
+        ["budget.hours=null"],
+        "budget.hours is null, so budget.max_trials and budget.confirmation.finalists and budget.confirmation.seeds "
+        "must be a number; or give hours, as BUDGET=15m",
+    ),
+    (["budget.hours=null", "budget.max_trials=3", "budget.confirmation.seeds=1"], "so budget.confirmation.finalists"),
     (["sampler=ga"], "valid: cmaes, gp, grid, qmc, random, tpe"),
     (["train=3"], "train=3: no such train; valid: default"),
     (["~task"], "write task=NAME"),
@@ -127,7 +137,7 @@ WRONG = [
     (["study=${oc.env:NO_SUCH_VARIABLE}"], "NO_SUCH_VARIABLE"),
     (["search.space.train.learning_rate.low=1"], "low 1 is above high"),
     (["search.space.train.learning_rate.low=0"], "needs low above 0"),
-    (["search.space.train.epochs.choices=[]"], "search.space.train.epochs.choices"),
+    (["search.space.train.batch_size.choices=[]"], "search.space.train.batch_size.choices=(): "),
     (["+search.space.train.epoch.choices=[1]"], "did you mean 'train.epochs'?"),
     (["--fast"], "config has no option --fast"),
     (["--config-dir"], "expected one argument"),
@@ -230,7 +240,9 @@ def test_wrong_verbs_and_options(argv: list[str], message: str, capsys: pytest.C
     max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @given(
-    name=st.sampled_from(["", "study=", "task=", "+", "~", "train.warmup=", "search.space.train.epochs.choices="])
+    name=st.sampled_from(
+        ["", "study=", "task=", "+", "~", "train.warmup=", "search.space.train.batch_size.choices=", "budget="]
+    )
     | st.text(max_size=3),
     text=st.text(alphabet="=[]{},'\"$@/ \\0aé.:~-(%", max_size=5),
 )
@@ -249,6 +261,40 @@ def test_config_prints_what_was_composed(here: Path, capsys: pytest.CaptureFixtu
     assert printed == loading.load(composition.compose(overrides))
     assert (printed.study, printed.train.epochs) == ("rotten_tomatoes-gpt2-wide", 0.5)
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "hours"),
+    [
+        ([], "quick", 0.25),
+        (["budget=15m"], "15m", 0.25),
+        (["budget=2h"], "2h", 2.0),
+        (["budget=90s"], "90s", 0.025),
+        (["budget=0.5h"], "0.5h", 0.5),
+        (["budget=15m", "budget.hours=3"], "15m", 3.0),
+        (["budget.hours=3", "budget=15m"], "15m", 3.0),  # wherever it stands
+        (["budget=15m", "budget.name=lunch"], "lunch", 0.25),
+        (["budget=15m", "budget=standard"], "standard", 2.0),
+        (["budget=standard", "budget=15m"], "15m", 0.25),
+        (["budget=full"], "full", None),
+        (["budget=full", "budget.hours=1"], "full", 1.0),
+    ],
+)
+def test_a_budget_is_a_time(
+    overrides: list[str], name: str, hours: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["config", *overrides]) == 0
+    chosen = load(capsys.readouterr().out).budget
+    assert (chosen.name, chosen.hours) == (name, hours)
+    if name != "full":
+        quick = loading.load(composition.compose(["budget=quick"])).budget
+        assert chosen == quick.model_copy(update={"name": name, "hours": hours})
+
+
+@pytest.mark.parametrize(("hours", "name"), [(0.25, "15m"), (0.5, "30m"), (2.0, "2h"), (1.5, "1.5h"), (0.025, "1.5m")])
+def test_hours_are_named_as_they_are_given(hours: float, name: str) -> None:
+    assert composition.hours_named(hours) == name
+    assert loading.load(composition.compose([f"budget={name}"])).budget.hours == pytest.approx(hours)
 
 
 @pytest.mark.parametrize("path", ["tracking.uri", "storage.uri"])
@@ -280,14 +326,14 @@ def test_values_reach_the_settings_as_typed(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_folder_of_ones_own_adds_choices(own: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    own("budget/lunch.yaml", "defaults: [quick, _self_]\nname: lunch\nmax_hours: 1.0\n")
+    own("budget/lunch.yaml", "defaults: [quick, _self_]\nname: lunch\nhours: 1.0\n")
     folder = own("task/tickets.yaml", MINE)
     assert cli.main(["config", "--config-dir", str(folder), "task=tickets", "budget=lunch", "seed=3"]) == 0
     chosen = load(capsys.readouterr().out)
     assert (chosen.study, chosen.seed) == ("tickets-minilm-default", 3)
     assert chosen.task.columns == {"text": "subject", "label": "team"}
     assert chosen.task.split == loading.load(composition.compose([])).task.split
-    assert (chosen.budget.max_hours, chosen.budget.max_trials) == (1.0, 8)
+    assert (chosen.budget.hours, chosen.budget.startup_trials) == (1.0, 6)
 
 
 def test_the_folder_may_be_relative_and_stand_between_settings(

@@ -9,6 +9,7 @@ from hpsearch.config import loading
 from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings
+from hpsearch.report.next_steps import TIMED
 
 CONF = shipped_conf()
 # Counted here so that a file nobody looks at, or one that is lost, is noticed.
@@ -47,7 +48,14 @@ def test_every_choice_loads(group: str, name: str) -> None:
     if group in ("budget", "model", "search", "task") and name not in MANDATORY:
         assert chosen["name"] == name
     if group == "budget":
-        assert chosen["startup_trials"] < chosen["max_trials"]
+        assert (chosen["hours"] is None) == (name == "full")
+        assert (chosen["max_trials"] is None) == (chosen["confirmation"]["seeds"] is None) == (name != "full")
+        assert chosen["startup_trials"] < (chosen["max_trials"] or 8)
+
+
+def test_the_shipped_times_differ_in_nothing_else() -> None:
+    quick, standard = (load([f"budget={name}"]).budget for name in TIMED)
+    assert standard == quick.model_copy(update={"name": "standard", "hours": 2.0})
 
 
 @pytest.mark.parametrize("task", options("task", [CONF]))

@@ -39,11 +39,11 @@ OVERRIDES = (
     "search.space.train.epochs.choices=[6,8]",
     "search.keep=0.5",
     "train.epochs=8",
-    "budget.train_examples=64",
+    "budget.search_examples=64",
     "budget.confirmation.finalists=2",
     "budget.confirmation.seeds=2",
     "budget.confirmation.confidence=0.999999",  # who loses a round by chance stays
-    "budget.confirmation.train_factor=2.0",
+    "budget.confirmation.examples=114",  # all
 )
 
 
@@ -156,7 +156,8 @@ def test_mlflow_has_the_runs_their_answers_and_the_model(done: Done) -> None:
     origin = tracking.origin(winner.run_id)
     assert origin is not None
     assert winner.digests == origin.digests
-    assert winner.digests["train"] != done.summary.data.digests["train"]
+    assert winner.digests == done.summary.data.digests, "the search took the first of the same examples"
+    assert origin.settings["train"]["examples"] == 114
     mlflow.set_tracking_uri(tracking.uri)
     assert mlflow.pyfunc.load_model(run.data.tags["hpsearch.model"]).predict(["a great film"])["label"].tolist()
 
@@ -318,7 +319,7 @@ def test_without_time_the_first_round_is_run_all_the_same(
     tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    monkeypatch.setattr(Confirmation, "_spent", lambda *_: True)
+    monkeypatch.setattr(Confirmation, "_holds", lambda *_: False)
     short = Done(settings, home, sweep.run_sweep(settings, home))
     assert all(one.seeds == (1,) for one in short.summary.confirmation)
     assert sweep.run_sweep(settings, home).finished == short.summary.finished, "there is no time for more"

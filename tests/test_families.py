@@ -132,7 +132,13 @@ class Trained:
 
 def line(pause_after: int | None = None) -> Line:
     steps = itertools.count(1)
-    return Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: next(steps) == pause_after, lambda: None)
+    return Line(
+        point=lambda _: None,
+        rung=lambda _: Decision.CONTINUE,
+        heard=lambda: Decision.PAUSE if next(steps) == pause_after else None,
+        alive=lambda: None,
+        retimed=lambda _: None,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

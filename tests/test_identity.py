@@ -14,7 +14,7 @@ from hpsearch.errors import RequestError
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 
-SETTINGS = make.compose_settings()
+SETTINGS = make.compose_settings("budget.train_examples=1000")
 
 
 def check(folder: Path, force: bool = False, test: str = "c" * 16, **budget: object) -> list[str]:
@@ -98,7 +98,7 @@ def test_a_setting_that_came_later_is_no_difference(tmp_path: Path, monkeypatch:
     for dimension in content["settings"]["search"]["space"].values():
         del dimension["when"]
     path.write_text(json.dumps(content))
-    former = {"train.log_every": SETTINGS.train.log_every, "search.keep": 0.99, "budget.max_hours": 1.0}
+    former = {"train.log_every": SETTINGS.train.log_every, "search.keep": 0.99, "budget.max_trials": 1}
     monkeypatch.setattr(stored, "CAME_LATER", former)
     with pytest.raises(RequestError, match=r"  - search\.keep: 0\.99 -> [\d.]+\ngive"):
         check(tmp_path)

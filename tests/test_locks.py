@@ -107,7 +107,7 @@ def test_a_coordinator_that_lost_its_study_writes_no_more(database: str, tmp_pat
 def lose(first: Study, settings: Settings, database: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="study lost is being run by another coordinator"):
         Study(settings, tmp_path)
-    trial = first.ask([])
+    trial = first.ask(0, [])
     drop_sessions(database)
     with closing(Study(settings, tmp_path)) as second:
         with pytest.raises(OutOfReachError, match="another one runs study lost now; this one stops"):

@@ -39,9 +39,9 @@ OVERRIDES = (
 
 
 def test_each_phase_has_its_own_name_folder_and_tag() -> None:
-    assert len(phases.PHASES) == 2
+    assert len(phases.PHASES) == 3
     for names in zip(*((kind.name, kind.place, kind.tag) for kind in (*phases.PHASES, Again)), strict=True):
-        assert len(set(names)) == 3
+        assert len(set(names)) == 4
 
 
 def run(settings: Settings, root: Path, home: Path) -> Coordinator:

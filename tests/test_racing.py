@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpsearch.decisions.racing import Entrant, Rule, Run, corrected, entrants, out, winner
+from hpsearch.config.dimensions import Choice, Dimension, Interval
+from hpsearch.decisions.racing import Entrant, Rule, Run, corrected, entrants, out, twins, winner
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
@@ -17,6 +18,13 @@ KIND = KINDS["text_classification"]
 RULE = Rule(KIND.of_sums, OBJECTIVES["accuracy"], 0.95)
 N = 200
 SEEDS = (1, 2, 3)
+
+
+SPACE: dict[str, Dimension] = {"train.learning_rate": Interval(low=0.0, high=0.1)}
+
+
+def names(best_first: list[TrialRecord], reference: dict[str, Any], finalists: int) -> list[str]:
+    return [one.name for one in entrants(best_first, reference, finalists, SPACE)]
 
 
 def trial(number: int, score: float) -> TrialRecord:
@@ -32,11 +40,11 @@ def run(seed: int, wrong: int, first: int = 0, cost: float = 1.0) -> Run:
 def test_the_best_enter_and_the_reference_always_does() -> None:
     best = [trial(4, 0.9), trial(0, 0.8), trial(2, 0.7)]
     reference = {"train.learning_rate": 0.0}
-    assert [one.name for one in entrants(best, reference, 1)] == ["trial 4", "reference"]
-    assert [one.name for one in entrants(best, reference, 2)] == ["trial 4", "reference"]  # trial 0 is the reference
-    assert [one.name for one in entrants(best, reference, 3)] == ["trial 4", "reference", "trial 2"]
-    assert entrants(best, {}, 1)[-1] == Entrant("reference", {})
-    assert [one.name for one in entrants(best[:1], reference, 5)] == ["trial 4", "reference"]
+    assert names(best, reference, 1) == ["trial 4", "reference"]
+    assert names(best, reference, 2) == ["trial 4", "reference"]  # trial 0 is the reference
+    assert names(best, reference, 3) == ["trial 4", "reference", "trial 2"]
+    assert entrants(best, {}, 1, SPACE)[-1] == Entrant("reference", {})
+    assert names(best[:1], reference, 5) == ["trial 4", "reference"]
 
 
 def test_a_point_that_was_drawn_twice_enters_once() -> None:
@@ -48,8 +56,54 @@ def test_a_point_that_was_drawn_twice_enters_once() -> None:
         trial(2, 0.7),
     ]
     reference = {"train.learning_rate": 0.0}
-    assert [one.name for one in entrants(best, reference, 3)] == ["trial 4", "reference", "trial 2"]
-    assert [one.name for one in entrants(best, {}, 2)] == ["trial 4", "trial 5", "reference"]
+    assert names(best, reference, 3) == ["trial 4", "reference", "trial 2"]
+    assert names(best, {}, 2) == ["trial 4", "trial 5", "reference"]
+
+
+POINT = {"train.learning_rate": 1e-4, "train.batch_size": 16, "train.warmup": 0.1}
+WIDE: dict[str, Dimension] = {
+    "train.learning_rate": Interval(low=1e-5, high=1e-3, log=True),
+    "train.batch_size": Choice(choices=(16, 32)),
+    "train.warmup": Interval(low=0.0, high=0.2),
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({}, True),
+        ({"train.learning_rate": 1.07e-4}, True),  # what ten minutes went into telling apart
+        ({"train.learning_rate": 1.58e-4}, True),  # a tenth of two decades is a factor of 1.585
+        ({"train.learning_rate": 1.59e-4}, False),
+        ({"train.learning_rate": 0.63e-4}, False),
+        ({"train.warmup": 0.12}, True),
+        ({"train.warmup": 0.121}, False),
+        ({"train.batch_size": 32}, False),
+        ({"train.learning_rate": 1e-2}, False),  # the reference recipe may lie outside the space
+    ],
+)
+def test_points_that_a_search_cannot_tell_apart_are_twins(other: dict[str, float], same: bool) -> None:
+    assert twins(POINT, {**POINT, **other}, WIDE) is same
+    assert twins({**POINT, **other}, POINT, WIDE) is same
+    assert not twins(POINT, {**POINT, "train.weight_decay": 0.1}, WIDE), "one lacks what a condition gives the other"
+
+
+def test_a_value_that_follows_from_the_data_is_near_none_of_the_space() -> None:
+    searched: dict[str, Dimension] = {"train.epochs": Interval(low=1, high=3)}
+    assert not twins({"train.epochs": 2.0}, {"train.epochs": None}, searched)
+    assert twins({"train.epochs": None}, {"train.epochs": None}, searched)
+
+
+def test_twins_enter_once_and_the_reference_stands_for_its_own() -> None:
+    def point(number: int, **changed: float) -> TrialRecord:
+        params = {**POINT, **{f"train.{name}": value for name, value in changed.items()}}
+        return TrialRecord(number, params, Status.COMPLETE, score=1 - number / 10)
+
+    best = [point(1, learning_rate=3e-4), point(2, learning_rate=1.1e-4), point(3, learning_rate=3.2e-4)]
+    best += [point(4, learning_rate=3.2e-4, batch_size=32), point(5, warmup=0.05)]
+    found = entrants(best, POINT, 4, WIDE)
+    assert [one.name for one in found] == ["trial 1", "reference", "trial 4", "trial 5"]
+    assert found[1].params == POINT, "the recipe itself is run, not its twin"
 
 
 def test_a_clear_loser_is_out_after_a_round_that_is_over() -> None:

@@ -14,30 +14,28 @@ from typing import Any
 
 import optuna
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from rich.console import Console
 
+from hpsearch.config.composition import compose
 from hpsearch.config.loading import load
 from hpsearch.config.settings import Settings
 from hpsearch.report import next_steps, page, sections
 from hpsearch.report.sections import Told
-from hpsearch.state import codec
+from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import FORMAT
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, StudyHardware, TrialRecord
 from hpsearch.tasks.metrics import wilson
 
-CONF = Path(__file__).parent.parent / "conf"
 HOSTILE = "<script>alert('x')</script>"
 
 
 def settings_of(*overrides: str) -> Settings:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose("config", list(overrides)))
+    return load(compose(overrides))
 
 
 def made_up_records(settings: Settings, n: int = 12, seed: int = 3) -> list[TrialRecord]:
@@ -48,9 +46,9 @@ def made_up_records(settings: Settings, n: int = 12, seed: int = 3) -> list[Tria
         params = {
             "train.learning_rate": 10 ** rng.uniform(-4.2, -3.0),
             "train.batch_size": rng.choice([16, 32]),
-            "train.epochs": rng.choice([1, 2]),
+            "train.epochs_factor": rng.choice([1.0, 2.0]),
         }
-        total = round(600 / params["train.batch_size"] * params["train.epochs"])
+        total = round(600 / params["train.batch_size"] * params["train.epochs_factor"])
         worth = 0.86 - 0.05 * abs(math.log10(params["train.learning_rate"]) + 3.7) + rng.gauss(0, 0.01)
         common = {"number": number, "params": params, "run_id": f"run{number}", "total_steps": total}
         seconds = {"setup": 0.4, "training": total * 0.3, "evaluation": 6.0, "checkpoint": 1.1}
@@ -306,7 +304,7 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     assert set(map(str, range(12))) <= set(cells)
     for status in ("complete", "pruned", "paused", "failed"):
         assert status in [text for tag, text in page.texts if tag == "span"]
-    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "budget.max_trials=16"):
+    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "BUDGET=30m"):
         assert command in shown
 
 
@@ -501,11 +499,8 @@ def test_console_table_keeps_paths_and_commands_whole() -> None:
         assert part in text
 
 
-def of_command(given: tuple[str, ...], used: int, there: int) -> Summary:
-    """Of a study that used so many training examples of those that there are."""
-    found = Study().typed()
-    data = replace(found.data, train=used, examples=found.data.examples | {"train": there})
-    return replace(found, given=given, data=data)
+def of_command(given: tuple[str, ...]) -> Summary:
+    return replace(Study().typed(), given=given)
 
 
 def test_commands_compose_to_the_same_study() -> None:
@@ -522,7 +517,7 @@ def test_commands_compose_to_the_same_study() -> None:
         "model.name=mine",
     )
     settings = settings_of(*overrides)
-    summary = of_command(overrides, 1000, 1001)
+    summary = of_command(overrides)
     command = dict(next_steps.commands(settings, summary))["continue this study with twice the budget"]
     grown = settings_of(*hydra_words(command))
     assert (grown.study, grown.task, grown.search, grown.model) == (
@@ -531,36 +526,46 @@ def test_commands_compose_to_the_same_study() -> None:
         settings.search,
         settings.model,
     )
-    assert grown.budget.model_copy(update={"max_trials": 7}) == settings.budget.model_copy(
-        update={"max_hours": grown.budget.max_hours}
-    )
-    assert (grown.budget.max_trials, grown.budget.max_hours) == (14, 2 * (settings.budget.max_hours or 0))
+    assert grown.budget == settings.budget.model_copy(update={"name": "30m", "hours": 0.5}), "7 trials stay"
     assert command.count("budget.max_trials") == 1
-    larger = settings_of(*hydra_words(next_steps.commands(settings, summary)[-1][1]))
-    assert larger.study == "mine-mine-wide-standard"
-    others = [word for word in overrides if not word.startswith("budget.")]
-    assert larger.budget == settings_of(*others, "budget=standard").budget
     said = dict(next_steps.commands(settings, summary))
     promoted = settings_of(*hydra_words(said["register the winner and make it the champion"]))
     assert (promoted.study, promoted.task) == (settings.study, settings.task)
     assert settings_of(*hydra_words(said["serve the champion on this machine"])).task == settings.task
 
 
-def test_a_larger_budget_is_proposed_where_it_has_more_data() -> None:
-    purposes = []
-    for used, there in ((1000, 1001), (1000, 1000)):
-        summary = of_command((), used, there)
-        purposes.append([purpose for purpose, _ in next_steps.commands(settings_of(), summary)])
-    assert purposes[0] == [*purposes[1], "search on more data, as a study of its own"]
+@pytest.mark.parametrize(
+    ("given", "proposed", "hours", "trials"),
+    [
+        ((), "BUDGET=30m", 0.5, None),
+        (("budget=15m",), "BUDGET=30m", 0.5, None),
+        (("budget=45m",), "BUDGET=1.5h", 1.5, None),
+        (("budget=90s",), "BUDGET=3m", 0.05, None),
+        (("budget=15m", "budget.hours=0.7"), "BUDGET=1.4h", 1.4, None),  # what is said beside it stands
+        (("budget=standard",), "BUDGET=4h", 4, None),
+        (("budget=full",), "BUDGET=full ARGS=budget.max_trials=120", None, 120),
+        # A budget that is more than a time keeps what else it says.
+        (("budget=full", "budget.hours=3"), "BUDGET=full ARGS=budget.hours=6.0", 6, 60),
+    ],
+)
+def test_twice_the_budget_is_the_same_study(
+    given: tuple[str, ...], proposed: str, hours: float | None, trials: int | None
+) -> None:
+    settings = settings_of(*given)
+    command = dict(next_steps.commands(settings, of_command(given)))["continue this study with twice the budget"]
+    assert command.endswith(f" {proposed}")
+    grown = settings_of(*hydra_words(command))
+    assert (grown.budget.hours, grown.budget.max_trials) == (pytest.approx(hours), trials)
+    assert identity.comparable(grown) == identity.comparable(settings)
+    assert grown.budget.confirmation == settings.budget.confirmation
 
 
 def test_commands_name_the_budget_that_was_given() -> None:
     settings = settings_of("budget=standard")  # whose file may say another name
     renamed = settings.model_copy(update={"budget": settings.budget.model_copy(update={"name": "quick"})})
-    summary = of_command(("budget=standard",), 1, 2)
-    found = [command for _, command in next_steps.commands(renamed, summary) if "BUDGET" in command]
-    assert [" BUDGET=standard" in command for command in found] == [True, False]
-    assert " BUDGET=full" in found[-1]
+    summary = of_command(("budget=standard",))
+    [found] = [command for _, command in next_steps.commands(renamed, summary) if "BUDGET" in command]
+    assert found.endswith(" BUDGET=4h")
     assert " BUDGET=standard" in next_steps.again(renamed, summary.given)
 
 

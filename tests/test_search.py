@@ -10,18 +10,23 @@ from hpsearch.decisions.schedule import quota
 @pytest.mark.parametrize(
     ("train", "epochs", "moved"),
     [
-        (2000, "[2,1]", (0.2, 0.5)),
-        (1000, "[1,2]", (0.4, 0.5)),
-        (999, "[1,2]", (0.41, 0.5)),
-        (500, "[2,4]", (0.4, 0.5)),
-        (820, "[1,2]", (0.49, 0.5)),
-        (800, "[1,2]", ()),
+        (2000, [2, 1], (0.2, 0.5)),
+        (1000, [1, 2], (0.4, 0.5)),
+        (999, [1, 2], (0.41, 0.5)),
+        (500, [2, 4], (0.4, 0.5)),
+        (820, [1, 2], (0.49, 0.5)),
+        (800, [1, 2], ()),
+        (9000, None, (0.2, 0.5)),
+        (640, None, (0.2, 0.5)),  # ten passes, or half of them
+        (100, None, (0.4, 0.5)),  # 20 passes are the most
+        (80, None, ()),
     ],
 )
 def test_the_first_rung_comes_when_the_shortest_schedule_has_seen_enough(
-    train: int, epochs: str, moved: tuple[float, ...]
+    train: int, epochs: list[int] | None, moved: tuple[float, ...]
 ) -> None:
-    asked = make.compose_settings("search.rungs=[0.2,0.5]", f"search.space.train.epochs.choices={epochs}")
+    searched = ("~search.space.train.epochs_factor", f"+search.space.train.epochs.choices={epochs}")
+    asked = make.compose_settings("search.rungs=[0.2,0.5]", *(searched if epochs else ()))
     assert asked.search.rungs_after == 400
     found = with_rungs_late_enough(asked, train)
     assert found.search.rungs == moved
@@ -31,13 +36,11 @@ def test_the_first_rung_comes_when_the_shortest_schedule_has_seen_enough(
 def test_the_standard_budget_keeps_its_rungs() -> None:
     for search in ("default", "wide", "qa"):
         asked = make.compose_settings(f"search={search}", "budget=standard")
-        assert asked.budget.train_examples is not None
-        assert with_rungs_late_enough(asked, asked.budget.train_examples) == asked
+        for train in (320, 2000, 100_000):
+            assert with_rungs_late_enough(asked, train) == asked
 
 
 def test_the_search_completes_as_many_trials_as_the_confirmation_has_places() -> None:
-    for finalists, complete in ((0, 1), (1, 1), (2, 2), (3, 3), (9, 8)):
-        asked = make.compose_settings(
-            "search.keep=0.17", "budget.max_trials=8", f"budget.confirmation.finalists={finalists}"
-        )
-        assert quota(make_plan(asked), rung=0, trials=8) == complete
+    for finalists, complete in ((0, 1), (1, 1), (2, 2), (3, 3), (9, 8), ("null", 2)):
+        asked = make.compose_settings("search.keep=0.17", f"budget.confirmation.finalists={finalists}")
+        assert quota(make_plan(asked, 8), rung=0, trials=8) == complete

@@ -104,20 +104,24 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
     assert params == {
         "train.learning_rate": settings.model.reference.learning_rate,
         "train.batch_size": settings.model.reference.batch_size,
-        "train.epochs": settings.model.reference.epochs,
+        "train.epochs_factor": 1.0,
     }
-    assert params is not None
-    assert type(params["train.epochs"]) is int, "the choice, as the sampler draws it"
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
     assert space.reference_point(outside) is None
     assert space.reference(outside) == {**params, "train.batch_size": 7}
     assert space.apply(outside, space.reference(outside)) == outside
     assert space.recipe(outside, {"train.epochs": 9.0}) == {
-        **params,
+        "train.learning_rate": settings.model.reference.learning_rate,
         "train.batch_size": 7,
         "train.epochs": 9.0,
         "train.warmup": settings.train.warmup,
     }
+    passes = ("~search.space.train.epochs_factor", "+search.space.train.epochs.choices=[1,2]")
+    chosen = space.reference_point(make.compose_settings("train.epochs=2", *passes))
+    assert chosen is not None
+    assert type(chosen["train.epochs"]) is int, "the choice, as the sampler draws it"
+    for unsaid in (passes, ("~search.space.train.epochs_factor", "+search.space.train.epochs={low: 1, high: 3}")):
+        assert space.reference_point(make.compose_settings(*unsaid)) is None, "as many as the data ask for"
     for step, params in ((0.05, {"train.warmup": 0.1}), (0.04, None)):  # 0.1 is between two steps of the latter
         stepped = with_space({"train.warmup": Interval(low=0.0, high=0.2, step=step)})
         assert stepped.train.warmup == 0.1
@@ -138,7 +142,7 @@ def run_study(settings: Settings, home: Path, count: int, reopen: bool = False) 
     for _ in range(count):
         if reopen:
             opened = study.Study(settings, home)
-        trial = opened.ask(trials)
+        trial = opened.ask(len(trials), trials)
         score = -abs(trial.params["train.learning_rate"] - 0.2)
         paused = {"status": Status.PAUSED, "rungs": {0: score}, "score": score, "step": 1, "total_steps": 5}
         trials.append(dataclasses.replace(trial, **paused))
@@ -191,7 +195,7 @@ def test_the_sampler_learns_from_paused_trials(tmp_path: Path) -> None:
     opened = study.Study(settings, tmp_path)
     trials: list[TrialRecord] = []
     for _ in range(30):
-        trial = opened.ask(trials)
+        trial = opened.ask(len(trials), trials)
         rate = trial.params["train.learning_rate"]
         score = 1.0 if rate < 1e-3 else 0.0
         trials.append(TrialRecord(trial.number, trial.params, Status.PAUSED, rungs={0: score}, score=score))
@@ -207,7 +211,7 @@ def test_importance_names_the_parameter_that_matters(tmp_path: Path) -> None:
     opened = study.Study(with_space(dimensions, "sampler=random"), tmp_path)
     trials: list[TrialRecord] = []
     for number in range(20):
-        drawn = opened.ask(trials)
+        drawn = opened.ask(len(trials), trials)
         worth = -abs(math.log10(drawn.params["train.learning_rate"]) + 4)
         # Scores at the end say something else, and only one trial has come to it.
         last = {"status": Status.COMPLETE, "score": 9.0} if number == 0 else {"status": Status.PRUNED, "score": worth}
@@ -224,7 +228,7 @@ def test_importance_names_the_parameter_that_matters(tmp_path: Path) -> None:
 def test_what_is_told_stays_told(tmp_path: Path) -> None:
     settings = make.compose_settings()
     opened = study.Study(settings, tmp_path)
-    trial = opened.ask([])
+    trial = opened.ask(0, [])
     opened.tell(TrialRecord(0, trial.params, Status.PAUSED, score=0.8, rungs={0: 0.8}))
     complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9, rungs={0: 0.8})
     opened.tell(complete)
@@ -269,13 +273,13 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
 
                 monkeypatch.setattr(owner, where, crash)
                 with pytest.raises(KeyboardInterrupt):
-                    opened.ask(trials)
+                    opened.ask(len(trials), trials)
                 monkeypatch.setattr(owner, where, whole)
                 opened = study.Study(settings, crashed)
                 if len(opened.known()) > number:
                     break
         known = opened.known()
-        trial = known[number] if len(known) > number else opened.ask(trials)
+        trial = known[number] if len(known) > number else opened.ask(len(trials), trials)
         score = -abs(trial.params["train.learning_rate"] - 0.2)
         paused = {"status": Status.PAUSED, "rungs": {0: score}, "score": score, "step": 1, "total_steps": 5}
         trials.append(dataclasses.replace(trial, **paused))
@@ -301,13 +305,13 @@ def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
         return tell(*args, **kwargs)
 
     monkeypatch.setattr(optuna.Study, "tell", locked)
-    trial = opened.ask([])
+    trial = opened.ask(0, [])
     complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9)
     opened.tell(complete)
     assert opened.optuna.trials[0].value == 0.9
 
     failing = 10**9
-    second = TrialRecord(1, opened.ask([complete]).params, Status.COMPLETE, score=0.9)
+    second = TrialRecord(1, opened.ask(1, [complete]).params, Status.COMPLETE, score=0.9)
     monkeypatch.setattr(study, "PATIENCE_SECONDS", 0.1)
     with pytest.raises(OutOfReachError, match=r"does not answer \(database is locked\); nothing is lost"):
         opened.tell(second)

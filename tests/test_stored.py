@@ -19,13 +19,17 @@ STORED = Path(__file__).parent / "stored"
 ROOT = "/stored/"  # where it was made
 TASK = "task=csv task.name=stored task.max_length=48 task.truncation=head task.split.validation=0.2 task.split.test=0.2"
 SWEEP = (
+    "budget=full budget.startup_trials=4 budget.final=false "
     "model.sha256=null model.family=bert model.name=tiny train.log_every=2 search.rungs=[0.5] search.rungs_after=1 "
     "search.keep=0.34 search.space.train.learning_rate.low=0.005 search.space.train.learning_rate.high=0.03 "
     "search.space.train.batch_size.choices=[16] model.reference.learning_rate=0.002 hardware.device=cpu "
     "hardware.precision=float32 hardware.threads=1 budget.train_examples=null budget.validation_examples=null "
     "budget.test_examples=null budget.rung_examples=20 budget.confirmation.finalists=1 budget.confirmation.seeds=2"
 )
-LONG = "budget.max_trials=3 search.space.train.epochs.choices=[40] model.reference.epochs=40 study=interrupted"
+LONG = (
+    "budget.max_trials=3 ~search.space.train.epochs_factor +search.space.train.epochs.choices=[40] train.epochs=40 "
+    "model.reference.epochs=40 study=interrupted"
+)
 PAUSED_AND_RUNNING = [(0, Status.PAUSED, 300), (1, Status.RUNNING, 15)]
 CODE = "code: its modules had other names then, so what of it has changed is not known"
 

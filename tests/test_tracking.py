@@ -34,7 +34,7 @@ from tracked import LABELS, TAG, curve, data_ref, record
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return compose_settings()
+    return compose_settings("budget.max_trials=8")
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_a_study_is_a_tree_of_runs_with_all_that_a_reader_needs(
     assert study.data.params["train.scheduler"] == "linear"
     assert study.data.params["search.space.train.learning_rate.log"] == "True"
     assert study.data.tags["hpsearch.budget.max_trials"] == str(settings.budget.max_trials)
+    assert study.data.tags["hpsearch.budget.hours"] == "0.25"
     assert study.data.tags["hpsearch.version.torch"].startswith("2.")
     assert study.data.tags["hpsearch.version.python"].startswith("3.")
     assert "hpsearch.data.note" not in study.data.tags

@@ -1,10 +1,11 @@
 """Training against a plain loop as oracle; pausing; diverging."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ from hpsearch.config.settings import Settings
 from hpsearch.data.tokens import collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision, Progress, RungReport, TrialResult
+from hpsearch.state.messages import Decision, Progress, Retime, Retimed, RungReport, TrialResult
 from hpsearch.state.records import Status
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import checkpoints, hardware, models, trainer
+from hpsearch.training import checkpoints, hardware, models, parts, trainer
 from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 Model = Callable[[str], Path]
@@ -43,25 +44,40 @@ def toy(tmp_path: Path, tiny_model: Model, family: str, *overrides: str) -> tupl
 
 
 class Recorder:
-    """Answers rungs with what it is told to, and remembers all that is said."""
+    """Answers rungs with what it is told to, says what it shall after some of the steps that are none, and remembers.
 
-    def __init__(self, decision: Decision = Decision.CONTINUE, pause_after: int | None = None) -> None:
+    `lengths` gives a step of the run another length of the schedule.
+    """
+
+    def __init__(
+        self,
+        decision: Decision = Decision.CONTINUE,
+        pause_after: int | None = None,
+        lengths: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         self.points: list[Progress] = []
         self.rungs: list[RungReport] = []
-        self.decision, self.left = decision, pause_after
+        self.retimed: list[Retimed] = []
+        self.decision, self.pause_after, self.lengths, self.asked = decision, pause_after, lengths, 0
 
     def line(self) -> Line:
-        return Line(point=self.points.append, rung=self._rung, asked_to_pause=self._asked, alive=lambda: None)
+        return Line(
+            point=self.points.append,
+            rung=self._rung,
+            heard=self._heard,
+            alive=lambda: None,
+            retimed=self.retimed.append,
+        )
 
     def _rung(self, report: RungReport) -> Decision:
         self.rungs.append(report)
         return self.decision
 
-    def _asked(self) -> bool:
-        if self.left is None:
-            return False
-        self.left -= 1
-        return self.left == 0
+    def _heard(self) -> Decision | Retime | None:
+        self.asked += 1
+        if self.asked in self.lengths:
+            return Retime(self.lengths[self.asked])
+        return Decision.PAUSE if self.asked == self.pause_after else None
 
     def losses(self) -> dict[int, float]:
         return {p.step: p.metrics["train_loss"] for p in self.points if "train_loss" in p.metrics}
@@ -110,7 +126,7 @@ def reference_losses(
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [{"params": decay, "weight_decay": settings.train.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.train.learning_rate, eps=1e-8)
-    total = trainer.total_steps(settings.train, len(tokens))
+    total = parts.total_steps(settings, len(tokens))
     schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
     order = trainer.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
     pad = warm.tokenizer(settings.model).pad_token_id
@@ -161,8 +177,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path, tiny_model: Mod
         losses.append(recorder.losses())
     whole, fours, ones = losses
     assert max(whole.values()) - min(whole.values()) > 0.05
-    for parts in (fours, ones):
-        assert max(abs(parts[step] - whole[step]) for step in whole) < 1e-5
+    for smaller in (fours, ones):
+        assert max(abs(smaller[step] - whole[step]) for step in whole) < 1e-5
 
 
 def test_each_part_of_a_step_is_a_sign_of_life(tmp_path: Path, tiny_model: Model) -> None:
@@ -173,8 +189,11 @@ def test_each_part_of_a_step_is_a_sign_of_life(tmp_path: Path, tiny_model: Model
         line = replace(Recorder().line(), alive=lambda given=given: given.append(None))
         result = run_trial(replace(spec, folder=tmp_path / micro), warm, line)
         signs.append(len(given))
-    parts = spec.settings.train.epochs * spec.data.sizes["train"]
-    assert signs[1] - signs[0] == parts - result.total_steps  # the last part of a step is the step's
+    passes = spec.settings.train.epochs
+    assert passes is not None
+    assert (
+        signs[1] - signs[0] == passes * spec.data.sizes["train"] - result.total_steps
+    )  # the last part of a step is the step's
 
 
 def test_the_probe_runs_on_top_of_moments_and_gradients(
@@ -436,7 +455,7 @@ def test_each_scheduler_is_another_curve(tmp_path: Path, tiny_model: Model) -> N
         recorder = Recorder()
         run_trial(replace(spec, folder=tmp_path / name), warm, recorder.line())
         rates[name] = next(p.metrics["learning_rate"] for p in recorder.points if p.step == 8)
-        left = 1 - (8 - 1) / trainer.total_steps(spec.settings.train, spec.data.sizes["train"])
+        left = 1 - (8 - 1) / parts.total_steps(spec.settings, spec.data.sizes["train"])
     full = spec.settings.train.learning_rate
     expected = {
         "linear": left,

@@ -119,7 +119,13 @@ def test_a_worker_that_cannot_have_what_was_asked_says_so_and_ends(
 def test_memory_does_not_grow_over_100_trials(tmp_path: Path, request_of_one: tuple[Settings, DataRef]) -> None:
     settings, ref = request_of_one
     warm = Warm(hardware.resolve(settings.hardware))
-    line = Line(point=lambda _: None, rung=lambda _: Decision.CONTINUE, heard=lambda: None, alive=lambda: None)
+    line = Line(
+        point=lambda _: None,
+        rung=lambda _: Decision.CONTINUE,
+        heard=lambda: None,
+        retimed=lambda _: None,
+        alive=lambda: None,
+    )
     resident = []
     for number in range(100):
         run_trial(TrialSpec(number, settings, ref, tmp_path / str(number)), warm, line)

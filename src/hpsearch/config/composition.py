@@ -47,7 +47,7 @@ def default_choices() -> dict[str, str]:
     return {str(group): choice for entry in written if isinstance(entry, DictConfig) for group, choice in entry.items()}
 
 
-TIME = re.compile(r"budget=(\d+(?:\.\d+)?)(s|m|h)")
+TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 HOURS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0}
 
 
@@ -56,15 +56,22 @@ def hours_named(hours: float) -> str:
     return f"{hours:g}h" if hours >= 1 else f"{60 * hours:g}m"
 
 
+def is_time(choice: str) -> bool:
+    """Whether the choice of a budget is a time: `15m`, `2h`, `90s`."""
+    return TIME.fullmatch(choice) is not None
+
+
 def _with_times(overrides: Sequence[str]) -> list[str]:
     """A time in place of a budget's name is the quick one with other hours; what is given beside it stands."""
     found: list[str] = []
+    last = next((text for text in reversed(overrides) if text.startswith("budget=")), None)
     for text in overrides:
-        if (time := TIME.fullmatch(text)) is None:
+        time = TIME.fullmatch(text.removeprefix("budget=")) if text.startswith("budget=") else None
+        if time is None:
             found.append(text)
-            continue
-        number, unit = time.groups()
-        found += ["budget=quick", f"budget.name={number}{unit}", f"budget.hours={float(number) * HOURS[unit]!r}"]
+        elif text == last:  # of several choices the last stands, as in Hydra
+            number, unit = time.groups()
+            found += ["budget=quick", f"budget.name={number}{unit}", f"budget.hours={float(number) * HOURS[unit]!r}"]
     own = [text for text in overrides if text.startswith("budget.hours=")]
     return [text for text in found if not own or not text.startswith("budget.hours=")] + own
 
@@ -165,7 +172,8 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
         longer = [name for name in valid if shown and name.startswith(shown)]
         near = longer or difflib.get_close_matches(shown, valid, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
-        raise RequestError(f"{group}={shown}: no such {group}; {meant}{_valid(valid)}")
+        times = ", and times as 90s, 15m, 2h" if group == "budget" else ""
+        raise RequestError(f"{group}={shown}: no such {group}; {meant}{_valid(valid)}{times}")
 
 
 def _explanation(

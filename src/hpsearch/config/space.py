@@ -60,9 +60,11 @@ def _value(settings: Settings, path: str) -> Any:
 
 
 def _holds(dimension: Dimension, value: Any) -> bool:
-    """Whether a value is one that the dimension can be sampled at."""
+    """Whether a value is one that the dimension can be sampled at; None, where it follows from the data, is not."""
     if not isinstance(dimension, Interval):
         return value in dimension.choices
+    if value is None:
+        return False
     steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0.0
     return bool(dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8)  # as Optuna has it
 

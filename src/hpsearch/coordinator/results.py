@@ -70,7 +70,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
     tracking.finish_study(summary, folder, trials, said)
     for phase in finished.phases:
-        free_disk(phase, [found.winner] if phase is decisive else [])
+        free_disk(phase, phase.kept_models() if phase is decisive else [])
     floors.free_disk(study, finished.floors)
     write_durably(folder.published, codec.write(summary.mlflow))
 

@@ -89,7 +89,7 @@ def twins(one: Mapping[str, Any], other: Mapping[str, Any], space: Mapping[str, 
         return False
     for path, value in one.items():
         dimension = space.get(path)
-        if not isinstance(dimension, Interval):
+        if not isinstance(dimension, Interval) or value is None or other[path] is None:
             if value != other[path]:
                 return False
             continue

@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Sequence
 
-from hpsearch.config.composition import default_choices, hours_named
+from hpsearch.config.composition import default_choices, hours_named, is_time
 from hpsearch.config.settings import Settings
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
 
 CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
+TIMED = ("quick", "standard")  # budgets that are a time and no more
 
 
 def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
@@ -28,7 +29,7 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
         assert budget.max_trials is not None, "the settings see to it"
         more = [f"budget.max_trials={2 * budget.max_trials}"]
     else:
-        more = [f"budget={hours_named(2 * budget.hours)}"]
+        more = [_with_hours(_chosen(given)["budget"], 2 * budget.hours)]
     steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
     return steps
 
@@ -65,6 +66,14 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
         quoted = shlex.quote(shlex.join(arguments))
         words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single one as a variable's
     return " ".join(["make", verb, *words])
+
+
+def _with_hours(choice: str, hours: float) -> str:
+    """A choice of a budget with other hours: a time where that says all of it, as it does of the shipped ones."""
+    named = hours_named(hours)
+    if is_time(choice) or (choice in TIMED and is_time(named)):
+        return f"budget={named}"
+    return f"budget.hours={hours!r}"
 
 
 def _own(given: Sequence[str]) -> dict[str, str]:
