@@ -29,8 +29,10 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 from hpsearch.config import loading
 from hpsearch.config.dimensions import Choice, Interval
 from hpsearch.config.settings import Settings
+from hpsearch.serving.inference import Inference
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import read_summary
+from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import data, folders, hardware, models
 
 HERE = Path(__file__).parent
@@ -51,8 +53,11 @@ def overrides(given: argparse.Namespace, seed: int, test: int) -> list[str]:
         f"budget.train_examples={given.train}",
         f"budget.validation_examples={VALIDATION}",
         f"budget.test_examples={test}",
+        "budget.hours=null",
         "budget.confirmation.finalists=0",
-        "~search.space.train.epochs",
+        "budget.confirmation.seeds=1",
+        "budget.final=false",
+        "~search.space.train.epochs_factor",
         f"train.epochs={EPOCHS}",
         f"search.space.train.learning_rate.low={RATES[0]}",
         f"search.space.train.learning_rate.high={RATES[1]}",
@@ -134,20 +139,11 @@ def theirs(settings: Settings, home: Path) -> None:
 
 
 def right(model: Path, settings: Settings, home: Path) -> NDArray[np.bool_]:
-    """Which test reviews a saved model gets right, computed alike for both."""
-    rows = Rows(settings, home, "test")
-    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
-    pad = DataCollatorWithPadding(models.load_tokenizer(settings.model))
-    found = np.zeros(len(rows), dtype=bool)
-    order = np.argsort(rows.tokens.lengths, kind="stable")
-    fast = hardware.resolve(settings.hardware).precision == "bfloat16"
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
-        for start in range(0, len(rows), 32):
-            chosen = order[start : start + 32]
-            batch = pad([rows[int(i)] for i in chosen])
-            labels = batch.pop("labels")
-            found[chosen] = (loaded(**batch).logits.argmax(-1) == labels).numpy()
-    return found
+    """Which test reviews a saved model gets right, computed alike for both; each with the pooling that it has."""
+    rows = Rows(settings, home, "test").tokens
+    ids = [rows.of_piece("ids", i) for i in range(len(rows))]
+    logits = Inference(model, KINDS[settings.task.kind].head).run(ids, None, ["logits"])
+    return np.asarray(np.stack(logits).argmax(-1) == rows.labels)
 
 
 def timed(command: Sequence[str], environment: dict[str, str]) -> float:
