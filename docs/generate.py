@@ -151,6 +151,8 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if schema["type"] == "array":
+        if "prefixItems" in schema:
+            return f"[{', '.join(map(_type, schema['prefixItems']))}]"
         return f"list of {_type(schema['items'])}"
     if schema["type"] == "object":
         return f"mapping to {_type(schema['additionalProperties'])}"

@@ -113,7 +113,7 @@ class Planner:
     def check_fits(self, whole: Plan, known: Known) -> None:
         """See that what is fixed by hand fits into the hours. Raises RequestError."""
         fixed, left = known.asked.settings, self.left
-        if not fixed or whole.seconds <= left:
+        if not fixed or whole.alone or whole.seconds <= left:
             return
         said = " and ".join(f"{name}={value}" for name, value in fixed.items())
         hours = math.ceil(10 * (self.hours + (whole.seconds - left) / 3600)) / 10
