@@ -22,7 +22,8 @@ from hpsearch.state.records import Status, TrialRecord
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / ".." / "shared" / "data" / "bert-large-glue-curves.csv.gz"
 REFERENCE = "standard_debiased"
-BUDGETS = ((14, 1, 2), (14, 2, 2), (19, 2, 3), (20, 2, 4), (30, 2, 6), (35, 2, 5))  # runs in total, finalists, seeds
+BUDGETS = ((10, 1, 1), (14, 1, 2), (14, 2, 2), (19, 2, 3), (20, 2, 4), (30, 2, 6), (35, 2, 5))
+"""Runs in total, finalists, seeds."""
 BEST = 2  # runs of each task that are left out of a second pool: the two to which best of N owes most of its score
 HEADINGS = (
     *("runs of", "runs in total", "best points confirmed", "fresh seeds each"),
@@ -73,19 +74,18 @@ def replay(runs: Runs, rng: np.random.Generator, total: int, finalists: int, see
     ]
     trials.sort(key=lambda trial: -(trial.score or 0.0))
     rows, fresh = {}, {}
-    for entrant in entrants(trials, {"recipe": REFERENCE}, finalists):
+    for entrant in entrants(trials, {"recipe": REFERENCE}, finalists, {}):
         rows[entrant.name] = rest[runs.recipe[rest] == entrant.params["recipe"]]
         fresh[entrant.name] = [
             Run(seed, runs.validation[row], NOTHING, 1.0) for seed, row in enumerate(rows[entrant.name][:seeds])
         ]
     name, worth = winner(fresh, range(seeds), {}), corrected(fresh, range(seeds), {})
     assert name is not None
-    assert worth is not None
     chosen, left = np.split(rows[name], [seeds])
     truth = runs.validation[left].mean()
     return found | {
         "mean's error": runs.validation[chosen].mean() - truth,
-        "corrected error": worth - truth,
+        "corrected error": worth - truth if worth is not None else np.nan,
         "confirmed test": runs.test[_best(runs, chosen)],
     }
 
@@ -112,6 +112,8 @@ def main(repeats: int) -> None:
 
             def cell(name: str, sign: str = "", found: dict[str, list[float]] = found) -> str:
                 values = np.array(found[name])
+                if np.isnan(values).all():
+                    return "-"  # one seed tells nothing of another
                 return f"{values.mean():{sign}.2f} ± {values.std() / np.sqrt(len(values)):.2f}"
 
             shown = [*(cell(f"{name} error", "+") for name in ("best", "mean's", "corrected"))]

@@ -24,7 +24,13 @@ SIZES = ((400, 512), (1000, 192), (2000, 192))  # reviews, tokens
 RATES = (2e-4, 1e-4)
 WARMUPS = (0.1, 0.0)
 SEEDS = (1, 2, 3)
-COMMON = ("budget.validation_examples=1000", "budget.rung_examples=null", "search.rungs=[]")
+COMMON = (
+    "train.epochs=2",
+    "model.pooling=first",
+    "budget.validation_examples=1000",
+    "budget.rung_examples=null",
+    "search.rungs=[]",
+)
 
 
 def trained(train: int, length: int, rate: float, warmup: float, seed: int) -> tuple[Hardware, int, float]:
@@ -34,6 +40,7 @@ def trained(train: int, length: int, rate: float, warmup: float, seed: int) -> t
         rung=lambda _: Decision.CONTINUE,
         heard=lambda: None,
         alive=lambda: None,
+        retimed=lambda _: None,
     )
     given = (
         f"budget.train_examples={train}",
