@@ -39,7 +39,7 @@ from hpsearch.training import checkpoints, data, heads, models, trainer, trial, 
 from hpsearch.training.trial import Line, ScoreSpec, Warm
 
 CANDIDATES, TRIED_ON = 50, 2000  # answers that may be the constant one, and examples that tell how good each is
-FITTING = 0.85  # share of the time after which a head is not fitted further
+READING, FITTING = 0.7, 0.9  # shares of the time after which nothing more is read, and a head is not fitted further
 MEASURED = 2  # batches that tell how long a token takes
 LEAST = 20  # training examples that a head on a frozen encoder needs, unless there are no more
 
@@ -149,7 +149,7 @@ def _words(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
 
 
 def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
-    settings, deadline = spec.settings, time.monotonic() + FITTING * spec.seconds
+    settings, began = spec.settings, time.monotonic()
     train, validation, test = (warm.tokens(spec.data, settings, split) for split in SPLITS)
     tokenizer = warm.tokenizer(settings.model)
     set_seed(settings.seed)  # what the pretrained model lacks of a head before its last layer stays as it is drawn
@@ -157,17 +157,19 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     model.to(warm.hardware.device)
     how = trial.evaluation(settings, warm.hardware, _SILENT)
     seconds_a_token = _seconds_a_token(model, validation, how)
-    room = (deadline - time.monotonic()) / seconds_a_token
-    examples = _examples_in(train, room - int(validation.lengths.sum()) - int(test.lengths.sum()))
-    if examples < min(LEAST, train.examples):
+    for_test = seconds_a_token * int(test.lengths.sum())
+    room = (began + READING * spec.seconds - time.monotonic()) / seconds_a_token - int(validation.lengths.sum())
+    examples = _examples_in(train, room)
+    if examples < min(LEAST, train.examples) or for_test > spec.seconds:
         raise RequestError(
-            f"{spec.seconds:.0f} s hold {examples:,} training examples, beside {validation.examples:,} of validation "
-            f"and {test.examples:,} of test, and it needs {LEAST}; more hours give it more"
+            f"{spec.seconds:.0f} s hold {examples:,} training examples beside {validation.examples:,} of validation, "
+            f"and test takes {for_test:.0f} s; it needs {LEAST} examples and as long as test: give more hours"
         )
     heard = heads.features(model, validation, len(validation), how)
     of_validation = heads.of_examples(heard, validation)
     read = heads.of_examples(heads.features(model, train, train.pieces(examples), how), train)
     right, exclusive = heads.targets(train, examples, len(spec.data.labels))
+    deadline = began + FITTING * spec.seconds
     strength = heads.fit(
         model, read, right, exclusive, lambda linear: spec.worth(linear.logits(of_validation)), deadline
     )
@@ -178,7 +180,9 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
 
 
 def _seconds_a_token(model: Any, tokens: Tokens, how: trainer.Evaluation) -> float:
+    """As it goes once a first batch has had all that is made once."""
     pieces = min(len(tokens), MEASURED * how.batch_size)
+    heads.features(model, tokens, min(pieces, how.batch_size), how)
     began = time.monotonic()
     heads.features(model, tokens, pieces, how)
     return (time.monotonic() - began) / int(tokens.lengths[:pieces].sum())
