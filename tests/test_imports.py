@@ -227,12 +227,30 @@ def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
 
 
 SCRIPTS = sorted({f"hpsearch.serving.{Path(kind.product.script).stem}" for kind in KINDS.values()})
+OF_FLOORS = sorted(
+    {f"hpsearch.serving.{Path(one.script).stem}" for kind in KINDS.values() for one in kind.floors if one.script}
+)
+
+
+@pytest.mark.parametrize("script", OF_FLOORS)
+def test_a_floor_is_served_without_torch(script: str) -> None:
+    assert len(OF_FLOORS) == 3
+    assert {normal(package) for package in closure(script)} - set(sys.stdlib_module_names) == set(
+        code.libraries(FILES[script])
+    )
+    assert not {"torch", "transformers", "scipy", "sklearn"} & closure(script).keys()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+def test_a_model_of_transformers_asks_for_all_that_it_may_load(script: str) -> None:
+    assert code.libraries(FILES[script]) == list(code.REQUIREMENTS)
+    assert "hpsearch.serving.inference" in walk(script)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *OF_FLOORS])
 def test_what_a_served_model_imports_is_sent_along_and_no_more(script: str) -> None:
     run = walk(script).keys() - {script}
-    assert {"hpsearch.serving.inference", "hpsearch.errors"} <= run
+    assert "hpsearch.serving.labelling" in run
     sent = code.needed(FILES[script])
     assert {path for path in sent if path.name != "__init__.py"} == {
         FILES[module].relative_to(PACKAGE) for module in run
