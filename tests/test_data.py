@@ -31,7 +31,7 @@ from hpsearch.data.tokens import collate
 from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.facts import Facts, Overlap
-from hpsearch.tasks import classification
+from hpsearch.tasks import texts
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import data
@@ -714,7 +714,7 @@ def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(
     corpus, made = toy(tmp_path)
     ref = data.prepare(corpus, made, tmp_path / "home")
     calls = []
-    monkeypatch.setattr(classification, "encode", lambda *given: calls.append(given[2:]) or encode_texts(*given))
+    monkeypatch.setattr(texts, "encode", lambda *given: calls.append(given[2:]) or encode_texts(*given))
 
     def tokenise(folder: Path, split: str = "test", **task: Any) -> None:
         data.tokenised(ref, changed(task), AutoTokenizer.from_pretrained(folder), split)

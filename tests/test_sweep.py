@@ -244,7 +244,7 @@ def test_a_finished_study_starts_nothing(swept: Swept, capsys: pytest.CaptureFix
 
 
 def test_a_study_whose_time_is_spent_starts_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
-    budget = swept.settings.budget.model_copy(update={"max_trials": 99, "max_hours": 1e-6})
+    budget = swept.settings.budget.model_copy(update={"max_trials": 99, "hours": 1e-6})
     found = sweep.run_sweep(swept.settings.model_copy(update={"budget": budget}), swept.home)
     assert found == swept.summary
     assert "is finished: 6 of 99 trials; a larger budget" in " ".join(capsys.readouterr().out.split())

@@ -134,7 +134,7 @@ def _done(course: Course, summary: Summary) -> bool:
     """Whether a study that has a result needs no more: it had as many hours, or without hours nothing is left."""
     hours = course.study.settings.budget.hours
     if hours is not None:
-        return summary.hours is not None and hours <= summary.hours
+        return hours <= max(summary.hours or 0.0, summary.total_seconds / 3600)
     return course.done()
 
 
