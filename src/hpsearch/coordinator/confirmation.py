@@ -50,7 +50,8 @@ class Confirmation(Phase):
         # Without hours these are numbers; with them a plan comes, unless the phase is only looked at.
         finalists = given.finalists if given.finalists is not None else plan.FINALISTS
         points = 0 if search.alone else finalists
-        self._take_up(points, given.seeds or plan.SEEDS, given.examples or search.examples)
+        examples = min(given.examples or search.examples, self.ref.sizes["train"])
+        self._take_up(points, given.seeds or plan.SEEDS, examples)
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
         """Run as many, on as many examples, as the time holds that is not the final model's."""

@@ -66,7 +66,8 @@ class Search(Phase):
         self._planner: Planner | None = None
         self._retimer: Retimer | None = None
         self._ends_at: float | None = None  # hours of the phase; None where it has all the time it takes
-        self._take_up(Length(budget.search_examples, None), budget.max_trials or 1)
+        asked = self._part(budget.search_examples) if budget.search_examples is not None else None
+        self._take_up(Length(asked, None), budget.max_trials or 1)
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
         """Take the time that the plan has for the search. Trials that are there have others of as many examples."""

@@ -139,6 +139,10 @@ class Known:
         """Fresh seeds of a confirmation: each fold has one."""
         return self.asked.seeds or self.folds or 1
 
+    def confirmed(self, search_examples: int) -> int:
+        """Training examples of a confirmation run, at the least."""
+        return min(self.sizes.train, self.asked.confirmation_examples or search_examples)
+
     @property
     def scoring(self) -> float:
         """Seconds in which a model is scored on validation."""
@@ -213,7 +217,7 @@ def _searched(known: Known, left: float, examples: int) -> Plan | None:
 def _divided(known: Known, left: float, examples: int, final: Step | None) -> Plan | None:
     """The time between search and confirmation; the final model has its own."""
     asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
-    least = known.step(((asked.finalists or 1) + 1) * known.least_seeds, asked.confirmation_examples or examples)
+    least = known.step(((asked.finalists or 1) + 1) * known.least_seeds, known.confirmed(examples))
     reserved = max(CONFIRMED * spare, least.seconds) if asked.finalists != 0 else 0.0
     possible = int((spare - reserved) / known.searched(examples))
     if asked.trials is None and possible < WORTH_SEARCHING:
@@ -235,15 +239,15 @@ def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple
     asked = known.asked
     if asked.finalists == 0:
         return 0, 1, None
-    finalists, seeds = asked.finalists or FINALISTS, max(known.least_seeds, SEEDS)
-    least = asked.confirmation_examples or search_examples
+    finalists, seeds = asked.finalists or FINALISTS, asked.seeds or max(known.least_seeds, SEEDS)
+    least = known.confirmed(search_examples)
 
     def fits(finalists: int, seeds: int, examples: int) -> bool:
         return known.step((finalists + 1) * seeds, examples).seconds <= seconds
 
     if not fits(finalists, seeds, least):  # the least that can be called a confirmation
         finalists = asked.finalists or 1
-        if known.least_seeds < SEEDS and not fits(finalists, SEEDS, least):
+        if known.least_seeds < seeds and not fits(finalists, seeds, least):
             seeds = known.least_seeds
     examples = least
     while asked.confirmation_examples is None and examples < known.sizes.train:
