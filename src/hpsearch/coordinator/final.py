@@ -141,8 +141,8 @@ class Final(Phase):
         return self._retimer.heard(progress) if self._retimer is not None else None
 
     def over(self, hours: float) -> str | None:
-        """Once all time is: what is trained by then does not count."""
-        if self._planner is None or not self._planner.over:
+        """Once it is late: what is trained by then does not count."""
+        if self._planner is None or not self._planner.late:
             return None
         return f"budget.hours={self._planner.hours:.3g} are over; the final model is given up"
 

@@ -29,6 +29,7 @@ REPORT_SECONDS = 20.0  # of report, pictures and MLflow
 SCORED_ON_TEST = 2  # models of trials
 RECENT = 4  # trials that tell the pace of now
 LEAST_STEPS = 10  # of a trial that tells anything
+LATE = 0.05  # of the hours: what a run that takes all that is left may take more, rather than be given up
 USUAL = 12  # trials, of which the share that is trained to the end is told
 
 
@@ -100,6 +101,11 @@ class Planner:
     def over(self) -> bool:
         """Whether what is left is needed for test and report."""
         return self.left <= self._end
+
+    @property
+    def late(self) -> bool:
+        """Whether even a run that is nearly done can't be waited for."""
+        return self.left <= self._end - LATE * self.hours * 3600
 
     def until(self, phase: Phase) -> float | None:
         """Hours of a phase at which it shall be over, as these hours were planned; None where it is new in them."""

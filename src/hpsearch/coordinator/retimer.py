@@ -36,7 +36,9 @@ class Retimer:
             most: passes that pay.
             clock: seconds.
         """
-        self._planner, self._after = planner, known.end + known.scoring + known.pace.trial / 2
+        # What is tolerated must not make it late, so it is to end as much before.
+        spare = TOLERATED * planner.hours * 3600
+        self._planner, self._after = planner, known.end + known.scoring + known.pace.trial / 2 + spare
         self._most, self._clock = max(1.0, most / passes), clock
         self._seen: deque[tuple[float, int]] = deque()
         self._began: float | None = None

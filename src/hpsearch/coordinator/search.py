@@ -205,7 +205,7 @@ class Search(Phase):
         """Once its time is spent and there is a result, or all time is."""
         if self._planner is None or self._ends_at is None:
             return None
-        if self._planner.over:
+        if self._planner.late if self._retimer is not None else self._planner.over:
             return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
         if hours >= self._ends_at and self._retimer is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
