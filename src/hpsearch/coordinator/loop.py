@@ -12,6 +12,7 @@ from hpsearch.errors import Interrupted, OutOfReachError
 from hpsearch.report.display import Display
 from hpsearch.state.messages import Lost, Message, NoRoom, OutOfMemory, Progress, Retimed, RungReport, TrialResult
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.training.parts import with_change
 from hpsearch.workers.interface import Worker
 
 INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
@@ -102,7 +103,7 @@ class Loop:
 
     def _retimed(self, message: Retimed) -> None:
         trial = self.phase.trials[message.number]
-        retimed = (*trial.retimed, (message.step, message.total_steps))
+        retimed = with_change(trial.retimed, message.step, message.total_steps)
         self.books.keep(replace(trial, retimed=retimed, total_steps=message.total_steps))
         self.display.note(
             f"{self.phase.noun} {message.number} is retimed at step {message.step:,}: {message.total_steps:,} steps in "

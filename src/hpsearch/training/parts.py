@@ -54,6 +54,14 @@ def place(step: int, planned: int, retimed: Sequence[tuple[int, int]]) -> float:
     return min(float(planned), behind + (planned - behind) * (step - begun) / max(1, total - begun))
 
 
+def with_change(retimed: Sequence[tuple[int, int]], step: int, total: int) -> tuple[tuple[int, int], ...]:
+    """`train.retimed` with another length from `step` on; changes that were to come after it are none any more.
+
+    A trial that goes on from a checkpoint passes steps again that had a change after them.
+    """
+    return (*(change for change in retimed if change[0] < step), (step, total))
+
+
 def micro_batch(batch_size: int, at_most: int | None) -> int:
     """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
     if at_most is None:

@@ -217,7 +217,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     trial_folder: Path
     planned: int
     """Updates of the schedule as it began."""
-    retimed: list[tuple[int, int]]
+    retimed: tuple[tuple[int, int], ...]
     """`train.retimed`; another may come while it trains."""
     rung_score: float | None = None  # of the checkpoint to be taken
     pausing: bool = False  # the trial ends with it, so it must not be lost
@@ -375,7 +375,7 @@ def make_trainer(
     trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
     trainer.remove_callback(PrinterCallback)
     trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
-    trainer.trial_folder, trainer.planned, trainer.retimed = folder, planned, list(train.retimed)
+    trainer.trial_folder, trainer.planned, trainer.retimed = folder, planned, train.retimed
     return trainer
 
 

@@ -38,7 +38,7 @@ from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import checkpoints, data, folds, models, trainer
 from hpsearch.training.hardware import out_of_memory
-from hpsearch.training.parts import LONGEST
+from hpsearch.training.parts import LONGEST, with_change
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Trial:
         heard = self.line.heard()
         if isinstance(heard, Retime):
             former, total = self.total, min(max(step, heard.total_steps), LONGEST * self.trainer.planned)
-            self.trainer.retimed.append((step, total))
+            self.trainer.retimed = with_change(self.trainer.retimed, step, total)
             self.line.retimed(Retimed(self.spec.number, step, total, former))
         return heard is Decision.PAUSE
 
