@@ -48,7 +48,10 @@ class Final(Phase):
             return
         self._planner = planner
         known, winner = planner.known([*before, self]), self._winner()
-        factor = space.apply(self.study.settings, winner.params).train.epochs_factor
+        train = space.apply(self.study.settings, winner.params).train
+        factor = train.epochs_factor
+        if train.epochs is not None:  # the winner's own, where they were searched
+            known = replace(known, recipe=replace(known.recipe, least_passes=train.epochs, most_passes=train.epochs))
         step = plan.of_final(known, planner.left - known.end, factor)
         most = known.recipe.passes(step.examples) * max(1.0, factor)
         running = any(not run.status.final for run in self.trials.values())
