@@ -169,9 +169,12 @@ def _of_records(group: Group) -> Iterator[Fault]:
 
 def _of_models(groups: list[Group], published: Summary | None) -> Iterator[Fault]:
     """Models that nobody needs, and the winner's where it is missing."""
-    for group in groups:
+    last = None
+    if published is not None:
+        last = next(i for i, one in enumerate(groups) if published.winner.folder.startswith(f"{one.phase.place}/"))
+    for i, group in enumerate(groups):
         needed = group.phase.keepers(group.settings, list(group.records.values()))
-        if published is not None and not published.winner.folder.startswith(f"{group.phase.place}/"):
+        if last is not None and i != last and not (i < last and groups[last].phase.falls_back):
             needed = []  # another phase has decided
         for number, record in group.records.items():
             model = group.at(number).model

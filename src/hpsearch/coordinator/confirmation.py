@@ -112,8 +112,9 @@ class Confirmation(Phase):
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The best run of each entrant, of those on the most examples."""
         objective = metrics.OBJECTIVES[settings.task.metric]
-        most = max((run.examples or 0 for run in trials), default=0)
-        runs = [run for run in trials if (run.examples or 0) == most]
+        complete = [run for run in trials if run.status is Status.COMPLETE]
+        most = max((run.examples for run in complete if run.examples is not None), default=None)
+        runs = [run for run in complete if run.examples in (most, None)]  # None: all, and none has more
         names = dict.fromkeys(run.entrant for run in runs)
         best = (schedule.best_first([run for run in runs if run.entrant == name], objective)[:1] for name in names)
         return [run for found in best for run in found]

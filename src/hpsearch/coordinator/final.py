@@ -31,6 +31,7 @@ class Final(Phase):
     place: ClassVar[str] = "final"
     tag: ClassVar[str] = "hpsearch.final"
     left_out: ClassVar[str] = "budget.final=false"
+    falls_back: ClassVar[bool] = True
 
     def __init__(self, study: StudyContext, before: Sequence[Phase]) -> None:
         """Take up what there is; the phases before are done."""

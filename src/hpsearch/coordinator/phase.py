@@ -118,6 +118,8 @@ class Phase(ABC):
     """Tag of an MLflow run that holds the number of its trial."""
     left_out: ClassVar[str] = ""
     """The setting that has a study do without it."""
+    falls_back: ClassVar[bool] = False
+    """Whether the models of the phases before it are kept where it decides, because a later one of its may be worse."""
 
     def __init__(self, study: StudyContext, settings: Settings, ref: DataRef) -> None:
         """Take up what the state folder has.

@@ -69,8 +69,10 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
         tracking.log_answers(run_id, tables)
     said = "\n\n".join([page.headline(summary), *page.findings(summary)])
     tracking.finish_study(summary, folder, trials, said)
-    for phase in finished.phases:
-        free_disk(phase, phase.kept_models() if phase is decisive else [])
+    last = finished.phases.index(decisive)
+    for i, phase in enumerate(finished.phases):
+        needed = i == last or (i < last and decisive.falls_back)
+        free_disk(phase, phase.kept_models() if needed else [])
     floors.free_disk(study, finished.floors)
     write_durably(folder.published, codec.write(summary.mlflow))
 

@@ -161,7 +161,7 @@ class Search(Phase):
     @property
     def total(self) -> int | None:
         """Trials, unless the time ends before; None where the time alone says."""
-        return self.plan.max_trials if self._planner is None else self.settings.budget.max_trials
+        return self.plan.max_trials if self.settings.budget.hours is None else self.settings.budget.max_trials
 
     @property
     def examples(self) -> int:
