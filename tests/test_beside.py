@@ -37,18 +37,13 @@ Models = Callable[[str], Path]
 SECONDS = 600
 FEW = (
     "budget.floors=true",
-    "budget.hours=null",
-    "budget.final=false",
     "budget.max_trials=1",
     "budget.startup_trials=1",
-    "budget.confirmation.seeds=1",
     "search.rungs=[]",
-    "train.epochs=1",
     "search.space.train.epochs.choices=[1]",
     "search.space.train.batch_size.choices=[16]",
 )
 WEAK = "search.space.train.learning_rate={low: 1e-9, high: 2e-9}"  # a trial that learns nothing
-STRONG = ("search.space.train.learning_rate={low: 0.01, high: 0.02}", "train.epochs=6", "search.space.train.epochs.choices=[6]")
 
 
 @dataclass

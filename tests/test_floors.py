@@ -151,6 +151,18 @@ def test_the_time_of_words_holds(seconds: float) -> None:
     assert worth(found.validation) > (0.6 if seconds else 0.0)
 
 
+def test_no_more_is_read_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tiny.sentences(1000, 0, shortest=10, longest=10)
+    right = np.array([[label == "positive", label == "negative"] for _, label in rows])
+    given = words.Given([text for text, _ in rows], right, True, ["good", "bad"], lambda _: 0.0)
+    monkeypatch.setattr(words, "MOST_WORDS", 12 * 400)
+    found = words.fit(given, 60.0)
+    assert found.examples == 400
+    assert found.bag.terms.runs
+    monkeypatch.setattr(words, "MOST_COUNTS", 10)
+    assert not words.fit(given, 60.0).bag.terms.runs
+
+
 def test_a_text_has_the_same_terms_alone_and_among_others() -> None:
     given = [text for text, _ in tiny.sentences(60, 0)] + ["", "??? !", "a a a b", "ÄÖ straße 東京 don't"]
     said = [words_of(text) for text in given]

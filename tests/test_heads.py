@@ -75,13 +75,17 @@ def test_pieces_of_a_long_text_count_as_one_example(tiny_model: Callable[[str], 
     bench = of_family("bert", tiny_model, tmp_path, "task.max_length=12", "task.truncation=windows", "task.stride=2")
     train = bench.tokens["train"]
     assert len(train) > train.examples
-    bench.fitted()
-    read = heads.of_examples(heads.features(bench.model, train, len(train), bench.how), train)
     parent, name = heads.last_layer(bench.model)
     layer = getattr(parent, name)
+    torch.nn.init.normal_(layer.weight, std=100.0)  # what a random encoder gives is small
+    pieces = heads.features(bench.model, train, len(train), bench.how)
+    read = heads.of_examples(pieces, train)
+    of_one = train.owners == np.bincount(train.owners).argmax()
+    assert of_one.sum() > 1
+    np.testing.assert_allclose(read[train.owners[of_one][0]], pieces[of_one].mean(axis=0), atol=1e-6)
     by_hand = read @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
     outputs = trainer.predict(bench.model, train, len(train), bench.how)
-    np.testing.assert_allclose(by_hand, pooled(outputs, train, train.examples), atol=2e-3)
+    np.testing.assert_allclose(by_hand, pooled(outputs, train, train.examples), rtol=1e-3, atol=0.01)
 
 
 def test_of_several_labels_each_is_fitted_by_itself(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -106,8 +110,7 @@ def test_without_an_example_a_class_is_said_by_nobody(tiny_model: Callable[[str]
     right, exclusive = heads.targets(train, train.examples, 3)
     heads.fit(bench.model, read, right, exclusive)
     said = np.stack(heads.outputs(bench.model, read, bench.how))
-    assert not (said.argmax(axis=1) == 2).any()
-    assert np.isfinite(said).all()
+    assert (said[:, 2] < said[:, :2].max(axis=1) - 8).all()
 
 
 def test_one_example_of_a_class_is_enough() -> None:

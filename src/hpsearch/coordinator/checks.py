@@ -38,12 +38,13 @@ def disk_bound(settings: Settings, workers: int) -> int:
     """Bytes that a study's checkpoints and models take at the most.
 
     A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
-    each entrant of the confirmation, one that each worker has just completed, and the one that is logged.
+    each entrant of the confirmation, one that each worker has just completed, that of a floor, and what is
+    logged of these.
     """
     weights, budget = 4 * models.parameters(settings.model), settings.budget
     checkpoints = schedule.most_checkpoints(make_plan(settings, budget.max_trials or USUAL_TRIALS), workers)
     finalists = budget.confirmation.finalists
-    kept = 2 + (finalists if finalists is not None else plan.MOST_FINALISTS) + 1 + workers
+    kept = 2 + (finalists if finalists is not None else plan.MOST_FINALISTS) + 1 + workers + 2 * budget.floors
     return ((1 + trainer.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
 
 

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from hpsearch.training.trial import Line, ScoreSpec, Warm
 CANDIDATES, TRIED_ON = 50, 2000  # answers that may be the constant one, and examples that tell how good each is
 READING, FITTING = 0.7, 0.9  # shares of the time after which nothing more is read, and a head is not fitted further
 MEASURED = 2  # batches that tell how long a token takes
-LEAST = 20  # training examples that a head on a frozen encoder needs, unless there are no more
+LEAST, MOST = 20, 50_000  # training examples that a head on a frozen encoder needs, unless there are no more; and reads
 
 Rows = dict[str, list[Any]]
 
@@ -153,13 +153,14 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     train, validation, test = (warm.tokens(spec.data, settings, split) for split in SPLITS)
     tokenizer = warm.tokenizer(settings.model)
     set_seed(settings.seed)  # what the pretrained model lacks of a head before its last layer stays as it is drawn
-    model = models.build(settings.model, spec.kind, spec.data.labels, tokenizer, warm.hardware)
-    model.to(warm.hardware.device)
-    how = trial.evaluation(settings, warm.hardware, _SILENT)
+    plain = replace(warm.hardware, compile=False)  # which takes longer than there is time for
+    model = models.build(settings.model, spec.kind, spec.data.labels, tokenizer, plain)
+    model.to(plain.device)
+    how = trial.evaluation(settings, plain, _SILENT)
     seconds_a_token = _seconds_a_token(model, validation, how)
     for_test = seconds_a_token * int(test.lengths.sum())
     room = (began + READING * spec.seconds - time.monotonic()) / seconds_a_token - int(validation.lengths.sum())
-    examples = _examples_in(train, room)
+    examples = min(MOST, _examples_in(train, room))
     if examples < min(LEAST, train.examples) or for_test > spec.seconds:
         raise RequestError(
             f"{spec.seconds:.0f} s hold {examples:,} training examples beside {validation.examples:,} of validation, "

@@ -1,5 +1,6 @@
 """The floor `words` is fitted: terms found, counted and weighed, and a linear model on them, within some seconds."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ SMALLEST = 250  # texts that are fitted first, to see how long that takes
 GROWTH, WORTH_IT = 8, 1.5  # at most, and at least, by which the next part of the texts is larger
 ASIDE = 0.1  # share of the time left that runs of characters may take of a part that is not the last
 ENOUGH = 200  # texts from which on a term must stand in two
+MOST_WORDS, MOST_COUNTS = 20_000_000, 50_000_000  # of all texts, and of runs in them: some gigabytes
 MOST_WEIGHTS = 4_000_000  # terms times classes; the optimizer holds 20 times as many numbers
 STRENGTHS, FIRST = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0), 3
 
@@ -59,20 +61,22 @@ def fit(given: Given, seconds: float) -> Fitted:
     deadline = time.monotonic() + FITTING * seconds
     heard = Counted.of([words(text) for text in given.validation])
     said: list[list[str]] = []
-    size, best = min(SMALLEST, len(given.texts)), None
+    most = len(given.texts)
+    size, best = min(SMALLEST, most), None
     while True:
         began = time.monotonic()
         said += [words(text) for text in given.texts[len(said) : size]]
+        most = min(most, max(size, size * MOST_WORDS // max(1, sum(map(len, said)))))
         part = _Part(given, Counted.of(said), heard, deadline)
         first = FIRST if best is None else STRENGTHS.index(best.strength)
         best = _better(part.plain(first), best)
         spent, now = time.monotonic() - began, time.monotonic()
-        share = 1.0 if size == len(given.texts) else ASIDE
+        share = 1.0 if size == most else ASIDE
         if spent * part.runs_cost() < share * (deadline - now):
             best = _better(part.with_runs(first), best)
         further = int(size * (deadline - time.monotonic()) / spent)
-        further = min(len(given.texts), GROWTH * size, further)
-        if size == len(given.texts) or further < min(WORTH_IT * size, len(given.texts)):
+        further = min(most, GROWTH * size, further)
+        if size == most or further < min(WORTH_IT * size, most):
             return best.fitted
         size = further
 
@@ -106,8 +110,9 @@ class _Part:
         return self._fitted(self.terms, self.matrix, first)
 
     def runs_cost(self) -> float:
-        """How many times as much the runs, too, take, at the most."""
-        return 1 + _most_runs(self.texts) / max(1, int(self.matrix.nnz))
+        """How many times as much the runs, too, take, at the most; inf where memory may not hold them."""
+        counts = _most_runs(self.texts)
+        return 1 + counts / max(1, int(self.matrix.nnz)) if counts <= MOST_COUNTS else math.inf
 
     def with_runs(self, first: int) -> _Found:
         """By runs of characters, too."""
