@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
 WINDOW = 0.25  # of the time that it has trained: what tells the rate of now
-LEAST_SECONDS = 10.0  # between two changes, and of the window
+LEAST_SECONDS, LEAST_SHARE = 10.0, 0.04  # between two changes, and of the window: the more of the two; of the hours
 TOLERATED, DOUBTED = 0.02, 0.1  # of the hours; of the time that the training still takes: rates are noisy
 
 
@@ -39,6 +39,7 @@ class Retimer:
         # What is tolerated must not make it late, so it is to end as much before.
         spare = TOLERATED * planner.hours * 3600
         self._planner, self._after = planner, known.end + known.scoring + known.pace.trial / 2 + spare
+        self._least = max(LEAST_SECONDS, LEAST_SHARE * planner.hours * 3600)
         self._most, self._clock = max(1.0, most / passes), clock
         self._seen: deque[tuple[float, int]] = deque()
         self._began: float | None = None
@@ -51,11 +52,11 @@ class Retimer:
         self._began = self._began if self._began is not None else now
         self._planned = self._planned or progress.total_steps
         self._seen.append((now, progress.step))
-        window = max(LEAST_SECONDS, WINDOW * (now - self._began))
+        window = max(self._least, WINDOW * (now - self._began))
         while len(self._seen) > 2 and self._seen[1][0] < now - window:
             self._seen.popleft()
         then, step = self._seen[0]
-        if now - then < LEAST_SECONDS or now - self._changed < LEAST_SECONDS or progress.step <= step:
+        if now - then < self._least or now - self._changed < self._least or progress.step <= step:
             return None
         rate = (progress.step - step) / (now - then)
         most = round(self._planned * self._most)
