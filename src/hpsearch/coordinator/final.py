@@ -54,14 +54,16 @@ class Final(Phase):
         if train.epochs is not None:  # the winner's own, where they were searched
             known = replace(known, recipe=replace(known.recipe, least_passes=train.epochs, most_passes=train.epochs))
         step = plan.of_final(known, planner.left - known.end, factor)
-        most = known.recipe.passes(step.examples) * max(1.0, factor)
+        everything = self.ref.sizes["train"]
+        most = known.recipe.passes(everything) * max(1.0, factor)
         running = any(not run.status.final for run in self.trials.values())
         enough = step.passes >= PAID * known.recipe.passes(self.ref.sizes["train"]) or step.passes >= 1
         if running or (enough and planner.left - known.end >= known.run(self._before.examples)):
             self._step = self._worth(step)
         if self._step is not None and not self.done():
             planner.record(self, known, {self.name: step})
-        self._retimer = Retimer(planner, known, step.passes, most)
+            self._step = plan.spread(step, everything)
+        self._retimer = Retimer(planner, known, plan.spread(step, everything).passes, most)
 
     def _worth(self, step: Step) -> Step | None:
         """The step, where it has so many more examples than the winner's run that they pay."""

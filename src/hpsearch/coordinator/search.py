@@ -88,7 +88,7 @@ class Search(Phase):
         same = planner.begun(self)
         alone = not searched and (whole.alone or (same and bool(begun)))
         if alone:
-            step = whole.search if whole.alone else known.step(1, known.sizes.train)
+            step = plan.spread(whole.search if whole.alone else known.step(1, known.sizes.train), known.sizes.train)
             length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
             self._retimer = Retimer(planner, known, step.passes, most)

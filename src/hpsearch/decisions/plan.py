@@ -280,6 +280,11 @@ def of_final(known: Known, seconds: float, factor: float) -> Step:
     return Step(1, examples, passes, cost)
 
 
+def spread(step: Step, everything: int) -> Step:
+    """The same length over all examples: what is seen once at the most can be new to the end, however long it gets."""
+    return Step(step.runs, everything, step.passes * step.examples / everything, step.seconds)
+
+
 def _one(known: Known, seconds: float) -> Plan:
     """The reference recipe and nothing else."""
     step = of_final(known, seconds, MOST_PAYING)
