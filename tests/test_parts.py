@@ -58,7 +58,7 @@ def test_a_change_at_an_earlier_step_takes_the_place_of_those_after_it(
     found: tuple[int, Changes], step: int, more: int
 ) -> None:
     """After a crash a trial passes steps again, and another change may come before the step of the last one."""
-    planned, changes = found
+    _, changes = found
     kept = parts.with_change(changes, step, step + more)
     assert kept[-1] == (step, step + more)
     assert [at for at, _ in kept] == sorted({at for at, _ in kept})
