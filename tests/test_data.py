@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
+import make
 import tiny
 from hpsearch.config.loading import load, tuples
 from hpsearch.config.settings import Settings
@@ -706,6 +707,51 @@ def test_tokens_are_those_of_the_prepared_rows(tmp_path: Path, tokenizer: Any) -
     copy = pickle.dumps(tokens)
     assert len(copy) < 500
     assert pickle.loads(copy)[3]["input_ids"].tolist() == expected[3]
+
+
+@pytest.mark.parametrize("task", ["csv", "qa_files", "ner_files"])  # one piece each, windows, labels by token
+def test_the_first_examples_are_the_same_and_no_more(
+    task: str, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    file = {
+        "csv": lambda: tiny.write_csv(tmp_path / "a.csv", 60),
+        "qa_files": lambda: tiny.write_jsonl(tmp_path / "a.jsonl", tiny.questions(60, 0)),
+        "ner_files": lambda: tiny.write_conll(tmp_path / "a.conll", tiny.tagged(60, 0)),
+    }[task]()
+    windows = () if task == "csv" else (f"task.max_length={32 if task == 'qa_files' else 20}", "task.stride=5")
+    settings = make.toy_settings(file, tiny_model("bert"), "bert", *windows, task=task)
+    ref = make.prepared(settings, tmp_path / "home")
+    whole = data.tokenised(ref, settings, AutoTokenizer.from_pretrained(settings.model.path), "train")
+    assert (len(whole) > whole.examples) == (task != "csv")
+    assert whole.first(None) is whole.first(10**6) is whole
+    for part in (whole.first(7), pickle.loads(pickle.dumps(whole.first(7)))):
+        assert part.examples == 7
+        assert len(part) == whole.pieces(7) < len(whole)
+        assert part.lengths.tolist() == whole.lengths[: len(part)].tolist()
+        assert part.first(3).examples == 3
+        assert part.first(9) is part
+        for i in range(len(part)):
+            one, other = part[i], whole[i]
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_each_class_is_among_the_first_examples_that_a_trial_can_have(tmp_path: Path) -> None:
+    rows = [(f"t{i}", f"c{i % 2}") for i in range(3000)] + [(f"r{i}", f"rare{i % 30}") for i in range(120)]
+    made = settings_on(tmp_path, {"train": rows}, split={"validation": 0.2, "test": 0.2, "seed": 0})
+    corpus = data.read(made)
+    plain = data.stratified_order([example.stratum for example in corpus.examples["train"]], 0)
+    classes = [corpus.examples["train"][i].classes[0] for i in plain]
+    assert len(set(classes[: data.FEWEST])) < len(corpus.labels) == 32, "else there is nothing to see"
+    ref = data.prepare(corpus, made, tmp_path / "home")
+    assert ref.sizes["train"] == len(corpus.splits["train"])
+    stored = data.load(ref, "train")
+    assert len(set(stored["label"][: data.FEWEST])) == 32
+    moved = sum(text != corpus.splits["train"]["text"][i] for text, i in zip(stored["text"], plain, strict=True))
+    assert moved == 2 * (32 - len(set(classes[: data.FEWEST]))), "nothing else has another place"
+    for split in ("validation", "test"):  # studies of before have these in this order, and their digests
+        order = data.stratified_order([example.stratum for example in corpus.examples[split]], 0)
+        assert data.load(ref, split)["text"] == [corpus.splits[split]["text"][i] for i in order]
 
 
 def test_tokens_are_made_once_for_a_tokenizer_a_length_and_a_truncation(

@@ -22,9 +22,15 @@ class Tokens:
     the task kind has them, `types` (of each token), and arrays of its own with a row for each token, piece or example.
     """
 
-    def __init__(self, folder: Path, padding: Padding) -> None:
-        """Open what `save` wrote; `padding` is the kind's: arrays by token that batches have for the loss."""
-        self._folder, self._padding = folder, dict(padding)
+    def __init__(self, folder: Path, padding: Padding, first: int | None = None) -> None:
+        """Open what `save` wrote.
+
+        Args:
+            folder: of the arrays.
+            padding: the kind's: arrays by token that batches have for the loss.
+            first: so many examples alone; None: all.
+        """
+        self._folder, self._padding, self._first = folder, dict(padding), first
         self._arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
         self.lengths: NDArray[np.int64] = np.array(self._arrays["lengths"])
         """Tokens of each piece."""
@@ -32,7 +38,12 @@ class Tokens:
         self.owners: NDArray[np.int64] = np.array(self._arrays["owners"])
         """Index of the example that each piece is of."""
         self.truncated = int(self._arrays["truncated"])
-        """Number of examples that lost tokens."""
+        """Number of examples that lost tokens, of all that there are."""
+        if first is not None:
+            pieces = self.pieces(first)
+            self.lengths, self.owners = self.lengths[:pieces], self.owners[:pieces]
+            if "labels" not in self._padding:  # else they are by token
+                self.labels = self.labels[:pieces]
         self._ends: NDArray[np.int64] = np.cumsum(self.lengths)
 
     def __len__(self) -> int:
@@ -51,12 +62,7 @@ class Tokens:
         """The same, of the first so many examples alone; None: of all."""
         if examples is None or examples >= self.examples:
             return self
-        part = Tokens(self._folder, self._padding)
-        pieces = self.pieces(examples)
-        part.lengths, part.owners, part._ends = part.lengths[:pieces], part.owners[:pieces], part._ends[:pieces]
-        if "labels" not in self._padding:  # else they are by token
-            part.labels = part.labels[:pieces]
-        return part
+        return Tokens(self._folder, self._padding, examples)
 
     def of_piece(self, name: str, i: int) -> NDArray[Any]:
         """The rows of an array by token (`ids`, `types`, one of the kind's) that are piece `i`'s."""
@@ -79,8 +85,8 @@ class Tokens:
             item["labels"] = self.labels[i]
         return item
 
-    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path, Padding]]:
-        return Tokens, (self._folder, self._padding)
+    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path, Padding, int | None]]:
+        return Tokens, (self._folder, self._padding, self._first)
 
 
 class Selected(Tokens):

@@ -114,8 +114,8 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
         examples = corpus.examples[name]
         order = stratified_order([example.stratum for example in examples], settings.task.split.seed)
         of_rows = [example.classes for example in examples]
-        # Trials train on the first so many rows: each class shall be among these, however rare it is.
-        order = with_each_class(order, min(FEWEST, len(order)), of_rows)
+        if name == "train":  # trials have the first so many rows: each class shall be among these, however rare it is
+            order = with_each_class(order, min(FEWEST, len(order)), of_rows)
         order = with_each_class(order, asked[name], of_rows)
         ordered = [examples[i].classes for i in order]
         least = len(corpus.labels) if name == "train" else min(2, len(corpus.labels))
