@@ -168,7 +168,7 @@ def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
 def _unconfirmed(summary: Summary) -> str:
     if summary.plans and summary.trials.all == 1:
         return (
-            f"{formats.duration((summary.hours or 0.0) * 3600)} hold no search that would be worth it, so the reference "
+            f"{formats.duration((summary.hours or 0.0) * 3600)} hold no search that is worth it, so the reference "
             f"recipe had all the time: {summary.steps.trained:,} updates on {summary.data.trained_on:,} examples. "
             "More hours search."
         )
