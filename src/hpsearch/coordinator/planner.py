@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from statistics import fmean
 
@@ -116,6 +116,12 @@ class Planner:
         """Whether a former run of the command has begun a phase with these hours."""
         return sum(one.phase == phase.name and one.hours == self.hours for one in self._before) > 0
 
+    def alone(self, known: Known) -> Known:
+        """The same, where the reference recipe is not scored beside another."""
+        self._end = known.end - known.reference
+        self._known = replace(known, end=self._end, reference=0.0)
+        return self._known
+
     def check_fits(self, whole: Plan, known: Known) -> None:
         """See that what is fixed by hand fits into the hours. Raises RequestError."""
         fixed, left = known.asked.settings, self.left
@@ -155,6 +161,7 @@ class Planner:
             asked=asked,
             workers=phases[0].study.workers,
             end=self._end,
+            reference=tested,
             folds=phases[0].study.folds,
         )
         return self._known

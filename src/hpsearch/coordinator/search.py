@@ -88,7 +88,8 @@ class Search(Phase):
         same = planner.begun(self)
         alone = not searched and (whole.alone or (same and bool(begun)))
         if alone:
-            step = plan.spread(whole.search if whole.alone else known.step(1, known.sizes.train), known.sizes.train)
+            known = planner.alone(known)
+            step = plan.spread(plan.alone(known, planner.left).search, known.sizes.train)
             length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
             self._retimer = Retimer(planner, known, step.passes, most)

@@ -131,6 +131,8 @@ class Known:
     workers: int
     end: float
     """Seconds for test and report."""
+    reference: float = 0.0
+    """Of them, for the reference recipe on test, which is not scored where it is alone."""
     folds: int = 0
     """Of the cross-validation by which few examples are confirmed; 0: there is none."""
 
@@ -176,7 +178,7 @@ def of_all(known: Known, seconds: float) -> Plan:
     """
     left = seconds * (1 - RESERVE) - known.end
     if known.asked.trials == 1:  # which is the reference recipe
-        return _one(known, left)
+        return alone(known, seconds)
     found = None
     for examples in _sizes(known):
         found = _searched(known, left, examples) or found
@@ -184,7 +186,7 @@ def of_all(known: Known, seconds: float) -> Plan:
             continue
         if found.search.runs >= FULL if known.asked.trials is None else found.seconds <= seconds:
             return found
-    return found if found is not None else _one(known, left)
+    return found if found is not None else alone(known, seconds)
 
 
 def _sizes(known: Known) -> Iterator[int]:
@@ -285,7 +287,8 @@ def spread(step: Step, everything: int) -> Step:
     return Step(step.runs, everything, step.passes * step.examples / everything, step.seconds)
 
 
-def _one(known: Known, seconds: float) -> Plan:
+def alone(known: Known, seconds: float) -> Plan:
     """The reference recipe and nothing else."""
-    step = of_final(known, seconds, MOST_PAYING)
-    return Plan(step, None, 0, 1, None, known.end)
+    end = known.end - known.reference
+    step = of_final(known, seconds * (1 - RESERVE) - end, MOST_PAYING)
+    return Plan(step, None, 0, 1, None, end)
