@@ -61,7 +61,7 @@ class Final(Phase):
             self._step = self._worth(step)
         if self._step is not None and not self.done():
             planner.record(self, known, {self.name: step})
-        self._retimer = Retimer(planner, known, step.passes, most)
+        self._retimer = Retimer(planner, known, most / step.passes, train.batch_size)
 
     def _worth(self, step: Step) -> Step | None:
         """The step, where it has so many more examples than the winner's run that they pay."""
