@@ -63,7 +63,7 @@ class Final(Phase):
         if self._step is not None and not self.done():
             planner.record(self, known, {self.name: step})
             self._step = plan.spread(step, everything)
-        self._retimer = Retimer(planner, known, plan.spread(step, everything).passes, most)
+        self._retimer = Retimer(planner, known, most / plan.spread(step, everything).passes, train.batch_size)
 
     def _worth(self, step: Step) -> Step | None:
         """The step, where it has so many more examples than the winner's run that they pay."""

@@ -23,24 +23,25 @@ class Retimer:
         self,
         planner: "Planner",
         known: Known,
-        passes: float,
-        most: float,
+        times: float,
+        batch_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with the schedule as it is planned.
 
         Args:
             planner: says what time is left.
-            known: says what must come after the training.
-            passes: over the data, of the schedule as it is planned.
-            most: passes that pay.
+            known: says what must come after the training, and what a step takes.
+            times: that the schedule may become longer at the most: more passes do not pay.
+            batch_size: examples a step.
             clock: seconds.
         """
+        self._planner, self._usual = planner, batch_size * known.pace.train
+        self._scored = known.scoring + known.end
         # What is tolerated must not make it late, so it is to end as much before.
-        spare = TOLERATED * planner.hours * 3600
-        self._planner, self._after = planner, known.end + known.scoring + known.pace.trial / 2 + spare
+        self._spare = known.pace.trial / 2 + TOLERATED * planner.hours * 3600
         self._least = max(LEAST_SECONDS, LEAST_SHARE * planner.hours * 3600)
-        self._most, self._clock = max(1.0, most / passes), clock
+        self._most, self._clock = max(1.0, times), clock
         self._seen: deque[tuple[float, int]] = deque()
         self._began: float | None = None
         self._changed = clock()
@@ -60,7 +61,8 @@ class Retimer:
             return None
         rate = (progress.step - step) / (now - then)
         most = round(self._planned * self._most)
-        total = min(most, progress.step + max(0, int(rate * (self._planner.left - self._after))))
+        after = self._spare + self._scored * max(1.0, 1 / (rate * self._usual))  # slow at one thing, slow at the other
+        total = min(most, progress.step + max(0, int(rate * (self._planner.left - after))))
         change = abs(total - progress.total_steps) / rate
         still = (progress.total_steps - progress.step) / rate
         if change < max(TOLERATED * self._planner.hours * 3600, DOUBTED * still):

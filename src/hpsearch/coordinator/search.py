@@ -14,6 +14,7 @@ from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, Stud
 from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import plan, schedule
+from hpsearch.decisions.plan import Known
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
@@ -64,7 +65,8 @@ class Search(Phase):
             study.optuna.tell(trial)
         budget = study.settings.budget
         self._planner: Planner | None = None
-        self._retimer: Retimer | None = None
+        self._single: tuple[Known, float] | None = None  # and times that one may become longer; None: a search
+        self._retimers: dict[int, Retimer] = {}  # by trial
         self._ends_at: float | None = None  # hours of the phase; None where it has all the time it takes
         asked = self._part(budget.search_examples) if budget.search_examples is not None else None
         self._take_up(Length(asked, None), budget.max_trials or 1)
@@ -92,7 +94,7 @@ class Search(Phase):
             step = plan.spread(plan.alone(known, planner.left).search, known.sizes.train)
             length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
-            self._retimer = Retimer(planner, known, step.passes, most)
+            self._single = known, most / step.passes
             trials = MOST_SEEDS
         else:
             length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
@@ -152,7 +154,7 @@ class Search(Phase):
     @property
     def introduction(self) -> str | None:
         """Why there is no search, where the time holds none."""
-        if self._retimer is None:
+        if self._single is None:
             return None
         return (
             "these hours hold no search that would be worth it: the reference recipe gets the data and the time, with "
@@ -183,7 +185,7 @@ class Search(Phase):
 
     def next(self, hours: float) -> TrialRecord | None:
         """A new trial, or the best that waits at a rung and may pass."""
-        if self._retimer is not None:
+        if self._single is not None:
             return self._next_seed()
         action = self._action(hours)
         if isinstance(action, schedule.Start):
@@ -206,9 +208,9 @@ class Search(Phase):
         """Once its time is spent and there is a result, or all time is."""
         if self._planner is None or self._ends_at is None:
             return None
-        if self._planner.late if self._retimer is not None else self._planner.over:
+        if self._planner.late if self._single is not None else self._planner.over:
             return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
-        if hours >= self._ends_at and self._retimer is None and self.best_first():
+        if hours >= self._ends_at and self._single is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
         return None
 
@@ -224,9 +226,13 @@ class Search(Phase):
 
     def retime(self, progress: Progress) -> int | None:
         """Where the one fine-tune would end too late or too early."""
-        if self._retimer is None or self.trials[progress.number].epochs is None:
+        trial = self.trials[progress.number]
+        if self._planner is None or self._single is None or trial.epochs is None:
             return None
-        return self._retimer.heard(progress)
+        if progress.number not in self._retimers:
+            batch_size = self.settings_of(trial).train.batch_size
+            self._retimers[progress.number] = Retimer(self._planner, *self._single, batch_size)
+        return self._retimers[progress.number].heard(progress)
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
         """Tell Optuna. Once it does not answer, the next start tells it."""
