@@ -14,9 +14,13 @@ from hpsearch import cli
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
+from hpsearch.coordinator.loop import Loop
+from hpsearch.coordinator.search import Search
 from hpsearch.errors import FaultsFound, NoResultError, RequestError
+from hpsearch.fsck import fsck
 from hpsearch.reproduce import reproduce
-from hpsearch.state.messages import NoRoom, OutOfMemory
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.messages import NoRoom, OutOfMemory, Progress, Retimed
 from hpsearch.state.origin import Origin
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tracking.runs import Tracking
@@ -58,6 +62,45 @@ def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done:
     assert "differs" not in said
     left = set(done.home.rglob("*")) - set(before)
     assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_retimed_trial_comes_to_the_same_even_if_its_worker_ended(
+    dies: bool, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The changes of its length are told to the worker that goes on with it, and to the one that trains it again."""
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    how = ("budget.max_trials=1", "search.rungs=[]", "train.epochs=60", "hardware.checkpoint_seconds=0.1")
+    space = ("search.space.train.epochs.choices=[60]", "search.space.train.batch_size.choices=[16]")
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert", *how, *space)
+    home, retimed = tracked.new_home(tmp_path / "home"), Loop._retimed
+    asked: list[int] = []
+
+    def retime(self: Search, progress: Progress) -> int | None:
+        if progress.step >= 20 + 60 * len(asked) and len(asked) < 2:
+            asked.append(progress.step)
+            return 300 - 50 * len(asked)
+        return None
+
+    def killed_after(self: Loop, message: Retimed) -> None:
+        retimed(self, message)
+        if dies and len(self.phase.trials[message.number].retimed) == 1:
+            [worker] = self.crew.workers
+            assert isinstance(worker, LocalWorker)
+            worker.process.kill()
+
+    monkeypatch.setattr(Search, "retime", retime)
+    monkeypatch.setattr(Loop, "_retimed", killed_after)
+    summary = sweep.run_sweep(settings, home)
+    [record] = [TrialRecord.load(one.path) for one in StudyFolder.of(home, settings.study).trials("trials")]
+    assert (record.status, record.attempts) == (Status.COMPLETE, int(dies))
+    assert [total for _, total in record.retimed] == [250, 200]
+    assert record.step == record.total_steps == 200 < 60 * 8
+    assert [at for at, _ in record.retimed] == sorted({at for at, _ in record.retimed})
+    assert fsck(settings, home, repair=False).endswith("clean")
+    said = reproduce(settings, home, summary.winner.run_id)
+    assert "comes to the same, bit for bit: 7 metrics" in said
+    assert "differs" not in said
 
 
 def test_a_run_of_another_version_is_refused(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:

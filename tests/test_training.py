@@ -316,6 +316,81 @@ def test_a_trial_paused_anywhere_ends_as_one_never_paused(
     assert_same((spec, result), (whole, expected))
 
 
+RETIMED = ("train.log_every=1", "search.rungs=[]", "train.epochs=2", "train.warmup=0.25")
+
+
+@pytest.mark.parametrize(("asked", "becomes"), [(30, 30), (9, 9), (1, 6), (1000, 64)])
+def test_a_schedule_gets_another_length_while_it_runs(
+    tmp_path: Path, tiny_model: Model, asked: int, becomes: int
+) -> None:
+    """Longer, shorter, to end at once, and no more than four times as long; the rate goes on from where it was."""
+    spec, warm = toy(tmp_path, tiny_model, "bert", *RETIMED)
+    as_planned, recorder = Recorder(), Recorder(lengths={6: asked})
+    before = run_trial(replace(spec, folder=tmp_path / "whole"), warm, as_planned.line())
+    result = run_trial(spec, warm, recorder.line())
+    assert before.total_steps == 16
+    assert recorder.retimed == [Retimed(0, 6, becomes, 16)]
+    assert (result.status, result.step, result.total_steps) == (Status.COMPLETE, becomes, becomes)
+    assert list(recorder.losses()) == list(range(1, becomes + 1))
+    assert {step: recorder.losses()[step] for step in range(1, 7)} == {
+        step: as_planned.losses()[step] for step in range(1, 7)
+    }
+    rates = [{p.step: p.metrics["learning_rate"] for p in one.points} for one in (as_planned, recorder)]
+    top = spec.settings.train.learning_rate
+    for step in range(7, becomes + 1):
+        place = parts.place(step - 1, 16, ((6, becomes),))  # the rate of a step is that of those done before it
+        assert rates[1][step] == pytest.approx(top * (16 - place) / 12, abs=1e-9)
+    if becomes > 6:
+        assert rates[1][becomes] < rates[1][6] / 3, "down to little"
+        assert rates[1][7] == pytest.approx(rates[0][7])
+
+
+@pytest.mark.parametrize(
+    ("pause_after", "changes"), [(4, ()), (9, ((6, 24),)), (15, ((6, 24), (13, 19))), (6, ((6, 24),))]
+)
+def test_a_retimed_trial_paused_anywhere_ends_as_one_with_the_same_changes_never_paused(
+    tmp_path: Path, tiny_model: Model, pause_after: int, changes: tuple[tuple[int, int], ...]
+) -> None:
+    """Where it goes on it is told of the changes that there were, and some come after that."""
+    spec, warm = toy(tmp_path, tiny_model, "bert", *RETIMED)
+    every = {6: 24, 13: 19}
+    uninterrupted, whole = Recorder(lengths=every), replace(spec, folder=tmp_path / "whole")
+    expected = run_trial(whole, warm, uninterrupted.line())
+    assert expected.total_steps == 19
+    first = Recorder(pause_after=pause_after, lengths=every)
+    if pause_after in every:  # the pause is said with the step after it
+        first.pause_after = pause_after + 1
+    paused = run_trial(spec, warm, first.line())
+    assert paused.status is Status.PAUSED
+    assert tuple((one.step, one.total_steps) for one in first.retimed) == changes
+    later = {step - paused.step: total for step, total in every.items() if step > paused.step}
+    known = spec.settings.train.model_copy(update={"retimed": changes})
+    going_on = replace(spec, settings=spec.settings.model_copy(update={"train": known}))
+    second = Recorder(lengths=later)
+    result = run_trial(going_on, Warm(warm.hardware), second.line())
+    assert result.total_steps == 19
+    assert first.losses() | second.losses() == uninterrupted.losses()
+    assert_same((spec, result), (whole, expected))
+    # And so does one that is told of all from the beginning, as `reproduce` tells it.
+    known = spec.settings.train.model_copy(update={"retimed": tuple(every.items())})
+    again = replace(spec, folder=tmp_path / "again", settings=spec.settings.model_copy(update={"train": known}))
+    assert_same((again, run_trial(again, warm, Recorder().line())), (whole, expected))
+
+
+def test_a_trial_that_passes_steps_again_may_be_retimed_there(tmp_path: Path, tiny_model: Model) -> None:
+    """Its worker ended after a change that came after its last checkpoint."""
+    spec, warm = toy(tmp_path, tiny_model, "bert", *RETIMED)
+    assert run_trial(spec, warm, Recorder(pause_after=5).line()).step == 5
+    known = spec.settings.train.model_copy(update={"retimed": ((10, 40),)})
+    lost = replace(spec, settings=spec.settings.model_copy(update={"train": known}))
+    recorder = Recorder(lengths={2: 20})
+    result = run_trial(lost, warm, recorder.line())
+    assert recorder.retimed == [Retimed(0, 7, 20, 40)]
+    assert (result.step, result.total_steps) == (20, 20)
+    whole, uninterrupted = replace(spec, folder=tmp_path / "whole"), Recorder(lengths={7: 20})
+    assert_same((spec, result), (whole, run_trial(whole, warm, uninterrupted.line())))
+
+
 def test_a_trial_paused_at_a_rung_goes_on_from_it(tmp_path: Path, tiny_model: Model) -> None:
     spec, warm = toy(tmp_path, tiny_model, "gpt2")
     whole = replace(spec, folder=tmp_path / "whole")
