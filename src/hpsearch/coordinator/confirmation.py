@@ -13,6 +13,7 @@ from hpsearch.coordinator.race import Race, Rounds, optimism
 from hpsearch.coordinator.search import Search
 from hpsearch.decisions import plan, racing, schedule
 from hpsearch.decisions.plan import Known
+from hpsearch.decisions.racing import Entrant
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
 from hpsearch.state.measured import Answers
@@ -62,16 +63,15 @@ class Confirmation(Phase):
             final = plan.of_final(known, math.inf, 1.0).seconds if self.settings.budget.final else 0.0
             seconds = max(left - final, LEAST * left)
             finalists, seeds, step = plan.of_confirmation(known, seconds, self._search.examples)
-            there = [run.examples for run in self.trials.values() if run.examples is not None]
-            if step is None or step.seconds > max(seconds, left if planner.finishing else 0.0):
-                finalists = 0
-            elif there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
-                step = known.step(step.runs, max(there))
-            examples = step.examples if step is not None else self._search.examples
-            finalists, seeds = self._no_fewer(finalists, seeds, examples)
-            self._take_up(finalists, seeds, examples)
-            if finalists:
-                planner.record(self, known, {self.name: step or known.step(1, examples)})
+            assert step is not None, "there is to be a finalist"
+            if step.seconds > max(seconds, left if planner.finishing else 0.0):
+                self._stay()
+            else:
+                there = [run.examples for run in self.trials.values() if run.examples is not None]
+                if there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
+                    step = known.step(step.runs, max(there))
+                self._take_up(*self._no_fewer(finalists, seeds, step.examples), step.examples)
+                planner.record(self, known, {self.name: step})
         for best in self.kept_models():
             if not self.trial_folder(best.number).model.exists():
                 # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
@@ -88,9 +88,21 @@ class Confirmation(Phase):
         entrants = racing.entrants(best_first, space.reference(settings), finalists, settings.search.space)
         if self._planner is not None and len(entrants) == 1:
             seeds = 1  # whom nobody races against needs no more
-        self._rounds = rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"], self.study.folds)
+        self._race(entrants if finalists else [], seeds, examples)
+
+    def _stay(self) -> None:
+        """With what has been confirmed, if anything has: the time holds no more."""
+        complete = [run for run in self.trials.values() if run.status is Status.COMPLETE]
+        sizes = {run.number: run.examples or self.ref.sizes["train"] for run in complete}
+        most = max(sizes.values(), default=self._search.examples)
+        there = [run for run in complete if sizes[run.number] == most]
+        entrants = {run.entrant: Entrant(run.entrant, run.params) for run in there if run.entrant is not None}
+        self._race(list(entrants.values()), max(1, len({run.seed for run in there})), most)
+
+    def _race(self, entrants: list[Entrant], seeds: int, examples: int) -> None:
+        self._rounds = Rounds(seeds, examples, examples == self.ref.sizes["train"], self.study.folds)
         self._examples = examples
-        self.race = Race(entrants if finalists else [], settings, self.ref, self.trials, self.trial_folder, rounds)
+        self.race = Race(entrants, self.settings, self.ref, self.trials, self.trial_folder, self._rounds)
 
     @property
     def examples(self) -> int:

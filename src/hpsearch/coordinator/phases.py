@@ -41,9 +41,9 @@ class Course:
         return next(phase for phase in self.opened if folder.startswith(f"{phase.place}/"))
 
     def so_far(self) -> str:
-        """How much has been run, for people."""
+        """How much has been run, for people; the study is done."""
         counts = []
-        for phase in self.opened:
+        for phase in self:
             of = f" of {phase.total}" if phase.total is not None else ""
             if phase.trials:
                 counts.append(f"{len(phase.trials)}{of} {phase.noun}{'' if len(phase.trials) == 1 else 's'}")

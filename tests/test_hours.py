@@ -1,0 +1,469 @@
+"""Sweeps whose budget is hours: planned, run, interrupted, continued, finished early."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import make
+import tiny
+import tracked
+from forked import Coordinator
+from hpsearch import cli
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator import planner as planning
+from hpsearch.coordinator import sweep
+from hpsearch.coordinator.clock import Clock, read_seconds
+from hpsearch.coordinator.final import Final
+from hpsearch.coordinator.loop import Loop
+from hpsearch.coordinator.phase import Phase, StudyContext
+from hpsearch.coordinator.phases import Course
+from hpsearch.coordinator.planner import Data, Planner
+from hpsearch.coordinator.study import Study
+from hpsearch.decisions.plan import Sizes
+from hpsearch.errors import NoResultError, RequestError
+from hpsearch.fsck import fsck
+from hpsearch.reproduce import reproduce
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.messages import Paced, TrialResult
+from hpsearch.state.outcome import Summary
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.training import data
+from hpsearch.workers.local import LocalWorker
+
+HOURS = 0.05  # more than is needed, so that no test waits for a clock; what ends by one has less
+OVERRIDES = (
+    f"budget.hours={HOURS}",
+    "budget.max_trials=4",
+    "budget.startup_trials=3",
+    "budget.search_examples=128",
+    "budget.confirmation.finalists=1",
+    "budget.confirmation.seeds=2",
+    "budget.confirmation.examples=256",
+    "budget.confirmation.confidence=0.999999",  # who loses a round by chance stays
+    "budget.final=true",
+    "search.space.train.learning_rate.low=0.005",
+    "search.space.train.learning_rate.high=0.03",
+    "search.space.train.batch_size.choices=[16]",
+    "search.space.train.epochs.choices=[4,6]",
+    "train.epochs=4",
+)
+PLACES = ("trials", "confirmation", "final")
+SECONDS = 300
+Models = Callable[[str], Path]
+
+
+@dataclass
+class Done:
+    settings: Settings
+    home: Path
+    summary: Summary
+    said: str = ""
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder.of(self.home, self.settings.study)
+
+    def records(self, place: str) -> list[TrialRecord]:
+        return [TrialRecord.load(one.path) for one in self.folder.trials(place)]
+
+
+def request_of(root: Path, tiny_model: Models, *overrides: str) -> tuple[Settings, Path]:
+    """720 training examples, and enough to validate on that there is no cross-validation."""
+    csv = tiny.write_csv(root / "toy.csv", n=1200)
+    return make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides), tracked.new_home(root / "home")
+
+
+def with_budget(settings: Settings, **budget: Any) -> Settings:
+    return settings.model_copy(update={"budget": settings.budget.model_copy(update=budget)})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Models) -> Done:
+    settings, home = request_of(tmp_path_factory.mktemp("hours"), tiny_model)
+    with pytest.MonkeyPatch.context() as patched:
+        said: list[str] = []
+        patched.setattr("hpsearch.report.display.Display._say", lambda _, text, **__: said.append(text))
+        summary = sweep.run_sweep(settings, home)
+    return Done(settings, home, summary, "\n".join(said))
+
+
+def test_a_planned_study_searches_confirms_and_trains_the_winner_on_all_data(done: Done) -> None:
+    summary = done.summary
+    assert [(one.name, one.train_examples) for one in summary.phases] == [
+        ("search", 128),
+        ("confirmation", 256),
+        ("final", 720),
+    ]
+    trials, runs, [final] = (done.records(place) for place in ("trials", "confirmation", "final"))
+    assert len(trials) == 4
+    assert {one.examples for one in trials} == {128}
+    assert {one.examples for one in runs} == {256}
+    assert {one.seed for one in runs} == {1, 2}
+    assert (final.status, final.examples, final.seed) == (Status.COMPLETE, 720, 1000)
+    [winner] = {run.entrant for run in runs if run.params == final.params and run.entrant == final.entrant}
+    assert summary.winner.entrant == winner
+    assert final.epochs is not None
+    assert final.step == final.total_steps
+    assert summary.hours == HOURS
+    assert summary.total_seconds < HOURS * 3600
+    assert fsck(done.settings, done.home, repair=False) == f"{done.settings.study}: clean"
+
+
+def test_the_plan_is_said_before_the_first_trial_and_kept(done: Done) -> None:
+    lines = done.said.splitlines()
+    plans = [i for i, line in enumerate(lines) if line.startswith("plan: ")]
+    assert len(plans) == 3
+    first = lines.index(next(line for line in lines if "trial 0 begins" in line))
+    assert plans[0] < first < plans[1]
+    shown = lines[plans[0] : plans[0] + 5]
+    assert [line.split()[0] for line in shown] == ["plan:", "search", "confirmation", "final", "test,"]
+    assert "the end is at " in shown[0]
+    assert "4 runs on 128 training examples" in shown[1]
+    assert [made.phase for made in done.summary.plans] == ["search", "confirmation", "final"]
+    assert [step.phase for step in done.summary.plans[0].steps] == ["search", "confirmation", "final"]
+    for made in done.summary.plans:
+        assert made.left > sum(step.seconds for step in made.steps) + made.end
+        assert set(made.pace) == {"train", "score", "trial"}
+        assert all(seconds > 0 for seconds in made.pace.values())
+
+
+def test_the_final_model_is_tracked_scored_and_comes_to_the_same_again(done: Done) -> None:
+    summary = done.summary
+    assert summary.winner.folder == "final/0"
+    [final] = done.records("final")
+    assert (final.run_id, final.told) == (summary.winner.run_id, True)
+    assert summary.data.trained_on == 720
+    run = tracked.client(sweep.Tracking(done.settings, done.home)).get_run(summary.winner.run_id)
+    assert run.data.tags["hpsearch.final"] == "0"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.examples"] == "720"
+    assert reproduce(done.settings, done.home, summary.winner.run_id).endswith("bit for bit: 7 metrics")
+
+
+def test_the_models_that_a_later_final_one_is_compared_with_are_kept(done: Done) -> None:
+    kept = sorted(path.parent.relative_to(done.folder.path).as_posix() for path in done.folder.path.glob("*/*/model"))
+    best = {run.entrant: run for run in sorted(done.records("confirmation"), key=lambda run: (run.score, -run.number))}
+    assert kept == sorted(
+        ["final/0", f"trials/{done.summary.best.trial}", *(f"confirmation/{run.number}" for run in best.values())]
+    )
+
+
+def test_the_same_command_on_a_finished_study_says_so(
+    done: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LocalWorker, "__init__", lambda *_: pytest.fail("a worker was started"))
+    for settings in (done.settings, with_budget(done.settings, hours=HOURS / 2)):
+        assert sweep.run_sweep(settings, done.home) == done.summary
+        said = " ".join(capsys.readouterr().out.split())
+        runs = len(done.records("confirmation"))
+        assert (
+            f"study {done.settings.study} is finished: 4 of 4 trials, {runs} runs, 1 run; a larger budget (BUD" in said
+        )
+    unfixed = with_budget(done.settings, max_trials=None)
+    assert sweep.run_sweep(unfixed, done.home) == done.summary
+    assert "is finished: 4 trials, " in " ".join(capsys.readouterr().out.split())
+
+
+# ---- what is planned of what is there: with a clock that is set by hand, and without training
+
+
+@contextmanager
+def opened(settings: Settings, home: Path, left: float, finishing: bool = False) -> Iterator[tuple[Course, Planner]]:
+    """The course of a study of whose hours so many seconds are left."""
+    folder, corpus = StudyFolder.of(home, settings.study), data.read(settings)
+    ref = data.prepare(corpus, settings, home)
+    clock = Clock(folder, time.monotonic())
+    assert settings.budget.hours is not None
+    clock.seconds = {"setup": settings.budget.hours * 3600 - left}
+    known = Data(Sizes(*(ref.sizes[split] for split in data.SPLITS)), 1.0, dict.fromkeys(data.SPLITS, 15.0))
+    measured = Paced(train=1e-4, score=2e-5, trial=0.1)
+    with closing(Study(settings, home)) as optuna:
+        course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, 1))
+        yield course, Planner(settings, folder, clock, measured, known, finishing)
+
+
+def begun(course: Course, planner: Planner) -> list[Phase]:
+    """All phases, begun one after the other as a sweep begins them, where each has nothing to run."""
+    for phase in course:
+        phase.begin(planner, course.opened[:-1])
+    return course.opened
+
+
+@pytest.fixture
+def copied(done: Done, tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    shutil.copytree(done.home, home, ignore=shutil.ignore_patterns("workers"))
+    return home
+
+
+@pytest.mark.parametrize("examples", [256, None])
+@pytest.mark.parametrize("spare", [-5.0, 0.1])
+def test_hours_that_hold_no_more_change_nothing(done: Done, copied: Path, examples: int | None, spare: float) -> None:
+    confirmation = done.settings.budget.confirmation.model_copy(update={"examples": examples})
+    settings = with_budget(done.settings, hours=HOURS + 0.001, confirmation=confirmation)
+    with opened(settings, copied, planning.REPORT_SECONDS + spare) as (course, planner):
+        phases = begun(course, planner)
+        for phase in phases:
+            assert phase.next(phase.hours) is None
+            assert not [trial for trial in phase.trials.values() if not trial.status.final]
+        found = phases[-1].found()
+        assert (found.folder, found.winner) == (done.summary.winner.folder, done.records("final")[0])
+        confirmed = phases[1].found()
+        assert confirmed.winner.entrant == done.summary.winner.entrant
+        assert confirmed.folder.startswith("confirmation/")
+        assert phases[1].fields()["confirmation"] == done.summary.confirmation
+
+
+def test_a_final_model_that_was_interrupted_goes_on_and_nothing_before_it_does(done: Done, copied: Path) -> None:
+    """However much of the hours is left."""
+    [final] = done.records("final")
+    running = replace(final, status=Status.RUNNING, score=None, metrics={}, told=False, step=20)
+    for left in (HOURS * 3600 - 20, planning.REPORT_SECONDS + 1):
+        running.save(copied / "studies" / done.settings.study / "final" / "0")
+        with opened(done.settings, copied, left) as (course, planner):
+            search, confirmation, last = begun(course, planner)
+            assert isinstance(last, Final)
+            assert [phase.next(phase.hours) for phase in (search, confirmation, last)] == [None, None, None]
+            assert confirmation.found().winner.entrant == done.summary.winner.entrant
+            assert confirmation.fields()["confirmation"] == done.summary.confirmation
+            assert last.trials == {0: running}
+            assert last.over(last.hours) is None
+            last.trials[0] = final
+            assert last.found().winner == final
+
+
+def test_a_confirmation_that_was_interrupted_goes_on_where_it_was(done: Done, copied: Path) -> None:
+    *there, gone = done.records("confirmation")
+    folder = copied / "studies" / done.settings.study
+    shutil.rmtree(folder / "confirmation" / str(gone.number))
+    shutil.rmtree(folder / "final")
+    (folder / "published.json").unlink()
+    with opened(done.settings, copied, HOURS * 3600 - 30) as (course, planner):
+        search, confirmation, _ = begun(course, planner)
+        assert search.next(search.hours) is None
+        again = confirmation.next(confirmation.hours)
+        assert again == TrialRecord(
+            gone.number, gone.params, Status.RUNNING, entrant=gone.entrant, seed=gone.seed, examples=256
+        )
+    with opened(done.settings, copied, planning.REPORT_SECONDS + 0.1) as (course, planner):
+        search, confirmation, last = begun(course, planner)
+        assert [phase.next(phase.hours) for phase in (search, confirmation, last)] == [None, None, None]
+        assert set(confirmation.trials) == {run.number for run in there}
+        assert confirmation.found().winner.entrant in {run.entrant for run in there}
+
+
+def test_a_larger_budget_goes_on_with_the_search(done: Done, copied: Path) -> None:
+    with opened(with_budget(done.settings, hours=2 * HOURS, max_trials=8), copied, HOURS * 3600) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        new = search.next(search.hours)
+        assert new is not None
+        assert (new.number, new.examples, new.status) == (4, 128, Status.RUNNING)
+        assert search.total == 8
+        assert len(planner.made) == 4
+
+
+def test_who_finishes_begins_no_trial(done: Done, copied: Path) -> None:
+    shutil.rmtree(copied / "studies" / done.settings.study / "final")
+    settings = with_budget(done.settings, hours=2 * HOURS, max_trials=8)
+    with opened(settings, copied, HOURS * 3600, finishing=True) as (course, planner):
+        search, confirmation, last = begun(course, planner)
+        assert search.next(search.hours) is None
+        assert search.over(search.hours) is not None
+        assert confirmation.next(confirmation.hours) is None
+        new = last.next(last.hours)
+        assert new is not None
+        assert (new.examples, new.entrant) == (720, done.summary.winner.entrant)
+
+
+def test_a_final_model_is_not_given_up_for_some_seconds(done: Done, copied: Path) -> None:
+    """What is left for test and report has begun to run out, and the run is nearly there."""
+    late = planning.LATE * HOURS * 3600
+    for left, given_up in ((0.5 * late, False), (-1.1 * late, True)):
+        with opened(done.settings, copied, 100) as (course, planner):
+            last = begun(course, planner)[-1]
+            planner._clock.seconds["setup"] += 100 - planning.REPORT_SECONDS - left
+            assert (last.over(last.hours) is not None) is given_up
+
+
+# ---- run whole
+
+
+def coordinator(settings: Settings, root: Path, home: Path, **environment: str) -> Coordinator:
+    (root / "settings.json").write_text(settings.model_dump_json())
+    given = {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(home)} | environment
+    return Coordinator(root / "settings.json", root / "log", given)
+
+
+def interrupted(settings: Settings, root: Path, home: Path, there: Callable[[], bool]) -> None:
+    """Begin a sweep, and interrupt it once something is there."""
+    process, deadline = coordinator(settings, root, home), time.monotonic() + SECONDS
+    while not there():
+        assert process.poll() is None, (root / "log").read_text()
+        assert time.monotonic() < deadline, (root / "log").read_text()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == 130, (root / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["trials", "confirmation", "final"])
+def test_interrupted_anywhere_the_same_command_goes_on_in_that_phase(
+    place: str, tmp_path: Path, tiny_model: Models
+) -> None:
+    longer = ("train.epochs=20", "search.space.train.epochs.choices=[20,30]", "hardware.checkpoint_seconds=0.2")
+    settings, home = request_of(tmp_path, tiny_model, *longer)
+    folder = StudyFolder.of(home, settings.study)
+    interrupted(settings, tmp_path, home, lambda: any(one.checkpoints() for one in folder.trials(place)))
+    before = {(kind, one.path.name): one.record.read_text() for kind in PLACES for one in folder.trials(kind)}
+    spent = sum(read_seconds(folder).values())
+    assert coordinator(settings, tmp_path, home).wait(SECONDS) == 0, (tmp_path / "log").read_text()
+    found = Done(settings, home, sweep.read_summary(folder))  # type: ignore[arg-type]
+    assert len(found.records("trials")) == 4
+    [final] = found.records("final")
+    assert (final.status, final.examples) == (Status.COMPLETE, 720)
+    assert all(run.status is Status.COMPLETE for run in found.records("confirmation"))
+    for (kind, number), text in before.items():
+        record = json.loads(text)
+        if record["status"] == "complete":
+            kept = json.loads((folder.path / kind / number / "trial.json").read_text())
+            assert (kept["score"], kept["seconds"]) == (record["score"], record["seconds"]), "it was run again"
+    [planned] = {made.phase for made in found.summary.plans if made.phase == "search"}
+    assert [made.phase for made in found.summary.plans].count(planned) == 1, "its part of the hours is as it was"
+    assert spent < found.summary.total_seconds < HOURS * 3600
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+
+
+@pytest.mark.slow
+def test_a_larger_budget_continues_the_study(done: Done, copied: Path) -> None:
+    settings = with_budget(done.settings, hours=2 * HOURS, max_trials=7)
+    more = Done(settings, copied, sweep.run_sweep(settings, copied))
+    assert more.records("trials")[:4] == done.records("trials")
+    assert [trial.examples for trial in more.records("trials")] == [128] * 7
+    before = {(run.entrant, run.seed): run.seconds for run in done.records("confirmation")}
+    kept = [run for run in more.records("confirmation") if (run.entrant, run.seed) in before]
+    assert kept
+    assert all(run.seconds == before[run.entrant, run.seed] for run in kept), "it was run again"
+    assert more.summary.hours == 2 * HOURS
+    assert [made.hours for made in more.summary.plans][:3] == [HOURS] * 3
+    assert {made.hours for made in more.summary.plans[3:]} == {2 * HOURS}
+    assert more.summary.total_seconds > done.summary.total_seconds
+    assert fsck(settings, copied, repair=False) == f"{settings.study}: clean"
+
+
+@pytest.mark.slow
+def test_a_final_model_that_is_worse_is_not_kept(
+    tmp_path: Path, tiny_model: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    ended = Loop._ended
+
+    def worse(self: Loop, result: TrialResult) -> None:
+        if isinstance(self.phase, Final):
+            result = replace(result, score=0.1, metrics=result.metrics | {"validation_accuracy": 0.1})
+        ended(self, result)
+
+    monkeypatch.setattr(Loop, "_ended", worse)
+    found = Done(settings, home, sweep.run_sweep(settings, home))
+    [final] = found.records("final")
+    assert (final.status, final.score) == (Status.COMPLETE, 0.1)
+    winner = found.summary.winner
+    assert winner.folder.startswith("confirmation/")
+    assert found.summary.data.trained_on == 256
+    best = max(run.score or 0 for run in found.records("confirmation") if run.entrant == winner.entrant)
+    assert winner.validation["validation_accuracy"] == best
+    assert not found.folder.trial("final", 0).model.exists()
+    assert found.folder.named(winner.folder).weights.exists()
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+    assert sweep.run_sweep(settings, home) == found.summary
+
+
+@pytest.mark.slow
+def test_hours_that_hold_one_fine_tune_are_all_for_the_reference_recipe(
+    tmp_path: Path, tiny_model: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 400 passes, which take minutes."""
+    free = (
+        "budget.max_trials=null",
+        "budget.search_examples=null",
+        "budget.confirmation={finalists: null, seeds: null}",
+    )
+    hours = ("budget.hours=0.017", "train.epochs=400", "search.space.train.epochs.choices=[400]")
+    settings, home = request_of(tmp_path, tiny_model, *free, "budget.confirmation.examples=null", *hours)
+    found = Done(settings, home, sweep.run_sweep(settings, home))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "these hours hold no search that would be worth it: the reference recipe gets the data and the time" in said
+    [trial] = found.records("trials")
+    assert (trial.status, trial.examples, trial.seed) == (Status.COMPLETE, None, None)
+    assert trial.params["train.learning_rate"] == settings.train.learning_rate
+    assert trial.epochs is not None
+    assert 1 <= trial.epochs < 400
+    assert trial.rungs == {}
+    assert not found.records("confirmation")
+    assert not found.records("final")
+    [made] = found.summary.plans
+    assert [step.phase for step in made.steps] == ["search"]
+    assert found.summary.total_seconds < 1.1 * 0.017 * 3600
+    assert "comes to the same, bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+    with opened(with_budget(settings, hours=3.0), home, 2.9 * 3600) as (course, planner):
+        course.first.begin(planner, ())
+        new = course.first.next(course.first.hours)
+        assert new is not None
+        assert (new.number, new.epochs) == (1, None), "more hours search"
+
+
+# ---- finished early
+
+
+@pytest.mark.slow
+def test_a_study_is_finished_with_what_there_is(tmp_path: Path, tiny_model: Models) -> None:
+    every = ("search.rungs=[]", "budget.max_trials=30", "train.epochs=20", "search.space.train.epochs.choices=[20,30]")
+    settings, home = request_of(tmp_path, tiny_model, *every)
+    folder = StudyFolder.of(home, settings.study)
+    interrupted(settings, tmp_path, home, lambda: len(folder.trials("trials")) > 1)
+    before = [one.path.name for one in folder.trials("trials")]
+    found = Done(settings, home, sweep.run_sweep(settings, home, finishing=True))
+    after = found.records("trials")
+    assert [str(trial.number) for trial in after] == before, "no trial was begun"
+    assert all(trial.status.final for trial in after)
+    assert after[0].status is Status.COMPLETE
+    assert found.records("confirmation")
+    assert [run.status for run in found.records("final")] == [Status.COMPLETE]
+    assert found.summary.winner.folder == "final/0"
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+
+
+@pytest.mark.slow
+def test_without_a_complete_trial_there_is_nothing_to_finish(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    with pytest.raises(RequestError, match=r"there is no study toy-tiny-default in .*; give the settings that it was"):
+        sweep.run_sweep(settings, home, finishing=True)
+    dies = coordinator(settings, tmp_path, home, DIE_AT="coordinator.loop.Loop._run:1")
+    assert dies.wait(SECONDS) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    with pytest.raises(NoResultError, match="has no complete trial") as raised:
+        sweep.run_sweep(settings, home, finishing=True)
+    assert raised.value.exit_code == 3
+    assert not StudyFolder.of(home, settings.study).trials("trials")
+    found = sweep.run_sweep(settings, home)
+    assert found.trials.all == 4, "and nothing is lost by that"
+
+
+def test_finish_is_the_sweep_without_new_trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(sweep, "run_sweep", lambda *args, **kwargs: given.append((args, kwargs)))
+    monkeypatch.setenv("HPSEARCH_HOME", str(tmp_path))
+    for verb in ("sweep", "finish"):
+        assert cli.main([verb, "task=rotten_tomatoes", "budget=30m", "--force"]) == 0
+    (first, one), (second, other) = given
+    assert first[:3] == second[:3]
+    assert first[0].budget.hours == 0.5
+    assert (one, other) == ({"finishing": False}, {"finishing": True})
