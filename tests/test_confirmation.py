@@ -75,6 +75,7 @@ class Done:
         for phase in timeless["phases"]:
             for one in (phase, *phase["runs"]):
                 del one["seconds"]
+                one.pop("at", None)
         del timeless["winner"]["run_id"], timeless["test"]["seconds_per_example"]
         (timeless["reference"] or {}).pop("run_id", None)
         return timeless

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 SMALL = (
+    "budget=full",
     "budget.max_trials=2",
+    "budget.confirmation.seeds=2",
+    "train.epochs=1",
     "budget.confirmation.finalists=1",
     "budget.train_examples=48",
     "budget.validation_examples=20",

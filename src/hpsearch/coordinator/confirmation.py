@@ -53,6 +53,8 @@ class Confirmation(Phase):
         points = 0 if search.alone else finalists
         examples = min(given.examples or search.examples, self.ref.sizes["train"])
         self._take_up(points, given.seeds or plan.SEEDS, examples)
+        if study.settings.budget.hours is None:  # with hours, what is run is known when it begins
+            self._bring_back()
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
         """Run as many, on as many examples, as the time holds that is not the final model's."""
@@ -72,10 +74,13 @@ class Confirmation(Phase):
                     step = known.step(step.runs, max(there))
                 self._take_up(*self._no_fewer(finalists, seeds, step.examples), step.examples)
                 planner.record(self, known, {self.name: step})
+            self._bring_back()
+
+    def _bring_back(self) -> None:
+        """Have best runs without a model run once more: it was not needed then, or other seeds counted."""
         for best in self.kept_models():
             if not self.trial_folder(best.number).model.exists():
-                # Its model was not needed then, or other seeds counted. Run once more, it comes to the same.
-                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)
+                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # it comes to the same
 
     def _no_fewer(self, finalists: int, seeds: int, examples: int) -> tuple[int, int]:
         """Finalists and seeds, no fewer than have been run on so many examples."""
