@@ -82,9 +82,7 @@ class Search(Phase):
             planner.check_fits(whole, known)
         if until is None:
             search = whole.search
-            if (
-                self.settings.budget.max_trials is not None
-            ):  # who asks for so many shall have them if the hours hold them
+            if self.settings.budget.max_trials is not None:  # they are begun as long as the hours hold them
                 spare = (1 - plan.RESERVE) * planner.left - whole.seconds
                 search = replace(search, seconds=search.seconds + max(0.0, spare))
             steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
