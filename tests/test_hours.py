@@ -38,7 +38,7 @@ from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training import data
 from hpsearch.workers.local import LocalWorker
 
-HOURS = 0.05  # more than is needed, so that no test waits for a clock; what ends by one has less
+HOURS = 0.2  # more than is needed, so that no test waits for a clock; what ends by one has less
 OVERRIDES = (
     f"budget.hours={HOURS}",
     "budget.max_trials=4",

@@ -19,7 +19,7 @@ STORED = Path(__file__).parent / "stored"
 ROOT = "/stored/"  # where it was made
 TASK = "task=csv task.name=stored task.max_length=48 task.truncation=head task.split.validation=0.2 task.split.test=0.2"
 SWEEP = (
-    "budget=full budget.startup_trials=4 budget.final=false "
+    "budget=full budget.startup_trials=4 budget.final=false model.pooling=first "
     "model.sha256=null model.family=bert model.name=tiny train.log_every=2 search.rungs=[0.5] search.rungs_after=1 "
     "search.keep=0.34 search.space.train.learning_rate.low=0.005 search.space.train.learning_rate.high=0.03 "
     "search.space.train.batch_size.choices=[16] model.reference.learning_rate=0.002 hardware.device=cpu "

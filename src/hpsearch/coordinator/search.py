@@ -81,9 +81,15 @@ class Search(Phase):
         if not self.trials:
             planner.check_fits(whole, known)
         if until is None:
-            steps = {"search": whole.search, "confirmation": whole.confirmation, "final": whole.final}
+            search = whole.search
+            if (
+                self.settings.budget.max_trials is not None
+            ):  # who asks for so many shall have them if the hours hold them
+                spare = (1 - plan.RESERVE) * planner.left - whole.seconds
+                search = replace(search, seconds=search.seconds + max(0.0, spare))
+            steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
             planner.record(self, known, steps)
-            until = self.hours if whole.alone else self.hours + whole.search.seconds / 3600
+            until = self.hours if whole.alone else self.hours + search.seconds / 3600
         begun = [trial for trial in self.trials.values() if trial.status is not Status.FAILED]
         searched = [trial for trial in begun if trial.epochs is None]
         # What was begun with these hours goes on so, however few of them are left after an interruption.

@@ -1,5 +1,6 @@
 """What training and scoring take on this machine: a few updates and a few batches, timed."""
 
+import itertools
 import tempfile
 import time
 from dataclasses import dataclass
@@ -47,9 +48,7 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
         made = trainer.make_trainer(settings, kind, model, train, warm.hardware, Path(scratch) / "trial")
         made.add_callback(trainer.Watcher(line.alive, on_step, lambda *_: None))
         trainer.run(made, None)
-        size, steps = settings.train.batch_size, len(times)
-        order = list(made.order)[WARM * size : steps * size]
-        trained = int(train.lengths[order].sum())
+        trained = sum(_tokens(made.order, len(times))[WARM:])
         started = time.perf_counter()
         model.save_pretrained(scratch)
         saved = time.perf_counter() - started
@@ -63,6 +62,19 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
         score=scoring / int(validation.lengths[:pieces].sum()),
         trial=loaded + saved,
     )
+
+
+def _tokens(order: trainer.LengthGroupedOrder, steps: int) -> list[int]:
+    """Of each of so many steps, over as many epochs as they take."""
+    found: list[int] = []
+    for epoch in itertools.count():
+        order.set_epoch(epoch)
+        examples = list(order)
+        for start in range(0, len(examples), order.batch_size):
+            if len(found) == steps:
+                return found
+            found.append(int(order.lengths[examples[start : start + order.batch_size]].sum()))
+    raise AssertionError("there is an epoch after each")
 
 
 def _now(hardware: Hardware) -> float:
