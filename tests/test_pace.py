@@ -1,0 +1,83 @@
+"""What training and scoring take, as the first question to a worker finds it out."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import make
+import tiny
+from hpsearch.config.settings import Settings
+from hpsearch.coordinator.memory import PACE_SECONDS, KnownPace, MicroBatch
+from hpsearch.state.messages import Decision, Hardware, Paced
+from hpsearch.state.records import DataRef
+from hpsearch.training import hardware, pace
+from hpsearch.training.pace import PaceSpec, measure
+from hpsearch.training.trial import Line, Warm
+
+HERE = Hardware("cpu", "float32", "eager", 1, "a processor", 1.0)
+
+
+def toy(root: Path, tiny_model: Callable[[str], Path], n: int, *overrides: str) -> tuple[Settings, DataRef]:
+    settings = make.toy_settings(tiny.write_csv(root / "toy.csv", n=n), tiny_model("bert"), "bert", *overrides)
+    return settings, make.prepared(settings, root)
+
+
+def line(alive: Callable[[], None]) -> Line:
+    return Line(
+        point=lambda _: None,
+        rung=lambda _: Decision.CONTINUE,
+        heard=lambda: None,
+        alive=alive,
+        retimed=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("seconds", [4, 30, 200])
+@pytest.mark.parametrize("n", [60, 190])
+def test_a_token_costs_the_same_however_many_epochs_are_timed(
+    n: int, seconds: int, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each step and each scoring takes a second."""
+    settings, ref = toy(tmp_path, tiny_model, n, "train.epochs=100")
+    ticks, signs = itertools.count(), itertools.count()
+    monkeypatch.setattr(pace, "_now", lambda _: float(next(ticks)))
+    warm = Warm(hardware.resolve(settings.hardware))
+    found = measure(PaceSpec(settings, ref, seconds), warm, line(lambda: next(signs)))
+    tokens = warm.tokens(ref, settings, "train")
+    a_step = tokens.lengths.sum() / -(-len(tokens) // 16)
+    assert found.train == pytest.approx(1 / a_step, rel=0.15)
+    validation = warm.tokens(ref, settings, "validation")
+    assert found.score == pytest.approx(1 / validation.lengths.sum())
+    assert 0 < found.trial < 60
+    assert next(signs) > seconds, "it says that it is alive"
+
+
+def test_what_is_trained_by_a_step_is_what_the_order_says(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    settings, ref = toy(tmp_path, tiny_model, 60)  # 36 examples: batches of 16, 16 and 4
+    tokens = Warm(hardware.resolve(settings.hardware)).tokens(ref, settings, "train")
+    order = pace.trainer.LengthGroupedOrder(tokens.lengths, 16, 0)
+    found = pace._tokens(order, 8)
+    assert len(found) == 8
+    assert sum(found[:3]) == sum(found[3:6]) == tokens.lengths.sum()
+    assert found[2] < found[0]
+    assert pace._tokens(order, 2) == found[:2]
+
+
+def test_the_pace_is_measured_once_for_what_it_depends_on(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    hours = ("budget.hours=0.5", "budget.max_trials=null")
+    settings, ref = toy(tmp_path, tiny_model, 60, *hours)
+    known = KnownPace(settings, ref, HERE, tmp_path)
+    assert known.found is None
+    asked = known.question(MicroBatch(settings, ref, HERE, tmp_path))
+    assert asked.seconds == PACE_SECONDS
+    known.keep(Paced(1e-4, 1e-5, 0.5))
+    again = KnownPace(settings, ref, HERE, tmp_path)
+    assert again.found == known.found == Paced(1e-4, 1e-5, 0.5)
+    for other in ("task.max_length=32", "train.batch_size=32", "optimizer=radam"):
+        changed, _ = toy(tmp_path, tiny_model, 60, *hours, other)
+        assert KnownPace(changed, ref, HERE, tmp_path).found is None, other
+    for same in ("train.learning_rate=0.001", "budget.hours=2", "search.keep=0.3", "seed=4"):
+        changed, _ = toy(tmp_path, tiny_model, 60, *hours, same)
+        assert KnownPace(changed, ref, HERE, tmp_path).found is not None, same
