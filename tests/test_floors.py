@@ -147,7 +147,7 @@ def test_the_time_of_words_holds(seconds: float) -> None:
     began = time.monotonic()
     found = words.fit(words.Given([text for text, _ in rows], right, True, validation, worth), seconds)
     assert time.monotonic() - began < 1.5 * seconds + 2.0
-    assert words.SMALLEST <= found.examples < len(rows)
+    assert words.SMALLEST <= found.examples <= (len(rows) if seconds else words.SMALLEST)
     assert worth(found.validation) > (0.6 if seconds else 0.0)
 
 

@@ -436,7 +436,7 @@ def test_entities_are_swept_promoted_and_served(
         "search.space.train.epochs.choices=[16]",
         "budget.max_trials=3",
         "search.space.train.learning_rate.low=0.008",
-        "budget.confirmation={finalists: 1, seeds: 2, train_factor: 1}",
+        "budget.confirmation={finalists: 1, seeds: 2}",
     )
     windows = ("task.max_length=16", "task.stride=4")
     made = make.toy_settings(path, tiny_model("bert"), "bert", *OVERRIDES, *longer, *windows, task="ner_files")
