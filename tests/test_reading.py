@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import make
 import tiny
-from hpsearch.config.settings import Settings, TaskSettings
+from hpsearch.config.settings import Settings
+from hpsearch.config.task import TaskSettings
 from hpsearch.data import reading
 from hpsearch.errors import RequestError
 from hpsearch.tasks.kinds import KINDS

@@ -22,7 +22,7 @@ from rich.console import Console
 from hpsearch.config.composition import compose
 from hpsearch.config.loading import load
 from hpsearch.config.settings import Settings
-from hpsearch.report import next_steps, page, sections
+from hpsearch.report import next_steps, optuna_plots, page, sections
 from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
@@ -622,7 +622,7 @@ def optuna_study(values: list[float]) -> optuna.Study:
 
 
 def test_optuna_plots_are_pictures_and_one_page(tmp_path: Path) -> None:
-    written = page.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path / "plots")
+    written = optuna_plots.draw(optuna_study([0.5, 0.6, 0.7]), tmp_path / "plots")
     names = ["history.png", "importances.png", "parallel_coordinates.png", "slice.png", "optuna.html"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(names)
@@ -639,7 +639,7 @@ def test_optuna_plots_that_few_trials_cannot_give_are_named(
     values: list[float], written: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="hpsearch"):
-        paths = page.optuna_plots(optuna_study(values), tmp_path)
+        paths = optuna_plots.draw(optuna_study(values), tmp_path)
     assert len(paths) == written
     assert "left out" in caplog.text
     assert ("importances" in caplog.text) == bool(written)
@@ -676,7 +676,7 @@ def test_page_in_a_browser(labels: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.browser
 def test_optuna_page_is_drawn_where_mlflow_shows_it(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    page_file = page.optuna_plots(optuna_study([0.5, 0.6, 0.7]), tmp_path)[-1]
+    page_file = optuna_plots.draw(optuna_study([0.5, 0.6, 0.7]), tmp_path)[-1]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         tab = browser.new_page()

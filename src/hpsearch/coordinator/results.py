@@ -12,7 +12,7 @@ from hpsearch.coordinator import floors, phases
 from hpsearch.coordinator.books import free_disk
 from hpsearch.coordinator.summary import Finished
 from hpsearch.errors import RequestError, redact
-from hpsearch.report import beside, cards, page, sections
+from hpsearch.report import beside, cards, optuna_plots, page, sections
 from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
 from hpsearch.state.folder import StudyFolder
@@ -53,7 +53,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     trials = [(one, _points(folder, one)) for one in finished.phases[0].trials.values()]
     write_durably(folder.summary, codec.write(summary, indent=1))
     _write_report(folder, settings, trials, summary)
-    page.optuna_plots(study.optuna.optuna, folder.plots)
+    optuna_plots.draw(study.optuna.optuna, folder.plots)
     decisive = finished.decisive
     winner = decisive.settings_of(found.winner)
     inputs = KINDS[settings.task.kind].inputs

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from hpsearch.config.settings import TaskSettings
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.reading import Rows
 from hpsearch.errors import RequestError
 from hpsearch.state.facts import Overlap

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpsearch.config.settings import HubData, PackagedData, TaskSettings
+from hpsearch.config.task import HubData, PackagedData, TaskSettings
 from hpsearch.data import conll_layout, squad_layout
 from hpsearch.data.text_files import Layout, names_of, parse, repeated
 from hpsearch.errors import RequestError, first_line, nearest

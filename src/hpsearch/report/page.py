@@ -1,18 +1,12 @@
-"""What a finished study has to say: one self-contained HTML page, Optuna's plots, the last lines on the console."""
+"""What a finished study has to say: one self-contained HTML page, the last lines on the console."""
 
-import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import matplotlib
-import matplotlib.pyplot
-import optuna
 from omegaconf import OmegaConf
-from optuna.visualization import matplotlib as pictures
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -30,17 +24,9 @@ from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 
-log = logging.getLogger(__name__)
-
 SPLITS = ("train", "validation", "test")
 LOSS = "loss"  # beside the metrics of a kind
 TABLE_ROWS = 5  # of the console's table
-OPTUNA_PLOTS = {
-    "history": "optimization_history",
-    "importances": "param_importances",
-    "parallel_coordinates": "parallel_coordinate",
-    "slice": "slice",
-}
 
 
 def known(records: Sequence[TrialRecord], summary: Summary) -> list[TrialRecord]:
@@ -233,46 +219,6 @@ def final_table(summary: Summary, records: Sequence[TrialRecord], settings: Sett
             for purpose, command in next_steps.commands(settings, summary)
         ),
     )
-
-
-def optuna_plots(study: optuna.Study, folder: Path) -> list[Path]:
-    """Optuna's own plots: a PNG each, and all of them in one `optuna.html`.
-
-    One page for all, with plotly.js in it: MLflow shows an HTML artifact as a blob in a sandbox, where no file beside
-    it can be reached. A plot that can't be drawn of so few trials is left out and logged with the reason.
-
-    Returns:
-        The files that were written; none with fewer than two complete trials.
-    """
-    complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    if len(complete) < 2 or not complete[0].params:
-        log.info("Optuna's plots are left out: they need two complete trials and a searched parameter")
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    matplotlib.pyplot.switch_backend("agg")  # the coordinator has no screen to draw on
-    written: list[Path] = []
-    parts: list[str] = []
-    for name, plot in OPTUNA_PLOTS.items():
-        try:
-            with warnings.catch_warnings(), matplotlib.rc_context({"figure.figsize": (10, 5)}):
-                warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-                # Without a difference between the trials Optuna warns and draws equal bars, which say nothing.
-                warnings.filterwarnings("error", message=".*importances will be equal", category=UserWarning)
-                warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)
-                getattr(pictures, f"plot_{plot}")(study)
-                figure = getattr(optuna.visualization, f"plot_{plot}")(study)
-        except UserWarning as reason:
-            log.info("Optuna's plot of %s is left out: %s", name, reason)
-            continue
-        matplotlib.pyplot.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
-        matplotlib.pyplot.close("all")
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=not parts))
-        written.append(folder / f"{name}.png")
-    page = folder / "optuna.html"
-    write_durably(
-        page, f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Optuna</title>{"".join(parts)}</html>'
-    )
-    return [*written, page]
 
 
 @dataclass(frozen=True)

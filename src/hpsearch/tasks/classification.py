@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from hpsearch.config.settings import TaskSettings
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.examples import SPLITS, Example, groups, refuse, text_fault
 from hpsearch.data.reading import Rows
 from hpsearch.data.text import clean

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpsearch.config.settings import Settings, TaskSettings, possible
+from hpsearch.config.settings import Settings, possible
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.examples import Example
 from hpsearch.data.reading import Rows, listed
 from hpsearch.data.tokens import Arrays, Padding, Tokens

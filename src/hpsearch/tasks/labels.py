@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.config.settings import TaskSettings
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.examples import Example, missing, text_fault
 from hpsearch.data.reading import SHOWN, Rows, listed
 from hpsearch.errors import RequestError, nearest

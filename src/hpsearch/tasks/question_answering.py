@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpsearch.config.settings import Settings, TaskSettings, possible
+from hpsearch.config.settings import Settings, possible
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.examples import Example, groups, missing, refuse, text_fault
 from hpsearch.data.reading import Rows
 from hpsearch.data.squad_layout import ARTICLE

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpsearch.config.settings import TaskSettings
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.text import encode
 from hpsearch.data.tokens import Arrays, Tokens
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from hpsearch.config.settings import Settings, TaskSettings, possible
+from hpsearch.config.settings import Settings, possible
+from hpsearch.config.task import TaskSettings
 from hpsearch.data.examples import SPLITS, Example, groups, refuse, text_fault
 from hpsearch.data.reading import Rows
 from hpsearch.data.tokens import Arrays, Tokens

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from hpsearch.config.settings import ModelSettings, TaskSettings
+from hpsearch.config.settings import ModelSettings
+from hpsearch.config.task import TaskSettings
 from hpsearch.errors import RequestError, first_line
 from hpsearch.state.messages import Hardware
 from hpsearch.state.records import StudyHardware
