@@ -18,8 +18,8 @@ import tracked
 from forked import Coordinator
 from hpsearch import cli
 from hpsearch.config.settings import Settings
+from hpsearch.coordinator import outlook, sweep
 from hpsearch.coordinator import planner as planning
-from hpsearch.coordinator import sweep
 from hpsearch.coordinator.clock import Clock, read_seconds
 from hpsearch.coordinator.final import Final
 from hpsearch.coordinator.loop import Loop
@@ -30,8 +30,11 @@ from hpsearch.coordinator.study import Study
 from hpsearch.decisions.plan import Sizes
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.fsck import fsck
+from hpsearch.report import page
 from hpsearch.reproduce import reproduce
+from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
+from hpsearch.state.measured import Reading
 from hpsearch.state.messages import Paced, TrialResult
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord
@@ -220,6 +223,25 @@ def test_hours_that_hold_no_more_change_nothing(done: Done, copied: Path, exampl
         assert confirmed.winner.entrant == done.summary.winner.entrant
         assert confirmed.folder.startswith("confirmation/")
         assert phases[1].fields()["confirmation"] == done.summary.confirmation
+
+
+def test_what_more_hours_would_bring_is_said_while_there_are_examples_that_the_winner_lacks(
+    done: Done, copied: Path
+) -> None:
+    assert done.summary.outlook == (), "the winner has all of them"
+    said = "The winner has had all training examples; more hours only search further. The last doubling of the trials"
+    assert said in " ".join(page.findings(done.summary))
+    reading = codec.read_file(Reading, done.folder.test, "run it again")
+    assert reading is not None
+    scores = reading.winner.metrics | {"accuracy": 0.9}
+    reading = replace(reading, winner=replace(reading.winner, metrics=scores))
+    with opened(done.settings, copied, HOURS * 3600) as (course, planner):
+        phases = begun(course, planner)
+        assert outlook.of(planner, phases, phases[-1].found(), reading) == ()
+        [twice] = outlook.of(planner, phases[:2], phases[1].found(), reading)
+    assert (twice.hours, twice.examples) == (2 * HOURS, 720)
+    assert 0.9 < twice.value < 1
+    assert twice.low < twice.value < twice.high <= 1
 
 
 def test_a_final_model_that_was_interrupted_goes_on_and_nothing_before_it_does(done: Done, copied: Path) -> None:

@@ -14,7 +14,7 @@ from hpsearch.coordinator.floors import as_slow_as_trials
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
-from hpsearch.decisions.plan import Asked, Known, Pace, Plan, Recipe, Sizes, Step
+from hpsearch.decisions.plan import Asked, Known, Pace, Plan, Recipe, Sizes, Step, of_all
 from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
@@ -165,6 +165,12 @@ class Planner:
             folds=phases[0].study.folds,
         )
         return self._known
+
+    def trained_on(self, known: Known, hours: float) -> int:
+        """Training examples of the winner of a study with other hours."""
+        found = of_all(known, hours * 3600)
+        steps = (found.search, found.confirmation, found.final)
+        return max(step.examples for step in steps if step is not None)
 
     def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None]) -> None:
         """Keep what a phase begins with: what the time that is left is for."""

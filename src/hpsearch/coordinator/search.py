@@ -268,6 +268,8 @@ class Search(Phase):
     def planned(self) -> float:
         """By the shares that pass each rung."""
         trials = self._comparable()
+        if self._single is not None:
+            return len(trials)
         most = self.plan.max_trials if self._planner is None else len(trials)
         return schedule.share_to_train(self.plan, max(most, len(trials)))
 

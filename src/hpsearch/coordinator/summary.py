@@ -33,6 +33,8 @@ class Finished:
     """Of its workers."""
     plans: tuple[PlanMade, ...]
     """() without hours."""
+    outlook: tuple[outcome.Outlook, ...]
+    """() without hours."""
     floors: tuple[FloorRecord, ...]
     """() where the study has none."""
 
@@ -85,6 +87,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         hours=settings.budget.hours,
         plans=finished.plans,
         floors=tuple(_floors(finished)),
+        outlook=finished.outlook,
     )
 
 

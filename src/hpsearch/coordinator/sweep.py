@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings, digest
-from hpsearch.coordinator import floors
+from hpsearch.coordinator import floors, outlook
 from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
@@ -176,8 +176,16 @@ def _run(
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
             fitted = floors.tell(study, fitted, runs, reading)
-            plans = planner.made if planner is not None else ()
-            finished = Finished(study, tuple(course.opened), found, reading, crew.hardware, plans, fitted)
+            finished = Finished(
+                study=study,
+                phases=tuple(course.opened),
+                found=found,
+                reading=reading,
+                hardware=crew.hardware,
+                plans=planner.made if planner is not None else (),
+                outlook=outlook.of(planner, course.opened, found, reading) if planner is not None else (),
+                floors=fitted,
+            )
             summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
             publish(finished, summary, tracking, runs)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from hpsearch import formats
 from hpsearch.report.sections import BEST, COMPLETE, Column, Line, Section, Told
-from hpsearch.state.outcome import FloorOutcome, Summary
+from hpsearch.state.outcome import FloorOutcome, Outlook, Summary
 from hpsearch.tasks.metrics import OBJECTIVES
 
 EPSILON = 1e-12  # of rounding
+DOUBLED = 4  # trials of which half are compared with all
 
 
 def ahead(summary: Summary) -> FloorOutcome | None:
@@ -30,8 +31,44 @@ def warning(summary: Summary) -> str | None:
     return (
         f"A simple model is better: {named(floor)} has {summary.metric} {formats.score(floor.test.value)} on the same "
         f"{formats.count(floor.test.n)} test examples, and {summary.model} has {formats.score(summary.test.value)} "
-        f"({formats.gain(floor.gain.difference, share)}). Give more hours, or promote the simple model (--floor)."
+        f"({formats.gain(floor.gain.difference, share)}). {_remedy(summary, floor)}"
     )
+
+
+def _remedy(summary: Summary, floor: FloorOutcome) -> str:
+    """What to do where a floor is ahead: the hours that are expected to reach it, if the curve has such."""
+    instead = "promote the simple model (--floor)"
+    objective = OBJECTIVES[summary.metric]
+    enough = [one for one in summary.outlook if not objective.better(floor.test.value, one.value)]
+    if enough:
+        return f"Give {_hours(enough[0])} in all, which should reach it by the curve so far, or {instead}."
+    if summary.outlook:
+        return f"By the curve so far {_hours(summary.outlook[-1])} would not reach it either: {instead}."
+    return f"Give more hours, or {instead}."
+
+
+def _hours(outlook: Outlook) -> str:
+    return formats.duration(3600 * outlook.hours)
+
+
+def outlook(summary: Summary) -> str | None:
+    """What more hours are expected to bring, a sentence; None in a study without hours."""
+    if summary.hours is None:
+        return None
+    if summary.outlook:
+        first = summary.outlook[0]
+        value, low, high = map(formats.score, (first.value, first.low, first.high))
+        return (
+            f"{_hours(first)} would train the winner on {formats.count(first.examples)} examples: test "
+            f"{summary.metric} {value} is to be expected then (80 % interval {low} to {high}), by how errors fall with "
+            "examples here and on other data."
+        )
+    k, said = len(summary.expected), "The winner has had all training examples; more hours only search further."
+    if k < DOUBLED:
+        return said
+    objective = OBJECTIVES[summary.metric]
+    gain = formats.gain(objective.gain(summary.expected[k - 1], summary.expected[k // 2 - 1]), objective.share)
+    return f"{said} The last doubling of the trials, from {k // 2} to {k}, brought {gain} on validation."
 
 
 def findings(summary: Summary) -> Iterator[str]:

@@ -112,6 +112,8 @@ def findings(summary: Summary) -> Iterator[str]:
     share = OBJECTIVES[metric].share
     race = {one.entrant: one for one in summary.confirmation}
     yield from beside.findings(summary)
+    if (said := beside.outlook(summary)) is not None:
+        yield said
     if not race:
         yield _unconfirmed(summary)
         return
@@ -152,15 +154,15 @@ def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
 
 
 def _unconfirmed(summary: Summary) -> str:
-    if summary.plans and summary.trials.all == 1:
-        return (
-            f"{formats.duration((summary.hours or 0.0) * 3600)} hold no search that is worth it, so the reference "
-            f"recipe had all the time: {summary.steps.trained:,} updates on {summary.data.trained_on:,} examples. "
-            "More hours search."
-        )
-    if summary.plans:
+    if not summary.plans:
+        return "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+    if [(step.phase, step.runs) for step in summary.plans[-1].steps] != [("search", 1)]:
         return "The winner was not confirmed with fresh seeds: the hours were over."
-    return "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
+    hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
+    times, complete = f"{summary.steps.trained:,} updates on {trained} examples", summary.trials.complete
+    if complete > 1:
+        times = f"{complete} runs on {trained} examples, of which the best on validation is kept"
+    return f"{hours} hold no search that is worth it, so the reference recipe had all the time: {times}."
 
 
 def _final(summary: Summary) -> Iterator[str]:

@@ -305,6 +305,20 @@ class PlanMade:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What the study is expected to reach with more hours, on the same test examples."""
+
+    hours: float
+    """In all."""
+    examples: int
+    """Training examples of its winner."""
+    value: float
+    low: float
+    """Of the 80 % interval."""
+    high: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """The whole result."""
 
@@ -350,9 +364,10 @@ class Summary:
     """That the study was to take in all; None where it took as long as it took."""
     plans: tuple[PlanMade, ...] = ()
     """In their order; () without hours."""
-
     floors: tuple[FloorOutcome, ...] = ()
     """Simple models on the same data, in the order in which they were fitted; () where none was."""
+    outlook: tuple[Outlook, ...] = ()
+    """By hours, ascending; () without hours, and where the winner has all the data already."""
 
     @property
     def floor(self) -> FloorOutcome | None:

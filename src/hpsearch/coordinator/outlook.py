@@ -1,0 +1,74 @@
+"""What a study with more hours is expected to reach: its plan says on how many examples, its curve how good that is."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from hpsearch.config import space
+from hpsearch.coordinator.phase import Found, Phase
+from hpsearch.coordinator.planner import Planner
+from hpsearch.coordinator.search import Search
+from hpsearch.decisions import curve
+from hpsearch.state.measured import Reading
+from hpsearch.state.outcome import Outlook
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES, Objective
+
+FURTHER = (2, 4, 8, 16)  # times the hours
+MORE = 1.1  # times the examples; fewer more are no difference
+
+
+def of(planner: Planner, phases: Sequence[Phase], found: Found, reading: Reading) -> tuple[Outlook, ...]:
+    """What FURTHER times the hours are expected to reach; () where the winner has all the data already.
+
+    Args:
+        planner: of the study.
+        phases: all of them, done.
+        found: whose model is kept.
+        reading: of test.
+    """
+    settings, [search, *_] = phases[0].study.settings, phases
+    objective = OBJECTIVES[settings.task.metric]
+    home = next(phase for phase in phases if found.folder.startswith(f"{phase.place}/"))
+    examples = _read(home, found.winner)
+    error = _error(objective, reading.winner.metrics[objective.name], reading.n)
+    slope = curve.slope(list(_runs(phases, objective, found.winner)))
+    known, outlooks = planner.known(phases), list[Outlook]()
+    for factor in FURTHER:
+        hours = factor * planner.hours
+        more = min(planner.trained_on(known, hours), search.ref.sizes["train"])
+        if more < MORE * (outlooks[-1].examples if outlooks else examples):
+            continue
+        then = curve.expected(error, examples, more, slope)
+        value, low, high = (_score(objective, one) for one in (then.error, then.high, then.low))
+        outlooks.append(Outlook(hours, more, value, min(low, high), max(low, high)))
+    return tuple(outlooks)
+
+
+def _runs(phases: Sequence[Phase], objective: Objective, winner: TrialRecord) -> Iterator[curve.Run]:
+    """Runs that nobody chose for their score, of the reference recipe and of the winner's."""
+    settings = phases[0].study.settings
+    validation = phases[0].ref.sizes["validation"]
+    reference = space.reference(settings)
+    for phase in phases:
+        for trial in phase.trials.values():
+            fair = trial.params == reference or (trial.params == winner.params and not isinstance(phase, Search))
+            if trial.status is Status.COMPLETE and trial.score is not None and fair:
+                error = _error(objective, trial.score, validation)
+                doubt = curve.doubt(error, validation) if objective.share else curve.RUN
+                yield curve.Run(json.dumps(trial.params, sort_keys=True), _read(phase, trial), error, doubt)
+
+
+def _read(phase: Phase, trial: TrialRecord) -> int:
+    """Training examples that a trial has seen at least once."""
+    train = phase.settings_of(trial).train
+    given = train.examples if train.examples is not None else phase.ref.sizes["train"]
+    return max(1, min(given, trial.step * train.batch_size))
+
+
+def _error(objective: Objective, score: float, n: int) -> float:
+    """Above 0: with no error among n there may be half of one."""
+    return max(1 - score, 0.5 / n) if objective.share else max(score, 1e-6)
+
+
+def _score(objective: Objective, error: float) -> float:
+    return max(0.0, 1 - error) if objective.share else error
