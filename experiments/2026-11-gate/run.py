@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 ALPHA = 0.025
 SIZES = (500, 1_000, 2_500, 5_000, 10_000, 25_000)
 GAINS = (0.005, 0.01, 0.02, 0.03)
+OVER_FLOOR = (-0.02, -0.01, 0.0, 0.01, 0.02, 0.04)
 DIFFER = (0.06, 0.12)  # share of examples that one alone has right
 ACCURACY = 0.87
 SPREAD = 0.004  # of one recipe's true accuracy over seeds
@@ -69,6 +70,13 @@ def passes(rng: np.random.Generator, repeats: int, n: int, differ: float, gain: 
     rest = 1 - alone[0] - alone[1]
     counts = rng.multinomial(n, np.column_stack([*alone, rest]))
     return float(np.mean([mcnemar(int(ours), int(theirs)) <= ALPHA for ours, theirs, _ in counts]))
+
+
+def refused(rng: np.random.Generator, repeats: int, n: int, gain: float) -> float:
+    """Share of test sets on which a first champion does worse than a floor to which it gains so much in truth."""
+    differ = DIFFER[1]
+    counts = rng.multinomial(n, [(differ + gain) / 2, (differ - gain) / 2, 1 - differ], size=repeats)
+    return float(np.mean(counts[:, 0] < counts[:, 1]))
 
 
 def passes_by_f1(rng: np.random.Generator, repeats: int, n: int, differ: float) -> float:
@@ -158,6 +166,16 @@ def main(repeats: int) -> None:
     ]
     for n in (100, 300, 500, 1_000, 2_500):
         found = [share(not_worse(rng, repeats, n, differ), repeats) for differ in (MARGIN, DIFFER[0])]
+        lines.append(f"| {n:,} | {' | '.join(found)} |")
+    lines += [
+        "",
+        f"A task's first champion and the best floor, {DIFFER[1]:.0%} of answers differ: how often it is refused",
+        "",
+        f"| test examples | {' | '.join(f'it gains {100 * gain:+g} points' for gain in OVER_FLOOR)} |",
+        f"| --- |{' --- |' * len(OVER_FLOOR)}",
+    ]
+    for n in SIZES:
+        found = [share(refused(rng, repeats, n, gain), repeats) for gain in OVER_FLOOR]
         lines.append(f"| {n:,} | {' | '.join(found)} |")
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
 
