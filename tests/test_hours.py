@@ -58,6 +58,7 @@ OVERRIDES = (
     "search.space.train.epochs.choices=[4,6]",
     "train.epochs=4",
 )
+NOTHING_FIXED = {"finalists": None, "seeds": None, "examples": None}
 PLACES = ("trials", "confirmation", "final")
 SECONDS = 300
 Models = Callable[[str], Path]
@@ -179,15 +180,17 @@ def test_the_same_command_on_a_finished_study_says_so(
 
 
 @contextmanager
-def opened(settings: Settings, home: Path, left: float, finishing: bool = False) -> Iterator[tuple[Course, Planner]]:
-    """The course of a study of whose hours so many seconds are left."""
+def opened(
+    settings: Settings, home: Path, left: float, finishing: bool = False, train: float = 1e-4
+) -> Iterator[tuple[Course, Planner]]:
+    """The course of a study of whose hours so many seconds are left, and whose pace was `train` seconds a token."""
     folder, corpus = StudyFolder.of(home, settings.study), data.read(settings)
     ref = data.prepare(corpus, settings, home)
     clock = Clock(folder, time.monotonic())
     assert settings.budget.hours is not None
     clock.seconds = {"setup": settings.budget.hours * 3600 - left}
     known = Data(Sizes(*(ref.sizes[split] for split in data.SPLITS)), 1.0, dict.fromkeys(data.SPLITS, 15.0))
-    measured = Paced(train=1e-4, score=2e-5, trial=0.1)
+    measured = Paced(train=train, score=train / 5, trial=0.1)
     with closing(Study(settings, home)) as optuna:
         course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, 1))
         yield course, Planner(settings, folder, clock, measured, known, finishing)
@@ -242,6 +245,28 @@ def test_what_more_hours_would_bring_is_said_while_there_are_examples_that_the_w
     assert (twice.hours, twice.examples) == (2 * HOURS, 720)
     assert 0.9 < twice.value < 1
     assert twice.low < twice.value < twice.high <= 1
+
+
+@pytest.mark.parametrize(("seconds", "begins"), [(1.0, True), (400.0, False)])
+def test_another_seed_is_begun_where_the_pace_of_now_holds_it(
+    tmp_path: Path, tiny_model: Models, seconds: float, begins: bool
+) -> None:
+    """The machine was busy when the pace was measured."""
+    settings, home = request_of(tmp_path, tiny_model)
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        first = search.next(0.0)
+        assert first is not None
+        assert (first.seed, first.examples) == (None, None)
+        assert first.epochs is not None, "it is alone"
+        seen = {"training": seconds}
+        search.trials[0] = replace(first, status=Status.COMPLETE, step=180, score=0.9, seconds=seen)
+        second = search.next(0.0)
+    assert (second is not None) == begins
+    assert second is None or second.seed == settings.seed + 1
 
 
 def test_a_final_model_that_was_interrupted_goes_on_and_nothing_before_it_does(done: Done, copied: Path) -> None:

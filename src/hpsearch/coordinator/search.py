@@ -203,8 +203,10 @@ class Search(Phase):
         assert self._planner is not None, "a study without hours has a search"
         if self._planner.finishing or len(there) - len(complete) >= self.study.workers:
             return None
-        if complete and self._planner.left < self._planner.needed(self._length.examples):
-            return None
+        if complete:  # which has told the pace of now
+            self._planner.alone(self._planner.known([self]))
+            if self._planner.left < self._planner.needed(self._length.examples):
+                return None
         drawn = self._length.of(self.study.optuna.ask(len(self.trials), []))
         return replace(drawn, seed=(self.settings.seed + len(there)) % 2**31 if there else None)
 
