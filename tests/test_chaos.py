@@ -32,6 +32,7 @@ from forked import Coordinator
 from hpsearch.config.settings import Settings
 from hpsearch.fsck import fsck
 from hpsearch.registry.promotion import promote
+from hpsearch.state.floors import read_floors
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import read_summary
 from hpsearch.state.records import TrialRecord, read_points
@@ -52,6 +53,14 @@ OVERRIDES = (
     "train.epochs=8",
     "hardware.checkpoint_seconds=0.3",
     "hardware.max_attempts=99",  # a trial that is killed so often is not to blame
+)
+# Everything is fixed by hand but the end, which two hours put far away: so the plan comes to the same after any kill.
+TIMED = (
+    "budget.hours=2",
+    "budget.floors=true",
+    "budget.final=true",
+    "budget.search_examples=60",
+    "budget.confirmation.examples=80",
 )
 KILLS = 10  # at random moments, with each of the two databases
 PASSWORD = "hunter2xyzzy"
@@ -126,10 +135,23 @@ class Chaos:
 
     def outcome(self) -> Outcome:
         records = {self.name(path): TrialRecord.load(path) for path in self.trials()}
-        return {
-            name: (t.params, str(t.status), t.step, t.rungs, t.score, t.metrics, t.entrant, t.seed)
+        trials = {
+            name: (
+                t.params,
+                str(t.status),
+                t.step,
+                t.rungs,
+                t.score,
+                t.metrics,
+                t.entrant,
+                t.seed,
+                t.examples,
+                t.epochs,
+            )
             for name, t in records.items()
         }
+        floors = read_floors(StudyFolder(self.folder))
+        return trials | {f"floors/{one.name}": (one.examples, one.chosen, one.metrics) for one in floors}
 
     def check(self, expected: Outcome) -> None:
         """It is as if nothing had happened."""
@@ -168,23 +190,42 @@ def toy(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Pa
     return lambda *overrides: make.toy_settings(csv, tiny_model("bert"), "bert", *OVERRIDES, *overrides)
 
 
-@pytest.fixture(scope="module")
-def expected(toy: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Of a study that is left alone; run by one process of pytest-xdist for all."""
-    root = tmp_path_factory.mktemp("alone")
-    base = tmp_path_factory.getbasetemp()
-    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "expected"
+def left_alone(name: str, settings: Settings, factory: pytest.TempPathFactory) -> Outcome:
+    """Of a study to which nothing happens; run by one process of pytest-xdist for all."""
+    root, base = factory.mktemp("alone"), factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
-            alone = Chaos(toy(), root, tracked.new_home(root / "home"))
+            alone = Chaos(settings, root, tracked.new_home(root / "home"))
             alone.finish()
+            alone.check(alone.outcome())
             kept.write_bytes(pickle.dumps(alone.outcome()))
         return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def expected(toy: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return left_alone("expected", toy(), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def expected_in_time(toy: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    found = left_alone("expected_in_time", toy(*TIMED), tmp_path_factory)
+    assert {name.partition("/")[0] for name in found} == {"trials", "confirmation", "final", "floors"}
+    return found
 
 
 @pytest.fixture
 def study(toy: Callable[..., Settings], tmp_path: Path) -> Iterator[Chaos]:
     chaos = Chaos(toy(), tmp_path, tracked.new_home(tmp_path / "home"))
+    yield chaos
+    chaos.end()
+
+
+@pytest.fixture
+def timed(toy: Callable[..., Settings], tmp_path: Path) -> Iterator[Chaos]:
+    """A study with hours, floors and a final model."""
+    chaos = Chaos(toy(*TIMED), tmp_path, tracked.new_home(tmp_path / "home"))
     yield chaos
     chaos.end()
 
@@ -205,6 +246,16 @@ def test_killed_at_random_moments(
         uri = re.sub(r"://([^:@/]*)[^@]*@", rf"://\1:{PASSWORD}@", address)
         assert PASSWORD in uri
         study.use(storage=uri)
+    kill_at_random(study, expected, rng)
+    study.keeps_secrets()
+
+
+def test_killed_at_random_moments_with_hours(timed: Chaos, expected_in_time: Outcome, rng: random.Random) -> None:
+    kill_at_random(timed, expected_in_time, rng)
+
+
+def kill_at_random(study: Chaos, expected: Outcome, rng: random.Random) -> None:
+    """KILLS times, in as many studies as it takes."""
     kills, rounds, first = 0, 0, study.settings.study
     while kills < KILLS:
         study.settings = study.settings.model_copy(update={"study": f"{first}-{rounds}"})
@@ -233,7 +284,6 @@ def test_killed_at_random_moments(
                 process = study.start(**dict.fromkeys(SECRETS, PASSWORD))
         assert process.wait(SECONDS) == 0, study.log.read_text()
         study.check(expected)
-    study.keeps_secrets()
 
 
 # In the order in which they come: each start dies at the next one.
@@ -259,6 +309,32 @@ def test_killed_when(study: Chaos, expected: Outcome) -> None:
         assert study.start(DIE_AT=place).wait(SECONDS) == -signal.SIGKILL, f"{moment}: {study.log.read_text()}"
     study.finish()
     study.check(expected)
+
+
+MOMENTS_OF_HOURS = {
+    "a floor is fitted and not yet recorded": "coordinator.floors._kept:1",
+    "one floor is recorded": "-state.floors.write_floors:1",
+    "a floor's run is opened in MLflow": "-tracking.floors.FloorRuns.log:1",
+    "the pace is measured and not yet kept": "coordinator.memory.KnownPace.keep:1",
+    "the search is about to be planned": "coordinator.planner.Planner.record:1",
+    "the search is planned": "-coordinator.planner.Planner.record:1",
+    "a trial is recorded": "-coordinator.study.Study.tell:2",
+    "the final model is planned": "-coordinator.planner.Planner.record:2",
+    "test is scored and not yet recorded": "-coordinator.crew.Crew.score:1",
+    "the best floor's model is logged": "-tracking.floors.FloorRuns.log_model:1",
+}
+
+
+def test_killed_when_hours_are_planned(timed: Chaos, expected_in_time: Outcome) -> None:
+    for moment, place in MOMENTS_OF_HOURS.items():
+        assert timed.start(DIE_AT=place).wait(SECONDS) == -signal.SIGKILL, f"{moment}: {timed.log.read_text()}"
+    timed.finish()
+    timed.check(expected_in_time)
+    summary = read_summary(StudyFolder(timed.folder))
+    assert summary is not None
+    assert [floor.name for floor in summary.floors] == ["words", "frozen"]
+    assert {made.hours for made in summary.plans} == {2.0}
+    assert summary.total_seconds < 2 * 3600
 
 
 def test_killed_in_the_middle_of_a_checkpoint(study: Chaos, expected: Outcome) -> None:
