@@ -228,6 +228,19 @@ def test_hours_that_hold_no_more_change_nothing(done: Done, copied: Path, exampl
         assert phases[1].fields()["confirmation"] == done.summary.confirmation
 
 
+@pytest.mark.parametrize(
+    ("examples", "steps", "seen"), [(None, 10, 160), (None, 45, 720), (None, 450, 720), (128, 8, 128), (128, 3, 48)]
+)
+def test_what_a_trial_has_not_come_to_it_was_not_trained_on(
+    done: Done, copied: Path, examples: int | None, steps: int, seen: int
+) -> None:
+    with opened(done.settings, copied, HOURS * 3600) as (course, _):
+        search = course.first
+        trial = replace(search.trials[0], examples=examples, step=steps)
+        assert search.settings_of(trial).train.batch_size == 16
+        assert search.trained_on(trial) == seen
+
+
 def test_what_more_hours_would_bring_is_said_while_there_are_examples_that_the_winner_lacks(
     done: Done, copied: Path
 ) -> None:

@@ -29,7 +29,7 @@ def of(planner: Planner, phases: Sequence[Phase], found: Found, reading: Reading
     settings, [search, *_] = phases[0].study.settings, phases
     objective = OBJECTIVES[settings.task.metric]
     home = next(phase for phase in phases if found.folder.startswith(f"{phase.place}/"))
-    examples = _read(home, found.winner)
+    examples = home.trained_on(found.winner)
     error = _error(objective, reading.winner.metrics[objective.name], reading.n)
     slope = curve.slope(list(_runs(phases, objective, found.winner)))
     known, outlooks = planner.known(phases), list[Outlook]()
@@ -55,14 +55,7 @@ def _runs(phases: Sequence[Phase], objective: Objective, winner: TrialRecord) ->
             if trial.status is Status.COMPLETE and trial.score is not None and fair:
                 error = _error(objective, trial.score, validation)
                 doubt = curve.doubt(error, validation) if objective.share else curve.RUN
-                yield curve.Run(json.dumps(trial.params, sort_keys=True), _read(phase, trial), error, doubt)
-
-
-def _read(phase: Phase, trial: TrialRecord) -> int:
-    """Training examples that a trial has seen at least once."""
-    train = phase.settings_of(trial).train
-    given = train.examples if train.examples is not None else phase.ref.sizes["train"]
-    return max(1, min(given, trial.step * train.batch_size))
+                yield curve.Run(json.dumps(trial.params, sort_keys=True), phase.trained_on(trial), error, doubt)
 
 
 def _error(objective: Objective, score: float, n: int) -> float:

@@ -287,6 +287,12 @@ class Phase(ABC):
         """What a trial is trained with."""
         return as_recorded(self.trained_with(self.study.settings, trial), trial)
 
+    def trained_on(self, trial: TrialRecord) -> int:
+        """Training examples that a trial has seen at least once: not all, where its time held less than a pass."""
+        train = self.settings_of(trial).train
+        given = train.examples if train.examples is not None else self.ref.sizes["train"]
+        return max(1, min(given, trial.step * train.batch_size))
+
     def trial_folder(self, number: int) -> TrialFolder:
         """Where a trial keeps its record, points, checkpoints and model."""
         return self.study.folder.trial(self.place, number)

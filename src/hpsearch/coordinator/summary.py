@@ -169,7 +169,6 @@ def _steps(phases: Sequence[Phase]) -> outcome.Steps:
 def _data(finished: Finished) -> StudyData:
     """What was read, and how much of it was used."""
     ref, [search, *_] = finished.study.ref, finished.phases
-    trained_on = finished.found.winner.examples
     used = {
         "source": finished.study.settings.task.source,
         "digest": digest(ref.digests),
@@ -177,7 +176,7 @@ def _data(finished: Finished) -> StudyData:
     }
     return StudyData(
         **(vars(finished.study.corpus.facts) | used | ref.sizes | {"train": search.examples}),
-        confirmation=trained_on if trained_on is not None else ref.sizes["train"],
+        confirmation=finished.decisive.trained_on(finished.found.winner),
     )
 
 
