@@ -27,7 +27,7 @@ recipes = st.builds(
     st.floats(0.1, 1.0),
 )
 folds = st.sampled_from([0, 5])
-knowns = st.builds(Known, paces, sizes, recipes, st.just(FREE), st.integers(1, 8), st.floats(1, 600), folds)
+knowns = st.builds(Known, paces, sizes, recipes, st.just(FREE), st.integers(1, 8), st.floats(1, 600), folds=folds)
 seconds = st.floats(1, 1e6)
 fixed = st.builds(
     Asked,
@@ -118,6 +118,15 @@ def test_hours_that_hold_one_fine_tune_are_all_for_that(minutes: float) -> None:
     assert (made.finalists, made.confirmation, made.final) == (0, None, None)
     assert (made.search.examples == 20_000) == (minutes == 30), "as many as can be seen once"
     assert made.search.passes == pytest.approx(1.65 if minutes == 30 else 1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("folds", "hours"), [(0, 1), (0, 2), (0, 8), (5, 2), (5, 8)])
+def test_hours_that_few_examples_do_not_need_are_searched(folds: int, hours: float) -> None:
+    """A confirmation of the most points and seeds is over soon then."""
+    few = replace(REVIEWS, sizes=Sizes(300, 60, 500), folds=folds)
+    made = of_all(few, hours * 3600)
+    assert made.search.runs >= plan.FULL
+    assert 0.9 * hours * 3600 < made.seconds <= hours * 3600
 
 
 def test_passes_that_do_not_pay_are_not_planned() -> None:

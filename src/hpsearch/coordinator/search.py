@@ -28,7 +28,7 @@ from hpsearch.training import parts
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-MOST_SEEDS = 5  # of the reference recipe, where nothing is searched
+MOST_SEEDS = 20  # of the reference recipe, where nothing is searched: more than such hours hold
 MORE = 2  # times the trials that the plan has: the machine may be faster than it was
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 

@@ -220,7 +220,8 @@ def _divided(known: Known, left: float, examples: int, final: Step | None) -> Pl
     """The time between search and confirmation; the final model has its own."""
     asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
     least = known.step(((asked.finalists or 1) + 1) * known.least_seeds, known.confirmed(examples))
-    reserved = max(CONFIRMED * spare, least.seconds) if asked.finalists != 0 else 0.0
+    most = known.step(((asked.finalists or MOST_FINALISTS) + 1) * (asked.seeds or MOST_SEEDS), known.sizes.train)
+    reserved = max(min(CONFIRMED * spare, most.seconds), least.seconds) if asked.finalists != 0 else 0.0
     possible = int((spare - reserved) / known.searched(examples))
     if asked.trials is None and possible < WORTH_SEARCHING:
         return None
