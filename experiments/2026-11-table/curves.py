@@ -69,12 +69,12 @@ def main() -> None:
         errors = ", ".join(f"{examples:,}: {error:.3f}" for examples, error in points)
         around = f"{residuals(points):.3f}" if len(points) > 2 else ""
         said.append(f"| {data} | {seed} | {errors} | {slope(points):.3f} | {around} |")
-    around = [residuals(points) for points in found.values() if len(points) > 2]
+    spreads = [residuals(points) for points in found.values() if len(points) > 2]
     said += [
         "",
         f"Slope over {len(by_data)} data sets: mean {fmean(by_data.values()):.3f}, standard deviation "
         f"{pstdev(by_data.values()):.3f}, median {median(by_data.values()):.3f}. Log errors lie around their lines "
-        f"with {math.sqrt(fmean(one**2 for one in around)):.3f}.",
+        f"with {math.sqrt(fmean(one**2 for one in spreads)):.3f}.",
     ]
     if len(by_data) > 2:
         held = covered(found, by_data)
