@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hpsearch.decisions import plan
 from hpsearch.decisions.plan import Asked, Known, Pace, Plan, Recipe, Sizes, Step, of_all, of_confirmation, of_final
 
 FREE = Asked(None, None, None, None, None, final=True)
-USUAL = Recipe(seen=6400, least_passes=2, most_passes=20, factor=7 / 6, share=0.35)
+USUAL = Recipe(seen=6400, least_passes=2, most_passes=20, factor=16 / 15, longest=1.5, share=0.35)
 # MiniLM on two cores and on a GPU, texts of 192 tokens.
 LAPTOP, GPU = Pace(train=1 / 20, score=1 / 70, trial=4.0), Pace(train=1 / 2000, score=1 / 6000, trial=2.0)
 REVIEWS = Known(LAPTOP, Sizes(20_000, 2000, 2000), USUAL, FREE, workers=1, end=77.0)
@@ -19,11 +19,12 @@ CLOSE = 1 + 1e-9
 paces = st.builds(Pace, st.floats(1e-5, 5.0), st.floats(1e-6, 1.0), st.floats(0.05, 60.0))
 sizes = st.builds(Sizes, st.integers(1, 10**6), st.integers(1, 10**4), st.integers(1, 10**5))
 recipes = st.builds(
-    lambda seen, least, more, factor, share: Recipe(seen, least, least + more, factor, share),
+    lambda seen, least, more, factor, longer, share: Recipe(seen, least, least + more, factor, factor * longer, share),
     st.floats(100, 1e5),
     st.floats(0.25, 5),
     st.sampled_from([0.0, 2.0, 18.0]),  # 0 where epochs are fixed
     st.floats(0.25, 4),
+    st.floats(1.0, 3.0),
     st.floats(0.1, 1.0),
 )
 folds = st.sampled_from([0, 5])
@@ -130,12 +131,28 @@ def test_hours_that_few_examples_do_not_need_are_searched(folds: int, hours: flo
 
 
 def test_passes_that_do_not_pay_are_not_planned() -> None:
-    made = of_all(replace(REVIEWS, pace=GPU), 70)  # on a card one minute holds more passes over all reviews
+    made = of_all(replace(REVIEWS, pace=GPU, end=10.0), 70)  # on a card one minute holds more passes over all reviews
     assert made.alone
-    assert made.search.passes <= plan.MOST_PAYING * USUAL.passes(20_000) == 3
+    assert made.search.runs == 2
+    assert 2 <= made.search.passes <= plan.MOST_PAYING * USUAL.passes(20_000)
     made = of_all(replace(REVIEWS, sizes=Sizes(300, 60, 200)), 15 * 60)
     assert made.alone
-    assert made.search.passes == plan.MOST_PAYING * 20, "few examples are seen often"
+    assert made.search.runs == 2
+    assert 20 <= made.search.passes <= plan.MOST_PAYING * 20, "few examples are seen often"
+
+
+@given(knowns, seconds)
+@settings(max_examples=300)
+def test_the_reference_recipe_alone_has_all_the_time_in_runs_that_are_long_enough(known: Known, there: float) -> None:
+    made = plan.alone(known, there)
+    spare, everything = there * (1 - plan.RESERVE) - made.end, known.sizes.train
+    assume(known.scoring + known.pace.trial < 0.05 * everything * known.pace.train)  # they cost the same for any length
+    assume(known.recipe.passes(everything) >= 1)
+    longest = plan.MOST_ALONE * known.run(everything, plan.MOST_PAYING)
+    if known.run(everything) < spare < longest:
+        assert 0.85 * spare <= made.search.seconds <= spare * CLOSE
+        assert made.search.passes >= known.recipe.passes(everything) / CLOSE
+        assert made.search.runs % known.workers == 0
 
 
 def test_two_hours_search_on_part_of_the_data_and_train_on_all() -> None:
@@ -158,7 +175,7 @@ def test_a_confirmation_on_all_data_leaves_no_final_model_to_train(pace: Pace, e
 
 
 def test_more_examples_come_before_more_seeds_and_these_before_more_finalists() -> None:
-    found = [of_confirmation(REVIEWS, minutes * 60, 2500) for minutes in (12, 25, 40, 60, 240, 480, 1200)]
+    found = [of_confirmation(REVIEWS, minutes * 60, 2500, 1.0) for minutes in (12, 25, 40, 60, 240, 480, 1200)]
     assert [(finalists, seeds) for finalists, seeds, _ in found] == [
         *((1, 1), (1, 2), (2, 2), (2, 2), (2, 2), (2, 4), (4, 5)),
     ]

@@ -20,7 +20,7 @@ BATCH = 16
 KNOWN = Known(
     Pace(train=1 / 20, score=1 / 70, trial=4.0),
     Sizes(20_000, 1000, 1000),
-    Recipe(6400, 2, 20, 1, 1),
+    Recipe(6400, 2, 20, 1, 1, 1),
     Asked(None, None, None, None, None, final=True),
     workers=1,
     end=35.0,

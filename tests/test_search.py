@@ -17,9 +17,9 @@ from hpsearch.decisions.schedule import quota
         (820, [1, 2], (0.49, 0.5)),
         (800, [1, 2], ()),
         (9000, None, (0.2, 0.5)),
-        (640, None, (0.2, 0.5)),  # ten passes, or half of them
-        (100, None, (0.4, 0.5)),  # 20 passes are the most
-        (80, None, ()),
+        (640, None, (0.2, 0.5)),  # ten passes, or seven
+        (100, None, (0.29, 0.5)),  # 20 passes are the most
+        (57, None, ()),
     ],
 )
 def test_the_first_rung_comes_when_the_shortest_schedule_has_seen_enough(

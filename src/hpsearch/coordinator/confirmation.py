@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
@@ -48,6 +49,7 @@ class Confirmation(Phase):
         self._search = search
         self._planner: Planner | None = None
         self._known: Known | None = None
+        self._factor = 1.0  # times the usual length, of the finalists
         # Without hours these are numbers; with them a plan comes, unless the phase is only looked at.
         finalists = given.finalists if given.finalists is not None else plan.FINALISTS
         points = 0 if search.alone else finalists
@@ -62,16 +64,17 @@ class Confirmation(Phase):
         if planner is not None and not self._search.alone:
             self._known = known = planner.known([*before, self])
             left = max(0.0, planner.left - known.end)
-            final = plan.of_final(known, math.inf, 1.0).seconds if self.settings.budget.final else 0.0
-            seconds = max(left - final, LEAST * left)
-            finalists, seeds, step = plan.of_confirmation(known, seconds, self._search.examples)
+            best = self._search.best_first()[: self.settings.budget.confirmation.finalists or plan.FINALISTS]
+            self._factor = fmean(planner.factor(known, trial.params) for trial in best)
+            seconds = max(left - self._final(known), LEAST * left)
+            finalists, seeds, step = plan.of_confirmation(known, seconds, self._search.examples, self._factor)
             assert step is not None, "there is to be a finalist"
             if step.seconds > max(seconds, left if planner.finishing else 0.0):
                 self._stay()
             else:
                 there = [run.examples for run in self.trials.values() if run.examples is not None]
                 if there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
-                    step = known.step(step.runs, max(there))
+                    step = known.race(finalists, seeds, max(there), self._factor)
                 self._take_up(*self._no_fewer(finalists, seeds, step.examples), step.examples)
                 planner.record(self, known, {self.name: step})
             self._bring_back()
@@ -198,8 +201,12 @@ class Confirmation(Phase):
         if self._planner is None or self._known is None:
             return True
         known = self._planner.known([self._search, self])
-        final = plan.of_final(known, math.inf, 1.0).seconds if self.settings.budget.final else 0.0
-        return known.step(runs, self._examples).seconds <= self._planner.left - known.end - final
+        there = self._planner.left - known.end - self._final(known)
+        return known.step(runs, self._examples, max(1.0, self._factor)).seconds <= there
+
+    def _final(self, known: Known) -> float:
+        """Seconds of the final model, if there is to be one."""
+        return plan.of_final(known, math.inf, self._factor).seconds if self.settings.budget.final else 0.0
 
     def over(self, hours: float) -> str | None:
         """Once all time is."""

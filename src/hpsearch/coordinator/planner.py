@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from hpsearch import formats
+from hpsearch.config import space
 from hpsearch.config.dimensions import Interval
-from hpsearch.config.settings import Settings
+from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.floors import as_slow_as_trials
 from hpsearch.coordinator.phase import Phase
@@ -19,7 +20,7 @@ from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Paced
-from hpsearch.state.outcome import PlanMade, PlannedStep
+from hpsearch.state.outcome import Params, PlanMade, PlannedStep
 from hpsearch.state.records import write_durably
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import parts
@@ -172,7 +173,13 @@ class Planner:
         steps = (found.search, found.confirmation, found.final)
         return max(step.examples for step in steps if step is not None)
 
-    def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None]) -> None:
+    def factor(self, known: Known, params: Params) -> float:
+        """How many times as long as usual a point of the space is."""
+        train = space.apply(self._settings, params).train
+        usual = known.recipe.least_passes  # where epochs are given, they are the same for any number of examples
+        return train.epochs_factor * (train.epochs / usual if train.epochs is not None else 1.0)
+
+    def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None], alone: bool = False) -> None:
         """Keep what a phase begins with: what the time that is left is for."""
         own = steps[phase.name]
         assert own is not None, "a phase that has nothing to do has no plan"
@@ -183,7 +190,8 @@ class Planner:
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         until = phase.hours * 3600 + own.seconds
-        made = PlanMade(now, phase.name, self.hours, until, self.left, known.end, asdict(known.pace), tuple(planned))
+        pace = asdict(known.pace)
+        made = PlanMade(now, phase.name, self.hours, until, self.left, known.end, pace, tuple(planned), alone)
         self.made = (*self.made, made)
         write_durably(self._folder.plans, codec.write(Plans(self.made)))
 
@@ -204,10 +212,11 @@ class Planner:
         return Pace(train, first.score * train / first.train, besides)
 
     def _recipe(self) -> Recipe:
-        settings, space = self._settings, self._settings.search.space
+        settings, searched = self._settings, self._settings.search.space
         usual = (settings.model.reference.epochs, float(parts.MOST_PASSES))
+        longest = 1.0
         if (fixed := _mean(settings, "train.epochs", settings.train.epochs)) is not None:
-            usual = (fixed, fixed)
+            usual, longest = (fixed, fixed), max(possible(settings, "train.epochs")) / fixed
         factor = _mean(settings, "train.epochs_factor", settings.train.epochs_factor)
         objective = OBJECTIVES[settings.task.metric]
         rungs = schedule.Plan(USUAL, settings.search.rungs, settings.search.keep, 2, objective)
@@ -216,7 +225,8 @@ class Planner:
             least_passes=usual[0],
             most_passes=usual[1],
             factor=factor if factor is not None else 1.0,
-            share=schedule.share_to_train(rungs, USUAL) / USUAL if space else 1.0,
+            longest=max(possible(settings, "train.epochs_factor")) * longest,
+            share=schedule.share_to_train(rungs, USUAL) / USUAL if searched else 1.0,
         )
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hpsearch.coordinator.planner import REPORT_SECONDS
 from hpsearch.decisions.plan import Known
 from hpsearch.state.messages import Progress
 
@@ -37,9 +38,9 @@ class Retimer:
             clock: seconds.
         """
         self._planner, self._usual = planner, batch_size * known.pace.train
-        self._scored = known.scoring + known.end
+        self._scored = known.scoring + known.end - REPORT_SECONDS
         # What is tolerated must not make it late, so it is to end as much before.
-        self._spare = known.pace.trial / 2 + TOLERATED * planner.hours * 3600
+        self._spare = known.pace.trial / 2 + TOLERATED * planner.hours * 3600 + REPORT_SECONDS
         self._least = max(LEAST_SECONDS, LEAST_SHARE * planner.hours * 3600)
         self._most, self._clock = max(1.0, times), clock
         self._seen: deque[tuple[float, int]] = deque()

@@ -28,7 +28,6 @@ from hpsearch.training import parts
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-MOST_SEEDS = 20  # of the reference recipe, where nothing is searched: more than such hours hold
 MORE = 2  # times the trials that the plan has: the machine may be faster than it was
 LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
@@ -86,7 +85,7 @@ class Search(Phase):
                 spare = (1 - plan.RESERVE) * planner.left - whole.seconds
                 search = replace(search, seconds=search.seconds + max(0.0, spare))
             steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
-            planner.record(self, known, steps)
+            planner.record(self, known, steps, whole.alone)
             until = self.hours if whole.alone else self.hours + search.seconds / 3600
         begun = [trial for trial in self.trials.values() if trial.status is not Status.FAILED]
         searched = [trial for trial in begun if trial.epochs is None]
@@ -98,8 +97,9 @@ class Search(Phase):
             step = plan.spread(plan.alone(known, planner.left).search, known.sizes.train)
             length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
-            self._single = known, most / step.passes
-            trials = MOST_SEEDS
+            # With several seeds none may take the time of the others.
+            self._single = known, most / step.passes if step.runs <= self.study.workers else 1.0
+            trials = plan.MOST_ALONE * self.study.workers
         else:
             length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
             trials = max(MORE * whole.search.runs, len(searched) + whole.search.runs)

@@ -7,18 +7,19 @@ and for what is left of it whenever a phase begins, so that a machine that becam
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Shares and counts; experiments/2026-11-table has what they are from.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
-WORTH_SEARCHING = 4.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
-FULL = 8.0  # trials that the search should hold before it takes more examples
+WORTH_SEARCHING = 8.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
+FULL = 16.0  # trials that the search should hold before it takes more examples
 FEWEST = 1000  # training examples of a search trial, where there are so many
 CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
-MOST_PAYING = 1.5  # times the usual passes: more of them hardly help
+PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: rather other seeds than many more passes
 FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
 FINALISTS, MOST_FINALISTS = 2, 4
 SEEDS, MOST_SEEDS = 2, 5
+MOST_ALONE = 20  # seeds a worker, where nothing is searched: hours that hold more are searched
 RESERVE = 0.02  # of the hours, for what nobody foresees
 
 
@@ -76,7 +77,9 @@ class Recipe:
     least_passes: float
     most_passes: float
     factor: float
-    """Mean of `train.epochs_factor` over the space."""
+    """Mean over the space of what a recipe's length is a multiple of the usual one."""
+    longest: float
+    """The largest such multiple: what wins may have it."""
     share: float
     """Of a trial that is trained in the mean, with what is stopped at rungs."""
 
@@ -101,18 +104,15 @@ class Plan:
     """What the seconds are for, from now on."""
 
     search: Step
-    """Of one run where the hours hold one fine-tune: the reference recipe."""
+    """Of the reference recipe alone, with one seed or more, where the hours hold no search."""
     confirmation: Step | None
     finalists: int
     seeds: int
     final: Step | None
     end: float
     """Seconds for test and report."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether the hours hold one fine-tune, and nothing is searched."""
-        return self.search.runs == 1 and self.confirmation is None and self.final is None
+    alone: bool = False
+    """Whether nothing is searched: the reference recipe has all the time."""
 
     @property
     def seconds(self) -> float:
@@ -159,10 +159,15 @@ class Known:
         """Seconds of a search trial in the mean, by the clock."""
         return self.run(examples, self.recipe.factor * self.recipe.share) / self.workers
 
-    def step(self, runs: int, examples: int) -> Step:
-        """Runs that need nothing of each other."""
+    def step(self, runs: int, examples: int, factor: float = 1.0) -> Step:
+        """Runs that need nothing of each other, `factor` times as long as usual in the mean."""
         together = math.ceil(runs / self.workers)
-        return Step(runs, examples, self.recipe.passes(examples), together * self.run(examples))
+        return Step(runs, examples, self.recipe.passes(examples), together * self.run(examples, factor))
+
+    def race(self, finalists: int, seeds: int, examples: int, factor: float) -> Step:
+        """Finalists that are `factor` times as long as usual, and the reference recipe, with so many seeds."""
+        mean = (finalists * factor + 1) / (finalists + 1)
+        return self.step((finalists + 1) * seeds, examples, mean)
 
 
 def of_all(known: Known, seconds: float) -> Plan:
@@ -208,7 +213,7 @@ def _searched(known: Known, left: float, examples: int) -> Plan | None:
     everything = known.sizes.train
     if not known.asked.final or (examples * FEW_MORE >= everything and not known.folds):
         return _divided(known, left, examples, None)
-    found = _divided(known, left, examples, known.step(1, everything))
+    found = _divided(known, left, examples, known.step(1, everything, max(1.0, known.recipe.factor)))
     if known.folds or found is None or found.confirmation is None:
         return found
     if found.confirmation.examples * FEW_MORE >= everything:
@@ -219,25 +224,29 @@ def _searched(known: Known, left: float, examples: int) -> Plan | None:
 def _divided(known: Known, left: float, examples: int, final: Step | None) -> Plan | None:
     """The time between search and confirmation; the final model has its own."""
     asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
-    least = known.step(((asked.finalists or 1) + 1) * known.least_seeds, known.confirmed(examples))
-    most = known.step(((asked.finalists or MOST_FINALISTS) + 1) * (asked.seeds or MOST_SEEDS), known.sizes.train)
+    longest = known.recipe.longest
+    least = known.race(asked.finalists or 1, known.least_seeds, known.confirmed(examples), longest)
+    most = known.race(asked.finalists or MOST_FINALISTS, asked.seeds or MOST_SEEDS, known.sizes.train, longest)
     reserved = max(min(CONFIRMED * spare, most.seconds), least.seconds) if asked.finalists != 0 else 0.0
     possible = int((spare - reserved) / known.searched(examples))
     if asked.trials is None and possible < WORTH_SEARCHING:
         return None
-    trials = asked.trials or possible
-    search = Step(trials, examples, known.recipe.passes(examples), trials * known.searched(examples))
-    finalists, seeds, confirmation = of_confirmation(known, spare - search.seconds, examples)
+    trials, of_one = asked.trials or possible, known.searched(examples)
+    finalists, seeds, confirmation = of_confirmation(known, spare - trials * of_one, examples, longest)
+    if asked.trials is None:  # they have what the confirmation leaves of its part
+        trials = max(trials, int((spare - (confirmation.seconds if confirmation is not None else 0.0)) / of_one))
+    search = Step(trials, examples, known.recipe.passes(examples), trials * of_one)
     return Plan(search, confirmation, finalists, seeds, final, known.end)
 
 
-def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple[int, int, Step | None]:
+def of_confirmation(known: Known, seconds: float, search_examples: int, factor: float) -> tuple[int, int, Step | None]:
     """Finalists, fresh seeds, and the runs: more examples first, then seeds, then finalists.
 
     Args:
         known: pace, data, recipe, what is fixed.
         seconds: that there are for it.
         search_examples: of a trial of the search; a run has no fewer.
+        factor: how many times as long as usual the finalists are.
     """
     asked = known.asked
     if asked.finalists == 0:
@@ -246,7 +255,7 @@ def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple
     least = known.confirmed(search_examples)
 
     def fits(finalists: int, seeds: int, examples: int) -> bool:
-        return known.step((finalists + 1) * seeds, examples).seconds <= seconds
+        return known.race(finalists, seeds, examples, factor).seconds <= seconds
 
     if not fits(finalists, seeds, least):  # the least that can be called a confirmation
         finalists = asked.finalists or 1
@@ -262,7 +271,7 @@ def of_confirmation(known: Known, seconds: float, search_examples: int) -> tuple
         seeds += 1
     while asked.finalists is None and finalists < MOST_FINALISTS and fits(finalists + 1, seeds, examples):
         finalists += 1
-    return finalists, seeds, known.step((finalists + 1) * seeds, examples)
+    return finalists, seeds, known.race(finalists, seeds, examples, factor)
 
 
 def of_final(known: Known, seconds: float, factor: float) -> Step:
@@ -289,7 +298,12 @@ def spread(step: Step, everything: int) -> Step:
 
 
 def alone(known: Known, seconds: float) -> Plan:
-    """The reference recipe and nothing else."""
+    """The reference recipe and nothing else: as long as pays, and with as many seeds as the time holds of that."""
     end = known.end - known.reference
-    step = of_final(known, seconds * (1 - RESERVE) - end, MOST_PAYING)
-    return Plan(step, None, 0, 1, None, end)
+    spare = seconds * (1 - RESERVE) - end
+    everything = known.sizes.train
+    factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two sees all of them
+    rounds = max(1, min(MOST_ALONE, round(spare / known.run(everything, factor))))
+    one = of_final(known, spare / rounds, MOST_PAYING)
+    runs = replace(one, runs=rounds * known.workers, seconds=rounds * one.seconds)
+    return Plan(runs, None, 0, 1, None, end, alone=True)

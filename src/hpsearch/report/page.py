@@ -156,7 +156,7 @@ def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
 def _unconfirmed(summary: Summary) -> str:
     if not summary.plans:
         return "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
-    if [(step.phase, step.runs) for step in summary.plans[-1].steps] != [("search", 1)]:
+    if not summary.plans[-1].alone:
         return "The winner was not confirmed with fresh seeds: the hours were over."
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
     times, complete = f"{summary.steps.trained:,} updates on {trained} examples", summary.trials.complete

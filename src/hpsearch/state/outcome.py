@@ -302,6 +302,8 @@ class PlanMade:
     pace: dict[str, float]
     """`train` and `score`: seconds an example; `trial`: seconds of a trial besides."""
     steps: tuple[PlannedStep, ...]
+    alone: bool = False
+    """Whether nothing is searched: the reference recipe has all the time."""
 
 
 @dataclass(frozen=True)

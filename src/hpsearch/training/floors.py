@@ -41,7 +41,7 @@ from hpsearch.training.trial import Line, ScoreSpec, Warm
 CANDIDATES, TRIED_ON = 50, 2000  # answers that may be the constant one, and examples that tell how good each is
 READING, FITTING = 0.7, 0.9  # shares of the time after which nothing more is read, and a head is not fitted further
 MEASURED = 2  # batches that tell how long a token takes
-LEAST, MOST = 20, 50_000  # training examples that a head on a frozen encoder needs, unless there are no more; and reads
+LEAST, MOST = 1000, 50_000  # training examples that a head on a frozen encoder needs, if there are; and reads
 
 Rows = dict[str, list[Any]]
 
@@ -161,10 +161,11 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     for_test = seconds_a_token * int(test.lengths.sum())
     room = (began + READING * spec.seconds - time.monotonic()) / seconds_a_token - int(validation.lengths.sum())
     examples = min(MOST, _examples_in(train, room))
-    if examples < min(LEAST, train.examples) or for_test > spec.seconds:
+    least = min(LEAST, train.examples)
+    if examples < least or for_test > spec.seconds:
         raise RequestError(
             f"{spec.seconds:.0f} s hold {examples:,} training examples beside {validation.examples:,} of validation, "
-            f"and test takes {for_test:.0f} s; it needs {LEAST} examples and as long as test: give more hours"
+            f"and test takes {for_test:.0f} s; it needs {least:,} examples and as long as test: give more hours"
         )
     heard = heads.features(model, validation, len(validation), how)
     of_validation = heads.of_examples(heard, validation)
