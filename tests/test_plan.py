@@ -177,7 +177,7 @@ def test_a_confirmation_on_all_data_leaves_no_final_model_to_train(pace: Pace, e
 def test_more_examples_come_before_more_seeds_and_these_before_more_finalists() -> None:
     found = [of_confirmation(REVIEWS, minutes * 60, 2500, 1.0) for minutes in (12, 25, 40, 60, 240, 480, 1200)]
     assert [(finalists, seeds) for finalists, seeds, _ in found] == [
-        *((1, 1), (1, 2), (2, 2), (2, 2), (2, 2), (2, 4), (4, 5)),
+        *((1, 2), (1, 2), (2, 2), (2, 2), (2, 2), (2, 4), (4, 5)),
     ]
     examples = [step.examples for _, _, step in found if step is not None]
     assert examples == [2500, 2500, 2500, 5000, 20_000, 20_000, 20_000]

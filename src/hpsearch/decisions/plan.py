@@ -138,8 +138,8 @@ class Known:
 
     @property
     def least_seeds(self) -> int:
-        """Fresh seeds of a confirmation: each fold has one."""
-        return self.asked.seeds or self.folds or 1
+        """Fresh seeds of a confirmation: each fold has one, and of a single one nobody knows how much it flatters."""
+        return self.asked.seeds or self.folds or SEEDS
 
     def confirmed(self, search_examples: int) -> int:
         """Training examples of a confirmation run, at the least."""
@@ -251,7 +251,7 @@ def of_confirmation(known: Known, seconds: float, search_examples: int, factor: 
     asked = known.asked
     if asked.finalists == 0:
         return 0, 1, None
-    finalists, seeds = asked.finalists or FINALISTS, asked.seeds or max(known.least_seeds, SEEDS)
+    finalists, seeds = asked.finalists or FINALISTS, known.least_seeds
     least = known.confirmed(search_examples)
 
     def fits(finalists: int, seeds: int, examples: int) -> bool:
@@ -259,8 +259,6 @@ def of_confirmation(known: Known, seconds: float, search_examples: int, factor: 
 
     if not fits(finalists, seeds, least):  # the least that can be called a confirmation
         finalists = asked.finalists or 1
-        if known.least_seeds < seeds and not fits(finalists, seeds, least):
-            seeds = known.least_seeds
     examples = least
     while asked.confirmation_examples is None and examples < known.sizes.train:
         more = min(2 * examples, known.sizes.train)
