@@ -28,7 +28,7 @@ from hpsearch.serving import loading, packaging
 from hpsearch.state import codec
 from hpsearch.state.floors import FloorRecord, read_floors, write_floors
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.outcome import FloorOutcome, Outlook, Summary
+from hpsearch.state.outcome import FloorOutcome, Outlook, PlanMade, Summary
 from hpsearch.tasks import squad
 from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import Tracking
@@ -268,6 +268,19 @@ def test_what_twice_the_hours_would_buy(weak: Swept) -> None:
         said = "The winner has had all training examples; more hours only search further."
         assert f"{said}{more}" in list(page.findings(all_of_it))
     assert beside.outlook(weak.summary) is None, "it took as long as it took"
+
+
+def test_why_a_winner_was_not_confirmed(weak: Swept) -> None:
+    made = PlanMade("2026-11-29T00:00:00+00:00", "search", 0.25, 800.0, 850.0, 50.0, {"train": 1.0, "score": 1.0}, ())
+    alone, counts = replace(made, alone=True), weak.summary.trials
+    for plans, trials, said in (
+        ((), counts, "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."),
+        ((made,), counts, "The winner was not confirmed with fresh seeds: the hours were over."),
+        ((alone,), counts, "15 min 0 s hold no search that is worth it, so the reference recipe had all the time: "),
+        ((alone,), replace(counts, complete=3), ": 3 runs on 114 examples, of which the best on validation is kept."),
+    ):
+        summary = replace(weak.summary, hours=0.25, plans=plans, trials=trials)
+        assert any(said in line for line in page.findings(summary))
 
 
 def test_the_first_line_says_that_a_simple_model_is_better(weak: Swept, capsys: pytest.CaptureFixture[str]) -> None:

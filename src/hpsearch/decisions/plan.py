@@ -301,7 +301,8 @@ def alone(known: Known, seconds: float) -> Plan:
     spare = seconds * (1 - RESERVE) - end
     everything = known.sizes.train
     factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two sees all of them
-    rounds = max(1, min(MOST_ALONE, round(spare / known.run(everything, factor))))
+    most = min(MOST_ALONE, int(spare / known.run(everything, factor / PAYING)))
+    rounds = max(1, min(most, round(spare / known.run(everything, factor))))
     one = of_final(known, spare / rounds, MOST_PAYING)
     runs = replace(one, runs=rounds * known.workers, seconds=rounds * one.seconds)
     return Plan(runs, None, 0, 1, None, end, alone=True)
