@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-# Shares and counts; experiments/2026-11-table has what they are from.
+# Shares and counts, judged by single studies; experiments/budget_race shows what they come to.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
 WORTH_SEARCHING = 8.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
 FULL = 16.0  # trials that the search should hold before it takes more examples
