@@ -43,7 +43,7 @@ def test_recipes_are_compared_with_themselves_alone() -> None:
 
 def test_doubtful_runs_weigh_little() -> None:
     sure, unsure = (curve.slope(line("a", 0.0, 0.5, 500, 8000, doubt=doubt)) for doubt in (0.0, 1.0))
-    assert curve.SLOPE < unsure.mean < curve.SLOPE + 0.01 < sure.mean < 0.5
+    assert curve.SLOPE < unsure.mean < curve.SLOPE + 0.02 < sure.mean < 0.5
     assert sure.deviation < unsure.deviation < curve.SLOPES
 
 
