@@ -304,11 +304,16 @@ MOMENTS = {
 }
 
 
-def test_killed_when(study: Chaos, expected: Outcome) -> None:
-    for moment, place in MOMENTS.items():
+def kill_at(study: Chaos, moments: dict[str, str], expected: Outcome) -> None:
+    """Each start of the command dies at the next moment; the last is left alone."""
+    for moment, place in moments.items():
         assert study.start(DIE_AT=place).wait(SECONDS) == -signal.SIGKILL, f"{moment}: {study.log.read_text()}"
     study.finish()
     study.check(expected)
+
+
+def test_killed_when(study: Chaos, expected: Outcome) -> None:
+    kill_at(study, MOMENTS, expected)
 
 
 MOMENTS_OF_HOURS = {
@@ -326,10 +331,7 @@ MOMENTS_OF_HOURS = {
 
 
 def test_killed_when_hours_are_planned(timed: Chaos, expected_in_time: Outcome) -> None:
-    for moment, place in MOMENTS_OF_HOURS.items():
-        assert timed.start(DIE_AT=place).wait(SECONDS) == -signal.SIGKILL, f"{moment}: {timed.log.read_text()}"
-    timed.finish()
-    timed.check(expected_in_time)
+    kill_at(timed, MOMENTS_OF_HOURS, expected_in_time)
     summary = read_summary(StudyFolder(timed.folder))
     assert summary is not None
     assert [floor.name for floor in summary.floors] == ["words", "frozen"]
