@@ -283,6 +283,7 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     study = Study()
     page = Page(study.write(tmp_path))
     shown = page.shown()
+    assert "None" not in shown, "what the length of a study decides is no value"
     heading = " ".join(text for tag, text in page.texts if tag in ("h1", "em"))
     assert heading == "minilm reaches accuracy 0.860 on imdb"
     answer = shown[: shown.index("Trials Best first")]

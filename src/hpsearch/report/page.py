@@ -61,7 +61,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         summary=summary,
         trials=len(records),
         later=later,
-        recipe={formats.parameter(path): value for path, value in recipe.items()},
+        recipe={formats.parameter(path): value for path, value in recipe.items() if value is not None},
         sections=sections,
         warning=beside.warning(summary),
         ahead=beside.ahead(summary),
