@@ -82,7 +82,7 @@ def ours(start: Start) -> Cell:
     summary, test = read_summary(study), codec.read_file(Reading, study.test, "run the cell again")
     assert summary is not None
     assert test is not None
-    evidence = evidence_of(test.winner, summary)
+    evidence = evidence_of(test.kept, summary)
     took = {floor.name: floor.seconds for floor in summary.floors}
     beside = ((floor.name, evidence_of(floor.measured, summary)) for floor in test.floors)
     phases = [f"{phase.name} {phase.seconds:.0f} s" for phase in summary.phases]

@@ -25,7 +25,7 @@ from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.registered import RegisteredModel
-from hpsearch.tracking.runs import ENDED, Tracking
+from hpsearch.tracking.runs import ENDED, PARTS, Tracking
 from hpsearch.training import checkpoints
 
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
@@ -256,12 +256,16 @@ def _of_champion(tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
     version = model.version_of(CHAMPION)
     if version is None or version.run_id not in runs:
         return
-    logged, found = tracking.weights(version.run_id), model.weights(CHAMPION)
     which = f"the weights of {model.name} version {version.number}, the champion,"
-    if found is None:
-        yield Fault(f"{which} are missing")
-    elif found != logged:
-        yield Fault(f"{which} are not those that were logged")
+    for part in PARTS:
+        logged = tracking.weights(version.run_id, part)
+        if logged is None and part != "model":
+            continue  # it has no such part
+        found = model.weights(CHAMPION, part)
+        if found is None:
+            yield Fault(f"{which} are missing ({part})")
+        elif found != logged:
+            yield Fault(f"{which} are not those that were logged ({part})")
 
 
 def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:

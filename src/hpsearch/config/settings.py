@@ -196,6 +196,9 @@ class BudgetSettings(Section):
     floors: bool
     """Fit simple models on the same data before the first trial, in at most a twentieth of the hours, and score them
     beside the winner."""
+    blend: bool
+    """Keep the winner of a task of texts together with the linear model of words, where both together are better on
+    validation."""
     confirmation: ConfirmationSettings
 
     @model_validator(mode="after")

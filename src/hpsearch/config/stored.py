@@ -21,6 +21,7 @@ CAME_LATER: dict[str, Any] = {
     "budget.search_examples": None,
     "budget.final": False,
     "budget.floors": False,
+    "budget.blend": False,
     "budget.confirmation.examples": None,
 }
 """Dotted path of a setting that came after format 4: the value that means what studies did before, as JSON has it.

@@ -175,15 +175,24 @@ class Crew:
             self._say_parts()
         return True
 
-    def score(self, record: TrialRecord, settings: Settings, ref: DataRef, folder: TrialFolder, split: str) -> Scored:
-        """Have the model of a complete trial scored, whose folder that is.
+    def score(
+        self,
+        record: TrialRecord,
+        settings: Settings,
+        ref: DataRef,
+        folder: TrialFolder,
+        split: str,
+        words: TrialFolder | None = None,
+    ) -> Scored:
+        """Have the model of a complete trial scored, whose folder that is; and blended with words, where there are any.
 
         Raises:
             Interrupted: a signal came.
             NoResultError: workers end over it, again and again.
         """
         data, place = DataName.of(ref, self.home), named(folder.path, self.home)
-        return self._scored(Score(record.number, settings, data, place, split, record.fitted))
+        beside = named(words.path, self.home) if words is not None else None
+        return self._scored(Score(record.number, settings, data, place, split, record.fitted, words=beside))
 
     def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, split: str) -> Scored:
         """Have a floor scored; `settings` are the study's. Raises as `score` does."""

@@ -18,8 +18,9 @@ from hpsearch.state.floors import FloorRecord, read_floors, write_floors
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers, Reading, Replies
 from hpsearch.state.messages import FloorFitted
+from hpsearch.state.outcome import read_summary
 from hpsearch.state.records import write_durably
-from hpsearch.tasks.floor import Floor
+from hpsearch.tasks.floor import WORDS, Floor
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.artifacts import digest
@@ -106,10 +107,10 @@ def tables(study: StudyContext, floors: Sequence[FloorRecord], reading: Reading)
 
 
 def free_disk(study: StudyContext, floors: Sequence[FloorRecord]) -> None:
-    """Of floors that have been scored on test keep the best one's model alone."""
+    """Of floors that have been scored on test keep the best one's model, and that which a later winner may need."""
     kept = best(floors, study.settings.task.metric)
     for floor in floors:
-        if floor is not kept:
+        if floor is not kept and floor.name != WORDS.name:
             shutil.rmtree(study.folder.floor(floor.name).model, ignore_errors=True)
 
 
@@ -141,13 +142,17 @@ def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Itera
     parent = tracking.find_study(settings.study) if floors else None
     runs = {run.tags.get(FLOOR): run for run in tracking.children(parent.run_id)} if parent is not None else {}
     published = folder.published.exists()
+    summary = read_summary(folder)
+    blended = published and summary is not None and summary.blend is not None
     kept = best(floors, settings.task.metric)
     for floor in floors:
         model, name = folder.floor(floor.name), f"the floor {floor.name}"
-        if published and floor is not kept and model.model.exists():
+        if published and floor is not kept and floor.name != WORDS.name and model.model.exists():
             yield Fault(f"{name} keeps a model and is not the best", partial(shutil.rmtree, model.model))
         if published and floor is kept and not model.weights.exists():
             yield Fault(f"the model of {name}, the best, is missing")
+        elif floor.name == WORDS.name and blended and not model.weights.exists():
+            yield Fault(f"the model of {name}, which the winner is one model with, is missing")
         run = runs.get(floor.name)
         if parent is not None and run is None and floor.run_id is not None:
             yield Fault(
@@ -163,6 +168,11 @@ def as_slow_as_trials(settings: Settings, folder: StudyFolder) -> int:
     """How many floors, scored on test, take as long as a trial's model does; the others take next to nothing."""
     there = {record.name for record in read_floors(folder) if record.fault is None}
     return sum(floor.script is None and floor.name in there for floor in KINDS[settings.task.kind].floors)
+
+
+def may_blend(settings: Settings) -> bool:
+    """Whether the winner is scored together with the words, too, on validation."""
+    return settings.budget.blend and settings.budget.floors and WORDS in KINDS[settings.task.kind].floors
 
 
 def _is_there(folder: StudyFolder, record: FloorRecord) -> bool:

@@ -30,7 +30,7 @@ def of(planner: Planner, phases: Sequence[Phase], found: Found, reading: Reading
     objective = OBJECTIVES[settings.task.metric]
     home = next(phase for phase in phases if found.folder.startswith(f"{phase.place}/"))
     examples = home.trained_on(found.winner)
-    error = _error(objective, reading.winner.metrics[objective.name], reading.n)
+    error = _error(objective, reading.kept.metrics[objective.name], reading.n)
     slope = curve.slope(list(_runs(phases, objective, found.winner)))
     known, outlooks = planner.known(phases), list[Outlook]()
     for factor in FURTHER:

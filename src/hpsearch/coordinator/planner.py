@@ -11,7 +11,7 @@ from hpsearch.config import space
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.clock import Clock
-from hpsearch.coordinator.floors import as_slow_as_trials
+from hpsearch.coordinator.floors import as_slow_as_trials, may_blend
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
@@ -155,6 +155,8 @@ class Planner:
         sizes, tokens = self._data.sizes, self._data.tokens
         tested = sizes.test * pace.score * tokens["test"] / tokens["validation"]
         self._end = (SCORED_ON_TEST + as_slow_as_trials(self._settings, self._folder)) * tested + REPORT_SECONDS
+        if may_blend(self._settings):
+            self._end += sizes.validation * pace.score
         self._known = Known(
             pace=pace,
             sizes=sizes,

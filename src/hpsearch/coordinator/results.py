@@ -21,7 +21,7 @@ from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.floors import FloorRuns
-from hpsearch.tracking.runs import Tracking
+from hpsearch.tracking.runs import Tracking, Words
 
 EXAMPLES = 3  # rows that the logged model shows as its input
 
@@ -59,7 +59,8 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     inputs = KINDS[settings.task.kind].inputs
     examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
-    tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card)
+    words = _words(summary, folder)
+    tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card, words)
     if (best := floors.best(finished.floors, settings.task.metric)) is not None and summary.floor is not None:
         place, own = folder.floor(best.name).model, cards.floor_card(settings, summary, summary.floor)
         if place.exists():  # else a former result of the study has it
@@ -112,11 +113,22 @@ def _answers(finished: Finished) -> dict[str, dict[str, Answers]]:
     for run, said in (pair for phase in finished.phases for pair in phase.said()):
         assert run.run_id is not None, "its phase has been told whole"
         tables[run.run_id] = {"validation": said}
-    for record, scored in ((found.winner, test.winner), (found.reference, test.reference)):
+    if test.blend is not None:
+        assert found.winner.run_id is not None, "its phase has been told whole"
+        tables[found.winner.run_id] = {"validation": test.blend.validation}
+    for record, scored in ((found.winner, test.kept), (found.reference, test.reference)):
         if record is not None and scored is not None:
             assert record.run_id is not None, "its phase has been told whole"
             tables.setdefault(record.run_id, {})["test"] = scored.answers
     return tables
+
+
+def _words(summary: Summary, folder: StudyFolder) -> Words | None:
+    """What the winner is blended with."""
+    blend = summary.blend
+    if blend is None:
+        return None
+    return Words(folder.named(blend.words).model, blend.weights, summary.winner.fitted)
 
 
 def _points(folder: StudyFolder, record: TrialRecord) -> Points:

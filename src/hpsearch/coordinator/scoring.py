@@ -13,10 +13,11 @@ from hpsearch.coordinator.phase import Found
 from hpsearch.decisions import paired
 from hpsearch.state import codec
 from hpsearch.state.floors import FloorRecord
-from hpsearch.state.folder import TrialFolder
-from hpsearch.state.measured import Answers, FloorRead, Measured, Mistake, Paired, Reading, Replies
+from hpsearch.state.folder import StudyFolder, TrialFolder
+from hpsearch.state.measured import Answers, BlendRead, FloorRead, Measured, Mistake, Paired, Reading, Replies
 from hpsearch.state.messages import Scored
 from hpsearch.state.records import DataRef, TrialRecord, write_durably
+from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
@@ -55,10 +56,13 @@ def score_test(
     if before is not None and before.of == of:
         reading = before
     else:
-        winner = exam.of_trial(found.winner, found.folder, settings)
         other = None
         if found.reference is not None and found.reference_folder is not None and reference is not None:
-            other = exam.of_trial(found.reference, found.reference_folder, reference)
+            other, _ = exam.of_trial(found.reference, found.reference_folder, reference)
+        words = _words(crew.folder, floors) if settings.budget.blend and found.winner.fold is None else None
+        winner, blend = exam.of_trial(found.winner, found.folder, settings, words)
+        if blend is not None and other is not None:
+            blend = replace(blend, search=exam.gain(other, winner))
         reading = Reading(
             of=of,
             readings=(before.readings if before is not None else 0) + 1,
@@ -66,15 +70,27 @@ def score_test(
             digest=ref.digests["test"],
             winner=winner,
             reference=other,
-            gain=exam.gain(other, winner) if other is not None else None,
+            gain=None,
+            blend=blend,
         )
+    if not settings.budget.blend:
+        reading = replace(reading, blend=None)
+    if reading.reference is not None:
+        reading = replace(reading, gain=exam.gain(reading.reference, reading.kept))
     known = {one.name: one.measured for one in before.floors} if before is not None else {}
     measured = {one.name: known.get(one.name) or exam.of_floor(one) for one in floors if one.fault is None}
-    read = tuple(FloorRead(name, one, exam.gain(one, reading.winner)) for name, one in measured.items())
+    read = tuple(FloorRead(name, one, exam.gain(one, reading.kept)) for name, one in measured.items())
     reading = replace(reading, floors=read)
     if reading != before:
         write_durably(path, codec.write(reading))
     return reading
+
+
+def _words(folder: StudyFolder, floors: Sequence[FloorRecord]) -> TrialFolder | None:
+    """Where the floor that a fine-tune may be blended with has its model; None where the study has none."""
+    place = folder.floor(WORDS.name)
+    fitted = any(floor.name == WORDS.name and floor.fault is None for floor in floors)
+    return place if fitted and place.weights.exists() else None
 
 
 class _Exam:
@@ -94,29 +110,51 @@ class _Exam:
         """(n,): the right answers."""
         return self._kind.truths(self._rows, self._ref.labels)
 
-    def of_trial(self, record: TrialRecord, folder: str, settings: Settings) -> Measured:
-        """A trial's model, scored now; `settings` are the trial's."""
+    def of_trial(
+        self, record: TrialRecord, folder: str, settings: Settings, words: TrialFolder | None = None
+    ) -> tuple[Measured, BlendRead | None]:
+        """A trial's model, scored now; `settings` are the trial's. The same with `words`, where that is better."""
         place = self._crew.folder.named(folder)
-        return self._measured(self._crew.score(record, settings, self._ref, place, "test"), place)
+        said = self._crew.score(record, settings, self._ref, place, "test", words)
+        alone = self._measured(said, place)
+        if said.blended is None or words is None:
+            return alone, None
+        blended = self._measured(said.blended.scored, place, words)
+        blend = BlendRead(
+            weights=said.blended.weights,
+            fitted=said.blended.fitted,
+            metrics={f"validation_{name}": value for name, value in said.blended.validation.metrics.items()},
+            validation=self._answers("validation", said.blended.validation),
+            measured=blended,
+            gain=self.gain(alone, blended),
+            search=None,
+        )
+        return alone, blend
 
     def of_floor(self, floor: FloorRecord) -> Measured:
         """A floor, scored now."""
         said = self._crew.score_floor(floor, self._settings, self._ref, "test")
         return self._measured(said, self._crew.folder.floor(floor.name))
 
-    def gain(self, other: Measured, winner: Measured) -> Paired:
-        """What the winner has over another."""
-        ours, theirs = self._evidence(winner), self._evidence(other)
-        return paired.compare(theirs, ours, self._kind.sums_to(self._objective), self._objective)
+    def gain(self, other: Measured, ours: Measured) -> Paired:
+        """What ours has over another."""
+        theirs = self._evidence(other)
+        return paired.compare(theirs, self._evidence(ours), self._kind.sums_to(self._objective), self._objective)
 
     def _evidence(self, model: Measured) -> paired.Tallies:
         return self._kind.evidence(self._objective, self.truths, model.answers.replies, self._ref.labels)
 
-    def _measured(self, said: Scored, place: TrialFolder) -> Measured:
-        kind, labels, rows = self._kind, self._ref.labels, self._rows
+    def _answers(self, split: str, said: Scored) -> Answers:
+        kind, labels, rows = self._kind, self._ref.labels, data.load(self._ref, split).to_dict()
         replies = Replies(kind.answers(said.predictions, labels), said.likelihoods)
+        return Answers.of(rows["id"], kind.truths(rows, labels), replies)
+
+    def _measured(self, said: Scored, *places: TrialFolder) -> Measured:
+        """What a model said of test, which lies in some folders."""
+        kind, labels, rows = self._kind, self._ref.labels, self._rows
+        table = self._answers("test", said)
+        replies = table.replies
         tallies = kind.tallies(self.truths, replies.answers, labels)
-        table = Answers.of(rows["id"], self.truths, replies)
         intervals = paired.intervals(tallies, kind.of_sums)
         if said.likelihoods is not None:
             losses = kind.evidence(LOG_LOSS, self.truths, replies, labels)
@@ -127,7 +165,7 @@ class _Exam:
             classes=kind.by_class(tallies.sum(0), labels),
             confusion=said.confusion,
             mistakes=tuple(mistakes(kind, rows, table, said.confidences, tallies)),
-            megabytes=place.weights.stat().st_size / 1e6,
+            megabytes=sum(place.weights.stat().st_size for place in places) / 1e6,
             seconds_per_example=said.seconds / len(self.truths),
             answers=table,
         )

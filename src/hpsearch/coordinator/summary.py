@@ -14,6 +14,7 @@ from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Measured, Reading
 from hpsearch.state.outcome import OnTest, PlanMade, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.records import StudyHardware, TrialRecord
+from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
@@ -73,7 +74,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         optimism=fields["optimism"],
         expected=fields["expected"],
         importance=fields["importance"],
-        test=_on_test(finished.reading.winner, finished),
+        test=_on_test(finished.reading.kept, finished),
         reference=_reference(finished.found.reference, finished.reading, metric),
         seconds=seconds | {outcome.TOTAL: sum(seconds.values())},
         steps=_steps(finished.phases),
@@ -88,23 +89,39 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         plans=finished.plans,
         floors=tuple(_floors(finished)),
         outlook=finished.outlook,
+        blend=_blend(finished),
     )
 
 
 def _winner(finished: Finished) -> Winner:
     """Whose model is kept."""
-    winner = finished.found.winner
+    winner, blend = finished.found.winner, finished.reading.blend
     assert winner.run_id is not None, "its phase has been told whole"
     return Winner(
         entrant=winner.entrant or f"trial {winner.number}",
         params=winner.params,
         seed=finished.study.settings.seed if winner.seed is None else winner.seed,
         run_id=winner.run_id,
-        fitted=winner.fitted,
+        fitted=blend.fitted if blend is not None else winner.fitted,
         digests=finished.study.ref.digests,
         folder=finished.found.folder,
-        validation=winner.metrics,
+        validation=blend.metrics if blend is not None else winner.metrics,
         corrected=finished.found.corrected,
+    )
+
+
+def _blend(finished: Finished) -> outcome.BlendOutcome | None:
+    """The fine-tune alone, where it is not."""
+    blend, folder = finished.reading.blend, finished.study.folder
+    if blend is None:
+        return None
+    return outcome.BlendOutcome(
+        weights=blend.weights,
+        words=folder.inside(folder.floor(WORDS.name)),
+        validation=finished.found.winner.metrics,
+        test=replace(_on_test(finished.reading.winner, finished), mistakes=()),
+        gain=blend.gain,
+        search=blend.search,
     )
 
 

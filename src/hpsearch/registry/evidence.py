@@ -88,7 +88,10 @@ def tags(summary: Summary, chosen: Candidate) -> dict[str, str]:
         for name, (low, high) in test.intervals.items()
     }
     own = {"hpsearch.seed": str(chosen.seed)} if chosen.seed is not None else {}
-    own |= {FLOOR: chosen.floor} if chosen.floor is not None else {}
+    if chosen.floor is not None:
+        own[FLOOR] = chosen.floor
+    elif summary.blend is not None:
+        own["hpsearch.blend"] = " ".join(f"{weight:.4g}" for weight in summary.blend.weights)
     return (
         intervals
         | summary.lineage

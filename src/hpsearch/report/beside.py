@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from hpsearch import formats
 from hpsearch.report.sections import BEST, COMPLETE, Column, Line, Section, Told
-from hpsearch.state.outcome import FloorOutcome, Outlook, Summary
+from hpsearch.state.measured import Paired
+from hpsearch.state.outcome import BlendOutcome, FloorOutcome, Outlook, Summary
 from hpsearch.tasks.metrics import OBJECTIVES
 
 EPSILON = 1e-12  # of rounding
@@ -15,6 +16,11 @@ def ahead(summary: Summary) -> FloorOutcome | None:
     """The best floor, where it does better on test than the winner."""
     floor = summary.floor
     return floor if floor is not None and floor.gain.difference < -EPSILON else None
+
+
+def kept(summary: Summary) -> str:
+    """What people call the model that the study ends with."""
+    return summary.model if summary.blend is None else f"{summary.model} with words"
 
 
 def named(floor: FloorOutcome) -> str:
@@ -30,7 +36,7 @@ def warning(summary: Summary) -> str | None:
     share = OBJECTIVES[summary.metric].share
     return (
         f"A simple model is better: {named(floor)} has {summary.metric} {formats.score(floor.test.value)} on the same "
-        f"{formats.count(floor.test.n)} test examples, and {summary.model} has {formats.score(summary.test.value)} "
+        f"{formats.count(floor.test.n)} test examples, and {kept(summary)} has {formats.score(summary.test.value)} "
         f"({formats.gain(floor.gain.difference, share)}). {_remedy(summary, floor)}"
     )
 
@@ -72,26 +78,42 @@ def outlook(summary: Summary) -> str | None:
 
 
 def findings(summary: Summary) -> Iterator[str]:
-    """What the winner gains over the best floor, a sentence."""
-    floor, share = summary.floor, OBJECTIVES[summary.metric].share
+    """What the winner gains over the best floor, and by the words that it is one model with, a sentence each."""
+    floor = summary.floor
+    if (blend := summary.blend) is not None:
+        tuned, words = blend.weights
+        yield (
+            f"The winner is a fine-tune and the linear model of words as one model, weighed on validation by "
+            f"{tuned:.2g} and {words:.2g}. The fine-tune alone has test {summary.metric} "
+            f"{formats.score(blend.test.value)}: the words bring {gained(blend.gain)}."
+        )
     if floor is None:
         return
     gain = floor.gain
-    low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (gain.low, gain.high))
     doubt = "" if gain.low > 0 else "; these examples do not show that a fine-tune was worth it"
     said, score = named(floor), formats.score(floor.test.value)
     yield (
         f"{said[0].upper()}{said[1:]} has test {summary.metric} {score} on the same examples: "
-        f"the winner gains {formats.gain(gain.difference, share)} (95 % interval {low} to {high}){doubt}."
+        f"the winner gains {gained(gain)}{doubt}."
     )
 
 
+def gained(found: Paired) -> str:
+    """With its interval."""
+    share = OBJECTIVES[found.metric].share
+    low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (found.low, found.high))
+    return f"{formats.gain(found.difference, share)} (95 % interval {low} to {high})"
+
+
 def section(told: Told) -> Section | None:
-    """The floors, a table; None without any."""
+    """The floors, and the fine-tune where it is kept with one of them, a table; None without any."""
     summary = told.summary
     if not summary.floors:
         return None
-    share, metric = OBJECTIVES[summary.metric].share, summary.metric
+    metric, blend = summary.metric, summary.blend
+    alone = (
+        () if blend is None else (_line(COMPLETE, "the fine-tune alone", blend, metric, summary.data.trained_on, None),)
+    )
     return Section(
         title="Floors",
         said=(
@@ -108,23 +130,31 @@ def section(told: Told) -> Section | None:
             Column("training examples"),
             Column("time"),
         ),
-        lines=tuple(
-            Line(
-                BEST if floor.best else COMPLETE,
-                (
-                    floor.title,
-                    formats.score(floor.validation[f"validation_{metric}"]),
-                    formats.score(floor.test.value),
-                    f"{formats.score(floor.test.low)} to {formats.score(floor.test.high)}",
-                    formats.gain(floor.gain.difference, share),
-                    " to ".join(
-                        formats.gain(bound, share).removesuffix(" points")
-                        for bound in (floor.gain.low, floor.gain.high)
-                    ),
-                    formats.count(floor.examples) if floor.examples else formats.NONE,
-                    formats.duration(floor.seconds),
-                ),
-            )
-            for floor in summary.floors
+        lines=(
+            *alone,
+            *(
+                _line(BEST if one.best else COMPLETE, one.title, one, metric, one.examples, one.seconds)
+                for one in summary.floors
+            ),
+        ),
+    )
+
+
+def _line(
+    status: str, title: str, model: FloorOutcome | BlendOutcome, metric: str, examples: int, seconds: float | None
+) -> Line:
+    share = OBJECTIVES[metric].share
+    bounds = (formats.gain(bound, share).removesuffix(" points") for bound in (model.gain.low, model.gain.high))
+    return Line(
+        status,
+        (
+            title,
+            formats.score(model.validation[f"validation_{metric}"]),
+            formats.score(model.test.value),
+            f"{formats.score(model.test.low)} to {formats.score(model.test.high)}",
+            formats.gain(model.gain.difference, share),
+            " to ".join(bounds),
+            formats.count(examples) if examples else formats.NONE,
+            formats.duration(seconds) if seconds is not None else formats.NONE,
         ),
     )

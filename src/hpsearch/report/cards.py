@@ -41,7 +41,7 @@ def floor_card(settings: Settings, summary: Summary, floor: FloorOutcome) -> str
         "",
         *_scores(settings, summary, floor.test),
         "",
-        f"The winner, a fine-tune of {summary.model}, has {summary.metric} {formats.score(summary.test.value)}.",
+        f"The winner, {beside.kept(summary)}, has {summary.metric} {formats.score(summary.test.value)}.",
         "",
         "## What it takes and gives",
         "",
@@ -63,7 +63,9 @@ def _lines(settings: Settings, summary: Summary) -> Iterator[str]:
     task, kind = settings.task, KINDS[settings.task.kind]
     yield f"# hpsearch-{task.name}"
     yield ""
-    yield f"{settings.model.name} ({settings.model.path}), fine-tuned for {kind.name.replace('_', ' ')} on {task.name}."
+    both = "" if summary.blend is None else ", and a linear model of words, as one model"
+    name, what = f"{settings.model.name} ({settings.model.path})", kind.name.replace("_", " ")
+    yield f"{name}, fine-tuned for {what} on {task.name}{both}."
     sections = {
         f"How good it is: {formats.count(summary.test.n)} test examples": _quality(settings, summary),
         "What it takes and gives": _use(settings, summary),
@@ -134,6 +136,9 @@ def _data(summary: Summary) -> Iterator[str]:
 
 def _training(settings: Settings, summary: Summary) -> Iterator[str]:
     winner, hardware, made = summary.winner, summary.hardware, summary.lineage
+    if (blend := summary.blend) is not None:
+        weights = " and ".join(f"{weight:.4g}" for weight in blend.weights)
+        yield f"- logits of the fine-tune and of the words are added, times {weights}, fitted on validation"
     for path, value in space.recipe(settings, winner.params).items():
         yield f"- {path}: {formats.value(value)}"
     yield f"- training examples: {formats.count(summary.data.trained_on)}"

@@ -65,6 +65,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         sections=sections,
         warning=beside.warning(summary),
         ahead=beside.ahead(summary),
+        kept=beside.kept(summary),
         lines=list(findings(summary)),
         expected=plots.expected(summary.expected, summary.metric) if len(summary.expected) > 1 else None,
         scores=list(_scores(settings, summary)),
@@ -96,7 +97,7 @@ def headline(summary: Summary) -> str:
     test, first = summary.test, beside.warning(summary)
     value, low, high = map(formats.score, (test.value, test.low, test.high))
     return (f"{first} " if first is not None else "") + (
-        f"{summary.model} reaches {summary.metric} {value} on {test.n:,} test examples of {summary.task} "
+        f"{beside.kept(summary)} reaches {summary.metric} {value} on {test.n:,} test examples of {summary.task} "
         f"(95 % interval {low} to {high}{_often(test)})."
     )
 
@@ -127,12 +128,12 @@ def findings(summary: Summary) -> Iterator[str]:
         worth = f"; on a further seed, as a choice among {among}, {formats.score(winner.corrected)}"
     yield f"{runs} of {winner.entrant}: mean validation {metric} {formats.score(own.mean)}{spread}{worth}."
     if (reference := summary.reference) is not None:
-        gain = reference.gain
-        low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (gain.low, gain.high))
+        alone = summary.blend.search if summary.blend is not None else None
+        gain, who = (reference.gain, "winner") if alone is None else (alone, "winner's fine-tune alone")
         doubt = "" if gain.low > 0 else "; these examples do not show that the search was worth it"
         yield (
             f"The reference recipe has test {metric} {formats.score(reference.value)} on the same examples: the "
-            f"winner gains {formats.gain(gain.difference, share)} (95 % interval {low} to {high}){doubt}."
+            f"{who} gains {beside.gained(gain)}{doubt}."
         )
     elif own.reference:
         yield "The reference recipe is the winner: the search found nothing better."
@@ -312,6 +313,8 @@ def _test_lines(settings: Settings, summary: Summary) -> Iterator[Table | Text]:
         table.add_column(name, justify="right")
     scores = [formats.score(test.all[key]) for key in shown]
     table.add_row(f"{formats.count(test.n)} examples", *scores, style="bold")
+    if summary.blend is not None:
+        table.add_row("the fine-tune alone", *(formats.score(summary.blend.test.all[key]) for key in shown))
     for floor in summary.floors:
         table.add_row(f"floor: {floor.name}", *(formats.score(floor.test.all[key]) for key in shown))
     yield table

@@ -4,6 +4,7 @@ MLflow runs this file when it loads a model, where hpsearch need not be installe
 hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -13,20 +14,27 @@ import pandas as pd
 from hpsearch.data.text import clean, encode
 from hpsearch.serving.inference import Inference
 from hpsearch.serving.labelling import labelled, texts
+from hpsearch.tasks.bag_of_words import Bag
+from hpsearch.tasks.blend import together
 
 
 class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Label or labels of each text, with the probability of each class."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights and tokenizer; `context.model_config` is what `serving.describe` wrote."""
+        """Load weights, tokenizer and the words, if any; `context.model_config` is what `serving.describe` wrote."""
         self.described = context.model_config
         self.inference = Inference(context.artifacts["model"], self.described["head"])
+        words = context.artifacts.get("words")
+        self.words = Bag.load(Path(words)) if words is not None else None
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """A row for each text: label and score, or labels and scores where a text may have several; probabilities."""
         described = self.described
-        logits = self._logits([clean(text, described["clean"]) for text in texts(model_input)])
+        given = [clean(text, described["clean"]) for text in texts(model_input)]
+        logits = self._logits(given)
+        if self.words is not None:
+            logits = together(logits, self.words.logits(given), described["blend"])
         return labelled(logits, described, model_input.index)
 
     def _logits(self, given: list[str]) -> np.ndarray:

@@ -138,7 +138,25 @@ class FloorRead:
     name: str
     measured: Measured
     gain: Paired
-    """The winner against it."""
+    """What is kept against it."""
+
+
+@dataclass(frozen=True)
+class BlendRead:
+    """The winner's fine-tune and the linear model of words as one model, on test."""
+
+    weights: tuple[float, float]
+    """Of the one and of the other, from the validation split."""
+    fitted: dict[str, Any]
+    """Thresholds from there, as the kind has them."""
+    metrics: dict[str, float]
+    """`validation_accuracy`, ...: score."""
+    validation: Answers
+    measured: Measured
+    gain: Paired
+    """Over the fine-tune alone."""
+    search: Paired | None
+    """The fine-tune alone against the reference."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +172,17 @@ class Reading:
     digest: str
     """Of the test split that was scored."""
     winner: Measured
+    """Its fine-tune."""
     reference: Measured | None
     """The reference recipe; None where it is the winner, or was not run."""
     gain: Paired | None
-    """The winner against the reference."""
+    """What is kept against the reference."""
     floors: tuple[FloorRead, ...] = ()
     """In their order."""
+    blend: BlendRead | None = None
+    """Where that is kept in place of the winner's fine-tune alone."""
+
+    @property
+    def kept(self) -> Measured:
+        """The model that the study ends with."""
+        return self.blend.measured if self.blend is not None else self.winner

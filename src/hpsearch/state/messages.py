@@ -71,6 +71,7 @@ class Score:
     split: str
     fitted: dict[str, Any]  # thresholds from the validation split
     floor: str | None = None  # name, where it is no trial's model but a floor's, and its folder that
+    words: str | None = None  # name, of the folder of the floor that a trial's model may be blended with
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,17 @@ class Scored:
     confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
     likelihoods: tuple[float, ...] | None  # the probability of what is right of each example, where the kind has it
     seconds: float  # of predicting, without loading
+    blended: "Blended | None" = None  # with the words of the Score, where that is better on validation
+
+
+@dataclass(frozen=True)
+class Blended:
+    """A trial's model and the words as one model."""
+
+    weights: tuple[float, float]  # of the one and of the other
+    fitted: dict[str, Any]  # thresholds, on the validation split
+    validation: Scored
+    scored: Scored  # on the split that was asked for
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,24 @@ class FloorOutcome:
 
 
 @dataclass(frozen=True)
+class BlendOutcome:
+    """The winner's fine-tune, which is kept together with the linear model of words: how it does alone."""
+
+    weights: tuple[float, float]
+    """Of the logits of the fine-tune and of the words, from the validation split."""
+    words: str
+    """Folder of the floor, inside the study's."""
+    validation: dict[str, float]
+    """`validation_accuracy`, ...: score of the fine-tune alone."""
+    test: OnTest
+    """Of the fine-tune alone."""
+    gain: Paired
+    """Of both together over the fine-tune alone, on test."""
+    search: Paired | None
+    """Of the fine-tune alone over the reference recipe; None as `Summary.reference`."""
+
+
+@dataclass(frozen=True)
 class Steps:
     """Updates."""
 
@@ -370,6 +388,8 @@ class Summary:
     """Simple models on the same data, in the order in which they were fitted; () where none was."""
     outlook: tuple[Outlook, ...] = ()
     """By hours, ascending; () without hours, and where the winner has all the data already."""
+    blend: BlendOutcome | None = None
+    """Where the winner is kept together with the linear model of words: then `winner` and `test` are of both."""
 
     @property
     def floor(self) -> FloorOutcome | None:

@@ -78,7 +78,7 @@ class FloorRuns:
         own = next(one.script for one in kind.floors if one.name == floor.name)
         described = packaging.describe(settings, ref.labels, floor.fitted)
         with reached(self.uri):
-            uri = log_model(floor.run_id, folder, own or kind.product.script, described, examples, card)
+            uri = log_model(floor.run_id, {"model": folder}, own or kind.product.script, described, examples, card)
         self._runs.tag(floor.run_id, {"hpsearch.model": uri, SHA256: digest(folder / "model.safetensors")})
         self._tracking.files.write(floor.run_id, CARD, card)
         return uri

@@ -22,13 +22,19 @@ from hpsearch.tasks.product import ListOf, MapOf, Record, Type
 
 
 def log_model(
-    run_id: str, folder: Path, script: str, described: dict[str, Any], examples: dict[str, list[str]], card: str
+    run_id: str,
+    parts: dict[str, Path],
+    script: str,
+    described: dict[str, Any],
+    examples: dict[str, list[str]],
+    card: str,
 ) -> str:
-    """Log a model's folder as a model of an MLflow run; returns its `models:/` URI.
+    """Log a model as one of an MLflow run; returns its `models:/` URI.
 
     Args:
         run_id: of the trial, or of the floor.
-        folder: of the model: safetensors, and for a model of transformers config and tokenizer.
+        parts: name, for the script: folder. `model` has safetensors, and for a model of transformers config and
+            tokenizer.
         script: file in `serving/` that runs it.
         described: by `describe`.
         examples: some values of each input role, in the order of `Kind.inputs`.
@@ -50,6 +56,10 @@ def log_model(
             shutil.copy(PACKAGE / name, package / name)
         readme = Path(scratch) / "README.md"
         readme.write_text(card, encoding="utf-8")
+        named = {
+            name: folder if folder.name == name else shutil.copytree(folder, Path(scratch) / name)
+            for name, folder in parts.items()  # MLflow keeps the name of a folder, unless two have the same one
+        }
         records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
         Model.log(
             artifact_path=None,
@@ -57,7 +67,7 @@ def log_model(
             run_id=run_id,
             model_id=model.model_id,
             python_model=str(source),
-            artifacts={"model": folder.absolute().as_uri(), "card": readme.as_uri()},
+            artifacts={name: folder.absolute().as_uri() for name, folder in named.items()} | {"card": readme.as_uri()},
             model_config=described,
             code_paths=[str(package)],
             pip_requirements=[f"{name}=={_public_version(name)}" for name in code.libraries(source)],

@@ -110,14 +110,14 @@ class RegisteredModel:
         """Take a version away; its run keeps the model."""
         self._client.delete_model_version(self.name, str(version.number))
 
-    def weights(self, alias: str) -> str | None:
+    def weights(self, alias: str, part: str = "model") -> str | None:
         """SHA-256 of the weights of the version that an alias names, as they are stored; None where they can't be read.
 
         `Tracking.weights` says what they were when they were logged.
         """
         with tempfile.TemporaryDirectory() as scratch:
             where = self._tracking.files.download(self.address(alias), Path(scratch))
-            weights = where / "artifacts" / "model" / "model.safetensors" if where is not None else None
+            weights = where / "artifacts" / part / "model.safetensors" if where is not None else None
             return digest(weights) if weights is not None and weights.exists() else None
 
     def _version(self, found: Any) -> Version:

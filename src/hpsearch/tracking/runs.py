@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,21 @@ SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
+BLEND = "hpsearch.blend"  # weights of fine-tune and words, where they are one model
+PARTS = {"model": SHA256, "words": "hpsearch.words_sha256"}  # of a model: the tag of each
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The linear model of words that a winner is one model with."""
+
+    folder: Path
+    """Of that model."""
+    weights: tuple[float, float]
+    """Of the winner's logits and of its."""
+    fitted: dict[str, Any]
+    """Thresholds of both together, as the kind has them."""
 
 
 class Tracking:
@@ -241,6 +256,7 @@ class Tracking:
         ref: DataRef,
         examples: dict[str, list[str]],
         card: str,
+        words: Words | None = None,
     ) -> str:
         """Log the weights in `model_folder` as a model of the trial's run that takes raw input; returns its URI.
 
@@ -251,24 +267,32 @@ class Tracking:
             ref: the data.
             examples: some values of each input role.
             card: the model card, in Markdown.
+            words: that it is blended with.
         """
         assert trial.run_id is not None, "a complete trial has its run"
         from hpsearch.serving import packaging  # these bring in torch, which no other word to MLflow needs
         from hpsearch.tasks.kinds import KINDS
         from hpsearch.tracking.logged import log_model
 
-        described = packaging.describe(settings, ref.labels, trial.fitted)
+        described, parts = packaging.describe(settings, ref.labels, trial.fitted), {"model": model_folder}
+        blended: dict[str, str] = {}
+        if words is not None:
+            described |= {"fitted": words.fitted, "blend": list(words.weights)}
+            parts["words"] = words.folder
+            of_both = " ".join(f"{weight:.4g}" for weight in words.weights)
+            blended = {BLEND: of_both, PARTS["words"]: digest(words.folder / "model.safetensors")}
         script = KINDS[settings.task.kind].product.script
         with reached(self.uri):
-            uri = log_model(trial.run_id, model_folder, script, described, examples, card)
-        self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: digest(model_folder / "model.safetensors")})
+            uri = log_model(trial.run_id, parts, script, described, examples, card)
+        weights = digest(model_folder / "model.safetensors")
+        self._runs.tag(trial.run_id, {"hpsearch.model": uri, SHA256: weights} | blended)
         self.files.write(trial.run_id, CARD, card)
         return uri
 
     @answered
-    def weights(self, run_id: str) -> str | None:
-        """SHA-256 of the weights of a winner's run, as they were logged; None where none were."""
-        digest: str | None = self._client.get_run(run_id).data.tags.get(SHA256)
+    def weights(self, run_id: str, part: str = "model") -> str | None:
+        """SHA-256 of the weights of a part of a winner's model, as they were logged; None where none were."""
+        digest: str | None = self._client.get_run(run_id).data.tags.get(PARTS[part])
         return digest
 
     @answered

@@ -118,17 +118,7 @@ def score(name: str, spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     start = time.perf_counter()
     said = SAYING[name](spec.model, rows)
     seconds = time.perf_counter() - start
-    scores = kind.judge(said, rows, spec.fitted)
-    return Scored(
-        number=spec.number,
-        split=spec.split,
-        metrics=scores.metrics,
-        confusion=scores.confusion,
-        predictions=scores.predictions,
-        confidences=scores.confidences,
-        likelihoods=scores.likelihoods,
-        seconds=seconds,
-    )
+    return trial.scored(spec, spec.split, kind.judge(said, rows, spec.fitted), seconds)
 
 
 # ---- fitting

@@ -295,18 +295,51 @@ class _Trial:
 
 def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
     """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
-    settings, kind = spec.settings, KINDS[spec.settings.task.kind]
-    tokens, rows = warm.tokens(spec.data, settings, spec.split), data.load(spec.data, spec.split).to_dict()
-    saved = settings.model.model_copy(update={"path": str(spec.model)})
-    model = models.build(saved, kind, spec.data.labels, warm.tokenizer(settings.model), warm.hardware)
-    model.to(warm.hardware.device)
-    start = time.perf_counter()  # loading is no part of what an example takes
-    outputs = trainer.predict(model, tokens, len(tokens), evaluation(settings, warm.hardware, line))
-    seconds = time.perf_counter() - start
-    scores = kind.score(outputs, tokens, rows, settings.task, spec.fitted)
+    said = Saved(spec, warm, line).says(spec.split)
+    return scored(spec, spec.split, said.scores(spec, spec.fitted), said.seconds)
+
+
+@dataclass(frozen=True)
+class Said:
+    """The outputs of a model for a split."""
+
+    tokens: Tokens
+    rows: dict[str, list[Any]]
+    outputs: list[NDArray[np.float32]]
+    seconds: float  # of predicting, without loading
+
+    def scores(self, spec: ScoreSpec, fitted: dict[str, Any]) -> Scores:
+        """How good they are."""
+        settings = spec.settings
+        return KINDS[settings.task.kind].score(self.outputs, self.tokens, self.rows, settings.task, fitted)
+
+
+class Saved:
+    """The model of a finished trial, loaded."""
+
+    def __init__(self, spec: ScoreSpec, warm: Warm, line: Line) -> None:
+        settings = spec.settings
+        saved = settings.model.model_copy(update={"path": str(spec.model)})
+        kind, tokenizer = KINDS[settings.task.kind], warm.tokenizer(settings.model)
+        self._spec, self._warm, self._line = spec, warm, line
+        self._model = models.build(saved, kind, spec.data.labels, tokenizer, warm.hardware)
+        self._model.to(warm.hardware.device)
+
+    def says(self, split: str) -> Said:
+        """Of all examples of a split."""
+        spec, settings = self._spec, self._spec.settings
+        tokens, rows = self._warm.tokens(spec.data, settings, split), data.load(spec.data, split).to_dict()
+        how = evaluation(settings, self._warm.hardware, self._line)
+        start = time.perf_counter()  # loading is no part of what an example takes
+        outputs = trainer.predict(self._model, tokens, len(tokens), how)
+        return Said(tokens, rows, outputs, time.perf_counter() - start)
+
+
+def scored(spec: ScoreSpec, split: str, scores: Scores, seconds: float) -> Scored:
+    """For the coordinator."""
     return Scored(
         number=spec.number,
-        split=spec.split,
+        split=split,
         metrics=scores.metrics,
         confusion=scores.confusion,
         predictions=scores.predictions,

@@ -38,7 +38,7 @@ from hpsearch.state.messages import (
     Unfit,
 )
 from hpsearch.state.records import Status
-from hpsearch.training import checkpoints, floors, hardware
+from hpsearch.training import blends, checkpoints, floors, hardware
 from hpsearch.training.floors import FloorSpec
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
@@ -88,6 +88,8 @@ def _answer(
         of_split = ScoreSpec(number, settings, data, model, request.split, request.fitted)
         if (name := request.floor) is not None:
             return floors.score(name, of_split, warm, line)
+        if request.words is not None:
+            return blends.score(of_split, TrialFolder(home / request.words).model, warm, line)
         return score(of_split, warm, line)
     try:
         return run_trial(TrialSpec(number, settings, data, folder), warm, line)

@@ -1,0 +1,95 @@
+"""A trial's model scored together with the linear model of words, where that is better on validation."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+from hpsearch.state.messages import Blended, Scored
+from hpsearch.tasks.bag_of_words import Bag
+from hpsearch.tasks.blend import Weights, together
+from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.texts import pooled
+from hpsearch.training import heads
+from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, Warm, scored
+
+LEAST = 100  # validation examples: fewer say too little of what two models are worth together
+FIRST, MOST = 0.5, 10.0  # weights: where the fit begins, and the largest
+NOTHING = 1e-3  # a weight that is none
+EXACT = 1e-10  # of the fit
+
+Logits = NDArray[np.float64]
+
+
+def score(spec: ScoreSpec, words: Path, warm: Warm, line: Line) -> Scored:
+    """Score a trial's model as `trial.score` does, and blended with that in `words` where it is better so.
+
+    Weights are fitted on validation by the log loss. By the task's metric the blend must be better there than the
+    trial's model, and no worse than the words.
+    """
+    saved = Saved(spec, warm, line)
+    asked = saved.says(spec.split)
+    alone = scored(spec, spec.split, asked.scores(spec, spec.fitted), asked.seconds)
+    if spec.data.sizes["validation"] < LEAST:
+        return alone
+    kind, objective = KINDS[spec.settings.task.kind], OBJECTIVES[spec.settings.task.metric]
+    validation, bag = saved.says("validation"), Bag.load(words)
+    tuned, simple, seconds = _both(validation, bag, line)
+    weights = weigh(tuned, simple, *heads.targets(validation.tokens, len(tuned), len(spec.data.labels)))
+    blend, *others = (
+        kind.judge(logits, validation.rows, None) for logits in (together(tuned, simple, weights), tuned, simple)
+    )
+    worth, of_tuned, of_simple = (objective.worth(one.metrics[objective.name]) for one in (blend, *others))
+    if min(weights) < NOTHING or worth <= of_tuned or worth < of_simple:
+        return alone
+    of_validation = scored(spec, "validation", blend, seconds)
+    tuned, simple, seconds = _both(asked, bag, line)
+    found = kind.judge(together(tuned, simple, weights), asked.rows, blend.fitted)
+    return replace(
+        alone, blended=Blended(weights, blend.fitted, of_validation, scored(spec, spec.split, found, seconds))
+    )
+
+
+def weigh(tuned: Logits, simple: Logits, right: NDArray[np.bool_], exclusive: bool) -> Weights:
+    """The weights, none below 0, with which two models together have the least log loss.
+
+    Args:
+        tuned: (examples, classes) logits of one.
+        simple: the other's.
+        right: (examples, classes) what is right.
+        exclusive: whether each example has one class and no more.
+    """
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """And its slopes."""
+        said = together(tuned, simple, (weights[0], weights[1]))
+        if exclusive:
+            total, excess = -log_softmax(said, axis=1)[right].sum(), softmax(said, axis=1) - right
+        else:
+            total, excess = -log_expit(np.where(right, said, -said)).sum(), expit(said) - right
+        slopes = np.array([(excess * one).sum() for one in (tuned, simple)])
+        return float(total / len(right)), slopes / len(right)
+
+    found = minimize(loss, np.full(2, FIRST), jac=True, method="L-BFGS-B", bounds=[(0.0, MOST)] * 2, tol=EXACT)
+    return float(found.x[0]), float(found.x[1])
+
+
+def _both(said: Said, bag: Bag, line: Line) -> tuple[Logits, Logits, float]:
+    """(examples, classes) logits of a trial's model and of the words; seconds that both took."""
+    start = time.perf_counter()
+    tuned = pooled(said.outputs, said.tokens, said.tokens.examples)
+    simple = bag.logits(_told(said.rows["text"], line))
+    return tuned, simple, said.seconds + time.perf_counter() - start
+
+
+def _told(texts: Sequence[str], line: Line) -> Iterator[str]:
+    """Texts; each one that is taken says that the worker is alive."""
+    for text in texts:
+        line.alive()
+        yield text
