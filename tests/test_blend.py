@@ -20,6 +20,8 @@ from scipy.special import log_expit, log_softmax
 import make
 import tiny
 import tracked
+from forked import Coordinator
+from hpsearch.config.settings import Settings
 from hpsearch.coordinator import results, sweep
 from hpsearch.errors import FaultsFound
 from hpsearch.fsck import fsck
@@ -30,12 +32,12 @@ from hpsearch.serving import code, loading, packaging
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import BlendRead, Reading
-from hpsearch.state.outcome import BlendOutcome, Summary
+from hpsearch.state.outcome import BlendOutcome, Summary, read_summary
 from hpsearch.tasks.blend import together
 from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import blends
-from test_beside import FEW, Swept
+from test_beside import FEW, SECONDS, Swept
 
 Models = Callable[[str], Path]
 LEARNS = (
@@ -70,13 +72,17 @@ def texts(rows: int, topics: bool = False) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def swept_on(root: Path, rows: list[dict[str, Any]], model: Path, *overrides: str, task: str = "csv") -> Swept:
+def settings_of(root: Path, rows: list[dict[str, Any]], model: Path, *overrides: str, task: str = "csv") -> Settings:
     path = root / "toy.csv"
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    settings = make.toy_settings(path, model, "bert", *FEW, *LEARNS, *overrides, task=task)
+    return make.toy_settings(path, model, "bert", *FEW, *LEARNS, *overrides, task=task)
+
+
+def swept_on(root: Path, rows: list[dict[str, Any]], model: Path, *overrides: str, task: str = "csv") -> Swept:
+    settings = settings_of(root, rows, model, *overrides, task=task)
     home = tracked.new_home(root / "home")
     return Swept(settings, home, sweep.run_sweep(settings, home))
 
@@ -244,6 +250,25 @@ def test_a_later_winner_is_blended_too(own: Swept) -> None:
     assert again.test.readings == 2
     assert blend_of(again).weights == pytest.approx(blend_of(own.summary).weights)
     assert again.test.all == pytest.approx(own.summary.test.all)
+
+
+@pytest.mark.parametrize("moment", ["-coordinator.crew.Crew.score:1", "tracking.runs.Tracking.log_winner:1"])
+def test_a_result_that_was_cut_off_comes_to_the_same(
+    moment: str, blended: Swept, tmp_path: Path, tiny_model: Models
+) -> None:
+    """Killed when both are scored and nothing is recorded, and when all is recorded and MLflow has not been told."""
+    settings, home = settings_of(tmp_path, texts(ROWS), tiny_model("bert")), tracked.new_home(tmp_path / "home")
+    request, log = tmp_path / "settings.json", tmp_path / "log"
+    request.write_text(settings.model_dump_json())
+    environment = {"OMP_NUM_THREADS": "1", "HPSEARCH_HOME": str(home)}
+    assert Coordinator(request, log, environment | {"DIE_AT": moment}).wait(SECONDS) < 0, log.read_text()
+    assert Coordinator(request, log, environment).wait(SECONDS) == 0, log.read_text()
+    found = read_summary(StudyFolder.of(home, settings.study))
+    assert found is not None
+    assert blend_of(found).weights == pytest.approx(blend_of(blended.summary).weights, rel=1e-3)
+    assert found.test.value == blended.summary.test.value
+    assert found.test.readings == 1
+    assert fsck(settings, home, repair=False).endswith(": clean")
 
 
 # --- served and promoted ---------------------------------------------------------------------------------------------
