@@ -200,6 +200,7 @@ def test_weights_are_from_validation_alone(blended: Swept) -> None:
     assert said == table.said
 
 
+@pytest.mark.slow
 def test_a_later_winner_is_blended_and_a_blend_can_be_left_out(own: Swept) -> None:
     """The words are still there when another trial wins. Test is not read again where the fine-tune is kept alone."""
     assert own.folder.floor("words").model.exists()
@@ -228,6 +229,7 @@ def test_words_that_bring_nothing_are_left_out(tmp_path: Path, tiny_model: Model
     assert done.summary.blend is None
 
 
+@pytest.mark.slow
 def test_several_labels_have_the_thresholds_of_both(tmp_path: Path, tiny_model: Models) -> None:
     longer = ("search.space.train.epochs.choices=[40]", "search.space.train.learning_rate={low: 3e-3, high: 3.1e-3}")
     done = swept_on(tmp_path, texts(ROWS, topics=True), tiny_model("bert"), *longer, task="multilabel")

@@ -328,7 +328,7 @@ def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -
     run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
     examples = {role: raw[role].tolist()[:2] for role in trained.kind.inputs}
     model, script = TrialFolder(trained.spec.folder).model, trained.kind.product.script
-    uri = log_model(run_id, model, script, described, examples, "# a card")
+    uri = log_model(run_id, {"model": model}, script, described, examples, "# a card")
     predicted = mlflow.pyfunc.load_model(uri).predict(raw)
     said = [without_scores(one) for one in predicted.iloc[:, 0]]  # label, labels, answer or entities
     assert said == [without_scores(one) for one in trained.predictions()]
