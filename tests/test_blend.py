@@ -339,6 +339,9 @@ def test_people_are_told_what_is_in_it(blended: Swept, capsys: pytest.CaptureFix
     assert "<h1>tiny with words reaches" in report
     assert "the fine-tune alone" in report
     assert results.rebuild_report(blended.settings, blended.home).read_text() == report
+    parent = tracked.client(blended.tracking).get_run(summary.mlflow.run_id)
+    assert parent.data.metrics["test_accuracy"] == summary.test.value
+    assert parent.data.metrics["fine_tune_alone_test_accuracy"] == blend.test.value
     card = cards.model_card(blended.settings, summary)
     assert "and a linear model of words, as one model." in card
     assert "- logits of the fine-tune and of the words are added, times " in card

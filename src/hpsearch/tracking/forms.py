@@ -80,6 +80,9 @@ def figures(summary: Summary) -> Iterator[tuple[str, float]]:
         yield f"floor_{floor.name}_test_{test.metric}", floor.test.value
         yield f"floor_{floor.name}_validation_{test.metric}", floor.validation[f"validation_{test.metric}"]
         yield f"floor_{floor.name}_seconds", floor.seconds
+    if (blend := summary.blend) is not None:
+        yield f"fine_tune_alone_test_{test.metric}", blend.test.value
+        yield f"fine_tune_alone_validation_{test.metric}", blend.validation[f"validation_{test.metric}"]
 
 
 def leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:
