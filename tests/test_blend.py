@@ -338,6 +338,7 @@ def test_people_are_told_what_is_in_it(blended: Swept, capsys: pytest.CaptureFix
     report = blended.folder.report.read_text()
     assert "<h1>tiny with words reaches" in report
     assert "the fine-tune alone" in report
+    assert "validation of complete trials without the words" in report
     assert results.rebuild_report(blended.settings, blended.home).read_text() == report
     parent = tracked.client(blended.tracking).get_run(summary.mlflow.run_id)
     assert parent.data.metrics["test_accuracy"] == summary.test.value

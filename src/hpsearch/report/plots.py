@@ -82,7 +82,8 @@ def answer(records: Sequence[TrialRecord], summary: Summary) -> Markup:
     best, test = summary.best.trial, summary.test
     x = _axis("", [*complete.values(), test.value, test.low, test.high])
     svg = _canvas(WIDE, 92, "validation scores of the complete trials; test score with its 95 % interval")
-    _text(svg, 0, 12, "validation of complete trials, the best ringed", "start", "label")
+    alone = " without the words" if summary.blend is not None else ""
+    _text(svg, 0, 12, f"validation of complete trials{alone}, the best ringed", "start", "label")
     for reached in complete.values():
         _line(svg, "tick", _x(x, reached, WIDE), "24", _x(x, reached, WIDE), "38")
     _mark(SubElement(svg, "g", {"class": "best"}), _x(x, complete[best], WIDE), "31", "stopped")
