@@ -210,6 +210,7 @@ def test_a_floor_that_fails_is_said_and_left_out(
     assert fsck(done.settings, done.home, repair=False).endswith(": clean")
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("moment", ["coordinator.floors._kept:1", "-coordinator.floors.write_floors:1"])
 def test_an_interrupted_fit_is_done_anew(moment: str, tmp_path: Path, tiny_model: Models) -> None:
     """Killed when the first floor is fitted and not yet booked, and when it is booked and the second is not begun."""
