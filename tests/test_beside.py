@@ -28,7 +28,8 @@ from hpsearch.serving import loading, packaging
 from hpsearch.state import codec
 from hpsearch.state.floors import FloorRecord, read_floors, write_floors
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.outcome import FloorOutcome, Outlook, PlanMade, Summary
+from hpsearch.state.outcome import FloorOutcome, Summary
+from hpsearch.state.plans import Outlook, PlanMade
 from hpsearch.tasks import squad
 from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import Tracking

@@ -24,8 +24,9 @@ from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
+from hpsearch.tracking.parts import PARTS
 from hpsearch.tracking.registered import RegisteredModel
-from hpsearch.tracking.runs import ENDED, PARTS, Tracking
+from hpsearch.tracking.runs import ENDED, Tracking
 from hpsearch.training import checkpoints
 
 TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial

@@ -9,7 +9,7 @@ from hpsearch.coordinator.planner import Planner
 from hpsearch.coordinator.search import Search
 from hpsearch.decisions import curve
 from hpsearch.state.measured import Reading
-from hpsearch.state.outcome import Outlook
+from hpsearch.state.plans import Outlook
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES, Objective
 

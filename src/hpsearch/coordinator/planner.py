@@ -20,7 +20,8 @@ from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Paced
-from hpsearch.state.outcome import Params, PlanMade, PlannedStep
+from hpsearch.state.outcome import Params
+from hpsearch.state.plans import PlanMade, PlannedStep
 from hpsearch.state.records import write_durably
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import parts

@@ -21,7 +21,8 @@ from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Points, TrialRecord, read_points, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tracking.floors import FloorRuns
-from hpsearch.tracking.runs import Tracking, Words
+from hpsearch.tracking.parts import Words
+from hpsearch.tracking.runs import Tracking
 
 EXAMPLES = 3  # rows that the logged model shows as its input
 

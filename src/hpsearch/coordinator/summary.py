@@ -12,7 +12,8 @@ from hpsearch.state import outcome
 from hpsearch.state.floors import FloorRecord
 from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Measured, Reading
-from hpsearch.state.outcome import OnTest, PlanMade, StudyData, StudyRun, Summary, Winner
+from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
+from hpsearch.state.plans import Outlook, PlanMade
 from hpsearch.state.records import StudyHardware, TrialRecord
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
@@ -34,7 +35,7 @@ class Finished:
     """Of its workers."""
     plans: tuple[PlanMade, ...]
     """() without hours."""
-    outlook: tuple[outcome.Outlook, ...]
+    outlook: tuple[Outlook, ...]
     """() without hours."""
     floors: tuple[FloorRecord, ...]
     """() where the study has none."""

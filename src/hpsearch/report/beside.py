@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from hpsearch import formats
 from hpsearch.report.sections import BEST, COMPLETE, Column, Line, Section, Told
 from hpsearch.state.measured import Paired
-from hpsearch.state.outcome import BlendOutcome, FloorOutcome, Outlook, Summary
+from hpsearch.state.outcome import BlendOutcome, FloorOutcome, Summary
+from hpsearch.state.plans import Outlook
 from hpsearch.tasks.metrics import OBJECTIVES
 
 EPSILON = 1e-12  # of rounding
@@ -100,9 +101,12 @@ def findings(summary: Summary) -> Iterator[str]:
 
 def gained(found: Paired) -> str:
     """With its interval."""
+    return f"{formats.gain(found.difference, OBJECTIVES[found.metric].share)} (95 % interval {_interval(found)})"
+
+
+def _interval(found: Paired) -> str:
     share = OBJECTIVES[found.metric].share
-    low, high = (formats.gain(bound, share).removesuffix(" points") for bound in (found.low, found.high))
-    return f"{formats.gain(found.difference, share)} (95 % interval {low} to {high})"
+    return " to ".join(formats.gain(bound, share).removesuffix(" points") for bound in (found.low, found.high))
 
 
 def section(told: Told) -> Section | None:
@@ -144,7 +148,6 @@ def _line(
     status: str, title: str, model: FloorOutcome | BlendOutcome, metric: str, examples: int, seconds: float | None
 ) -> Line:
     share = OBJECTIVES[metric].share
-    bounds = (formats.gain(bound, share).removesuffix(" points") for bound in (model.gain.low, model.gain.high))
     return Line(
         status,
         (
@@ -153,7 +156,7 @@ def _line(
             formats.score(model.test.value),
             f"{formats.score(model.test.low)} to {formats.score(model.test.high)}",
             formats.gain(model.gain.difference, share),
-            " to ".join(bounds),
+            _interval(model.gain),
             formats.count(examples) if examples else formats.NONE,
             formats.duration(seconds) if seconds is not None else formats.NONE,
         ),

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from hpsearch.formats import count, duration, parameters, score
 from hpsearch.state.messages import Decision
-from hpsearch.state.outcome import PlanMade
+from hpsearch.state.plans import PlanMade
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import Objective
 

@@ -12,7 +12,8 @@ from hpsearch.state.floors import FloorRecord
 from hpsearch.state.records import DataRef
 from hpsearch.tracking.artifacts import digest, reached
 from hpsearch.tracking.client import Runs
-from hpsearch.tracking.runs import CARD, PARENT, SHA256, Tracking
+from hpsearch.tracking.parts import SHA256
+from hpsearch.tracking.runs import CARD, PARENT, Tracking
 from hpsearch.tracking.stores import answered
 
 FLOOR = "hpsearch.floor"  # tag of its run: its name

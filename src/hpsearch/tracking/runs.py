@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from hpsearch.tracking.artifacts import Artifacts, digest, reached
 from hpsearch.tracking.client import Run, Runs, shown
 from hpsearch.tracking.forms import Kept, KeptTrial, KeptTrials, dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
+from hpsearch.tracking.parts import BLEND, PARTS, SHA256, Words
 from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
@@ -43,22 +43,7 @@ CARD, ORIGIN = "model_card.md", "origin.json"
 SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of a study: what its report is made of
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
-SHA256 = "hpsearch.sha256"  # of the weights of the winner's model
-BLEND = "hpsearch.blend"  # weights of fine-tune and words, where they are one model
-PARTS = {"model": SHA256, "words": "hpsearch.words_sha256"}  # of a model: the tag of each
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
-
-
-@dataclass(frozen=True)
-class Words:
-    """The linear model of words that a winner is one model with."""
-
-    folder: Path
-    """Of that model."""
-    weights: tuple[float, float]
-    """Of the winner's logits and of its."""
-    fitted: dict[str, Any]
-    """Thresholds of both together, as the kind has them."""
 
 
 class Tracking:
