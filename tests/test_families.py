@@ -322,6 +322,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     mlflow.set_tracking_uri(before)
 
 
+@pytest.mark.slow
 def test_served_it_predicts_as_in_its_trial(trained: Trained, experiment: str) -> None:
     described = packaging.describe(trained.settings, trained.spec.data.labels, trained.result.fitted)
     raw = pd.DataFrame({role: trained.rows()[role] for role in trained.kind.inputs})
