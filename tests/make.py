@@ -42,6 +42,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "budget.max_trials=8",
         "budget.startup_trials=4",
         "budget.final=false",
+        "budget.final_seeds=1",
         "budget.train_examples=null",
         "budget.validation_examples=null",
         "budget.rung_examples=20",

@@ -181,7 +181,7 @@ def test_the_same_command_on_a_finished_study_says_so(
 
 @contextmanager
 def opened(
-    settings: Settings, home: Path, left: float, finishing: bool = False, train: float = 1e-4
+    settings: Settings, home: Path, left: float, finishing: bool = False, train: float = 1e-4, workers: int = 1
 ) -> Iterator[tuple[Course, Planner]]:
     """The course of a study of whose hours so many seconds are left, and whose pace was `train` seconds a token."""
     folder, corpus = StudyFolder.of(home, settings.study), data.read(settings)
@@ -192,7 +192,7 @@ def opened(
     known = Data(Sizes(*(ref.sizes[split] for split in data.SPLITS)), 1.0, dict.fromkeys(data.SPLITS, 15.0))
     measured = Paced(train=train, score=train / 5, trial=0.1)
     with closing(Study(settings, home)) as optuna:
-        course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, 1))
+        course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers))
         yield course, Planner(settings, folder, clock, measured, known, finishing)
 
 
@@ -298,6 +298,79 @@ def test_a_final_model_that_was_interrupted_goes_on_and_nothing_before_it_does(d
             assert last.over(last.hours) is None
             last.trials[0] = final
             assert last.found().winner == final
+
+
+def test_time_that_is_left_trains_the_final_model_with_other_seeds_of_which_the_best_is_kept(
+    done: Done, copied: Path
+) -> None:
+    settings = with_budget(done.settings, final_seeds=None)
+    [first] = done.records("final")
+    with opened(settings, copied, HOURS * 1800) as (course, planner):
+        last = begun(course, planner)[-1]
+        for number, better in ((1, 0.01), (2, -0.01), (3, 0.01), (4, 0.0)):
+            further = last.next(last.hours)
+            assert further == TrialRecord(
+                number,
+                first.params,
+                Status.RUNNING,
+                entrant=first.entrant,
+                seed=first.seed + number,
+                examples=720,
+                epochs=first.epochs,
+            )
+            last.trials[number] = further
+            assert last.next(last.hours) is None, "there is one worker"
+            complete = replace(further, status=Status.COMPLETE, score=first.score + better, seconds=first.seconds)
+            last.trials[number] = complete
+            assert [run.number for run in last.kept_models()] == [1]
+        assert last.next(last.hours) is None, "five are enough"
+        found = last.found()
+        assert (found.winner.number, found.folder) == (1, "final/1")
+    with opened(settings, copied, HOURS * 1800, finishing=True) as (course, planner):
+        last = begun(course, planner)[-1]
+        assert last.next(last.hours) is None
+
+
+def test_workers_train_the_final_model_with_other_seeds_at_the_same_time(done: Done, copied: Path) -> None:
+    shutil.rmtree(copied / "studies" / done.settings.study / "final")
+    [first] = done.records("final")
+    for seeds, begins in ((None, 3), (2, 2)):
+        settings = with_budget(done.settings, final_seeds=seeds)
+        with opened(settings, copied, HOURS * 1800, workers=3) as (course, planner):
+            last = begun(course, planner)[-1]
+            while (run := last.next(last.hours)) is not None:
+                last.trials[run.number] = run
+            assert [run.seed for run in last.trials.values()] == [1000, 1001, 1002][:begins]
+            assert {run.epochs for run in last.trials.values()} == {first.epochs}
+            assert last.closing() == [replace(run, status=Status.PRUNED) for run in last.trials.values()]
+
+
+@pytest.mark.parametrize(("share", "begins"), [(0.45, False), (0.55, True), (0.95, True)])
+def test_a_seed_that_must_be_much_shorter_is_not_begun(done: Done, copied: Path, share: float, begins: bool) -> None:
+    settings = with_budget(done.settings, final_seeds=None)
+    with opened(settings, copied, HOURS * 3600) as (course, planner):
+        last = begun(course, planner)[-1]
+        [first] = last.trials.values()
+        assert first.epochs is not None
+        known = planner.known([*course.opened])
+        needed = known.pace.trial + known.scoring + share * first.epochs * 720 * known.pace.train
+        planner._clock.seconds["setup"] += planner.left - known.end - needed
+        further = last.next(last.hours)
+    assert (further is not None) is begins
+    if further is not None:
+        assert further.epochs == pytest.approx(share * first.epochs, rel=0.02)
+
+
+def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: Path) -> None:
+    [first] = done.records("final")
+    failed = replace(first, status=Status.FAILED, score=None, reason="not finite")
+    failed.save(copied / "studies" / done.settings.study / "final" / "0")
+    for seeds, more in ((1, None), (None, 1001)):
+        with opened(with_budget(done.settings, final_seeds=seeds), copied, HOURS * 1800) as (course, planner):
+            last = begun(course, planner)[-1]
+            further = last.next(last.hours)
+            assert (further.seed if further is not None else None) == more
+            assert last.found().folder.startswith("confirmation/")
 
 
 def test_a_confirmation_that_was_interrupted_goes_on_where_it_was(done: Done, copied: Path) -> None:
@@ -444,6 +517,21 @@ def test_a_final_model_that_is_worse_is_not_kept(
     assert found.folder.named(winner.folder).weights.exists()
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
     assert sweep.run_sweep(settings, home) == found.summary
+
+
+@pytest.mark.slow
+def test_the_best_seed_of_the_final_model_is_kept_and_comes_to_the_same_again(
+    tmp_path: Path, tiny_model: Models
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model, "budget.final_seeds=3")
+    found = Done(settings, home, sweep.run_sweep(settings, home))
+    runs = found.records("final")
+    assert [(run.status, run.seed) for run in runs] == [(Status.COMPLETE, 1000 + i) for i in range(3)]
+    best = max(runs, key=lambda run: (run.score, -run.number))
+    assert found.summary.winner.folder == f"final/{best.number}"
+    assert [run.number for run in runs if found.folder.trial("final", run.number).model.exists()] == [best.number]
+    assert "comes to the same, bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
 
 
 @pytest.mark.slow

@@ -322,6 +322,7 @@ def test_secrets_and_places_are_no_part_of_a_studys_identity() -> None:
         ("budget.hours", 9, True),
         ("budget.search_examples", 9, True),
         ("budget.final", False, True),
+        ("budget.final_seeds", 9, True),
         ("budget.confirmation.seeds", 9, True),
         ("budget.confirmation.examples", 9, True),
         ("train.examples", 9, True),

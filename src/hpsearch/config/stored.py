@@ -20,6 +20,7 @@ CAME_LATER: dict[str, Any] = {
     "budget.hours": None,
     "budget.search_examples": None,
     "budget.final": False,
+    "budget.final_seeds": 1,
     "budget.floors": False,
     "budget.blend": False,
     "budget.confirmation.examples": None,

@@ -1,4 +1,7 @@
-"""The final model: the winner's recipe once more, on all the training examples that the time holds."""
+"""The final model: the winner's recipe on all the training examples that the time holds, with the seeds that it holds.
+
+Seeds are for time that nothing else has a use for: idle workers, and what a race that was soon decided has left.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
-from hpsearch.config.settings import Settings
+from hpsearch.config.settings import Settings, TrainSettings
 from hpsearch.coordinator.phase import Found, Phase, StudyContext
 from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.search import Search
-from hpsearch.decisions import plan
-from hpsearch.decisions.plan import FEW_MORE, Step
+from hpsearch.decisions import plan, schedule
+from hpsearch.decisions.plan import FEW_MORE, MOST_SEEDS, Known, Step
 from hpsearch.state.messages import Progress
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
@@ -19,12 +22,12 @@ from hpsearch.tasks import metrics
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-PAID = 0.5  # of a usual fine-tune: a shorter one is none the better
+PAID = 0.5  # of a usual fine-tune, or of that of another seed: a shorter one is none the better
 FURTHER = 1000  # added to the study's seed, which no run of the confirmation has then
 
 
 class Final(Phase):
-    """One run."""
+    """One run, or some that differ in their seeds."""
 
     name: ClassVar[str] = "final"
     noun: ClassVar[str] = "run"
@@ -36,9 +39,10 @@ class Final(Phase):
     def __init__(self, study: StudyContext, before: Sequence[Phase]) -> None:
         """Take up what there is; the phases before are done."""
         super().__init__(study, study.settings, study.ref)
-        self._before, [self._search] = before[-1], [phase for phase in before if isinstance(phase, Search)]
+        self._all_before, self._before = before, before[-1]
+        [self._search] = [phase for phase in before if isinstance(phase, Search)]
         self._planner: Planner | None = None
-        self._retimer: Retimer | None = None
+        self._retimers: dict[int, Retimer] = {}  # by run
         self._step: Step | None = None
         if study.settings.budget.hours is None:
             self._step = self._worth(Step(1, self.ref.sizes["train"], math.nan, 0.0))
@@ -48,22 +52,24 @@ class Final(Phase):
         if planner is None or self._search.alone:
             return
         self._planner = planner
-        known, winner = planner.known([*before, self]), self._winner()
-        train = space.apply(self.study.settings, winner.params).train
-        factor = train.epochs_factor
-        if train.epochs is not None:  # the winner's own, where they were searched
-            known = replace(known, recipe=replace(known.recipe, least_passes=train.epochs, most_passes=train.epochs))
-        step = plan.of_final(known, planner.left - known.end, factor)
+        known = self._known(planner)
+        step = plan.of_final(known, planner.left - known.end, self._winners().epochs_factor)
         everything = self.ref.sizes["train"]
-        most = known.recipe.passes(everything) * max(1.0, factor)
         running = any(not run.status.final for run in self.trials.values())
-        enough = step.passes >= PAID * known.recipe.passes(self.ref.sizes["train"]) or step.passes >= 1
+        enough = step.passes >= PAID * known.recipe.passes(everything) or step.passes >= 1
         if running or (enough and planner.left - known.end >= known.run(self._before.examples)):
             self._step = self._worth(step)
-        if self._step is not None and not self.done():
-            planner.record(self, known, {self.name: step})
+        if self._step is not None:
             self._step = plan.spread(step, everything)
-        self._retimer = Retimer(planner, known, most / plan.spread(step, everything).passes, train.batch_size)
+            if not self.done():
+                planner.record(self, known, {self.name: step})
+
+    def _known(self, planner: "Planner") -> Known:
+        """What is known now, of the winner's recipe."""
+        known, epochs = planner.known([*self._all_before, self]), self._winners().epochs
+        if epochs is None:
+            return known
+        return replace(known, recipe=replace(known.recipe, least_passes=epochs, most_passes=epochs))  # it was searched
 
     def _worth(self, step: Step) -> Step | None:
         """The step, where it has so many more examples than the winner's run that they pay."""
@@ -73,10 +79,13 @@ class Final(Phase):
     def _winner(self) -> TrialRecord:
         return self._before.found().winner
 
+    def _winners(self) -> TrainSettings:
+        return space.apply(self.study.settings, self._winner().params).train
+
     @property
     def examples(self) -> int:
         """That the run is trained on."""
-        run = self._run()
+        run = self._best()
         examples = run.examples if run is not None else None
         return examples if examples is not None else self.ref.sizes["train"]
 
@@ -93,9 +102,11 @@ class Final(Phase):
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The newest complete one."""
+        """The best complete one of the newest recipe."""
         complete = [run for run in trials if run.status is Status.COMPLETE]
-        return [max(complete, key=lambda run: run.number)] if complete else []
+        newest = max(complete, key=lambda run: run.number, default=None)
+        same = [run for run in complete if newest is not None and run.params == newest.params]
+        return schedule.best_first(same, metrics.OBJECTIVES[settings.task.metric])[:1]
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Final":
@@ -109,65 +120,105 @@ class Final(Phase):
             return None
         winner, passes = self._winner(), self._step.passes
         length = "" if math.isnan(passes) else f", {passes:.2g} passes"
-        return f"final model: the recipe of {self._name(winner)} on {self._step.examples:,} training examples{length}"
+        seeds = f", with up to {self._seeds} seeds while there is time" if self._seeds > 1 else ""
+        what = f"{self._step.examples:,} training examples{length}{seeds}"
+        return f"final model: the recipe of {self._name(winner)} on {what}"
 
     @property
     def total(self) -> int | None:
-        """One, if any."""
-        return 1 if self._step is not None else None
+        """Runs, unless the time says."""
+        return self._seeds if self._step is not None and (self._planner is None or self._seeds == 1) else None
+
+    @property
+    def _seeds(self) -> int:
+        """At the most."""
+        if self._planner is not None and self._planner.finishing:
+            return 1
+        return self.study.settings.budget.final_seeds or MOST_SEEDS
 
     def next(self, hours: float) -> TrialRecord | None:
-        """The run, if it is not there."""
-        if self._step is None or self._run() is not None or any(not run.status.final for run in self.trials.values()):
+        """The run; and one more with another seed, where there is an idle worker and time."""
+        there = [run for run in self._of_winner() if run.status is not Status.PRUNED and self._long_enough(run)]
+        running = sum(not run.status.final for run in self.trials.values())
+        if self._step is None or len(there) >= self._seeds or running >= self.study.workers:
             return None
-        winner = self._winner()
+        passes = self._step.passes if not there else self._further(there)
+        if passes is None:
+            return None
+        winner, seed = self._winner(), self.study.settings.seed + FURTHER + len(there)
         return TrialRecord(
             number=max(self.trials, default=-1) + 1,
             params=winner.params,
             status=Status.RUNNING,
             entrant=self._name(winner),
-            seed=(self.study.settings.seed + FURTHER) % 2**31,
+            seed=seed % 2**31,
             examples=self._step.examples,
-            epochs=None if math.isnan(self._step.passes) else self._step.passes,
+            epochs=None if math.isnan(passes) else passes,
         )
+
+    def _further(self, there: Sequence[TrialRecord]) -> float | None:
+        """Passes of one more run; None where the time that is left does not hold one that is worth it."""
+        if self._planner is None:
+            return math.nan
+        known, everything = self._known(self._planner), self.ref.sizes["train"]
+        step = plan.of_final(known, self._planner.left - known.end, self._winners().epochs_factor)
+        passes = plan.spread(step, everything).passes
+        return passes if passes >= PAID * max(run.epochs or 0.0 for run in there) else None
 
     def _name(self, winner: TrialRecord) -> str:
         return winner.entrant or f"trial {winner.number}"
 
-    def _run(self) -> TrialRecord | None:
-        """The complete run of the winner's recipe, on as many examples as there shall be."""
-        for run in self.keepers(self.study.settings, list(self.trials.values())):
-            enough = self._step is None or (run.examples or 0) * FEW_MORE >= self._step.examples
-            if run.params == self._winner().params and enough:
-                return run
-        return None
+    def _of_winner(self) -> list[TrialRecord]:
+        """Runs of the winner's recipe."""
+        params = self._winner().params
+        return [run for run in self.trials.values() if run.params == params]
+
+    def _long_enough(self, run: TrialRecord) -> bool:
+        """Whether a longer one would not pay."""
+        if self._step is None:
+            return True
+        more_examples = self._step.examples > (run.examples or 0) * FEW_MORE
+        return not more_examples and not self._step.passes > (run.epochs or math.inf) * FEW_MORE
+
+    def _best(self) -> TrialRecord | None:
+        """The complete run of the winner's recipe that is best on validation."""
+        kept = self.keepers(self.study.settings, self._of_winner())
+        return kept[0] if kept else None
 
     def retime(self, progress: Progress) -> int | None:
-        """Where the run would end too late or too early."""
-        return self._retimer.heard(progress) if self._retimer is not None else None
+        """Where a run would end too late or too early."""
+        run = self.trials[progress.number]
+        if self._planner is None or run.epochs is None:
+            return None
+        if progress.number not in self._retimers:
+            known = self._known(self._planner)
+            most = known.recipe.passes(self.ref.sizes["train"]) * max(1.0, self._winners().epochs_factor)
+            batch_size = self.settings_of(run).train.batch_size
+            self._retimers[progress.number] = Retimer(self._planner, known, most / run.epochs, batch_size)
+        return self._retimers[progress.number].heard(progress)
 
     def over(self, hours: float) -> str | None:
         """Once it is late: what is trained by then does not count."""
         if self._planner is None or not self._planner.late:
             return None
-        return f"budget.hours={self._planner.hours:.3g} are over; the final model is given up"
+        return f"budget.hours={self._planner.hours:.3g} are over; no run of the final model goes on"
 
     def closing(self) -> list[TrialRecord]:
         """A run that was cut off ends where it is."""
         return [replace(run, status=Status.PRUNED) for run in self.trials.values() if not run.status.final]
 
     def done(self) -> bool:
-        """Whether the run is there, or none shall be."""
+        """Whether all runs are there that there shall be."""
         running = any(run.status is Status.RUNNING for run in self.trials.values())
         return not running and self.next(self.hours) is None
 
     def planned(self) -> float:
-        """One."""
-        return 1.0 if self._step is not None else 0.0
+        """One, and what there is beside it."""
+        return float(max(len(self.trials), self._step is not None))
 
     def found(self) -> Found:
         """The final model, unless it is worse on validation than the best run before it."""
-        before, run = self._before.found(), self._run()
+        before, run = self._before.found(), self._best()
         if run is None or run.score is None or before.winner.score is None:
             return before
         comparable = self.study.folds == 0  # else each run has had other validation examples

@@ -94,7 +94,8 @@ def run_train(
     started = started if started is not None else time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
-    fixed_budget = {"max_trials": 1, "hours": None, "final": False, "floors": False, "confirmation": confirmation}
+    fixed_budget = {"max_trials": 1, "hours": None, "confirmation": confirmation, "floors": False}
+    fixed_budget |= {"final": False, "final_seeds": 1}
     budget = settings.budget.model_copy(update=fixed_budget)
     fixed = settings.model_copy(update={"search": search, "budget": budget})
     corpus, workplace = check(fixed, home)

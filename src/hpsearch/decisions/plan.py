@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 # Shares and counts, judged by single studies; experiments/budget_race shows what they come to.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
-WORTH_SEARCHING = 8.0  # trials that the search must hold; with fewer, the reference recipe gets all the time
-FULL = 16.0  # trials that the search should hold before it takes more examples
+WORTH_SEARCHING = 16  # trials that the search must hold; with fewer, the reference recipe gets all the time
 FEWEST = 1000  # training examples of a search trial, where there are so many
 CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
 PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: rather other seeds than many more passes
@@ -173,9 +172,9 @@ class Known:
 def of_all(known: Known, seconds: float) -> Plan:
     """The plan of a study that begins.
 
-    The search has as many examples as leave room for FULL trials; its best are confirmed on as many or more, and the
-    winner's recipe is trained on all of them, where that is not what the confirmation does. What is fixed by hand is
-    kept, and may take more seconds than there are.
+    The search has as many examples as leave room for WORTH_SEARCHING trials; its best are confirmed on as many or
+    more, and the winner's recipe is trained on all of them, where that is not what the confirmation does. What is
+    fixed by hand is kept, and may take more seconds than there are.
 
     Args:
         known: pace, data, recipe, what is fixed.
@@ -187,9 +186,7 @@ def of_all(known: Known, seconds: float) -> Plan:
     found = None
     for examples in _sizes(known):
         found = _searched(known, left, examples) or found
-        if found is None:
-            continue
-        if found.search.runs >= FULL if known.asked.trials is None else found.seconds <= seconds:
+        if found is not None and (known.asked.trials is None or found.seconds <= seconds):
             return found
     return found if found is not None else alone(known, seconds)
 

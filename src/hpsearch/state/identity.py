@@ -32,7 +32,8 @@ APART = (
     "task.quoting",  # decides what the data are, and their digests are compared
     *("budget.name", "budget.hours", "budget.max_trials", "budget.startup_trials", "budget.floors", "budget.blend"),
     # A trial says on how many examples it was trained; only those of as many are compared.
-    *("budget.search_examples", "budget.final", "budget.confirmation", "train.examples", "train.fold", "train.retimed"),
+    *("budget.search_examples", "budget.final", "budget.final_seeds", "budget.confirmation"),
+    *("train.examples", "train.fold", "train.retimed"),
 )
 LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers", "torch", "transformers")
 
