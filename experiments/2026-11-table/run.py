@@ -1,8 +1,8 @@
 """Fine-tunes at many rates, lengths and sizes: what plans are made of. Adds rows to table.csv beside this file.
 
-python run.py [--minutes M] [--data NAME ...]; a row that is there is not run again, so the table grows. One row for
-each data set, number of training examples, multiple of the usual number of passes, learning rate and seed: validation
-at each quarter of the schedule, test at its end.
+python run.py [--minutes M] [--data NAME ...] [--examples N ...] [--factors F ...] [--rates R ...]; a row that is there
+is not run again, so the table grows. One row for each data set, number of training examples, multiple of the usual
+number of passes, learning rate and seed: validation at each quarter of the schedule, test at its end.
 """
 
 import argparse
@@ -118,12 +118,13 @@ class Bench:
         return dict(zip(COLUMNS, (*key, f"{seen:.2f}", result.step, *scores, *ran), strict=True))
 
 
-def wanted(names: list[str]) -> Iterator[tuple[str, int, float, float, int]]:
+def wanted(given: argparse.Namespace) -> Iterator[tuple[str, int, float, float, int]]:
     """Rows, those that tell the most first: a whole grid for one seed, then the next."""
     for seed in SEEDS:
-        for name in names:
-            for rate, factor, examples in itertools.product(RATES, FACTORS, SOURCES[name].sizes):
-                yield name, examples, factor, rate, seed
+        for name in given.data:
+            for rate, factor, examples in itertools.product(given.rates, given.factors, SOURCES[name].sizes):
+                if not given.examples or examples in given.examples:
+                    yield name, examples, factor, rate, seed
 
 
 def main() -> None:
@@ -131,6 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--data", nargs="*", default=list(SOURCES))
+    parser.add_argument("--examples", nargs="*", type=int, help="of the sizes of the data set")
+    parser.add_argument("--factors", nargs="*", type=float, default=FACTORS)
+    parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     given = parser.parse_args()
     kept, until = HERE / "table.csv", time.monotonic() + 60 * given.minutes
     there = set()
@@ -141,7 +145,7 @@ def main() -> None:
         kept.write_text(",".join(COLUMNS) + "\n")
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch))
-        for key in wanted(given.data):
+        for key in wanted(given):
             if tuple(map(str, key)) in there:
                 continue
             if time.monotonic() > until:

@@ -172,15 +172,17 @@ def _final(summary: Summary) -> Iterator[str]:
     runs = [run for run in final.runs if run.status is Status.COMPLETE] if final is not None else []
     if not runs or final is None or confirmed is None:
         return
-    before = [run.score for run in confirmed.runs if run.entrant == runs[-1].entrant and run.score is not None]
-    if not before:
+    last = runs[-1]
+    own = [run.score for run in runs if run.params == last.params and run.score is not None]
+    before = [run.score for run in confirmed.runs if run.entrant == last.entrant and run.score is not None]
+    if not before or not own:
         return
-    objective = OBJECTIVES[summary.metric]
-    best = max(before, key=objective.worth)
+    worth = OBJECTIVES[summary.metric].worth
+    seeds = f", the best of {len(own)} seeds," if len(own) > 1 else ""
     said = (
-        f"The recipe of {runs[-1].entrant} on {final.train_examples:,} training examples has validation "
-        f"{summary.metric} {formats.score(runs[-1].score)}; its best run on {confirmed.train_examples:,} has "
-        f"{formats.score(best)}"
+        f"The recipe of {last.entrant} on {final.train_examples:,} training examples{seeds} has validation "
+        f"{summary.metric} {formats.score(max(own, key=worth))}; its best run on {confirmed.train_examples:,} has "
+        f"{formats.score(max(before, key=worth))}"
     )
     kept = summary.winner.folder.startswith("final/")
     yield f"{said}." if kept else f"{said}, so that is kept."
