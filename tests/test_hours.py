@@ -16,7 +16,7 @@ import make
 import tiny
 import tracked
 from forked import Coordinator
-from hpsearch import cli
+from hpsearch import cli, formats
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import outlook, sweep
 from hpsearch.coordinator import planner as planning
@@ -27,6 +27,7 @@ from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import Data, Planner
 from hpsearch.coordinator.study import Study
+from hpsearch.decisions import plan
 from hpsearch.decisions.plan import Sizes
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.fsck import fsck
@@ -279,7 +280,49 @@ def test_another_seed_is_begun_where_the_pace_of_now_holds_it(
         search.trials[0] = replace(first, status=Status.COMPLETE, step=180, score=0.9, seconds=seen)
         second = search.next(0.0)
     assert (second is not None) == begins
-    assert second is None or second.seed == settings.seed + 1
+    if second is not None:
+        assert second.seed == settings.seed + 1
+        assert second.params == first.params | {"train.learning_rate": 2 * first.params["train.learning_rate"]}
+
+
+def test_hours_that_hold_some_fine_tunes_try_other_rates_and_then_the_best_with_other_seeds(
+    tmp_path: Path, tiny_model: Models
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    scores, rates = (0.8, 0.7, 0.9, 0.6, 0.95), list[float]()
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        for number, score in enumerate(scores):
+            trial = search.next(0.0)
+            assert trial is not None
+            assert (trial.number, trial.seed) == (number, number or None)
+            rates.append(trial.params["train.learning_rate"])
+            search.trials[number] = replace(
+                trial, status=Status.COMPLETE, step=180, score=score, seconds={"training": 0.1}
+            )
+            search.recorded(trial, search.trials[number])
+        assert rates == [0.01, 0.02, 0.005, 0.005, 0.005]
+        assert [one.number for one in search.kept_models()] == [4, 0]
+        found = search.found()
+        assert (found.winner.number, found.folder) == (4, "trials/4")
+        assert found.reference is not None
+        assert (found.reference.number, found.reference_folder) == (0, "trials/0")
+        del search.trials[4], search.trials[2]
+        assert [one.number for one in search.kept_models()] == [0]
+        assert search.found().reference is None, "it is the winner"
+    settings = with_budget(settings, max_trials=1).model_copy(update={"study": "reference"})
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        course.first.begin(planner, ())
+        for number in range(3):
+            trial = course.first.next(0.0)
+            assert trial is not None
+            assert trial.params["train.learning_rate"] == 0.01, "no other is wanted"
+            course.first.trials[number] = replace(
+                trial, status=Status.COMPLETE, step=180, score=0.5, seconds={"training": 0.1}
+            )
 
 
 def test_a_final_model_that_was_interrupted_goes_on_and_nothing_before_it_does(done: Done, copied: Path) -> None:
@@ -567,6 +610,38 @@ def test_hours_that_hold_one_fine_tune_are_all_for_the_reference_recipe(
         new = course.first.next(course.first.hours)
         assert new is not None
         assert (new.number, new.epochs) == (1, None), "more hours search"
+
+
+@pytest.mark.slow
+def test_the_reference_recipe_is_scored_beside_the_rate_that_won(
+    tmp_path: Path, tiny_model: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "WORTH_SEARCHING", 10**6)
+    monkeypatch.setattr(plan, "MOST_ALONE", 3)
+    ended = Loop._ended
+
+    def marked(self: Loop, result: TrialResult) -> None:
+        """The third has the best score, as far as anybody is told."""
+        score = 0.9 if result.number == 2 else 0.5
+        ended(self, replace(result, score=score, metrics=result.metrics | {"validation_accuracy": score}))
+
+    monkeypatch.setattr(Loop, "_ended", marked)
+    free = ("budget.max_trials=null", "budget.search_examples=null", "budget.confirmation.examples=null")
+    fixed = ("budget.confirmation.finalists=null", "budget.confirmation.seeds=null")
+    settings, home = request_of(tmp_path, tiny_model, *free, *fixed)
+    found = Done(settings, home, sweep.run_sweep(settings, home))
+    trials = found.records("trials")
+    assert [trial.params["train.learning_rate"] for trial in trials] == [0.01, 0.02, 0.005]
+    assert found.summary.winner.folder == "trials/2"
+    reference = found.summary.reference
+    assert reference is not None
+    assert (reference.params, reference.seed) == (trials[0].params, settings.seed)
+    assert [one.number for one in trials if found.folder.trial("trials", one.number).model.exists()] == [0, 2]
+    said = " ".join(page.findings(found.summary))
+    assert "3 runs on 720 examples, apart in learning rate or seed; the best on validation is kept" in said
+    assert f"The reference recipe has test accuracy {formats.score(reference.value)} on the same examples" in said
+    assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
+    assert sweep.run_sweep(settings, home) == found.summary
 
 
 # ---- finished early

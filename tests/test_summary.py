@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpsearch.coordinator import race, search
+from hpsearch.coordinator import race
 from hpsearch.coordinator.race import Standing
+from hpsearch.decisions import schedule
 from hpsearch.decisions.racing import Entrant
 from hpsearch.report import cards
 from hpsearch.state.records import Status, TrialRecord
@@ -23,17 +24,17 @@ def trial(number: int, score: float | None, **fields: object) -> TrialRecord:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_the_expected_best_is_that_of_all_draws_with_replacement(scores: list[float]) -> None:
-    found = search.expected([trial(i, score) for i, score in enumerate(scores)], MOST)
+    found = schedule.expected([trial(i, score) for i, score in enumerate(scores)], MOST)
     for k in range(1, len(scores) + 1):
         draws = list(itertools.product(scores, repeat=k))
         assert found[k - 1] == pytest.approx(sum(map(max, draws)) / len(draws))
-    lowest = search.expected([trial(i, -score) for i, score in enumerate(scores)], LEAST)
+    lowest = schedule.expected([trial(i, -score) for i, score in enumerate(scores)], LEAST)
     assert lowest == pytest.approx([-value for value in found])
 
 
 def test_trials_without_a_score_are_no_part_of_it() -> None:
-    assert search.expected([trial(0, None), trial(1, 0.5)], MOST) == [0.5]
-    assert search.expected([trial(0, None)], MOST) == []
+    assert schedule.expected([trial(0, None), trial(1, 0.5)], MOST) == [0.5]
+    assert schedule.expected([trial(0, None)], MOST) == []
 
 
 def test_optimism_is_of_the_search_s_best_point() -> None:

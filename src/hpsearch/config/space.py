@@ -11,7 +11,9 @@ from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError
 
 Params = dict[str, Any]
-RECIPE = ("train.learning_rate", "train.batch_size", "train.epochs", "train.warmup")
+RATE = "train.learning_rate"
+OTHER_RATES = (2.0, 0.5)  # times that of the reference recipe: experiments/2026-11-table
+RECIPE = (RATE, "train.batch_size", "train.epochs", "train.warmup")
 
 
 def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
@@ -42,6 +44,16 @@ def reference_point(settings: Settings) -> Params | None:
     """The reference recipe as a point of the space; None where one of its values lies outside it."""
     params = reference(settings)
     return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
+
+
+def near_reference(settings: Settings) -> list[Params]:
+    """The reference recipe, and the same at other learning rates, as points of the space; [] where it lies outside."""
+    point = reference_point(settings)
+    if point is None:
+        return []
+    rate = point.get(RATE)
+    others = [] if rate is None else [point | {RATE: times * rate} for times in OTHER_RATES]
+    return [point, *(one for one in others if _holds(settings.search.space[RATE], one[RATE]))]
 
 
 def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:

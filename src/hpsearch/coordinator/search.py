@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
+from hpsearch.coordinator import few
 from hpsearch.coordinator.lengths import Length, best_of_last_length
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.retimer import Retimer
@@ -22,7 +23,6 @@ from hpsearch.state.messages import Decision, Progress
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks import metrics
-from hpsearch.tasks.metrics import Objective
 from hpsearch.training import parts
 
 if TYPE_CHECKING:
@@ -93,8 +93,10 @@ class Search(Phase):
         same = planner.begun(self)
         alone = not searched and (whole.alone or (same and bool(begun)))
         if alone:
-            known = planner.alone(known)
-            step = plan.spread(plan.alone(known, planner.left).search, known.sizes.train)
+            step = plan.alone(known, planner.left).search
+            if step.runs == 1 and len(begun) <= 1:
+                known = planner.alone(known)
+            step = plan.spread(step, known.sizes.train)
             length = Length(self._part(step.examples), step.passes)
             most = plan.MOST_PAYING * known.recipe.passes(step.examples)
             # With several seeds none may take the time of the others.
@@ -134,8 +136,10 @@ class Search(Phase):
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The best complete one."""
-        return best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])[:1]
+        """The best complete one; where the hours held no search, the reference recipe's best is scored beside it."""
+        best = best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])
+        beside = few.reference_of(best, space.reference(settings))
+        return best[:1] if beside is None else [best[0], beside]
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
@@ -145,9 +149,9 @@ class Search(Phase):
         if most is not None and len(records) > most and settings.budget.hours is None:
             yield Fault(f"there are {len(records)} trials, and budget.max_trials is {most}")
         if not stored.published and not stored.later:
-            for best in cls.keepers(settings, list(records.values())):
-                if not stored.folder.trial(cls.place, best.number).weights.exists():
-                    yield Fault(f"the model of the best trial, {best.number}, is missing")
+            for kept in cls.keepers(settings, list(records.values())):
+                if not stored.folder.trial(cls.place, kept.number).weights.exists():
+                    yield Fault(f"the model that is kept, of trial {kept.number}, is missing")
         yield from _of_optuna(records, stored.optuna)
 
     @classmethod
@@ -161,8 +165,8 @@ class Search(Phase):
         if self._single is None:
             return None
         return (
-            "these hours hold no search that would be worth it: the reference recipe gets the data and the time, with "
-            "other seeds where these hold them; more hours search for a better one"
+            "these hours hold no search that would be worth it: the reference recipe gets the data and the time, then "
+            "the same with other learning rates and seeds, as far as they hold them; more hours search for a better one"
         )
 
     @property
@@ -197,17 +201,20 @@ class Search(Phase):
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
     def _next_seed(self) -> TrialRecord | None:
-        """The reference recipe, and once more with another seed where the time holds all of that."""
+        """The reference recipe, and the next one near it where the time holds all of that."""
         there = self._comparable()
         complete = [trial for trial in there if trial.status is Status.COMPLETE]
         assert self._planner is not None, "a study without hours has a search"
-        if self._planner.finishing or len(there) - len(complete) >= self.study.workers:
+        running, most = len(there) - len(complete), plan.MOST_ALONE * self.study.workers
+        if self._planner.finishing or running >= self.study.workers or len(there) >= most:
             return None
         if complete:  # which has told the pace of now
-            self._planner.alone(self._planner.known([self]))
+            self._planner.known([self])
             if self._planner.left < self._planner.needed(self._length.examples):
                 return None
-        drawn = self._length.of(self.study.optuna.ask(len(self.trials), []))
+        near = space.near_reference(self.settings)[: 1 if self.settings.budget.max_trials == 1 else None]
+        point = few.next_point(near, there, self.plan.objective)
+        drawn = self._length.of(self.study.optuna.ask(len(self.trials), [], point))
         return replace(drawn, seed=(self.settings.seed + len(there)) % 2**31 if there else None)
 
     def over(self, hours: float) -> str | None:
@@ -276,12 +283,16 @@ class Search(Phase):
         return schedule.share_to_train(self.plan, max(most, len(trials)))
 
     def found(self) -> Found:
-        """The best trial; nothing is compared with it."""
+        """The best trial, and the reference recipe's where the hours held no search."""
         complete = self.best_first()
         if not complete:
             raise NoResultError(self._no_result())
-        best = complete[0]
-        return Found(best, self.study.folder.inside(self.trial_folder(best.number)), None, None, None)
+        best, beside = complete[0], few.reference_of(complete, space.reference(self.settings))
+        where = self._inside(best)
+        return Found(best, where, beside, self._inside(beside) if beside is not None else None, None)
+
+    def _inside(self, trial: TrialRecord) -> str:
+        return self.study.folder.inside(self.trial_folder(trial.number))
 
     def fields(self) -> Fields:
         """How its trials ended, which is the best, and what they say of the space."""
@@ -292,7 +303,7 @@ class Search(Phase):
         return {
             "trials": Counts(counts[Status.COMPLETE], counts[Status.PRUNED], counts[Status.FAILED]),
             "best": Best(best.number, best.params, best.score),
-            "expected": tuple(expected(compared, self.plan.objective)),
+            "expected": tuple(schedule.expected(compared, self.plan.objective)),
             "importance": self.study.optuna.importance(compared),
         }
 
@@ -344,20 +355,6 @@ def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fau
                 yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
         elif wanted is not None or frozen.intermediate_values != record.rungs:
             yield Fault(f"Optuna has not been told that trial {number} is {record.status}", partial(study.tell, record))
-
-
-def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]:
-    """Expected best validation score of 1, 2, ... trials drawn from these (Dodge et al. 2019, arXiv 1909.03004).
-
-    Each trial counts with its last score, of a rung if it was stopped there.
-    """
-    scores = sorted(objective.worth(t.score) for t in trials if t.score is not None)
-    total = len(scores)
-    found = []
-    for k in range(1, total + 1):
-        mean = sum(s * (((i + 1) / total) ** k - (i / total) ** k) for i, s in enumerate(scores))
-        found.append(objective.worth(mean))
-    return found
 
 
 def with_rungs_late_enough(settings: Settings, train: int) -> Settings:

@@ -33,6 +33,7 @@ ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
 # User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
 SAMPLER_STATE = "sampler"
+NO_STATE: dict[str, Any] = {"trial": {}, "study": {}}  # of a point that no sampler has drawn
 PATIENCE_SECONDS = 90.0  # with a database that does not answer: it may be restarting
 RETRY_SECONDS = 1.0
 FEWEST = 6  # trials that tell which parameter matters
@@ -115,7 +116,7 @@ class Study:
         return known
 
     @patient
-    def ask(self, number: int, trials: Sequence[TrialRecord]) -> TrialRecord:
+    def ask(self, number: int, trials: Sequence[TrialRecord], point: space.Params | None = None) -> TrialRecord:
         """A new trial, of this number: the reference recipe first, then what the sampler says, given trials so far.
 
         The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
@@ -125,9 +126,10 @@ class Study:
         Args:
             number: of trials that the study has.
             trials: those of them that can be compared with the new one.
+            point: of the space, that is taken in place of a draw.
         """
         if number == len(self.optuna.get_trials(deepcopy=False)):
-            params, state = self._draw(number, trials)
+            params, state = self._draw(number, trials) if point is None else (point, NO_STATE)
             self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
         if self.optuna.get_trials(deepcopy=False)[number].state is TrialState.WAITING:
             self.optuna.ask()
@@ -176,11 +178,11 @@ class Study:
     def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         first = not trials and self.settings.sampler.name != "GridSampler"  # a grid has each point once
         if first and (params := space.reference_point(self.settings)) is not None:
-            return params, {"trial": {}, "study": {}}
+            return params, NO_STATE
         seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
         frozen = self.optuna.get_trials(deepcopy=False)
         for trial in sorted(trials, key=lambda trial: trial.number):
-            state = frozen[trial.number].user_attrs.get(SAMPLER_STATE, {"trial": {}, "study": {}})
+            state = frozen[trial.number].user_attrs.get(SAMPLER_STATE, NO_STATE)
             seen.add_trial(_as_seen(trial, frozen[trial.number].distributions, state["trial"]))
             for key, value in state["study"].items():
                 seen._storage.set_study_system_attr(seen._study_id, key, value)

@@ -14,7 +14,7 @@ from hpsearch.state.identity import FORMAT, comparable
 from hpsearch.state.measured import Measured, Reading
 from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.plans import Outlook, PlanMade
-from hpsearch.state.records import StudyHardware, TrialRecord
+from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
@@ -76,7 +76,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         expected=fields["expected"],
         importance=fields["importance"],
         test=_on_test(finished.reading.kept, finished),
-        reference=_reference(finished.found.reference, finished.reading, metric),
+        reference=_reference(finished, metric),
         seconds=seconds | {outcome.TOTAL: sum(seconds.values())},
         steps=_steps(finished.phases),
         data=_data(finished),
@@ -198,13 +198,13 @@ def _data(finished: Finished) -> StudyData:
     )
 
 
-def _reference(record: TrialRecord | None, reading: Reading, metric: str) -> outcome.Reference | None:
+def _reference(finished: Finished, metric: str) -> outcome.Reference | None:
     """How the reference recipe does on the same test examples; None where it is the winner, or was not run."""
-    scored = reading.reference
+    record, reading, scored = finished.found.reference, finished.reading, finished.reading.reference
     if record is None or scored is None:
         return None
-    assert record.seed is not None, "a confirmation run has its seed"
+    seed = record.seed if record.seed is not None else finished.study.settings.seed
     assert record.run_id is not None, "its phase has been told whole"
     assert reading.gain is not None, "two models were compared"
     low, high = scored.intervals[metric]
-    return outcome.Reference(record.params, record.seed, record.run_id, scored.metrics[metric], low, high, reading.gain)
+    return outcome.Reference(record.params, seed, record.run_id, scored.metrics[metric], low, high, reading.gain)

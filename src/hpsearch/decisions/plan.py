@@ -18,7 +18,7 @@ PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: r
 FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
 FINALISTS, MOST_FINALISTS = 2, 4
 SEEDS, MOST_SEEDS = 2, 5
-MOST_ALONE = 20  # seeds a worker, where nothing is searched: hours that hold more are searched
+MOST_ALONE = 20  # runs a worker, where nothing is searched: hours that hold more are searched
 RESERVE = 0.02  # of the hours, for what nobody foresees
 
 
@@ -103,7 +103,7 @@ class Plan:
     """What the seconds are for, from now on."""
 
     search: Step
-    """Of the reference recipe alone, with one seed or more, where the hours hold no search."""
+    """Of the reference recipe and what is near it, in one run or more, where the hours hold no search."""
     confirmation: Step | None
     finalists: int
     seeds: int
@@ -111,7 +111,7 @@ class Plan:
     end: float
     """Seconds for test and report."""
     alone: bool = False
-    """Whether nothing is searched: the reference recipe has all the time."""
+    """Whether nothing is searched: the reference recipe and what is near it have all the time."""
 
     @property
     def seconds(self) -> float:
@@ -293,13 +293,17 @@ def spread(step: Step, everything: int) -> Step:
 
 
 def alone(known: Known, seconds: float) -> Plan:
-    """The reference recipe and nothing else: as long as pays, and with as many seeds as the time holds of that."""
-    end = known.end - known.reference
+    """The reference recipe and what is near it: as long as pays, and as many runs as the time holds of that.
+
+    Where it holds one, no other model is scored beside it.
+    """
+    everything, end = known.sizes.train, known.end
     spare = seconds * (1 - RESERVE) - end
-    everything = known.sizes.train
     factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two sees all of them
     most = min(MOST_ALONE, int(spare / known.run(everything, factor / PAYING)))
     rounds = max(1, min(most, round(spare / known.run(everything, factor))))
+    if rounds * known.workers == 1:
+        end, spare = end - known.reference, spare + known.reference
     one = of_final(known, spare / rounds, MOST_PAYING)
     runs = replace(one, runs=rounds * known.workers, seconds=rounds * one.seconds)
     return Plan(runs, None, 0, 1, None, end, alone=True)

@@ -93,6 +93,20 @@ def best_first(trials: Iterable[TrialRecord], objective: Objective) -> list[Tria
     return sorted(found, key=lambda trial: (-objective.worth(trial.score or 0.0), trial.number))
 
 
+def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]:
+    """Expected best validation score of 1, 2, ... trials drawn from these (Dodge et al. 2019, arXiv 1909.03004).
+
+    Each trial counts with its last score, of a rung if it was stopped there.
+    """
+    scores = sorted(objective.worth(t.score) for t in trials if t.score is not None)
+    total = len(scores)
+    found = []
+    for k in range(1, total + 1):
+        mean = sum(s * (((i + 1) / total) ** k - (i / total) ** k) for i, s in enumerate(scores))
+        found.append(objective.worth(mean))
+    return found
+
+
 def share_to_train(plan: Plan, trials: int) -> float:
     """Schedules, counted in whole trials, that a study of so many trials trains."""
     if not plan.rungs:

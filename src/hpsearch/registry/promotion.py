@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from hpsearch import formats
+from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import results
 from hpsearch.decisions.racing import REFERENCE
@@ -156,7 +157,7 @@ def _compare(request: Request, champion: Version | None) -> tuple[Verdict, list[
         notes = [note, *notes] if note else notes
     else:
         reference, floor = _reference(request), _floor(request)
-        if summary.reference is None and summary.winner.entrant != REFERENCE:
+        if summary.reference is None and not _won(request):
             notes = ["  the study has no run of the reference recipe, so nothing was compared with that", *notes]
     exam = Exam(KINDS[settings.task.kind], summary.labels, OBJECTIVES[test.metric], table.truths)
     return gate.decide(settings.promotion, exam, challenger, incumbent, reference, floor), notes
@@ -176,10 +177,16 @@ def _answers(tracking: Tracking, run_id: str) -> Answers:
 def _reference(request: Request) -> Replies | None:
     """What the reference recipe said; None where the challenger is one, or none was trained."""
     summary, recipe = request.summary, request.summary.reference
-    if recipe is None and request.chosen.floor is not None and summary.winner.entrant == REFERENCE:
+    if recipe is None and request.chosen.floor is not None and _won(request):
         return _answers(request.tracking, summary.winner.run_id).replies
     table = request.tracking.answers(recipe.run_id, "test") if recipe is not None else None
     return table.replies if table is not None else None
+
+
+def _won(request: Request) -> bool:
+    """Whether the reference recipe is the study's winner."""
+    winner = request.summary.winner
+    return winner.entrant == REFERENCE or winner.params == space.reference(request.settings)
 
 
 def _floor(request: Request) -> Contender | None:

@@ -19,7 +19,7 @@ from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Interval
-from hpsearch.state.outcome import TOTAL, OnTest, PhaseOutcome, StudyData, Summary
+from hpsearch.state.outcome import TOTAL, OnTest, PhaseOutcome, Reference, StudyData, Summary
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
@@ -117,6 +117,8 @@ def findings(summary: Summary) -> Iterator[str]:
         yield said
     if not race:
         yield _unconfirmed(summary)
+        if summary.reference is not None:
+            yield _over_reference(summary, summary.reference, "other learning rates were")
         return
     yield from _final(summary)
     own = race[winner.entrant]
@@ -127,14 +129,8 @@ def findings(summary: Summary) -> Iterator[str]:
     if winner.corrected is not None and among > 1:
         worth = f"; on a further seed, as a choice among {among}, {formats.score(winner.corrected)}"
     yield f"{runs} of {winner.entrant}: mean validation {metric} {formats.score(own.mean)}{spread}{worth}."
-    if (reference := summary.reference) is not None:
-        alone = summary.blend.search if summary.blend is not None else None
-        gain, who = (reference.gain, "winner") if alone is None else (alone, "winner's fine-tune alone")
-        doubt = "" if gain.low > 0 else "; these examples do not show that the search was worth it"
-        yield (
-            f"The reference recipe has test {metric} {formats.score(reference.value)} on the same examples: the "
-            f"{who} gains {beside.gained(gain)}{doubt}."
-        )
+    if summary.reference is not None:
+        yield _over_reference(summary, summary.reference, "the search was")
     elif own.reference:
         yield "The reference recipe is the winner: the search found nothing better."
     else:
@@ -150,6 +146,17 @@ def findings(summary: Summary) -> Iterator[str]:
         )
 
 
+def _over_reference(summary: Summary, reference: Reference, what: str) -> str:
+    """What the winner gains over the reference recipe, or its fine-tune where it has the words besides."""
+    alone = summary.blend.search if summary.blend is not None else None
+    gain, who = (reference.gain, "winner") if alone is None else (alone, "winner's fine-tune alone")
+    doubt = "" if gain.low > 0 else f"; these examples do not show that {what} worth it"
+    return (
+        f"The reference recipe has test {summary.metric} {formats.score(reference.value)} on the same examples: the "
+        f"{who} gains {beside.gained(gain)}{doubt}."
+    )
+
+
 def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
     return next((phase for phase in summary.phases if phase.name == name), None)
 
@@ -160,10 +167,11 @@ def _unconfirmed(summary: Summary) -> str:
     if not summary.plans[-1].alone:
         return "The winner was not confirmed with fresh seeds: the hours were over."
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
-    times, complete = f"{summary.steps.trained:,} updates on {trained} examples", summary.trials.complete
-    if complete > 1:
-        times = f"{complete} runs on {trained} examples, of which the best on validation is kept"
-    return f"{hours} hold no search that is worth it, so the reference recipe had all the time: {times}."
+    who, what = "the reference recipe", f"{summary.steps.trained:,} updates on {trained} examples"
+    if (complete := summary.trials.complete) > 1:
+        who += " and what is near it"
+        what = f"{complete} runs on {trained} examples, apart in learning rate or seed; the best on validation is kept"
+    return f"{hours} hold no search that is worth it, so {who} had all the time: {what}."
 
 
 def _final(summary: Summary) -> Iterator[str]:
