@@ -285,6 +285,47 @@ def test_another_seed_is_begun_where_the_pace_of_now_holds_it(
         assert second.params == first.params | {"train.learning_rate": 2 * first.params["train.learning_rate"]}
 
 
+@pytest.mark.parametrize("share", [0.7, 0.8, 1.2, 2.0])
+def test_the_last_of_some_fine_tunes_takes_the_time_that_is_left(
+    share: float, tmp_path: Path, tiny_model: Models
+) -> None:
+    """Of a usual one; the pace and the length of those before it were others."""
+    settings, home = request_of(tmp_path, tiny_model)
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        first = search.next(0.0)
+        assert first is not None
+        search.trials[0] = replace(first, status=Status.COMPLETE, step=180, score=0.9, seconds={"training": 20.0})
+        known = planner.known([search])
+        planner._clock.seconds["setup"] += planner.left - known.end - known.run(720, share)
+        second = search.next(0.0)
+        assert (second is not None) is (share > plan.SHORTER)
+        if second is not None:
+            assert second.epochs is not None
+            took = known.pace.trial + known.scoring + 720 * second.epochs * known.pace.train
+            assert took == pytest.approx(known.run(720, share), rel=0.05)
+            assert planner.left - known.end >= took
+
+
+def test_a_reference_recipe_that_fails_leaves_what_is_near_it(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        for number in range(3):
+            trial = search.next(0.0)
+            assert trial is not None
+            search.trials[number] = replace(trial, status=Status.FAILED, reason="not finite")
+        assert search.next(0.0) is None, "each has failed once"
+        with pytest.raises(NoResultError, match="3 failed: not finite"):
+            search.found()
+
+
 def test_hours_that_hold_some_fine_tunes_try_other_rates_and_then_the_best_with_other_seeds(
     tmp_path: Path, tiny_model: Models
 ) -> None:

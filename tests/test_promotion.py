@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 import tracked
+from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.errors import PromotionRefused, RequestError
 from hpsearch.registry import champions, evidence, promotion
@@ -95,6 +96,15 @@ def by(settings: Settings, **rule: Any) -> Settings:
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     return Shop(tracked.new_home(tmp_path))
+
+
+def test_a_winner_that_is_the_reference_recipe_need_not_be_compared_with_it(shop: Shop) -> None:
+    settings = shop.finish("first", range(9))
+    path = shop.home / "studies" / "first" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["winner"]["params"] = space.reference(settings)
+    path.write_text(json.dumps(summary))
+    assert "reference recipe" not in promote(settings, shop.home)
 
 
 def test_the_first_winner_becomes_champion_with_its_evidence(shop: Shop) -> None:

@@ -98,6 +98,20 @@ def test_conditions_in_a_circle_are_refused() -> None:
         space.reference_point(with_space(dimensions))
 
 
+def test_what_is_near_the_reference_recipe_has_another_rate_that_the_space_holds() -> None:
+    settings = make.compose_settings()
+    point, twice, half = space.near_reference(settings)
+    assert point == space.reference_point(settings)
+    rate = settings.model.reference.learning_rate
+    assert (twice, half) == (point | {space.RATE: 2 * rate}, point | {space.RATE: rate / 2})
+    narrow = make.compose_settings(f"search.space.train.learning_rate.high={1.5 * rate}")
+    assert space.near_reference(narrow) == [point, half]
+    [only] = space.near_reference(make.compose_settings("~search.space.train.learning_rate"))
+    assert only == {path: value for path, value in point.items() if path != space.RATE}
+    outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
+    assert space.near_reference(outside) == []
+
+
 def test_the_reference_is_the_settings_own_point_or_none() -> None:
     settings = make.compose_settings()
     params = space.reference_point(settings)

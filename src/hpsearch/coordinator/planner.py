@@ -82,7 +82,6 @@ class Planner:
         self._settings, self._clock, self._measured, self._data = settings, clock, measured, data
         self.finishing, self._folder = finishing, folder
         self._end = REPORT_SECONDS
-        self._known: Known | None = None
         before = codec.read_file(Plans, folder.plans, "delete it")
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
         """What was planned, by this run of the command and those before it."""
@@ -121,8 +120,7 @@ class Planner:
     def alone(self, known: Known) -> Known:
         """The same, where the reference recipe is not scored beside another."""
         self._end = known.end - known.reference
-        self._known = replace(known, end=self._end, reference=0.0)
-        return self._known
+        return replace(known, end=self._end, reference=0.0)
 
     def check_fits(self, whole: Plan, known: Known) -> None:
         """See that what is fixed by hand fits into the hours. Raises RequestError."""
@@ -136,11 +134,6 @@ class Planner:
             f"budget.hours={self.hours:.3g} leave {formats.duration(left)}; lower it, leave it to the plan (null), or "
             f"give BUDGET={hours:g}h"
         )
-
-    def needed(self, examples: int | None) -> float:
-        """Seconds of one more fine-tune of the usual length, and of test and report; None: on all examples."""
-        assert self._known is not None, "a phase has begun"
-        return self._known.run(examples if examples is not None else self._known.sizes.train) + self._end
 
     def known(self, phases: Sequence[Phase]) -> Known:
         """What a plan is made of, with the pace of the last trials of these phases."""
@@ -158,7 +151,7 @@ class Planner:
         self._end = (SCORED_ON_TEST + as_slow_as_trials(self._settings, self._folder)) * tested + REPORT_SECONDS
         if may_blend(self._settings):
             self._end += sizes.validation * pace.score
-        self._known = Known(
+        return Known(
             pace=pace,
             sizes=sizes,
             recipe=self._recipe(),
@@ -168,7 +161,6 @@ class Planner:
             reference=tested,
             folds=phases[0].study.folds,
         )
-        return self._known
 
     def trained_on(self, known: Known, hours: float) -> int:
         """Training examples of the winner of a study with other hours."""

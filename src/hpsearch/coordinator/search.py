@@ -93,20 +93,23 @@ class Search(Phase):
         same = planner.begun(self)
         alone = not searched and (whole.alone or (same and bool(begun)))
         if alone:
-            step = plan.alone(known, planner.left).search
-            if step.runs == 1 and len(begun) <= 1:
+            if plan.alone(known, planner.left).search.runs == 1 and len(begun) <= 1:
                 known = planner.alone(known)
-            step = plan.spread(step, known.sizes.train)
-            length = Length(self._part(step.examples), step.passes)
-            most = plan.MOST_PAYING * known.recipe.passes(step.examples)
-            # With several seeds none may take the time of the others.
-            self._single = known, most / step.passes if step.runs <= self.study.workers else 1.0
+            length = self._one_of_few(known, planner.left)
             trials = plan.MOST_ALONE * self.study.workers
         else:
             length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
             trials = max(MORE * whole.search.runs, len(searched) + whole.search.runs)
         self._ends_at = 0.0 if planner.finishing else until
         self._take_up(length, self.settings.budget.max_trials or trials)
+
+    def _one_of_few(self, known: Known, left: float) -> Length:
+        """Of the next fine-tune, where nothing is searched."""
+        step = plan.spread(plan.alone(known, left).search, known.sizes.train)
+        most = plan.MOST_PAYING * known.recipe.passes(step.examples)
+        # With several to come none may take the time of the others.
+        self._single = known, most / step.passes if step.runs <= self.study.workers else 1.0
+        return Length(self._part(step.examples), step.passes)
 
     def _take_up(self, length: Length, trials: int) -> None:
         self._length, self.plan = length, make_plan(self.settings, trials)
@@ -194,25 +197,27 @@ class Search(Phase):
     def next(self, hours: float) -> TrialRecord | None:
         """A new trial, or the best that waits at a rung and may pass."""
         if self._single is not None:
-            return self._next_seed()
+            return self._next_of_few()
         action = self._action(hours)
         if isinstance(action, schedule.Start):
             return self._length.of(self.study.optuna.ask(len(self.trials), self._comparable()))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
-    def _next_seed(self) -> TrialRecord | None:
-        """The reference recipe, and the next one near it where the time holds all of that."""
+    def _next_of_few(self) -> TrialRecord | None:
+        """The reference recipe, then what is near it, as the time holds it at the pace of now."""
         there = self._comparable()
         complete = [trial for trial in there if trial.status is Status.COMPLETE]
         assert self._planner is not None, "a study without hours has a search"
-        running, most = len(there) - len(complete), plan.MOST_ALONE * self.study.workers
+        near = space.near_reference(self.settings)[: 1 if self.settings.budget.max_trials == 1 else None]
+        running = sum(not trial.status.final for trial in there)
+        most = plan.MOST_ALONE * self.study.workers if complete or running else max(1, len(near))  # all may fail
         if self._planner.finishing or running >= self.study.workers or len(there) >= most:
             return None
         if complete:  # which has told the pace of now
-            self._planner.known([self])
-            if self._planner.left < self._planner.needed(self._length.examples):
+            known, left = self._planner.known([self]), self._planner.left
+            if left - known.end < known.run(self.ref.sizes["train"], plan.SHORTER):
                 return None
-        near = space.near_reference(self.settings)[: 1 if self.settings.budget.max_trials == 1 else None]
+            self._length = self._one_of_few(replace(known, reference=0.0), left)  # it is scored beside another
         point = few.next_point(near, there, self.plan.objective)
         drawn = self._length.of(self.study.optuna.ask(len(self.trials), [], point))
         return replace(drawn, seed=(self.settings.seed + len(there)) % 2**31 if there else None)

@@ -18,6 +18,7 @@ PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: r
 FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
 FINALISTS, MOST_FINALISTS = 2, 4
 SEEDS, MOST_SEEDS = 2, 5
+SHORTER = 0.75  # times the usual passes: a run that has no more time is worth it still
 MOST_ALONE = 20  # runs a worker, where nothing is searched: hours that hold more are searched
 RESERVE = 0.02  # of the hours, for what nobody foresees
 
