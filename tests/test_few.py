@@ -33,6 +33,12 @@ def test_each_point_is_run_once_and_then_the_best_so_far(scores: list[float | No
         assert trial.params == best.params
 
 
+def test_a_point_that_was_cut_off_is_run_again() -> None:
+    first, second, *_ = ran([0.8, 0.7, 0.6])
+    cut = TrialRecord(1, second.params, Status.PRUNED, epochs=2.0)
+    assert few.next_point(NEAR, [first, cut], UP) == NEAR[1]
+
+
 def test_workers_begin_different_points_at_the_same_time() -> None:
     there: list[TrialRecord] = []
     for number in range(4):

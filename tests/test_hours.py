@@ -310,6 +310,54 @@ def test_the_last_of_some_fine_tunes_takes_the_time_that_is_left(
             assert planner.left - known.end >= took
 
 
+def test_a_fine_tune_that_was_drawn_before_a_crash_has_its_seed(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        first = search.next(0.0)
+        assert first is not None
+        complete = replace(first, status=Status.COMPLETE, step=180, score=0.9, seconds={"training": 1.0})
+        complete.save(search.trial_folder(0).path)
+        search.trials[0] = complete
+        drawn = search.next(0.0)
+        assert drawn is not None
+    with opened(settings, home, 140.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        assert (search.trials[1].params, search.trials[1].seed) == (drawn.params, drawn.seed)
+        assert search.trials[1].epochs is not None
+
+
+def test_a_search_that_is_continued_goes_on_however_few_trials_the_hours_hold(done: Done, copied: Path) -> None:
+    confirmation = done.settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    settings = with_budget(
+        done.settings, hours=2 * HOURS, max_trials=None, search_examples=None, confirmation=confirmation
+    )
+    with opened(settings, copied, HOURS * 3600) as (course, planner):
+        search = course.first
+        known = planner.known([search])
+        fixed = replace(known, asked=replace(known.asked, search_examples=128))
+        left = next(  # for twelve trials, which are too few to begin with
+            left
+            for left in (known.end + n * 0.1 * known.run(720) for n in range(10_000))
+            if plan.of_all(fixed, left).search.runs >= 12
+        )
+        assert plan.of_all(known, left).alone
+        planner._clock.seconds["setup"] += planner.left - left
+        search.begin(planner, ())
+        further = search.next(search.hours)
+        assert further is not None
+        assert (further.number, further.examples, further.epochs) == (4, 128, None)
+    with opened(with_budget(settings, hours=3 * HOURS), copied, planning.REPORT_SECONDS + 0.1) as (course, planner):
+        search, before = course.first, len(planner.made)
+        search.begin(planner, ())
+        assert search.next(search.hours) is None, "they hold none"
+        assert len(planner.made) == before, "and no plan says otherwise"
+
+
 def test_a_reference_recipe_that_fails_leaves_what_is_near_it(tmp_path: Path, tiny_model: Models) -> None:
     settings, home = request_of(tmp_path, tiny_model)
     confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
@@ -443,6 +491,10 @@ def test_a_seed_that_must_be_much_shorter_is_not_begun(done: Done, copied: Path,
     assert (further is not None) is begins
     if further is not None:
         assert further.epochs == pytest.approx(share * first.epochs, rel=0.02)
+        for status in (Status.COMPLETE, Status.FAILED):
+            last.trials[1] = replace(further, status=status, score=0.1)
+            after = last.next(last.hours)
+            assert after is None or after.seed == 1002, "it counts, however short it was"
 
 
 def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: Path) -> None:

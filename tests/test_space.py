@@ -237,6 +237,7 @@ def test_importance_names_the_parameter_that_matters(tmp_path: Path) -> None:
     assert found["train.learning_rate"] > 0.9
     assert opened.importance(trials[:5]) == {}
     assert opened.importance([dataclasses.replace(trial, rungs={0: 0.5}) for trial in trials]) == {}
+    assert opened.importance([dataclasses.replace(trial, params=trials[0].params) for trial in trials]) == {}
 
 
 def test_what_is_told_stays_told(tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ class BudgetSettings(Section):
     final: bool
     """Whether the winner's recipe is trained once more, on all training examples that the time holds."""
     final_seeds: Count | None
-    """Seeds of that at the most, of which the best on validation is kept; null: five, if the hours hold them."""
+    """Seeds of that at the most, of which the best on validation is kept; null: five, if the hours hold them;
+    one where there are none."""
     train_examples: Count | None
     """Stratified subset of the training rows that the study may use; null: all."""
     validation_examples: Count | None
@@ -210,7 +211,6 @@ class BudgetSettings(Section):
                 "max_trials": self.max_trials,
                 "confirmation.finalists": self.confirmation.finalists,
                 "confirmation.seeds": self.confirmation.seeds,
-                "final_seeds": self.final_seeds,
             }
             if missing := [f"budget.{name}" for name, value in needed.items() if value is None]:
                 raise ValueError(

@@ -134,24 +134,27 @@ class Final(Phase):
         """At the most."""
         if self._planner is not None and self._planner.finishing:
             return 1
-        return self.study.settings.budget.final_seeds or MOST_SEEDS
+        asked = self.study.settings.budget.final_seeds
+        return asked or (1 if self.study.settings.budget.hours is None else MOST_SEEDS)
 
     def next(self, hours: float) -> TrialRecord | None:
         """The run; and one more with another seed, where there is an idle worker and time."""
-        there = [run for run in self._of_winner() if run.status is not Status.PRUNED and self._long_enough(run)]
+        runs = [run for run in self._of_winner() if run.status is not Status.PRUNED]
+        there = runs if any(map(self._long_enough, runs)) else []  # else the time holds so much more than they had
         running = sum(not run.status.final for run in self.trials.values())
         if self._step is None or len(there) >= self._seeds or running >= self.study.workers:
             return None
         passes = self._step.passes if not there else self._further(there)
         if passes is None:
             return None
-        winner, seed = self._winner(), self.study.settings.seed + FURTHER + len(there)
+        winner, first = self._winner(), self.study.settings.seed + FURTHER
+        seeds = ((first + i) % 2**31 for i in range(len(runs) + 1))
         return TrialRecord(
             number=max(self.trials, default=-1) + 1,
             params=winner.params,
             status=Status.RUNNING,
             entrant=self._name(winner),
-            seed=seed % 2**31,
+            seed=next(seed for seed in seeds if seed not in {run.seed for run in runs}),
             examples=self._step.examples,
             epochs=None if math.isnan(passes) else passes,
         )
@@ -213,7 +216,7 @@ class Final(Phase):
         return not running and self.next(self.hours) is None
 
     def planned(self) -> float:
-        """One, and what there is beside it."""
+        """What is begun, and one at the least."""
         return float(max(len(self.trials), self._step is not None))
 
     def found(self) -> Found:

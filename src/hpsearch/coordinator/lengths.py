@@ -15,7 +15,7 @@ class Length:
     examples: int | None
     """Training examples; None: all."""
     epochs: float | None
-    """Passes of the one fine-tune that the time holds; None where the parameters say."""
+    """Passes of one of the few fine-tunes that the time holds; None where the parameters say."""
 
     @staticmethod
     def of_record(trial: TrialRecord) -> "Length":

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, possible
-from hpsearch.coordinator import few
+from hpsearch.coordinator.few import Few, reference_of
 from hpsearch.coordinator.lengths import Length, best_of_last_length
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
-from hpsearch.coordinator.retimer import Retimer
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.decisions import plan, schedule
-from hpsearch.decisions.plan import Known
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
 from hpsearch.report.sections import Section, Told
@@ -64,8 +62,7 @@ class Search(Phase):
             study.optuna.tell(trial)
         budget = study.settings.budget
         self._planner: Planner | None = None
-        self._single: tuple[Known, float] | None = None  # and times that one may become longer; None: a search
-        self._retimers: dict[int, Retimer] = {}  # by trial
+        self._few: Few | None = None  # None: a search
         self._ends_at: float | None = None  # hours of the phase; None where it has all the time it takes
         asked = self._part(budget.search_examples) if budget.search_examples is not None else None
         self._take_up(Length(asked, None), budget.max_trials or 1)
@@ -76,9 +73,17 @@ class Search(Phase):
             return
         self._planner = planner
         known = planner.known([*before, self])
+        recorded = [trial for number, trial in self.trials.items() if number not in self._drawn]
+        begun = [trial for trial in recorded if trial.status is not Status.FAILED]
+        searched = [trial for trial in begun if trial.epochs is None]
+        if searched:  # it goes on with as many examples, however few more trials the hours hold
+            examples = searched[-1].examples or known.sizes.train
+            known = replace(known, asked=replace(known.asked, search_examples=examples))
         whole, until = plan.of_all(known, planner.left), planner.until(self)
         if not self.trials:
             planner.check_fits(whole, known)
+        if until is None and searched and whole.alone:
+            until = self.hours
         if until is None:
             search = whole.search
             if self.settings.budget.max_trials is not None:  # they are begun as long as the hours hold them
@@ -87,29 +92,20 @@ class Search(Phase):
             steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
             planner.record(self, known, steps, whole.alone)
             until = self.hours if whole.alone else self.hours + search.seconds / 3600
-        begun = [trial for trial in self.trials.values() if trial.status is not Status.FAILED]
-        searched = [trial for trial in begun if trial.epochs is None]
         # What was begun with these hours goes on so, however few of them are left after an interruption.
         same = planner.begun(self)
         alone = not searched and (whole.alone or (same and bool(begun)))
         if alone:
-            if plan.alone(known, planner.left).search.runs == 1 and len(begun) <= 1:
-                known = planner.alone(known)
-            length = self._one_of_few(known, planner.left)
+            self._few = Few(self.settings, self.study.workers, planner, known, len(begun))
+            length = self._few.length
             trials = plan.MOST_ALONE * self.study.workers
         else:
             length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
             trials = max(MORE * whole.search.runs, len(searched) + whole.search.runs)
         self._ends_at = 0.0 if planner.finishing else until
         self._take_up(length, self.settings.budget.max_trials or trials)
-
-    def _one_of_few(self, known: Known, left: float) -> Length:
-        """Of the next fine-tune, where nothing is searched."""
-        step = plan.spread(plan.alone(known, left).search, known.sizes.train)
-        most = plan.MOST_PAYING * known.recipe.passes(step.examples)
-        # With several to come none may take the time of the others.
-        self._single = known, most / step.passes if step.runs <= self.study.workers else 1.0
-        return Length(self._part(step.examples), step.passes)
+        if self._few is not None:
+            self.trials |= {number: self._few.seeded(self.trials[number]) for number in self._drawn}
 
     def _take_up(self, length: Length, trials: int) -> None:
         self._length, self.plan = length, make_plan(self.settings, trials)
@@ -141,7 +137,7 @@ class Search(Phase):
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The best complete one; where the hours held no search, the reference recipe's best is scored beside it."""
         best = best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])
-        beside = few.reference_of(best, space.reference(settings))
+        beside = reference_of(best, space.reference(settings))
         return best[:1] if beside is None else [best[0], beside]
 
     @classmethod
@@ -165,12 +161,7 @@ class Search(Phase):
     @property
     def introduction(self) -> str | None:
         """Why there is no search, where the time holds none."""
-        if self._single is None:
-            return None
-        return (
-            "these hours hold no search that would be worth it: the reference recipe gets the data and the time, then "
-            "the same with other learning rates and seeds, as far as they hold them; more hours search for a better one"
-        )
+        return self._few.introduction if self._few is not None else None
 
     @property
     def total(self) -> int | None:
@@ -186,7 +177,7 @@ class Search(Phase):
 
     @property
     def alone(self) -> bool:
-        """Whether nothing is compared: the time held one fine-tune."""
+        """Whether nothing was searched: the time held a few fine-tunes."""
         best = self.best_first()
         return bool(best) and best[0].epochs is not None
 
@@ -196,39 +187,29 @@ class Search(Phase):
 
     def next(self, hours: float) -> TrialRecord | None:
         """A new trial, or the best that waits at a rung and may pass."""
-        if self._single is not None:
-            return self._next_of_few()
+        if self._few is not None:
+            return self._next_of_few(self._few)
         action = self._action(hours)
         if isinstance(action, schedule.Start):
             return self._length.of(self.study.optuna.ask(len(self.trials), self._comparable()))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
-    def _next_of_few(self) -> TrialRecord | None:
-        """The reference recipe, then what is near it, as the time holds it at the pace of now."""
+    def _next_of_few(self, few: Few) -> TrialRecord | None:
+        """The reference recipe, then what is near it, as the time holds it."""
         there = self._comparable()
-        complete = [trial for trial in there if trial.status is Status.COMPLETE]
-        assert self._planner is not None, "a study without hours has a search"
-        near = space.near_reference(self.settings)[: 1 if self.settings.budget.max_trials == 1 else None]
-        running = sum(not trial.status.final for trial in there)
-        most = plan.MOST_ALONE * self.study.workers if complete or running else max(1, len(near))  # all may fail
-        if self._planner.finishing or running >= self.study.workers or len(there) >= most:
+        if not few.plan_next(there, self):
             return None
-        if complete:  # which has told the pace of now
-            known, left = self._planner.known([self]), self._planner.left
-            if left - known.end < known.run(self.ref.sizes["train"], plan.SHORTER):
-                return None
-            self._length = self._one_of_few(replace(known, reference=0.0), left)  # it is scored beside another
-        point = few.next_point(near, there, self.plan.objective)
-        drawn = self._length.of(self.study.optuna.ask(len(self.trials), [], point))
-        return replace(drawn, seed=(self.settings.seed + len(there)) % 2**31 if there else None)
+        self._length = few.length
+        point = few.point(there, self.plan.objective)
+        return few.seeded(few.length.of(self.study.optuna.ask(len(self.trials), [], point)))
 
     def over(self, hours: float) -> str | None:
         """Once its time is spent and there is a result, or all time is."""
         if self._planner is None or self._ends_at is None:
             return None
-        if self._planner.late if self._single is not None else self._planner.over:
+        if self._planner.late if self._few is not None else self._planner.over:
             return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
-        if hours >= self._ends_at and self._single is None and self.best_first():
+        if hours >= self._ends_at and self._few is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
         return None
 
@@ -243,14 +224,11 @@ class Search(Phase):
         return Decision.PAUSE
 
     def retime(self, progress: Progress) -> int | None:
-        """Where the one fine-tune would end too late or too early."""
+        """Where one of a few fine-tunes would end too late or too early."""
         trial = self.trials[progress.number]
-        if self._planner is None or self._single is None or trial.epochs is None:
+        if self._few is None or trial.epochs is None:
             return None
-        if progress.number not in self._retimers:
-            batch_size = self.settings_of(trial).train.batch_size
-            self._retimers[progress.number] = Retimer(self._planner, *self._single, batch_size)
-        return self._retimers[progress.number].heard(progress)
+        return self._few.retime(progress, self.settings_of(trial).train.batch_size)
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
         """Tell Optuna. Once it does not answer, the next start tells it."""
@@ -282,7 +260,7 @@ class Search(Phase):
     def planned(self) -> float:
         """By the shares that pass each rung."""
         trials = self._comparable()
-        if self._single is not None:
+        if self._few is not None:
             return len(trials)
         most = self.plan.max_trials if self._planner is None else len(trials)
         return schedule.share_to_train(self.plan, max(most, len(trials)))
@@ -292,7 +270,7 @@ class Search(Phase):
         complete = self.best_first()
         if not complete:
             raise NoResultError(self._no_result())
-        best, beside = complete[0], few.reference_of(complete, space.reference(self.settings))
+        best, beside = complete[0], reference_of(complete, space.reference(self.settings))
         where = self._inside(best)
         return Found(best, where, beside, self._inside(beside) if beside is not None else None, None)
 

@@ -1,6 +1,7 @@
 """Optuna: open or continue a study, sample, report, tell."""
 
 import functools
+import json
 import logging
 import time
 import warnings
@@ -155,11 +156,12 @@ class Study:
         """Path: share of the variance of the trials' scores that a searched parameter explains, largest first.
 
         By functional ANOVA (Hutter, Hoos and Leyton-Brown 2014), of the scores at the first rung where there is one:
-        all trials come to it. Nothing where few trials or equal scores tell nothing.
+        all trials come to it. Nothing where few trials, equal scores or equal points tell nothing.
         """
         scored = [replace(trial, score=trial.rungs.get(0, trial.score)) for trial in trials]
         scored = [trial for trial in scored if trial.score is not None and trial.status is not Status.FAILED]
-        if len(scored) < FEWEST or len({trial.score for trial in scored}) == 1:
+        points = {json.dumps(trial.params, sort_keys=True) for trial in scored}
+        if len(scored) < FEWEST or len({trial.score for trial in scored}) == 1 or len(points) == 1:
             return {}
         frozen = self.optuna.get_trials(deepcopy=False)
         beside = optuna.create_study(direction=self.optuna.direction)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 # Shares and counts, judged by single studies; experiments/budget_race shows what they come to.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
 WORTH_SEARCHING = 16  # trials that the search must hold; with fewer, the reference recipe gets all the time
+ASKED_FOR = 2  # trials that are compared at all
 FEWEST = 1000  # training examples of a search trial, where there are so many
 CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
 PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: rather other seeds than many more passes
@@ -137,6 +138,11 @@ class Known:
     """Of the cross-validation by which few examples are confirmed; 0: there is none."""
 
     @property
+    def least_trials(self) -> int:
+        """Of a search; where somebody has fixed its examples, a search is wanted."""
+        return WORTH_SEARCHING if self.asked.search_examples is None else ASKED_FOR
+
+    @property
     def least_seeds(self) -> int:
         """Fresh seeds of a confirmation: each fold has one, and of a single one nobody knows how much it flatters."""
         return self.asked.seeds or self.folds or SEEDS
@@ -227,7 +233,7 @@ def _divided(known: Known, left: float, examples: int, final: Step | None) -> Pl
     most = known.race(asked.finalists or MOST_FINALISTS, asked.seeds or MOST_SEEDS, known.sizes.train, longest)
     reserved = max(min(CONFIRMED * spare, most.seconds), least.seconds) if asked.finalists != 0 else 0.0
     possible = int((spare - reserved) / known.searched(examples))
-    if asked.trials is None and possible < WORTH_SEARCHING:
+    if asked.trials is None and possible < known.least_trials:
         return None
     trials, of_one = asked.trials or possible, known.searched(examples)
     finalists, seeds, confirmation = of_confirmation(known, spare - trials * of_one, examples, longest)

@@ -185,8 +185,11 @@ def _reference(request: Request) -> Replies | None:
 
 def _won(request: Request) -> bool:
     """Whether the reference recipe is the study's winner."""
-    winner = request.summary.winner
-    return winner.entrant == REFERENCE or winner.params == space.reference(request.settings)
+    winner, settings = request.summary.winner, request.settings
+    folder = StudyFolder.of(request.home, request.summary.study)
+    if folder.settings.exists():
+        settings = results.read_settings(folder, settings)
+    return winner.entrant == REFERENCE or winner.params == space.reference(settings)
 
 
 def _floor(request: Request) -> Contender | None:

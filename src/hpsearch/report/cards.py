@@ -96,7 +96,9 @@ def _quality(settings: Settings, summary: Summary) -> Iterator[str]:
         f"Chosen on validation among {summary.trials.all} trials, {chosen}; test was scored by this study "
         f"{'once, after the choice' if test.readings == 1 else f'{test.readings} times'}."
     )
-    said = list(page.findings(summary) if summary.confirmation else beside.findings(summary))
+    said = list(
+        page.findings(summary) if summary.confirmation or summary.reference is not None else beside.findings(summary)
+    )
     if said:
         yield ""
         yield from (f"- {line}" for line in said)

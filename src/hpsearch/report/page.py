@@ -167,10 +167,12 @@ def _unconfirmed(summary: Summary) -> str:
     if not summary.plans[-1].alone:
         return "The winner was not confirmed with fresh seeds: the hours were over."
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
-    who, what = "the reference recipe", f"{summary.steps.trained:,} updates on {trained} examples"
     if (complete := summary.trials.complete) > 1:
-        who += " and what is near it"
-        what = f"{complete} runs on {trained} examples, apart in learning rate or seed; the best on validation is kept"
+        what = f"{complete} runs that differ in learning rate or seed had all the time"
+        kept = f"the best on validation is kept, which was trained on {trained} examples"
+        return f"{hours} hold no search that is worth it, so {what}; {kept}."
+    who = "one run" if summary.trials.failed else "the reference recipe"
+    what = f"{summary.steps.trained:,} updates on {trained} examples"
     return f"{hours} hold no search that is worth it, so {who} had all the time: {what}."
 
 
@@ -181,15 +183,16 @@ def _final(summary: Summary) -> Iterator[str]:
     if not runs or final is None or confirmed is None:
         return
     last = runs[-1]
-    own = [run.score for run in runs if run.params == last.params and run.score is not None]
+    own = {run.seed: run for run in runs if run.params == last.params}
+    chosen = next((run for run in runs if summary.winner.folder == f"final/{run.number}"), last)
     before = [run.score for run in confirmed.runs if run.entrant == last.entrant and run.score is not None]
-    if not before or not own:
+    if not before:
         return
     worth = OBJECTIVES[summary.metric].worth
     seeds = f", the best of {len(own)} seeds," if len(own) > 1 else ""
     said = (
         f"The recipe of {last.entrant} on {final.train_examples:,} training examples{seeds} has validation "
-        f"{summary.metric} {formats.score(max(own, key=worth))}; its best run on {confirmed.train_examples:,} has "
+        f"{summary.metric} {formats.score(chosen.score)}; its best run on {confirmed.train_examples:,} has "
         f"{formats.score(max(before, key=worth))}"
     )
     kept = summary.winner.folder.startswith("final/")

@@ -37,7 +37,7 @@ class PlanMade:
     """`train` and `score`: seconds an example; `trial`: seconds of a trial besides."""
     steps: tuple[PlannedStep, ...]
     alone: bool = False
-    """Whether nothing is searched: the reference recipe has all the time."""
+    """Whether nothing is searched: the reference recipe and what is near it have all the time."""
 
 
 @dataclass(frozen=True)

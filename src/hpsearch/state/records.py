@@ -72,7 +72,7 @@ class TrialRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     told: bool = False  # tracking has been told the final status
     entrant: str | None = None  # of a confirmation run: whose
-    seed: int | None = None  # of a confirmation run; a search trial has the study's
+    seed: int | None = None  # its own; None: the study's, as a search trial has it
     examples: int | None = None  # that it is trained on; None: all of the study's
     fold: tuple[int, int] | None = None  # as `train.fold` has it
     epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
