@@ -454,6 +454,7 @@ def test_time_that_is_left_trains_the_final_model_with_other_seeds_of_which_the_
             assert last.next(last.hours) is None, "there is one worker"
             complete = replace(further, status=Status.COMPLETE, score=first.score + better, seconds=first.seconds)
             last.trials[number] = complete
+            last.trial_folder(number).model.mkdir(parents=True)
             assert [run.number for run in last.kept_models()] == [1]
         assert last.next(last.hours) is None, "five are enough"
         found = last.found()
@@ -495,6 +496,20 @@ def test_a_seed_that_must_be_much_shorter_is_not_begun(done: Done, copied: Path,
             last.trials[1] = replace(further, status=status, score=0.1)
             after = last.next(last.hours)
             assert after is None or after.seed == 1002, "it counts, however short it was"
+
+
+def test_a_final_model_that_was_not_kept_is_trained_anew(done: Done, copied: Path) -> None:
+    """Another recipe had won in the meantime, or the model was worse than what it is now better than."""
+    [first] = done.records("final")
+    shutil.rmtree(copied / "studies" / done.settings.study / "final" / "0" / "model")
+    with opened(done.settings, copied, HOURS * 1800) as (course, planner):
+        last = begun(course, planner)[-1]
+        assert last.found().folder.startswith("confirmation/")
+        again = last.next(last.hours)
+        assert again is not None
+        assert (again.number, again.params) == (1, first.params)
+        last.trials[1] = replace(again, status=Status.COMPLETE, score=first.score)
+        assert last.next(last.hours) is None
 
 
 def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: Path) -> None:

@@ -140,7 +140,11 @@ class Final(Phase):
     def next(self, hours: float) -> TrialRecord | None:
         """The run; and one more with another seed, where there is an idle worker and time."""
         runs = [run for run in self._of_winner() if run.status is not Status.PRUNED]
-        there = runs if any(map(self._long_enough, runs)) else []  # else the time holds so much more than they had
+        # Another has won in the meantime, and now this one again. Without hours the same command comes to the same.
+        gone = self._planner is not None and self._best() is None
+        there = [run for run in runs if not (gone and run.status is Status.COMPLETE)]
+        if not any(map(self._long_enough, there)):
+            there = []  # the time holds so much more than they had
         running = sum(not run.status.final for run in self.trials.values())
         if self._step is None or len(there) >= self._seeds or running >= self.study.workers:
             return None
@@ -184,9 +188,9 @@ class Final(Phase):
         return not more_examples and not self._step.passes > (run.epochs or math.inf) * FEW_MORE
 
     def _best(self) -> TrialRecord | None:
-        """The complete run of the winner's recipe that is best on validation."""
-        kept = self.keepers(self.study.settings, self._of_winner())
-        return kept[0] if kept else None
+        """The complete run of the winner's recipe that is best on validation; None where its model was not needed."""
+        best = next(iter(self.keepers(self.study.settings, self._of_winner())), None)
+        return best if best is not None and self.trial_folder(best.number).model.exists() else None
 
     def retime(self, progress: Progress) -> int | None:
         """Where a run would end too late or too early."""
