@@ -498,18 +498,20 @@ def test_a_seed_that_must_be_much_shorter_is_not_begun(done: Done, copied: Path,
             assert after is None or after.seed == 1002, "it counts, however short it was"
 
 
-def test_a_final_model_that_was_not_kept_is_trained_anew(done: Done, copied: Path) -> None:
+@pytest.mark.parametrize(("left", "again"), [(HOURS * 1800, True), (planning.REPORT_SECONDS + 0.1, False)])
+def test_a_final_model_that_was_not_kept_is_trained_again(done: Done, copied: Path, left: float, again: bool) -> None:
     """Another recipe had won in the meantime, or the model was worse than what it is now better than."""
     [first] = done.records("final")
-    shutil.rmtree(copied / "studies" / done.settings.study / "final" / "0" / "model")
-    with opened(done.settings, copied, HOURS * 1800) as (course, planner):
+    model = copied / "studies" / done.settings.study / "final" / "0" / "model"
+    shutil.move(model, copied / "model")
+    with opened(done.settings, copied, left) as (course, planner):
         last = begun(course, planner)[-1]
         assert last.found().folder.startswith("confirmation/")
-        again = last.next(last.hours)
-        assert again is not None
-        assert (again.number, again.params) == (1, first.params)
-        last.trials[1] = replace(again, status=Status.COMPLETE, score=first.score)
         assert last.next(last.hours) is None
+        assert last.trials == {0: replace(first, status=Status.RUNNING, told=False) if again else first}
+        shutil.move(copied / "model", model)
+        last.trials[0] = first
+        assert last.found().folder == "final/0"
 
 
 def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: Path) -> None:

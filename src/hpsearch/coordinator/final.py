@@ -59,10 +59,21 @@ class Final(Phase):
         enough = step.passes >= PAID * known.recipe.passes(everything) or step.passes >= 1
         if running or (enough and planner.left - known.end >= known.run(self._before.examples)):
             self._step = self._worth(step)
+        self._bring_back(known)
         if self._step is not None:
             self._step = plan.spread(step, everything)
             if not self.done():
                 planner.record(self, known, {self.name: step})
+
+    def _bring_back(self, known: Known) -> None:
+        """Have the best run go once more whose model was not needed then, where the time holds it."""
+        for best in self.keepers(self.study.settings, self._of_winner()):
+            examples = best.examples or known.sizes.train
+            trained = known.pace.train * examples * (best.epochs or known.recipe.passes(examples))
+            assert self._planner is not None, "there are hours"
+            holds = known.pace.trial + trained + known.scoring <= self._planner.left - known.end
+            if holds and not self.trial_folder(best.number).model.exists():
+                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # it comes to the same
 
     def _known(self, planner: "Planner") -> Known:
         """What is known now, of the winner's recipe."""
@@ -140,11 +151,7 @@ class Final(Phase):
     def next(self, hours: float) -> TrialRecord | None:
         """The run; and one more with another seed, where there is an idle worker and time."""
         runs = [run for run in self._of_winner() if run.status is not Status.PRUNED]
-        # Another has won in the meantime, and now this one again. Without hours the same command comes to the same.
-        gone = self._planner is not None and self._best() is None
-        there = [run for run in runs if not (gone and run.status is Status.COMPLETE)]
-        if not any(map(self._long_enough, there)):
-            there = []  # the time holds so much more than they had
+        there = runs if any(map(self._long_enough, runs)) else []  # else the time holds so much more than they had
         running = sum(not run.status.final for run in self.trials.values())
         if self._step is None or len(there) >= self._seeds or running >= self.study.workers:
             return None
