@@ -8,26 +8,32 @@ mean of their outputs, which costs as many models as there are seeds.
 import argparse
 import csv
 import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor, stack
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "2026-11-table"))
-from run import SOURCES, settings_of
-
+from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision
 from hpsearch.training import data, hardware
-from hpsearch.training.trial import Line, Saved, ScoreSpec, TrialSpec, Warm, run_trial
+from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 COLUMNS = ("data", "examples", "factor", "seeds", "what", "validation", "test", "machine")
 SPLITS = ("validation", "test")
+SHARED = HERE.parents[2] / "shared" / "data"
+R8 = (f"task.files.train={SHARED / 'r8-train.csv'}", f"task.files.test={SHARED / 'r8-test.csv'}")
+SOURCES = {
+    "rotten_tomatoes": ("task=rotten_tomatoes",),
+    "r8": ("task=csv", "task.name=r8", "task.max_length=128", "task.metric=f1", *R8),
+}
+Row = tuple[str | float, ...]
 
 
 def main() -> None:
@@ -48,7 +54,7 @@ def main() -> None:
             csv.writer(file).writerows(rows)
 
 
-def of_one(name: str, given: argparse.Namespace, home: Path) -> list[tuple]:
+def of_one(name: str, given: argparse.Namespace, home: Path) -> list[Row]:
     """The rows of a data set."""
     line = Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: None, lambda: None, lambda _: None)
     settings = at(name, given, 1)
@@ -57,13 +63,14 @@ def of_one(name: str, given: argparse.Namespace, home: Path) -> list[tuple]:
     warm = Warm(where)
     ref = data.prepare(data.read(settings), settings, home)
     examples = min(given.examples, ref.sizes["train"])
-    weights, outputs, rows, models = [], [], [], []
+    weights, outputs = list[dict[str, Tensor]](), list[dict[str, Said]]()
+    rows, models = list[Row](), list[Path]()
 
     def row(what: str, scores: dict[str, float], seeds: int) -> None:
         rows.append((name, examples, given.factor, seeds, what, *(f"{scores[s]:.4f}" for s in SPLITS), where.name))
         print(*rows[-1], flush=True)
 
-    def says(model: Path, what: str, seeds: int) -> dict:
+    def says(model: Path, what: str, seeds: int) -> dict[str, Said]:
         spec = ScoreSpec(0, settings, ref, model, "test", {})
         saved = Saved(spec, warm, line)
         found = {split: saved.says(split) for split in SPLITS}
@@ -80,7 +87,7 @@ def of_one(name: str, given: argparse.Namespace, home: Path) -> list[tuple]:
             continue
         both = home / f"mean{seed}"
         shutil.copytree(models[0], both)
-        mean = {key: sum(one[key].float() for one in weights) / len(weights) for key in weights[0]}
+        mean = {key: stack([one[key].float() for one in weights]).mean(0) for key in weights[0]}
         save_file(mean, both / "model.safetensors", {"format": "pt"})
         says(both, "mean", seed)
         votes = {s: replace(outputs[0][s], outputs=voted([one[s] for one in outputs])) for s in SPLITS}
@@ -88,22 +95,23 @@ def of_one(name: str, given: argparse.Namespace, home: Path) -> list[tuple]:
     return rows
 
 
-def voted(said: list) -> list:
+def voted(said: list[Said]) -> list[NDArray[np.float32]]:
     """The mean of what the models say of each piece."""
     return [np.mean([one.outputs[i] for one in said], axis=0) for i in range(len(said[0].outputs))]
 
 
-def scores_of(found: dict, spec: ScoreSpec, settings: Settings) -> dict[str, float]:
+def scores_of(found: dict[str, Said], spec: ScoreSpec, settings: Settings) -> dict[str, float]:
     """Of each split; thresholds are fitted on validation."""
-    first = found["validation"].scores(spec, None)
+    first = found["validation"].scores(spec, {})
     test = found["test"].scores(spec, first.fitted)
     return {"validation": first.metrics[settings.task.metric], "test": test.metrics[settings.task.metric]}
 
 
 def at(name: str, given: argparse.Namespace, seed: int) -> Settings:
     """The reference recipe."""
-    reference = settings_of(SOURCES[name], given.examples, given.factor, 1e-4, seed)
-    return reference.model_copy(update={"search": reference.search.model_copy(update={"rungs": ()})})
+    overrides = [*SOURCES[name], "budget=full", "budget.validation_examples=1000", "budget.rung_examples=null"]
+    overrides += [f"train.examples={given.examples}", f"train.epochs_factor={given.factor}", f"seed={seed}"]
+    return loading.load(composition.compose([*overrides, "search.rungs=[]", "hardware.checkpoint_seconds=100000"]))
 
 
 if __name__ == "__main__":
