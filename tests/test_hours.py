@@ -90,6 +90,12 @@ def with_budget(settings: Settings, **budget: Any) -> Settings:
     return settings.model_copy(update={"budget": settings.budget.model_copy(update=budget)})
 
 
+def free(settings: Settings) -> Settings:
+    """The same with all numbers left to the plan."""
+    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
+    return with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Models) -> Done:
     settings, home = request_of(tmp_path_factory.mktemp("hours"), tiny_model)
@@ -267,8 +273,7 @@ def test_another_seed_is_begun_where_the_pace_of_now_holds_it(
 ) -> None:
     """The machine was busy when the pace was measured."""
     settings, home = request_of(tmp_path, tiny_model)
-    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    settings = free(settings)
     with opened(settings, home, 150.0, train=4e-3) as (course, planner):
         search = course.first
         search.begin(planner, ())
@@ -291,8 +296,7 @@ def test_the_last_of_some_fine_tunes_takes_the_time_that_is_left(
 ) -> None:
     """Of a usual one; the pace and the length of those before it were others."""
     settings, home = request_of(tmp_path, tiny_model)
-    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    settings = free(settings)
     with opened(settings, home, 150.0, train=4e-3) as (course, planner):
         search = course.first
         search.begin(planner, ())
@@ -312,8 +316,7 @@ def test_the_last_of_some_fine_tunes_takes_the_time_that_is_left(
 
 def test_a_fine_tune_that_was_drawn_before_a_crash_has_its_seed(tmp_path: Path, tiny_model: Models) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    settings = free(settings)
     with opened(settings, home, 150.0, train=4e-3) as (course, planner):
         search = course.first
         search.begin(planner, ())
@@ -332,10 +335,7 @@ def test_a_fine_tune_that_was_drawn_before_a_crash_has_its_seed(tmp_path: Path, 
 
 
 def test_a_search_that_is_continued_goes_on_however_few_trials_the_hours_hold(done: Done, copied: Path) -> None:
-    confirmation = done.settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(
-        done.settings, hours=2 * HOURS, max_trials=None, search_examples=None, confirmation=confirmation
-    )
+    settings = with_budget(free(done.settings), hours=2 * HOURS)
     with opened(settings, copied, HOURS * 3600) as (course, planner):
         search = course.first
         known = planner.known([search])
@@ -360,8 +360,7 @@ def test_a_search_that_is_continued_goes_on_however_few_trials_the_hours_hold(do
 
 def test_a_reference_recipe_that_fails_leaves_what_is_near_it(tmp_path: Path, tiny_model: Models) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    settings = free(settings)
     with opened(settings, home, 150.0, train=4e-3) as (course, planner):
         search = course.first
         search.begin(planner, ())
@@ -378,8 +377,7 @@ def test_hours_that_hold_some_fine_tunes_try_other_rates_and_then_the_best_with_
     tmp_path: Path, tiny_model: Models
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    confirmation = settings.budget.confirmation.model_copy(update=NOTHING_FIXED)
-    settings = with_budget(settings, max_trials=None, search_examples=None, confirmation=confirmation)
+    settings = free(settings)
     scores, rates = (0.8, 0.7, 0.9, 0.6, 0.95), list[float]()
     with opened(settings, home, 150.0, train=4e-3) as (course, planner):
         search = course.first
@@ -512,6 +510,17 @@ def test_a_final_model_that_was_not_kept_is_trained_again(done: Done, copied: Pa
         shutil.move(copied / "model", model)
         last.trials[0] = first
         assert last.found().folder == "final/0"
+
+
+def test_a_final_model_that_was_worse_is_not_trained_again(done: Done, copied: Path) -> None:
+    [first] = done.records("final")
+    worse = replace(first, score=0.1)
+    worse.save(copied / "studies" / done.settings.study / "final" / "0")
+    shutil.rmtree(copied / "studies" / done.settings.study / "final" / "0" / "model")
+    with opened(done.settings, copied, HOURS * 1800) as (course, planner):
+        last = begun(course, planner)[-1]
+        assert last.trials == {0: worse}
+        assert last.found().folder.startswith("confirmation/")
 
 
 def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: Path) -> None:

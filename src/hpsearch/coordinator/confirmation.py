@@ -210,7 +210,7 @@ class Confirmation(Phase):
 
     def over(self, hours: float) -> str | None:
         """Once all time is."""
-        if self._planner is None or not self._planner.over:
+        if self._planner is None or not self._planner.over or not self.race.entrants:
             return None
         return f"budget.hours={self._planner.hours:.3g} are over; no run goes on"
 

@@ -72,7 +72,7 @@ class Final(Phase):
             trained = known.pace.train * examples * (best.epochs or known.recipe.passes(examples))
             assert self._planner is not None, "there are hours"
             holds = known.pace.trial + trained + known.scoring <= self._planner.left - known.end
-            if holds and not self.trial_folder(best.number).model.exists():
+            if holds and not self._worse(best) and not self.trial_folder(best.number).model.exists():
                 self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # it comes to the same
 
     def _known(self, planner: "Planner") -> Known:
@@ -194,6 +194,14 @@ class Final(Phase):
         more_examples = self._step.examples > (run.examples or 0) * FEW_MORE
         return not more_examples and not self._step.passes > (run.epochs or math.inf) * FEW_MORE
 
+    def _worse(self, run: TrialRecord) -> bool:
+        """Whether it is worse on validation than the best run before it."""
+        before = self._winner().score
+        if run.score is None or before is None:
+            return True
+        comparable = self.study.folds == 0  # else each run has had other validation examples
+        return comparable and metrics.OBJECTIVES[self.study.settings.task.metric].better(before, run.score)
+
     def _best(self) -> TrialRecord | None:
         """The complete run of the winner's recipe that is best on validation; None where its model was not needed."""
         best = next(iter(self.keepers(self.study.settings, self._of_winner())), None)
@@ -233,10 +241,7 @@ class Final(Phase):
     def found(self) -> Found:
         """The final model, unless it is worse on validation than the best run before it."""
         before, run = self._before.found(), self._best()
-        if run is None or run.score is None or before.winner.score is None:
-            return before
-        comparable = self.study.folds == 0  # else each run has had other validation examples
-        if comparable and metrics.OBJECTIVES[self.study.settings.task.metric].better(before.winner.score, run.score):
+        if run is None or self._worse(run):
             return before
         return Found(
             run,

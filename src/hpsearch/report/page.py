@@ -183,17 +183,16 @@ def _final(summary: Summary) -> Iterator[str]:
     if not runs or final is None or confirmed is None:
         return
     last = runs[-1]
-    own = {run.seed: run for run in runs if run.params == last.params}
-    chosen = next((run for run in runs if summary.winner.folder == f"final/{run.number}"), last)
+    own = {run.seed: run.score for run in runs if run.params == last.params and run.score is not None}
     before = [run.score for run in confirmed.runs if run.entrant == last.entrant and run.score is not None]
-    if not before:
+    if not before or not own:
         return
     worth = OBJECTIVES[summary.metric].worth
     seeds = f", the best of {len(own)} seeds," if len(own) > 1 else ""
+    best, then = (formats.score(max(scores, key=worth)) for scores in (own.values(), before))
     said = (
         f"The recipe of {last.entrant} on {final.train_examples:,} training examples{seeds} has validation "
-        f"{summary.metric} {formats.score(chosen.score)}; its best run on {confirmed.train_examples:,} has "
-        f"{formats.score(max(before, key=worth))}"
+        f"{summary.metric} {best}; its best run on {confirmed.train_examples:,} has {then}"
     )
     kept = summary.winner.folder.startswith("final/")
     yield f"{said}." if kept else f"{said}, so that is kept."
