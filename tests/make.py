@@ -35,6 +35,7 @@ def toy_settings(file: Path, model: Path, family: str, *overrides: str, task: st
         "search.rungs=[0.5]",
         "search.rungs_after=1",
         "~search.space.train.epochs_factor",
+        "~search.space.train.rdrop",
         "+search.space.train.epochs.choices=[1,2]",
         "hardware.device=cpu",
         "hardware.precision=float32",  # the same on every machine

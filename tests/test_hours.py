@@ -17,6 +17,7 @@ import tiny
 import tracked
 from forked import Coordinator
 from hpsearch import cli, formats
+from hpsearch.config.dimensions import Choice
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import outlook, sweep
 from hpsearch.coordinator import planner as planning
@@ -371,6 +372,98 @@ def test_a_reference_recipe_that_fails_leaves_what_is_near_it(tmp_path: Path, ti
         assert search.next(0.0) is None, "each has failed once"
         with pytest.raises(NoResultError, match="3 failed: not finite"):
             search.found()
+
+
+def with_rdrop(settings: Settings) -> Settings:
+    """The same, whose space has R-Drop."""
+    space = settings.search.space | {"train.rdrop": Choice(choices=(0.0, 1.0))}
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"space": space})})
+
+
+def test_hours_for_some_fine_tunes_run_rdrop_and_other_rates_with_it(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    settings = with_rdrop(free(settings))
+    scores, tried, passes = (0.8, 0.9, 0.85, 0.7, 0.6), list[tuple[float, float]](), list[float]()
+    with opened(settings, home, 400.0, train=1e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        [recorded] = planner.made
+        known = planner.known([search])
+        assert known.dearer == 2.0
+        per_example = known.pace.train
+        for number, score in enumerate(scores):
+            trial = search.next(0.0)
+            assert trial is not None
+            assert trial.epochs is not None
+            if number == 0:
+                assert trial.epochs == pytest.approx(recorded.steps[0].passes, rel=0.01)
+            tried.append((trial.params["train.learning_rate"], trial.params["train.rdrop"]))
+            passes.append(trial.epochs)
+            cost = 2 if trial.params["train.rdrop"] else 1
+            took = per_example * cost * 720 * trial.epochs
+            planner._clock.seconds["setup"] += 0.2 * took
+            done = replace(
+                trial, status=Status.COMPLETE, step=round(45 * trial.epochs), score=score, seconds={"training": took}
+            )
+            search.trials[number] = done
+            search.recorded(trial, done)
+            assert planner.known([search]).pace.train == pytest.approx(per_example, rel=0.03), "of one pass"
+        assert tried == [(0.01, 0.0), (0.01, 1.0), (0.02, 1.0), (0.005, 1.0), (0.01, 1.0)]
+        found = search.found()
+        assert (found.winner.number, found.reference and found.reference.number) == (1, 0)
+        planner._clock.seconds["setup"] += planner.left - planner.known([search]).end - known.run(720, 1.3)
+        assert search.next(0.0) is None, "the time holds one without it, and the best has it"
+    assert min(passes) > 1.3 * 2
+
+
+@pytest.mark.parametrize(("usual", "weight"), [(1.9, 0.0), (2.1, 1.0), (2.9, 1.0), (3.1, 0.0)])
+def test_hours_for_one_fine_tune_give_it_rdrop_where_they_hold_a_usual_one_with_it(
+    usual: float, weight: float, tmp_path: Path, tiny_model: Models
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    settings = with_rdrop(free(settings))
+    with opened(settings, home, 400.0, train=1e-3) as (course, planner):
+        search = course.first
+        known = planner.known([search])
+        spare = known.end - known.reference + usual * known.run(720)
+        planner._clock.seconds["setup"] += planner.left - spare / (1 - plan.RESERVE)
+        search.begin(planner, ())
+        trial = search.next(0.0)
+        assert trial is not None
+        assert trial.epochs is not None
+        assert trial.params["train.rdrop"] == weight
+        alone = usual < 3
+        taken = (2 if weight else 1) * trial.epochs * 720 * known.pace.train
+        assert taken == pytest.approx((1 if alone else 1 / 3) * usual * known.run(720), rel=0.1)
+        introduced = search.introduction
+        assert introduced is not None
+        assert ("recipe with R-Drop gets the data" in introduced) is (weight > 0)
+        search.trials[0] = replace(trial, status=Status.FAILED, reason="not finite")
+        again = search.next(0.0)
+        assert again is not None
+        assert again.params != trial.params
+
+
+def test_finish_waits_for_the_first_of_a_few_fine_tunes_and_for_no_other(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    settings = free(settings)
+    with opened(settings, home, 150.0, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        for number, score in ((0, 0.8), (1, None)):
+            trial = search.next(0.0)
+            assert trial is not None
+            ended = replace(trial, status=Status.COMPLETE, step=180, score=score, seconds={"training": 0.1})
+            search.trials[number] = ended if score is not None else replace(trial, step=20)
+            search.trials[number].save(search.trial_folder(number).path)
+        assert search.over(0.0) is None
+    with opened(settings, home, 140.0, finishing=True, train=4e-3) as (course, planner):
+        search = course.first
+        search.begin(planner, ())
+        assert search.over(0.0) == "the study is to finish; no trial goes on"
+        assert [trial.number for trial in search.closing()] == [1]
+        del search.trials[0]
+        assert search.over(0.0) is None, "there is no model yet"
 
 
 def test_hours_that_hold_some_fine_tunes_try_other_rates_and_then_the_best_with_other_seeds(

@@ -155,6 +155,20 @@ def test_the_reference_recipe_alone_has_all_the_time_in_runs_that_are_long_enoug
         assert made.search.runs % known.workers == 0
 
 
+@pytest.mark.parametrize(
+    ("usual", "runs", "passes"),
+    [(1.2, 1, 1.2), (2.9, 1, plan.MOST_PAYING), (3.1, 3, 1.03), (4.4, 3, 1.47), (6.1, 4, 1.5), (9.1, 6, 1.5)],
+)
+def test_what_is_dearer_than_the_reference_recipe_finds_time_for_a_run_as_long(
+    usual: float, runs: int, passes: float
+) -> None:
+    known = replace(REVIEWS, dearer=2.0, pace=replace(LAPTOP, trial=0.0), sizes=Sizes(20_000, 1, 1))
+    there = (REVIEWS.end + usual * known.run(20_000)) / (1 - plan.RESERVE)
+    made = plan.alone(known, there)
+    assert made.search.runs == runs
+    assert made.search.passes / USUAL.passes(20_000) == pytest.approx(passes, rel=0.02)
+
+
 @pytest.mark.parametrize(("runs", "searched"), [(1.5, False), (7.9, False), (8.1, True), (30, True)])
 def test_hours_that_hold_eight_fine_tunes_of_all_the_data_search_there(runs: float, searched: bool) -> None:
     spare = REVIEWS.end + runs * REVIEWS.run(20_000, plan.PAYING)

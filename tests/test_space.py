@@ -98,18 +98,24 @@ def test_conditions_in_a_circle_are_refused() -> None:
         space.reference_point(with_space(dimensions))
 
 
-def test_what_is_near_the_reference_recipe_has_another_rate_that_the_space_holds() -> None:
+def test_what_few_hours_try_is_the_reference_recipe_and_what_the_space_holds_near_it() -> None:
     settings = make.compose_settings()
-    point, twice, half = space.near_reference(settings)
+    point, dropped, twice, half = space.to_try(settings)
     assert point == space.reference_point(settings)
+    assert dropped == point | {space.RDROP: 1.0}
     rate = settings.model.reference.learning_rate
-    assert (twice, half) == (point | {space.RATE: 2 * rate}, point | {space.RATE: rate / 2})
+    assert (twice, half) == (dropped | {space.RATE: 2 * rate}, dropped | {space.RATE: rate / 2})
     narrow = make.compose_settings(f"search.space.train.learning_rate.high={1.5 * rate}")
-    assert space.near_reference(narrow) == [point, half]
-    [only] = space.near_reference(make.compose_settings("~search.space.train.learning_rate"))
+    assert space.to_try(narrow) == [point, dropped, half]
+    only, other = space.to_try(make.compose_settings("~search.space.train.learning_rate"))
     assert only == {path: value for path, value in point.items() if path != space.RATE}
+    assert other == only | {space.RDROP: 1.0}
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
-    assert space.near_reference(outside) == []
+    assert space.to_try(outside) == []
+    assert space.to_try(make.compose_settings("budget.max_trials=1")) == [point]
+    for without in ("model=modernbert-base", "~search.space.train.rdrop", "train.rdrop=1"):
+        first, *others = space.to_try(make.compose_settings(without))
+        assert {one.get(space.RDROP) for one in others} == {first.get(space.RDROP)}, without
 
 
 def test_the_reference_is_the_settings_own_point_or_none() -> None:
@@ -119,6 +125,7 @@ def test_the_reference_is_the_settings_own_point_or_none() -> None:
         "train.learning_rate": settings.model.reference.learning_rate,
         "train.batch_size": settings.model.reference.batch_size,
         "train.epochs_factor": 1.0,
+        "train.rdrop": 0.0,
     }
     outside = settings.model_copy(update={"train": replace(settings.train, {"batch_size": 7})})
     assert space.reference_point(outside) is None

@@ -294,13 +294,17 @@ def assert_same(a: tuple[TrialSpec, TrialResult], b: tuple[TrialSpec, TrialResul
 
 
 @pytest.mark.parametrize(
-    ("pause_after", "micro", "precision"),
-    [(1, "8", "float32"), (3, "null", "float32"), (7, "8", "bfloat16"), (8, "8", "float32"), (8, "null", "float32")],
+    ("pause_after", "micro", "precision", "weight"),
+    [
+        *((1, "8", "float32", 0), (3, "null", "float32", 0), (7, "8", "bfloat16", 0)),
+        *((8, "8", "float32", 0), (8, "null", "float32", 0), (3, "8", "float32", 1)),
+    ],
 )
 def test_a_trial_paused_anywhere_ends_as_one_never_paused(
-    tmp_path: Path, tiny_model: Model, pause_after: int, micro: str, precision: str
+    tmp_path: Path, tiny_model: Model, pause_after: int, micro: str, precision: str, weight: int
 ) -> None:
     how = (f"train.micro_batch_size={micro}", f"hardware.precision={precision}", "train.log_every=1")
+    how += (f"train.rdrop={weight}",)
     spec, warm = toy(tmp_path, tiny_model, "bert", *how)
     whole = replace(spec, folder=tmp_path / "whole")
     uninterrupted = Recorder()

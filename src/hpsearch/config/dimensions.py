@@ -19,6 +19,7 @@ SEARCHABLE: dict[str, type] = {
     "train.warmup": float,
     "train.weight_decay": float,
     "train.label_smoothing": float,
+    "train.rdrop": float,
     "train.class_weights": str,
     "train.max_grad_norm": float,
     "model.dropout": float,

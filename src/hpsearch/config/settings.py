@@ -26,6 +26,8 @@ class Prior(Section):
     """Where good values lie for a model; the shipped search spaces refer to it."""
 
     learning_rate: Bounds
+    rdrop: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
+    """Values of `train.rdrop`; 0 alone for a model without dropout."""
 
 
 class ReferenceRecipe(Section):
@@ -100,6 +102,10 @@ class TrainSettings(Section):
     """Decoupled; not of biases and layer norms."""
     label_smoothing: Probability
     """Share of the target that is spread over all classes."""
+    rdrop: Annotated[float, Field(ge=0, le=100)]
+    """Weight of R-Drop (Liang et al. 2021, arXiv 2106.14448), where it is above 0: each batch passes the model twice,
+    with other dropout, and the loss grows with the divergence of what the two passes say. An update takes twice as
+    long. 0: one pass."""
     class_weights: Literal["none", "balanced"]
     """balanced: in the loss all classes weigh alike, however many examples each has, which is one."""
     max_grad_norm: Positive

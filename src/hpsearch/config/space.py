@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from hpsearch.config.dimensions import SEARCHABLE, Dimension, Interval
 from hpsearch.config.section import replace
-from hpsearch.config.settings import Settings
+from hpsearch.config.settings import Settings, possible
 from hpsearch.errors import RequestError
 
 Params = dict[str, Any]
-RATE = "train.learning_rate"
+RATE, RDROP = "train.learning_rate", "train.rdrop"
 OTHER_RATES = (2.0, 0.5)  # times that of the reference recipe: experiments/2026-11-table
 RECIPE = (RATE, "train.batch_size", "train.epochs", "train.warmup")
 
@@ -46,14 +46,22 @@ def reference_point(settings: Settings) -> Params | None:
     return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
 
 
-def near_reference(settings: Settings) -> list[Params]:
-    """The reference recipe, and the same at other learning rates, as points of the space; [] where it lies outside."""
+def to_try(settings: Settings) -> list[Params]:
+    """The few points for hours that hold no search; [] where the reference recipe lies outside of the space.
+
+    First the reference recipe, then the same with R-Drop, then that at other learning rates. Where one run is asked
+    for, it is the reference recipe.
+    """
     point = reference_point(settings)
     if point is None:
         return []
-    rate = point.get(RATE)
-    others = [] if rate is None else [point | {RATE: times * rate} for times in OTHER_RATES]
-    return [point, *(one for one in others if _holds(settings.search.space[RATE], one[RATE]))]
+    found, rate = [point], point.get(RATE)
+    if settings.budget.max_trials == 1:
+        return found
+    if point.get(RDROP) == 0:
+        found += [point | {RDROP: weight} for weight in possible(settings, RDROP) if weight][:1]
+    others = [] if rate is None else [found[-1] | {RATE: times * rate} for times in OTHER_RATES]
+    return found + [one for one in others if _holds(settings.search.space[RATE], one[RATE])]
 
 
 def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:

@@ -13,10 +13,12 @@ from hpsearch.config.dimensions import Choice, Interval
 CAME_LATER: dict[str, Any] = {
     "task.quoting": "double",
     "model.pooling": "first",
+    "model.prior.rdrop": [0.0],
     "train.epochs_factor": 1.0,
     "train.examples": None,
     "train.fold": None,
     "train.retimed": [],
+    "train.rdrop": 0.0,
     "budget.hours": None,
     "budget.search_examples": None,
     "budget.final": False,

@@ -19,6 +19,8 @@ from hpsearch.tasks.metrics import Objective
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
+VARIED = {space.RDROP: "R-Drop", space.RATE: "other learning rates"}
+
 
 class Few:
     """Those of one study."""
@@ -34,19 +36,31 @@ class Few:
             begun: how many there are already.
         """
         self._settings, self._workers, self._planner = settings, workers, planner
-        near = space.near_reference(settings)
-        self._near = near[:1] if settings.budget.max_trials == 1 else near
+        self._to_try = space.to_try(settings)
         self._retimers: dict[int, Retimer] = {}  # by trial
-        if plan.alone(known, planner.left).search.runs == 1 and begun <= 1:
+        if begun <= 1 and plan.alone(known, planner.left).search.runs == 1:
             known = planner.alone(known)
+            dearer = [point for point in self._to_try if planner.cost(point) > 1]
+            if dearer and not begun and self._holds(planner.at_cost(known, dearer[0])):
+                self._to_try = dearer  # better than the reference recipe for so long: experiments/2026-11-consistency
         elif begun:
             known = replace(known, reference=0.0)  # it is scored beside another
+        self.point: Params | None = self._to_try[0] if self._to_try else None
+        """What is run next; None: what the sampler draws."""
         self._planned(known)
 
+    def _holds(self, known: Known, times: float = 1.0) -> bool:
+        """Whether the time holds a run that is so many times as long as usual."""
+        return self._planner.left - known.end >= known.run(known.sizes.train, times)
+
     def _planned(self, known: Known) -> None:
-        step = plan.spread(plan.alone(known, self._planner.left).search, known.sizes.train)
-        most = plan.MOST_PAYING * known.recipe.passes(step.examples)
+        """Take as much time for the next one as it shall have."""
         self._known = known
+        if self.point is not None and self._planner.cost(self.point) > 1:
+            known = self._planner.at_cost(known, self.point)
+        self.step = step = plan.spread(plan.alone(known, self._planner.left).search, known.sizes.train)
+        """It, and those after it."""
+        most = plan.MOST_PAYING * known.recipe.passes(step.examples)
         # With several to come none may take the time of the others.
         self._times = most / step.passes if step.runs <= self._workers else 1.0
         self.length = Length(None, step.passes)
@@ -57,18 +71,22 @@ class Few:
         """What is run, for people."""
         if self._settings.budget.max_trials == 1:
             return "budget.max_trials=1: the reference recipe, and the same with other seeds as the hours hold them"
-        others = "other learning rates and seeds" if len(self._near) > 1 else "other seeds"
-        what = f"the reference recipe gets the data and the time, and where these hold more runs, {others}"
-        if not self._near:
-            what = "points of the space are tried on all the data; the reference recipe lies outside of it"
+        what = "points of the space are tried on all the data; the reference recipe lies outside of it"
+        if self._to_try:
+            first = self._to_try[0]
+            others = [name for path, name in VARIED.items() if len({point.get(path) for point in self._to_try}) > 1]
+            who = f"the reference recipe{' with R-Drop' if self._planner.cost(first) > 1 else ''}"
+            more = ", ".join((*others, "other seeds"))
+            what = f"{who} gets the data and the time, and where these hold more runs, {more}"
         return f"these hours hold no search that would be worth it: {what}; more hours search for a better one"
 
-    def plan_next(self, there: Sequence[TrialRecord], phase: Phase) -> bool:
+    def plan_next(self, there: Sequence[TrialRecord], phase: Phase, objective: Objective) -> bool:
         """Whether one more is begun, at the pace of now; `length` and `point` are its.
 
         Args:
             there: what has been begun.
             phase: whose trials they are.
+            objective: of the task.
         """
         complete, running, failed = (
             sum(trial.status in statuses for trial in there)
@@ -78,34 +96,33 @@ class Few:
         most = asked if asked > 1 else plan.MOST_ALONE * self._workers
         if self._planner.finishing or running >= self._workers or len(there) >= most:
             return False
+        self.point = next_point(self._to_try, there, objective)
         if not complete:
-            return failed < max(1, len(self._near))
+            self._planned(self._known)
+            return failed < max(1, len(self._to_try))
         known = self._planner.known([phase])  # the complete ones have told the pace
-        if self._planner.left - known.end < known.run(known.sizes.train, plan.SHORTER):
+        if not self._holds(known if self.point is None else self._planner.at_cost(known, self.point), plan.SHORTER):
             return False
-        self._planned(replace(known, reference=0.0))
+        self._planned(replace(known, reference=0.0, dearer=1.0))
         return True
-
-    def point(self, there: Sequence[TrialRecord], objective: Objective) -> Params | None:
-        """What is run next; None: what the sampler draws."""
-        return next_point(self._near, there, objective)
 
     def seeded(self, trial: TrialRecord) -> TrialRecord:
         """With a seed of its own; the first has the study's."""
         return replace(trial, seed=(self._settings.seed + trial.number) % 2**31 if trial.number else None)
 
-    def retime(self, progress: Progress, batch_size: int) -> int | None:
+    def retime(self, progress: Progress, trial: TrialRecord, batch_size: int) -> int | None:
         """Steps in all, where a run would end too late or too early."""
         if progress.number not in self._retimers:
-            self._retimers[progress.number] = Retimer(self._planner, self._known, self._times, batch_size)
+            known = self._planner.at_cost(self._known, trial.params)
+            self._retimers[progress.number] = Retimer(self._planner, known, self._times, batch_size)
         return self._retimers[progress.number].heard(progress)
 
 
-def next_point(near: Sequence[Params], there: Sequence[TrialRecord], objective: Objective) -> Params | None:
+def next_point(points: Sequence[Params], there: Sequence[TrialRecord], objective: Objective) -> Params | None:
     """What is run next: each point once, then the best so far, which gets another seed.
 
     Args:
-        near: the reference recipe, and points near it.
+        points: each of which is run.
         there: what has been begun.
         objective: of the task.
 
@@ -113,11 +130,11 @@ def next_point(near: Sequence[Params], there: Sequence[TrialRecord], objective: 
         None where there are no such points.
     """
     begun = [trial.params for trial in there if trial.status is not Status.PRUNED]  # one that was cut off is run again
-    new = [point for point in near if not any(point.items() <= params.items() for params in begun)]
+    new = [point for point in points if not any(point.items() <= params.items() for params in begun)]
     best = schedule.best_first(there, objective)
-    if not near or new:
+    if not points or new:
         return new[0] if new else None
-    return best[0].params if best else near[0]
+    return best[0].params if best else points[0]
 
 
 def reference_of(best_first: Sequence[TrialRecord], reference: Mapping[str, Any]) -> TrialRecord | None:

@@ -78,6 +78,7 @@ class Final(Phase):
     def _known(self, planner: "Planner") -> Known:
         """What is known now, of the winner's recipe."""
         known, epochs = planner.known([*self._all_before, self]), self._winners().epochs
+        known = planner.at_cost(known, self._winner().params)
         if epochs is None:
             return known
         return replace(known, recipe=replace(known.recipe, least_passes=epochs, most_passes=epochs))  # it was searched

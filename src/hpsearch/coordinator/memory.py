@@ -7,9 +7,9 @@ from pathlib import Path
 from hpsearch.config.settings import Settings, digest, possible
 from hpsearch.state.messages import DataName, Hardware, Pace, Paced, Probe
 from hpsearch.state.records import DataRef, write_durably
-from hpsearch.training.parts import micro_batch
+from hpsearch.training.parts import micro_batch, passes_of_batch
 
-NEEDY = ("train.batch_size", "task.max_length", "model.dropout", "model.attention_dropout")
+NEEDY = ("train.batch_size", "train.rdrop", "task.max_length", "model.dropout", "model.attention_dropout")
 
 
 class MicroBatch:
@@ -19,11 +19,12 @@ class MicroBatch:
         self._data = DataName.of(ref, home)
         # What needs the most memory of all that may be sampled; a mask is kept for each dropout that is not 0.
         most = {path: max(possible(settings, path)) for path in NEEDY}
+        train = {name: most[f"train.{name}"] for name in ("batch_size", "rdrop")}
         model = {name: most[f"model.{name}"] for name in ("dropout", "attention_dropout")}
         self._settings = settings.model_copy(
             update={
                 "task": settings.task.model_copy(update={"max_length": most["task.max_length"]}),
-                "train": settings.train.model_copy(update={"batch_size": most["train.batch_size"]}),
+                "train": settings.train.model_copy(update=train),
                 "model": settings.model.model_copy(update=model),
             }
         )
@@ -37,6 +38,7 @@ class MicroBatch:
                 settings.task.kind,
                 lengths,
                 self.largest,
+                passes_of_batch(self._settings.train),
                 asked,
                 asdict(hardware),
             ]
@@ -82,7 +84,13 @@ class KnownPace:
         key = digest(
             [
                 *(part.model_dump(mode="json") for part in (settings.model, settings.optimizer)),
-                [task.kind, task.max_length, task.truncation, settings.train.batch_size],
+                [
+                    task.kind,
+                    task.max_length,
+                    task.truncation,
+                    settings.train.batch_size,
+                    passes_of_batch(settings.train),
+                ],
                 asdict(hardware),
             ]
         )

@@ -160,6 +160,7 @@ class Planner:
             end=self._end,
             reference=tested,
             folds=phases[0].study.folds,
+            dearer=max(map(self.cost, space.to_try(self._settings)), default=1.0),
         )
 
     def trained_on(self, known: Known, hours: float) -> int:
@@ -169,10 +170,19 @@ class Planner:
         return max(step.examples for step in steps if step is not None)
 
     def factor(self, known: Known, params: Params) -> float:
-        """How many times as long as usual a point of the space is."""
+        """How many times as long as usual a point of the space takes."""
         train = space.apply(self._settings, params).train
         usual = known.recipe.least_passes  # where epochs are given, they are the same for any number of examples
-        return train.epochs_factor * (train.epochs / usual if train.epochs is not None else 1.0)
+        return self.cost(params) * train.epochs_factor * (train.epochs / usual if train.epochs is not None else 1.0)
+
+    def cost(self, params: Params) -> float:
+        """How many times as long as one of the reference recipe an update of a point takes."""
+        train = space.apply(self._settings, params).train
+        return parts.passes_of_batch(train) / parts.passes_of_batch(self._settings.train)
+
+    def at_cost(self, known: Known, params: Params) -> Known:
+        """The same, where what is trained is this point."""
+        return replace(known, pace=replace(known.pace, train=known.pace.train * self.cost(params)), dearer=1.0)
 
     def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None], alone: bool = False) -> None:
         """Keep what a phase begins with: what the time that is left is for."""
@@ -201,7 +211,9 @@ class Planner:
         if not recent:
             return first
         seconds = sum(trial.seconds["training"] for _, trial in recent)
-        trained = sum(trial.step * phase.settings_of(trial).train.batch_size for phase, trial in recent)
+        trained = sum(
+            trial.step * phase.settings_of(trial).train.batch_size * self.cost(trial.params) for phase, trial in recent
+        )
         train = seconds / trained * self._data.pieces
         besides = fmean(sum(trial.seconds.get(part, 0.0) for part in ("setup", "checkpoint")) for _, trial in recent)
         return Pace(train, first.score * train / first.train, besides)
@@ -213,14 +225,15 @@ class Planner:
         if (fixed := _mean(settings, "train.epochs", settings.train.epochs)) is not None:
             usual, longest = (fixed, fixed), max(possible(settings, "train.epochs")) / fixed
         factor = _mean(settings, "train.epochs_factor", settings.train.epochs_factor)
+        costs = [self.cost({"train.rdrop": weight}) for weight in possible(settings, "train.rdrop")]
         objective = OBJECTIVES[settings.task.metric]
         rungs = schedule.Plan(USUAL, settings.search.rungs, settings.search.keep, 2, objective)
         return Recipe(
             seen=parts.LEAST_SEEN / self._data.pieces,
             least_passes=usual[0],
             most_passes=usual[1],
-            factor=factor if factor is not None else 1.0,
-            longest=max(possible(settings, "train.epochs_factor")) * longest,
+            factor=(factor if factor is not None else 1.0) * fmean(costs),
+            longest=max(possible(settings, "train.epochs_factor")) * longest * max(costs),
             share=schedule.share_to_train(rungs, USUAL) / USUAL if searched else 1.0,
         )
 

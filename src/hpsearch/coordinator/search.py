@@ -84,19 +84,18 @@ class Search(Phase):
             planner.check_fits(whole, known)
         if until is None and searched and whole.alone:
             until = self.hours
+        # What was begun with these hours goes on so, however few of them are left after an interruption.
+        if not searched and (whole.alone or (planner.begun(self) and bool(begun))):
+            self._few = Few(self.settings, self.study.workers, planner, known, len(begun))
         if until is None:
-            search = whole.search
+            search = self._few.step if self._few is not None else whole.search
             if self.settings.budget.max_trials is not None:  # they are begun as long as the hours hold them
                 spare = (1 - plan.RESERVE) * planner.left - whole.seconds
                 search = replace(search, seconds=search.seconds + max(0.0, spare))
             steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
             planner.record(self, known, steps, whole.alone)
             until = self.hours if whole.alone else self.hours + search.seconds / 3600
-        # What was begun with these hours goes on so, however few of them are left after an interruption.
-        same = planner.begun(self)
-        alone = not searched and (whole.alone or (same and bool(begun)))
-        if alone:
-            self._few = Few(self.settings, self.study.workers, planner, known, len(begun))
+        if self._few is not None:
             length = self._few.length
             trials = plan.MOST_ALONE * self.study.workers
         else:
@@ -197,11 +196,10 @@ class Search(Phase):
     def _next_of_few(self, few: Few) -> TrialRecord | None:
         """The reference recipe, then what is near it, as the time holds it."""
         there = self._comparable()
-        if not few.plan_next(there, self):
+        if not few.plan_next(there, self, self.plan.objective):
             return None
         self._length = few.length
-        point = few.point(there, self.plan.objective)
-        return few.seeded(few.length.of(self.study.optuna.ask(len(self.trials), [], point)))
+        return few.seeded(few.length.of(self.study.optuna.ask(len(self.trials), [], few.point)))
 
     def over(self, hours: float) -> str | None:
         """Once its time is spent and there is a result, or all time is."""
@@ -209,6 +207,8 @@ class Search(Phase):
             return None
         if self._planner.late if self._few is not None else self._planner.over:
             return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
+        if self._planner.finishing and self._few is not None and self.best_first():
+            return "the study is to finish; no trial goes on"
         if hours >= self._ends_at and self._few is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
         return None
@@ -228,7 +228,7 @@ class Search(Phase):
         trial = self.trials[progress.number]
         if self._few is None or trial.epochs is None:
             return None
-        return self._few.retime(progress, self.settings_of(trial).train.batch_size)
+        return self._few.retime(progress, trial, self.settings_of(trial).train.batch_size)
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
         """Tell Optuna. Once it does not answer, the next start tells it."""

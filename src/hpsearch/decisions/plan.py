@@ -79,7 +79,7 @@ class Recipe:
     least_passes: float
     most_passes: float
     factor: float
-    """Mean over the space of what a recipe's length is a multiple of the usual one."""
+    """Mean over the space of how many times as long as usual a recipe trains."""
     longest: float
     """The largest such multiple: what wins may have it."""
     share: float
@@ -137,6 +137,8 @@ class Known:
     """Of them, for the reference recipe on test, which is not scored where it is alone."""
     folds: int = 0
     """Of the cross-validation by which few examples are confirmed; 0: there is none."""
+    dearer: float = 1.0
+    """Where hours hold no search: how many times as long an update of what is run after the reference recipe takes."""
 
     @property
     def least_trials(self) -> int:
@@ -306,13 +308,17 @@ def spread(step: Step, everything: int) -> Step:
 def alone(known: Known, seconds: float) -> Plan:
     """The reference recipe and what is near it: as long as pays, and as many runs as the time holds of that.
 
-    Where it holds one, no other model is scored beside it.
+    Where what comes after it is dearer, it leaves the time for a run of that as long as itself, or is the only one.
+    Where it is the only one, no other model is scored beside it.
     """
     everything, end = known.sizes.train, known.end
     spare = seconds * (1 - RESERVE) - end
     factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two sees all of them
     most = min(MOST_ALONE, int(spare / known.run(everything, factor / PAYING)))
     rounds = max(1, min(most, round(spare / known.run(everything, factor))))
+    if rounds > 1 and known.dearer > 1:
+        together = 1 + known.dearer  # of both, as the usual length
+        rounds = max(rounds, math.ceil(together)) if spare >= known.run(everything, together) else 1
     if rounds * known.workers == 1:
         end, spare = end - known.reference, spare + known.reference
     one = of_final(known, spare / rounds, MOST_PAYING)

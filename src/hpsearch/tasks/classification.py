@@ -18,7 +18,7 @@ from hpsearch.data.tokens import Arrays, Tokens
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, metrics
 from hpsearch.tasks.floor import FROZEN, WORDS
-from hpsearch.tasks.kind import Fitted, Kind, Scores
+from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels_of_rows
 from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
 from hpsearch.tasks.texts import encoded, pooled
@@ -49,7 +49,7 @@ class _OfTexts(Kind):
             "problem_type": self.problem_type,
         }
 
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def outputs(self, outputs: Tensors) -> torch.Tensor:
         """Logits (B, C)."""
         return outputs["logits"]
 
@@ -123,8 +123,8 @@ class TextClassification(_OfTexts):
 
     def loss(
         self,
-        outputs: Mapping[str, torch.Tensor],
-        batch: Mapping[str, torch.Tensor],
+        outputs: Tensors,
+        batch: Tensors,
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -138,6 +138,10 @@ class TextClassification(_OfTexts):
             label_smoothing=label_smoothing,
         )
         return summed / num_items_in_batch
+
+    def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        """(B, C)."""
+        return outputs["logits"].float().log_softmax(dim=-1)
 
     def score(
         self,
@@ -278,8 +282,8 @@ class MultilabelClassification(_OfTexts):
 
     def loss(
         self,
-        outputs: Mapping[str, torch.Tensor],
-        batch: Mapping[str, torch.Tensor],
+        outputs: Tensors,
+        batch: Tensors,
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -288,6 +292,11 @@ class MultilabelClassification(_OfTexts):
         targets = batch["labels"] * (1 - label_smoothing) + label_smoothing / 2
         summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
         return summed / num_items_in_batch
+
+    def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        """(B * C, 2): whether a text has the label, or not."""
+        logits = outputs["logits"].float().flatten()
+        return functional.logsigmoid(torch.stack([logits, -logits], dim=1))
 
     def score(
         self,

@@ -22,6 +22,7 @@ from hpsearch.tasks.floor import Floor
 from hpsearch.tasks.metrics import LOG_LOSS, Objective, OfSums
 from hpsearch.tasks.product import Product
 
+Tensors = Mapping[str, torch.Tensor]  # by name
 Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
 
@@ -87,6 +88,12 @@ class Kind(ABC):
             raise RequestError(
                 f"promotion.class_margin={settings.promotion.class_margin}: task.kind={self.name} has no classes; set "
                 "it to null, or choose another promotion"
+            )
+        rdrop = max(possible(settings, "train.rdrop"))
+        if rdrop and not any(max(possible(settings, path)) for path in ("model.dropout", "model.attention_dropout")):
+            raise RequestError(
+                f"train.rdrop={rdrop:g}: compares two passes that differ in their dropout, and model.dropout and "
+                "model.attention_dropout are 0; set one of them, or train.rdrop to 0"
             )
         weights = set(possible(settings, "train.class_weights")) - {"none"}
         if weights and not self.weighs_classes:
@@ -176,8 +183,8 @@ class Kind(ABC):
     @abstractmethod
     def loss(
         self,
-        outputs: Mapping[str, torch.Tensor],
-        batch: Mapping[str, torch.Tensor],
+        outputs: Tensors,
+        batch: Tensors,
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -193,7 +200,11 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        """(items, outcomes): what the model says of each item of `labels` but padding; finite, in nats."""
+
+    @abstractmethod
+    def outputs(self, outputs: Tensors) -> torch.Tensor:
         """(B, C), or (B, L, C) where a piece's output has a row for each token."""
 
     @abstractmethod

@@ -19,12 +19,13 @@ from hpsearch.errors import RequestError
 from hpsearch.tasks import squad
 from hpsearch.tasks.answers import answers_fault, answers_of
 from hpsearch.tasks.floor import CONSTANT, SENTENCE
-from hpsearch.tasks.kind import Fitted, Kind, Scores
+from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, Product
 from hpsearch.tasks.windows import N_BEST, Window, bare, decode, held, probabilities, target, windows
 
 # Of a question, instead of the tokens of its shortest answer.
 NO_ANSWER, LOST, INEXACT = -2, -1, 0
+NEVER = -1e4  # logit of what can't be answered; finite, so that differences are
 LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
 
 
@@ -190,8 +191,8 @@ class QuestionAnswering(Kind):
 
     def loss(
         self,
-        outputs: Mapping[str, torch.Tensor],
-        batch: Mapping[str, torch.Tensor],
+        outputs: Tensors,
+        batch: Tensors,
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -209,7 +210,12 @@ class QuestionAnswering(Kind):
             loss = (1 - label_smoothing) * loss + label_smoothing * spread
         return loss.sum() / num_items_in_batch
 
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        """(B * 2, L): of the first and of the last token among the candidates."""
+        logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
+        return logits.masked_fill(~batch["candidates"][:, None, :], NEVER).log_softmax(dim=-1).flatten(0, 1)
+
+    def outputs(self, outputs: Tensors) -> torch.Tensor:
         """Start and end logits (B, L, 2)."""
         return torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1)
 

@@ -21,7 +21,7 @@ from hpsearch.errors import RequestError
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, entities, metrics
 from hpsearch.tasks.floor import TAGS
-from hpsearch.tasks.kind import Fitted, Kind, Scores
+from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.labels import class_names
 from hpsearch.tasks.product import DOUBLE, LONG, STRING, ListOf, Product, Record
 
@@ -163,8 +163,8 @@ class TokenClassification(Kind):
 
     def loss(
         self,
-        outputs: Mapping[str, torch.Tensor],
-        batch: Mapping[str, torch.Tensor],
+        outputs: Tensors,
+        batch: Tensors,
         num_items_in_batch: torch.Tensor | int,
         label_smoothing: float,
         class_weights: torch.Tensor | None,
@@ -179,7 +179,11 @@ class TokenClassification(Kind):
         )
         return summed / torch.as_tensor(num_items_in_batch).clamp(min=1)  # texts may have no word
 
-    def outputs(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        """(words, 1 + 2 * classes)."""
+        return outputs["logits"].float()[batch["labels"] != IGNORED].log_softmax(dim=-1)
+
+    def outputs(self, outputs: Tensors) -> torch.Tensor:
         """Logits of the tags (B, L, 1 + 2 * classes)."""
         return outputs["logits"]
 

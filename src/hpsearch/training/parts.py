@@ -62,6 +62,11 @@ def with_change(retimed: Sequence[tuple[int, int]], step: int, total: int) -> tu
     return (*(change for change in retimed if change[0] < step), (step, total))
 
 
+def passes_of_batch(train: TrainSettings) -> int:
+    """How often a batch passes the model in an update."""
+    return 2 if train.rdrop else 1
+
+
 def micro_batch(batch_size: int, at_most: int | None) -> int:
     """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
     if at_most is None:

@@ -30,16 +30,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from hpsearch.config.settings import OptimizerSettings, Settings
+from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
 from hpsearch.data.tokens import Tokens, collate, model_inputs
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Hardware
 from hpsearch.tasks.kind import Kind
-from hpsearch.training import checkpoints
+from hpsearch.training import checkpoints, rdrop
 from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
 from hpsearch.training.models import FAMILIES
-from hpsearch.training.parts import LONGEST, examples_at_once, place, planned_steps
+from hpsearch.training.parts import LONGEST, examples_at_once, passes_of_batch, place, planned_steps
 
 # Batches are made of examples of like length, sorted within groups of this many batches.
 GROUPED_BATCHES = 50
@@ -200,10 +200,11 @@ def try_update(
     model.to(hardware.device).train()
     chosen: Any = optimizer_class(settings.optimizer)
     optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
+    loss_of = partial(kind.loss, label_smoothing=0.0, class_weights=None)
     for _ in range(2):
         with autocast(hardware):
-            outputs = model(**model_inputs(batch))
-        loss: Any = kind.loss(outputs, batch, batch["labels"].numel(), 0.0, None)
+            outputs = [model(**model_inputs(batch)) for _ in range(passes_of_batch(settings.train))]
+        loss: Any = rdrop.loss(outputs, batch, batch["labels"].numel(), settings.train.rdrop, kind, loss_of)
         loss.backward()
         optimizer.step()
 
@@ -213,6 +214,8 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     compute_loss_func: Callable[..., torch.Tensor]
 
+    settings: TrainSettings
+    kind: Kind
     order: LengthGroupedOrder
     trial_folder: Path
     planned: int
@@ -249,9 +252,11 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Called by Trainer for each micro-batch; the loss is the task kind's, and the model never sees the labels."""
-        outputs = model(**model_inputs(inputs))
-        loss = self.compute_loss_func(outputs, inputs, num_items_in_batch=num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        outputs = [model(**model_inputs(inputs)) for _ in range(passes_of_batch(self.settings))]
+        assert num_items_in_batch is not None, "Trainer counts them"
+        weight = self.settings.rdrop
+        loss = rdrop.loss(outputs, inputs, num_items_in_batch, weight, self.kind, self.compute_loss_func)
+        return (loss, outputs[0]) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote.
@@ -374,6 +379,7 @@ def make_trainer(
     )
     trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
     trainer.remove_callback(PrinterCallback)
+    trainer.settings, trainer.kind = train, kind
     trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
     trainer.trial_folder, trainer.planned, trainer.retimed = folder, planned, train.retimed
     return trainer
