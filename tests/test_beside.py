@@ -283,7 +283,7 @@ def test_why_a_winner_was_not_confirmed(weak: Swept) -> None:
         (
             (alone,),
             replace(counts, complete=3),
-            "3 runs that differ in learning rate or seed had all the time; ",
+            "3 runs that differ in recipe or seed had all the time; ",
         ),
     ):
         summary = replace(weak.summary, hours=0.25, plans=plans, trials=trials)

@@ -41,7 +41,7 @@ class Few:
         if begun <= 1 and plan.alone(known, planner.left).search.runs == 1:
             known = planner.alone(known)
             dearer = [point for point in self._to_try if planner.cost(point) > 1]
-            if dearer and not begun and self._holds(planner.at_cost(known, dearer[0])):
+            if dearer and not begun and self._holds(planner.at_cost(known, dearer[0]), plan.SHORTER):
                 self._to_try = dearer  # better than the reference recipe for so long: experiments/2026-11-consistency
         elif begun:
             known = replace(known, reference=0.0)  # it is scored beside another
@@ -49,9 +49,14 @@ class Few:
         """What is run next; None: what the sampler draws."""
         self._planned(known)
 
-    def _holds(self, known: Known, times: float = 1.0) -> bool:
+    def _holds(self, known: Known, times: float) -> bool:
         """Whether the time holds a run that is so many times as long as usual."""
         return self._planner.left - known.end >= known.run(known.sizes.train, times)
+
+    def _affordable(self, point: Params, known: Known) -> Params:
+        """A point, or the same without R-Drop where the time holds no run with it that is worth it."""
+        holds = self._holds(self._planner.at_cost(known, point), plan.SHORTER)
+        return point if holds or space.RDROP not in point else point | {space.RDROP: self._settings.train.rdrop}
 
     def _planned(self, known: Known) -> None:
         """Take as much time for the next one as it shall have."""
@@ -96,11 +101,11 @@ class Few:
         most = asked if asked > 1 else plan.MOST_ALONE * self._workers
         if self._planner.finishing or running >= self._workers or len(there) >= most:
             return False
-        self.point = next_point(self._to_try, there, objective)
+        known = self._planner.known([phase]) if complete else self._known  # the complete ones have told the pace
+        self.point = next_point([self._affordable(point, known) for point in self._to_try], there, objective)
         if not complete:
-            self._planned(self._known)
+            self._planned(known)
             return failed < max(1, len(self._to_try))
-        known = self._planner.known([phase])  # the complete ones have told the pace
         if not self._holds(known if self.point is None else self._planner.at_cost(known, self.point), plan.SHORTER):
             return False
         self._planned(replace(known, reference=0.0, dearer=1.0))

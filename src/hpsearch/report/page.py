@@ -118,7 +118,7 @@ def findings(summary: Summary) -> Iterator[str]:
     if not race:
         yield _unconfirmed(summary)
         if summary.reference is not None:
-            yield _over_reference(summary, summary.reference, "other learning rates were")
+            yield _over_reference(summary, summary.reference, "other recipes were")
         return
     yield from _final(summary)
     own = race[winner.entrant]
@@ -162,16 +162,19 @@ def _phase(summary: Summary, name: str) -> PhaseOutcome | None:
 
 
 def _unconfirmed(summary: Summary) -> str:
+    winner = summary.winner
     if not summary.plans:
         return "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."
     if not summary.plans[-1].alone:
         return "The winner was not confirmed with fresh seeds: the hours were over."
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
     if (complete := summary.trials.complete) > 1:
-        what = f"{complete} runs that differ in learning rate or seed had all the time"
+        what = f"{complete} runs that differ in recipe or seed had all the time"
         kept = f"the best on validation is kept, which was trained on {trained} examples"
         return f"{hours} hold no search that is worth it, so {what}; {kept}."
     who = "one run" if summary.trials.failed else "the reference recipe"
+    if winner.params.get("train.rdrop"):
+        who += " with R-Drop"
     what = f"{summary.steps.trained:,} updates on {trained} examples"
     return f"{hours} hold no search that is worth it, so {who} had all the time: {what}."
 

@@ -30,6 +30,7 @@ SHOWN = 5  # modules that a sentence names
 APART = (
     *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
     "task.quoting",  # decides what the data are, and their digests are compared
+    "model.prior",  # decides what the space is, and that is compared
     *("budget.name", "budget.hours", "budget.max_trials", "budget.startup_trials", "budget.floors", "budget.blend"),
     # A trial says on how many examples it was trained; only those of as many are compared.
     *("budget.search_examples", "budget.final", "budget.final_seeds", "budget.confirmation"),
