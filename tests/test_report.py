@@ -47,6 +47,7 @@ def made_up_records(settings: Settings, n: int = 12, seed: int = 3) -> list[Tria
             "train.learning_rate": 10 ** rng.uniform(-4.2, -3.0),
             "train.batch_size": rng.choice([16, 32]),
             "train.epochs_factor": rng.choice([1.0, 1.5]),
+            "train.rdrop": float(number % 2),
         }
         total = round(600 / params["train.batch_size"] * params["train.epochs_factor"])
         worth = 0.86 - 0.05 * abs(math.log10(params["train.learning_rate"]) + 3.7) + rng.gauss(0, 0.01)

@@ -25,7 +25,8 @@ SWEEP = (
     "search.keep=0.34 search.space.train.learning_rate.low=0.005 search.space.train.learning_rate.high=0.03 "
     "search.space.train.batch_size.choices=[16] model.reference.learning_rate=0.002 hardware.device=cpu "
     "hardware.precision=float32 hardware.threads=1 budget.train_examples=null budget.validation_examples=null "
-    "budget.test_examples=null budget.rung_examples=20 budget.confirmation.finalists=1 budget.confirmation.seeds=2"
+    "budget.test_examples=null budget.rung_examples=20 budget.confirmation.finalists=1 budget.confirmation.seeds=2 "
+    "~search.space.train.rdrop"  # it came later
 )
 LONG = (
     "budget.max_trials=3 ~search.space.train.epochs_factor +search.space.train.epochs.choices=[40] train.epochs=40 "
