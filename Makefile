@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep finish train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check help
+.PHONY: setup sweep finish train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -88,6 +88,9 @@ check: $(DEV)  ## lint, format, types, and docs that agree with the settings
 	@for folder in $(sort $(dir $(wildcard experiments/*/*.py))); do \
 	    $(BIN)/mypy $$folder*.py > .mypy_cache/said || { cat .mypy_cache/said; exit 1; }; done
 	$(BIN)/python docs/generate.py --check
+
+docs: $(DEV)  ## build the documentation into site/; a dead link is an error
+	$(BIN)/mkdocs build --strict --quiet
 
 help:  ## print this
 	@echo 'make TARGET [VARIABLE=value ...]'

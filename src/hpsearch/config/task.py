@@ -71,7 +71,8 @@ class TaskSettings(Section):
     name: Name
     """Names the experiment and the registered model, `hpsearch-<name>`; required for your own files."""
     kind: str
-    """What is to be learnt of an example; docs/guide.md lists the kinds."""
+    """What is to be learnt of an example; `text_classification`, `multilabel_classification`, `question_answering` or
+    `token_classification`."""
     source: Literal["packaged", "hub", "files"]
     """Which of the three descriptions below to read."""
     packaged: PackagedData | None

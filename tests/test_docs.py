@@ -1,0 +1,66 @@
+"""README and documents: README is short, links lead somewhere, commands are commands. `test_imdb` runs README's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hpsearch.config import loading
+from hpsearch.config.composition import compose
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+VARIABLES = {"TASK": "task", "MODEL": "model", "SEARCH": "search", "BUDGET": "budget", "STUDY": "study"}
+
+
+def commands_of(page: Path) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("make ")]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
+
+
+def test_readme_is_read_in_three_minutes() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 110
+    assert max(map(len, lines)) <= 120
+    assert {command.split()[1] for command in commands_of(README)} >= {"sweep", "ui", "promote", "serve", "rollback"}
+
+
+def anchors_of(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = set(re.findall(r"[\w\-/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page != README}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_targets_and_settings(command: str) -> None:
+    _, target, *given = shlex.split(command, comments=True)
+    assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE), target
+    overrides: list[str] = []
+    for one in given:
+        name, _, value = one.partition("=")
+        if name == "ARGS" and ("--config-dir" in value or "<" in value):
+            return  # a folder, or an id, that is the reader's
+        parts = shlex.split(value) if name == "ARGS" else [f"{VARIABLES[name]}={value}"]
+        overrides += [part for part in parts if "=" in part]
+    loading.load(compose(overrides))
