@@ -90,7 +90,7 @@ check: $(DEV)  ## lint, format, types, and docs that agree with the settings
 	$(BIN)/python docs/generate.py --check
 
 docs: $(DEV)  ## build the documentation into site/; a dead link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/zensical build --clean --strict
 
 help:  ## print this
 	@echo 'make TARGET [VARIABLE=value ...]'

@@ -32,9 +32,9 @@ Every setting below can be given on the command line as `path=value`, after choi
     make sweep TASK=imdb ARGS="budget.max_trials=20 search.space.train.epochs.choices=[2,4]"
     .venv/bin/hpsearch config task=imdb model=gpt2      # prints what would run, and runs nothing
 
-The command line is read by [Hydra](https://hydra.cc): `+path=value` adds a key to an open mapping (an argument of the
-optimizer, a dimension of the space), `~path` removes one, lists are written `[a,b]`, and `${path}` is the value of
-another setting. A value with spaces or signs is quoted for the shell and for Hydra: `'task.files.train="a=b.csv"'`.
+The command line is read by [Hydra](https://hydra.cc). `+path=value` adds a key to an open mapping, such as a dimension
+of the space. `~path` removes one. Lists are written `[a,b]`, and `${path}` is the value of another setting. A value
+with spaces or signs is quoted for the shell and for Hydra: `'task.files.train="a=b.csv"'`.
 Values are not converted: a number in quotes is a text and is refused where a number is needed. Unknown settings,
 missing ones and values out of range are all named in one message before anything starts.
 

@@ -12,6 +12,8 @@ from hpsearch.config.composition import compose
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+READ = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+LONGEST = 35  # words of a sentence
 VARIABLES = {"TASK": "task", "MODEL": "model", "SEARCH": "search", "BUDGET": "budget", "STUDY": "study"}
 
 
@@ -28,6 +30,20 @@ def test_readme_is_read_in_three_minutes() -> None:
     assert len(lines) < 110
     assert max(map(len, lines)) <= 120
     assert {command.split()[1] for command in commands_of(README)} >= {"sweep", "ui", "promote", "serve", "rollback"}
+
+
+def sentences_of(page: Path) -> list[str]:
+    """Of its prose: without code, tables and titles."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
+    blocks = re.split(r"\n\s*\n|\n(?=[-|#]|\d+\. )", text)
+    prose = [" ".join(block.split()) for block in blocks if not block.lstrip().startswith(("|", "#"))]
+    return [sentence for block in prose for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`*\[])", block)]
+
+
+@pytest.mark.parametrize("page", READ, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_sentences_are_short(page: Path) -> None:
+    assert [sentence for sentence in sentences_of(page) if len(sentence.split()) > LONGEST] == []
 
 
 def anchors_of(page: Path) -> set[str]:
