@@ -1,9 +1,10 @@
-"""Write docs/configuration.md from the settings and the shipped YAML files.
+"""Write the reference pages: settings, commands and exit codes, from the code and the shipped YAML files.
 
 python docs/generate.py            # write it
 python docs/generate.py --check    # fail where it is stale
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from hpsearch.cli import EXIT_CODES, make_parser
 from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.dimensions import SEARCHABLE
 from hpsearch.config.settings import Settings
 
-TARGET = Path(__file__).with_name("configuration.md")
+DOCS = Path(__file__).parent
 SCHEMA = Settings.model_json_schema()
 NAMES = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false", "null": "null"}
 SCALARS = ("text", "number", "whole number", "true or false")
@@ -54,22 +56,56 @@ directory.
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or compare it with `--check`; the exit code."""
-    text = page()
-    if arguments == ["--check"]:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
-            print(f"{TARGET} is stale; run: python docs/generate.py", file=sys.stderr)
-            return 1
-    elif arguments:
+    """Write the pages, or compare them with `--check`; the exit code."""
+    if arguments not in ([], ["--check"]):
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
-    else:
-        TARGET.write_text(text, encoding="utf-8")
+    pages = {
+        "configuration.md": settings(),
+        "reference/commands.md": commands(),
+        "reference/exit-codes.md": exit_codes(),
+    }
+    for name, text in pages.items():
+        target = DOCS / name
+        if not arguments:
+            target.write_text(text, encoding="utf-8")
+        elif not target.is_file() or target.read_text(encoding="utf-8") != text:
+            print(f"{target} is stale; run: python docs/generate.py", file=sys.stderr)
+            return 1
     return 0
 
 
-def page() -> str:
-    """The whole text of the page."""
+def commands() -> str:
+    """The verbs with their options."""
+    lines = ["# Commands", "", "Written by `docs/generate.py` from the command line itself.", ""]
+    lines += [
+        "`make VERB` runs `hpsearch VERB`, with `TASK`, `MODEL`, `SEARCH`, `BUDGET` and `STUDY` as choices and",
+        "",
+    ]
+    lines[-2] += " `ARGS` as all the rest."
+    [verbs] = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    for verb, parser in verbs.choices.items():
+        lines += [f"## {verb}", "", str(parser.description), ""]
+        options = [action for action in parser._actions if action.option_strings and action.dest != "help"]
+        rows = ((f"`{_option(action)}`", (action.help or "") % vars(action)) for action in options)
+        lines += _table(("option", "meaning"), rows)
+    return "\n".join(lines)
+
+
+def _option(action: argparse.Action) -> str:
+    name = action.option_strings[0]
+    return name if action.nargs == 0 else f"{name} {action.metavar or action.dest.upper()}"
+
+
+def exit_codes() -> str:
+    """What each means."""
+    lines = ["# Exit codes", "", "Written by `docs/generate.py` from `hpsearch --help`.", ""]
+    rows = (line.strip().split(maxsplit=1) for line in EXIT_CODES.splitlines()[1:])
+    return "\n".join([*lines, *_table(("code", "meaning"), ((code, meaning) for code, meaning in rows))])
+
+
+def settings() -> str:
+    """Every setting and choice."""
     config = compose([])
     written: Any = OmegaConf.to_container(config)
     resolved: Any = OmegaConf.to_container(config, resolve=True)

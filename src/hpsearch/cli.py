@@ -242,7 +242,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The verb with its options, and the Hydra overrides, which may stand before, between and after options."""
     for word in argv:
         _check_text("the command line", word)
-    parser = _parser()
+    parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"{args.verb} has no option {unknown[0]}")
@@ -254,7 +254,8 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, words
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Of the whole command line, but for Hydra's overrides."""
     epilog = f"{_groups_help()}\n\n{EXIT_CODES}"
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
