@@ -19,7 +19,7 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep finish train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
+.PHONY: setup sweep finish status stop train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
@@ -28,6 +28,12 @@ sweep: $(RUNTIME)  ## search for the best model, or go on where the search stopp
 
 finish: $(RUNTIME)  ## end a study with what there is: confirm the best, train the final model, score test
 	$(HPSEARCH) finish $(CHOSEN) $(ARGS)
+
+status: $(RUNTIME)  ## where studies stand: phase, trials, best so far, the end; make status ARGS="STUDY --watch"
+	@$(HPSEARCH) status $(ARGS)
+
+stop: $(RUNTIME)  ## have a running study save and end, as Ctrl-C does: make stop ARGS=STUDY
+	@$(HPSEARCH) stop $(ARGS)
 
 train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
 	$(HPSEARCH) train $(CHOSEN) $(ARGS)

@@ -178,6 +178,15 @@ def test_hours_that_hold_eight_fine_tunes_of_all_the_data_search_there(runs: flo
     assert (made.search.runs >= plan.WORTH_SEARCHING) is searched
 
 
+@pytest.mark.parametrize(("runs", "searched"), [(8.1, False), (15.9, False), (16.3, True)])
+def test_hours_hold_eight_fine_tunes_of_the_dearest_recipe_before_they_are_searched(
+    runs: float, searched: bool
+) -> None:
+    known = replace(REVIEWS, dearer=2.0)
+    spare = REVIEWS.end + runs * REVIEWS.run(20_000, plan.PAYING)
+    assert of_all(known, spare / (1 - plan.RESERVE)).alone is not searched
+
+
 def test_a_search_on_part_of_the_data_trains_its_winner_on_all() -> None:
     made = of_all(replace(REVIEWS, asked=replace(FREE, search_examples=2500)), 2 * 3600)
     assert made.final is not None

@@ -1,7 +1,13 @@
 """hpsearch: hyperparameter search for fine-tuning BERT-class models."""
 
 import os
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from hpsearch.api import Study, sweep
+    from hpsearch.api import open_study as open
+
+__all__ = ["Study", "__version__", "open", "sweep"]
 __version__ = "0.1.0"
 
 # How MLflow behaves here and in the servers that hpsearch becomes. It reads some of it when it is imported, by
@@ -19,3 +25,13 @@ ENVIRONMENT = {
 
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)  # what the user has set wins
+
+
+def __getattr__(name: str) -> Any:
+    """`hpsearch.sweep`, `hpsearch.open`, `hpsearch.Study`: imported when they are asked for."""
+    from_api = {"sweep": "sweep", "open": "open_study", "Study": "Study"}
+    if name not in from_api:
+        raise AttributeError(f"module 'hpsearch' has no attribute {name!r}")
+    from hpsearch import api
+
+    return getattr(api, from_api[name])

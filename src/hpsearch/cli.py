@@ -98,7 +98,7 @@ def _check_text(setting: str, value: str) -> None:
 # Their modules import torch, Optuna or MLflow, so each verb imports its own: a wrong request is answered at once.
 
 
-def _check_places(checked: Settings) -> None:
+def check_places(checked: Settings) -> None:
     """See that what a search reads is there. Raises RequestError."""
     check_files(checked.task)
     local_folder(checked.model)
@@ -108,15 +108,22 @@ def _check_places(checked: Settings) -> None:
         addresses.check_storage(checked.storage.uri)
 
 
+def _begin() -> None:
+    """Say that the request is understood: what is imported next takes seconds."""
+    print(f"{time.strftime('%H:%M:%S')}  loading torch, Optuna and MLflow", flush=True)
+
+
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    _check_places(checked)
+    check_places(checked)
+    _begin()
     from hpsearch.coordinator.sweep import run_sweep
 
     run_sweep(checked, home, args.force, args.given, STARTED, finishing=args.verb == "finish")
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
-    _check_places(checked)
+    check_places(checked)
+    _begin()
     from hpsearch.coordinator.sweep import run_train
 
     run_train(checked, home, args.force, args.given, STARTED)
@@ -198,6 +205,20 @@ def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     ui(checked, home, args.port)
 
 
+def _status(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch.status import status
+
+    status(home, args.study, args.json, args.watch)
+
+
+def _stop(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    if args.study is None:
+        raise RequestError("stop needs the name of a study: hpsearch stop STUDY; `hpsearch status` lists them")
+    from hpsearch.status import stop
+
+    print(stop(home, args.study))
+
+
 RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "sweep": _sweep,
     "finish": _sweep,
@@ -211,6 +232,8 @@ RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
     "predict": _predict,
     "serve": _serve,
     "ui": _ui,
+    "status": _status,
+    "stop": _stop,
 }
 
 HELP = {
@@ -226,8 +249,13 @@ HELP = {
     "predict": "label the texts of a file with the champion",
     "serve": "answer requests on this machine with the champion",
     "ui": "show runs and models in MLflow's pages on this machine",
+    "status": "say where studies stand: phase, trials, best so far, the end by the clock",
+    "stop": "have a running study save and end, as Ctrl-C does",
     "config": "print the settings as composed and run nothing",
 }
+
+
+OF_A_STUDY = ("status", "stop")  # they take its name, and no settings but where things are
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -250,6 +278,9 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if args.verb == "reproduce":
         args.run = next((word for word in words if word.isalnum()), None)
         words = [word for word in words if word != args.run]
+    if args.verb in OF_A_STUDY:
+        args.study = next((word for word in words if "=" not in word), None)
+        words = [word for word in words if word != args.study]
     args.given = [*words, *([f"--config-dir={args.config_dir}"] if args.config_dir else [])]
     return args, words
 
@@ -283,6 +314,11 @@ def make_parser() -> argparse.ArgumentParser:
             sub.add_argument("--floor", action="store_true", help="take the best simple model in place of the winner")
         if verb == "fsck":
             sub.add_argument("--repair", action="store_true", help="mend what can be mended")
+        if verb in OF_A_STUDY:
+            sub.usage = f"hpsearch {verb} {'[STUDY]' if verb == 'status' else 'STUDY'}"
+        if verb == "status":
+            sub.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
+            sub.add_argument("--json", action="store_true", help="for programs")
         if verb == "predict":
             sub.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
             sub.add_argument("--output", type=Path, required=True, metavar="FILE", help="its rows, label and score")

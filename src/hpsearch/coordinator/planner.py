@@ -21,7 +21,7 @@ from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Paced
 from hpsearch.state.outcome import Params
-from hpsearch.state.plans import PlanMade, PlannedStep
+from hpsearch.state.plans import PlanMade, PlannedStep, Plans
 from hpsearch.state.records import write_durably
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import parts
@@ -54,13 +54,6 @@ class Data:
             len(train) / train.examples,
             {split: float(found.lengths.sum()) / found.examples for split, found in tokens.items()},
         )
-
-
-@dataclass(frozen=True)
-class Plans:
-    """Of one study, as `plans.json` has them."""
-
-    made: tuple[PlanMade, ...]
 
 
 class Planner:

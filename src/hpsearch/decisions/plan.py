@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 # Shares and counts, judged by single studies; experiments/budget_race shows what they come to.
 CONFIRMED = 0.35  # of the time before the final model: of the confirmation
 WORTH_SEARCHING = 16  # trials that the search must hold; with fewer, the reference recipe gets all the time
-FEW = 8  # fine-tunes on all the data: hours that hold fewer try a few recipes whole rather than many in part
+FEW = 8  # fine-tunes on all the data, with R-Drop where it is tried: hours that hold fewer try a few recipes whole
 ASKED_FOR = 2  # trials that are compared at all
 FEWEST = 1000  # training examples of a search trial, where there are so many
 CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
@@ -194,7 +194,7 @@ def of_all(known: Known, seconds: float) -> Plan:
     if known.asked.trials == 1:  # which is the reference recipe
         return alone(known, seconds)
     free = known.asked.trials is None and known.asked.search_examples is None
-    if free and left < known.step(FEW, known.sizes.train, PAYING).seconds:
+    if free and left < known.step(FEW, known.sizes.train, PAYING * known.dearer).seconds:
         return alone(known, seconds)
     found = None
     for examples in _sizes(known):

@@ -144,6 +144,14 @@ class StudyFolder:
         """Of one trial of a phase, which names its folder; it need not be there."""
         return TrialFolder(self.path / phase / str(number))
 
+    def places(self) -> list[str]:
+        """Names of the folders of phases that have a trial, the one that was written to last at the end."""
+        written: dict[str, float] = {}
+        for path in self.path.glob("*/[0-9]*/trial.json"):
+            place = path.parents[1].name
+            written[place] = max(written.get(place, 0.0), path.stat().st_mtime)
+        return sorted(written, key=lambda place: written[place])
+
     def trials(self, phase: str) -> list[TrialFolder]:
         """Those of a phase that have a record, by number."""
         found = (TrialFolder(path.parent) for path in (self.path / phase).glob("[0-9]*/trial.json"))

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import time
 from typing import TextIO
 
 import sqlalchemy
@@ -15,6 +16,7 @@ from hpsearch.state.folder import StudyFolder
 # The server ends the session of a machine that is gone after about a minute; that of a dead process ends at once.
 KEEPALIVE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 CONNECT_SECONDS = 5
+TRIES, TRY_SECONDS = 3, 0.05
 
 
 class Lock:
@@ -24,22 +26,43 @@ class Lock:
         """Raises RequestError if another process has it."""
         folder.path.mkdir(parents=True, exist_ok=True)
         self._file: TextIO = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._taken():
             self._file.seek(0)
             holder = self._file.read().strip()
             self._file.close()
             raise RequestError(
                 f"study {folder.name} is being run by process {holder}; wait for it, or give STUDY=<another name>"
-            ) from None
+            )
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
 
+    def _taken(self) -> bool:
+        """Whether it is ours now. `holder` has it for a moment, so one refusal says nothing."""
+        for _ in range(TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(TRY_SECONDS)
+        return False
+
     def close(self) -> None:
         """Let the next one have it."""
         self._file.close()
+
+
+def holder(folder: StudyFolder) -> int | None:
+    """Process id of the study's coordinator on this machine; None where it is not run."""
+    try:
+        file = open(folder.lock, encoding="utf-8")  # noqa: SIM115  # closed below
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0) or None
+    return None
 
 
 class DatabaseLock:

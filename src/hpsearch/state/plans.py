@@ -41,6 +41,13 @@ class PlanMade:
 
 
 @dataclass(frozen=True)
+class Plans:
+    """Of one study, as `plans.json` has them."""
+
+    made: tuple[PlanMade, ...]
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What the study is expected to reach with more hours, on the same test examples."""
 

@@ -1,0 +1,175 @@
+"""What the studies of a state folder are doing, from their files alone; and how one is stopped."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import yaml
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from hpsearch import formats
+from hpsearch.coordinator.clock import read_seconds
+from hpsearch.errors import RequestError
+from hpsearch.state import codec
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.locks import holder
+from hpsearch.state.outcome import read_summary
+from hpsearch.state.plans import Plans
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.tasks.metrics import OBJECTIVES
+
+WATCH_SECONDS = 2.0  # between two looks
+STOP_SECONDS = 60.0  # for a coordinator to save what it runs
+LOOK_SECONDS = 0.2  # between two looks at one that is to stop
+
+
+@dataclass(frozen=True)
+class Going:
+    """A trial that has begun and not ended."""
+
+    phase: str
+    number: int
+    step: int
+    """At its last checkpoint or rung."""
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of one study."""
+
+    study: str
+    state: str
+    """running, finished, or stopped: the same command continues it."""
+    process: int | None
+    """Of its coordinator, on this machine."""
+    phase: str | None
+    trials: dict[str, int]
+    """Status: how many, of all phases."""
+    metric: str
+    best: float | None
+    """On validation, of the last phase that has a complete trial."""
+    test: float | None
+    """Of the winner, where the study has a result."""
+    hours: float | None
+    """Of its budget."""
+    spent: float
+    """Seconds, without those of the phase that is under way."""
+    ends: str | None
+    """Local time by the last plan, ISO 8601, of a study that is run."""
+    going: tuple[Going, ...]
+
+
+def standings(home: Path, study: str | None) -> list[Standing]:
+    """Of one study, or of all. Raises RequestError if there is no such study, or one of its files is damaged."""
+    folders = [folder for folder in StudyFolder.all(home) if folder.settings.exists()]
+    if study is None:
+        return [_standing(folder) for folder in folders]
+    return [_standing(_named(home, study))]
+
+
+def _named(home: Path, study: str) -> StudyFolder:
+    folder = StudyFolder.of(home, study)
+    if not folder.settings.exists():
+        there = ", ".join(one.name for one in StudyFolder.all(home)) or "none"
+        raise RequestError(f"there is no study {study} in {home}; there are: {there}")
+    return folder
+
+
+def _standing(folder: StudyFolder) -> Standing:
+    asked = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
+    objective = OBJECTIVES[asked["task"]["metric"]]
+    records = {place: [TrialRecord.load(trial.path) for trial in folder.trials(place)] for place in folder.places()}
+    best = None
+    for found in records.values():
+        scores = [one.score for one in found if one.status is Status.COMPLETE and one.score is not None]
+        best = max(scores, key=objective.worth) if scores else best
+    process, summary = holder(folder), read_summary(folder)
+    made = codec.read_file(Plans, folder.plans, "delete it")
+    last = made.made[-1] if made is not None and made.made else None
+    finished = summary is not None and folder.published.exists()
+    return Standing(
+        study=folder.name,
+        state="running" if process is not None else "finished" if finished else "stopped",
+        process=process,
+        phase=next(reversed(records), None),
+        trials=dict(Counter(one.status.value for found in records.values() for one in found)),
+        metric=objective.name,
+        best=best,
+        test=summary.test.value if summary is not None else None,
+        hours=asked["budget"]["hours"],
+        spent=sum(read_seconds(folder).values()),
+        ends=_end(last.time, last.left) if last is not None and process is not None else None,
+        going=tuple(
+            Going(place, one.number, one.step, one.total_steps)
+            for place, found in records.items()
+            for one in found
+            if one.status is Status.RUNNING
+        ),
+    )
+
+
+def _end(made: str, left: float) -> str:
+    return (datetime.fromisoformat(made) + timedelta(seconds=left)).astimezone().isoformat(timespec="seconds")
+
+
+def status(home: Path, study: str | None, as_json: bool, watch: bool) -> None:
+    """Print where studies stand; with `watch` again and again, until Ctrl-C. Raises RequestError."""
+    if as_json:
+        print(json.dumps([asdict(one) for one in standings(home, study)], indent=1))
+        return
+    console = Console()
+    if not watch:
+        console.print(Group(*_shown(standings(home, study), home)))
+        return
+    with Live(console=console, screen=False, auto_refresh=False) as live:
+        while True:
+            live.update(Group(*_shown(standings(home, study), home)), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _shown(found: Sequence[Standing], home: Path) -> Iterator[Table | str]:
+    if not found:
+        yield f"there is no study in {home}"
+        return
+    table = Table(box=None)
+    for name in ("study", "state", "phase", "trials", "best", "test", "spent", "ends"):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        trials = ", ".join(f"{count} {status}" for status, count in sorted(one.trials.items()))
+        ends = datetime.fromisoformat(one.ends).strftime("%H:%M:%S") if one.ends is not None else formats.NONE
+        scores = (formats.score(one.best), formats.score(one.test))
+        table.add_row(one.study, one.state, one.phase or "", trials, *scores, formats.duration(one.spent), ends)
+    yield table
+    for one in found:
+        for trial in one.going if one.process is not None else ():
+            yield f"{one.study}: {trial.phase}/{trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
+
+
+def stop(home: Path, study: str) -> str:
+    """Have a study's coordinator on this machine save and end, as Ctrl-C does; what was done, for people.
+
+    Raises:
+        RequestError: there is no such study, or it does not end.
+    """
+    folder = _named(home, study)
+    process = holder(folder)
+    if process is None:
+        return f"study {study} is not being run"
+    os.kill(process, signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    while holder(folder) is not None:
+        if time.monotonic() > deadline:
+            raise RequestError(
+                f"study {study}: process {process} is still saving after {STOP_SECONDS:.0f} s; wait for it"
+            )
+        time.sleep(LOOK_SECONDS)
+    return f"study {study} is stopped and saved; the command that began it continues it"

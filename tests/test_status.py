@@ -1,0 +1,104 @@
+"""What studies are doing, said from their files; a study that is stopped from elsewhere and goes on."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import make
+import tiny
+import tracked
+from forked import Coordinator
+from hpsearch import cli
+from hpsearch.errors import RequestError
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.locks import Lock, holder
+from hpsearch.status import standings, status, stop
+
+SECONDS = 300
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_a_running_study_is_seen_stopped_and_continued(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = tracked.new_home(tmp_path / "home")
+    monkeypatch.setenv("HPSEARCH_HOME", str(home))
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    long = (
+        "train.epochs=60",
+        "search.space.train.epochs.choices=[60]",
+        "budget.max_trials=3",
+        "study=toy",
+        "search.rungs=[]",
+    )
+    settings = make.toy_settings(csv, tiny_model("bert"), "bert", *long)
+    request, log = tmp_path / "settings.json", tmp_path / "log"
+    request.write_text(json.dumps(settings.model_dump(mode="json")))
+    assert "there is no study" in said(capsys, "status")
+    coordinator = Coordinator(request, log, {"HPSEARCH_HOME": str(home)})
+
+    def now() -> dict[str, Any]:
+        [found] = json.loads(said(capsys, "status", "toy", "--json"))
+        return dict(found)
+
+    deadline = time.monotonic() + SECONDS
+    while not StudyFolder.of(home, "toy").settings.exists() or now()["trials"].get("complete", 0) < 1:
+        assert time.monotonic() < deadline
+        assert coordinator.poll() is None, log.read_text()
+        time.sleep(0.05)
+    seen = now()
+    assert (seen["state"], seen["process"], seen["phase"]) == ("running", coordinator.pid, "trials")
+    assert seen["best"] > 0
+    assert seen["test"] is None
+    shown = said(capsys, "status")
+    assert "toy" in shown
+    assert "running" in shown
+    assert said(capsys, "stop", "toy") == "study toy is stopped and saved; the command that began it continues it\n"
+    assert coordinator.wait(SECONDS) == 130, log.read_text()
+    stopped = now()
+    assert (stopped["state"], stopped["process"]) == ("stopped", None)
+    assert said(capsys, "stop", "toy") == "study toy is not being run\n"
+    assert Coordinator(request, log, {"HPSEARCH_HOME": str(home)}).wait(SECONDS) == 0, log.read_text()
+    finished = now()
+    assert finished["state"] == "finished"
+    assert sum(finished["trials"].values()) == 3
+    assert finished["trials"]["complete"] >= stopped["trials"]["complete"]
+    assert finished["test"] is not None
+    assert finished["going"] == []
+
+
+def test_a_study_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "studies" / "mine").mkdir(parents=True)
+    with pytest.raises(RequestError, match=r"there is no study other in .*; there are: mine"):
+        stop(tmp_path, "other")
+    with pytest.raises(RequestError, match="there is no study other"):
+        status(tmp_path, "other", as_json=False, watch=False)
+    assert standings(tmp_path, None) == [], "it has asked for nothing yet"
+
+
+def test_stop_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["stop"]) == 2
+    assert "stop needs the name of a study: hpsearch stop STUDY" in capsys.readouterr().err
+
+
+def test_who_looks_does_not_keep_a_coordinator_from_its_lock(tmp_path: Path) -> None:
+    folder = StudyFolder.of(tmp_path, "toy")
+    assert holder(folder) is None
+    lock = Lock(folder)
+    assert holder(folder) is not None
+    with pytest.raises(RequestError, match="is being run by process"):
+        Lock(folder)
+    lock.close()
+    assert holder(folder) is None
+    Lock(folder).close()
