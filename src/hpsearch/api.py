@@ -52,10 +52,7 @@ class Study:
             RequestError: there is no such study.
         """
         self.name, self.home = name, home
-        self._folder = StudyFolder.of(home, name)
-        if not self._folder.settings.exists():
-            there = ", ".join(one.name for one in StudyFolder.all(home)) or "none"
-            raise RequestError(f"there is no study {name} in {home}; there are: {there}")
+        self._folder = StudyFolder.begun(home, name)
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, home={str(self.home)!r})"
@@ -63,9 +60,7 @@ class Study:
     @property
     def settings(self) -> Settings:
         """What it runs with; where MLflow and Optuna are is as in its own file."""
-        import yaml
-
-        return loading.from_plain(yaml.safe_load(self._folder.settings.read_text(encoding="utf-8")))
+        return loading.from_yaml(self._folder.settings.read_text(encoding="utf-8"))
 
     @property
     def summary(self) -> Summary:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import floors, phases, results
 from hpsearch.coordinator.phase import Fault, Phase, Stored
@@ -69,7 +67,7 @@ def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) ->
     identity.check_folder(folder)
     try:
         own = results.read_settings(folder, settings)
-    except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
+    except (OSError, ValueError, HpsearchError) as error:
         if not any(folder.trials(kind.place) for kind in phases.PHASES):
             return []  # it ended before it began
         return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from hpsearch import formats
+from hpsearch.config import loading
 from hpsearch.coordinator.clock import read_seconds
 from hpsearch.errors import RequestError
 from hpsearch.state import codec
@@ -73,20 +73,12 @@ def standings(home: Path, study: str | None) -> list[Standing]:
     folders = [folder for folder in StudyFolder.all(home) if folder.settings.exists()]
     if study is None:
         return [_standing(folder) for folder in folders]
-    return [_standing(_named(home, study))]
-
-
-def _named(home: Path, study: str) -> StudyFolder:
-    folder = StudyFolder.of(home, study)
-    if not folder.settings.exists():
-        there = ", ".join(one.name for one in StudyFolder.all(home)) or "none"
-        raise RequestError(f"there is no study {study} in {home}; there are: {there}")
-    return folder
+    return [_standing(StudyFolder.begun(home, study))]
 
 
 def _standing(folder: StudyFolder) -> Standing:
-    asked = yaml.safe_load(folder.settings.read_text(encoding="utf-8"))
-    objective = OBJECTIVES[asked["task"]["metric"]]
+    asked = loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
+    objective = OBJECTIVES[asked.task.metric]
     records = {place: [TrialRecord.load(trial.path) for trial in folder.trials(place)] for place in folder.places()}
     best = None
     for found in records.values():
@@ -105,7 +97,7 @@ def _standing(folder: StudyFolder) -> Standing:
         metric=objective.name,
         best=best,
         test=summary.test.value if summary is not None else None,
-        hours=asked["budget"]["hours"],
+        hours=asked.budget.hours,
         spent=sum(read_seconds(folder).values()),
         ends=_end(last.time, last.left) if last is not None and process is not None else None,
         going=tuple(
@@ -160,7 +152,7 @@ def stop(home: Path, study: str) -> str:
     Raises:
         RequestError: there is no such study, or it does not end.
     """
-    folder = _named(home, study)
+    folder = StudyFolder.begun(home, study)
     process = holder(folder)
     if process is None:
         return f"study {study} is not being run"

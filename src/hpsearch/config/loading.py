@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -43,6 +44,19 @@ def from_plain(value: object) -> Settings:
     except ValidationError as error:
         faults = "; ".join(_faults(error))
         raise RequestError(f"these settings are of another version of hpsearch; use that one ({faults})") from None
+
+
+def from_yaml(text: str) -> Settings:
+    """Settings of a study's `settings.yaml`, by this version or a former one.
+
+    Raises:
+        RequestError: they are a newer version's, or damaged.
+    """
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"the study's settings.yaml is damaged ({first_line(error)}); bring it back") from None
+    return from_plain(plain)
 
 
 def tuples(value: object) -> object:

@@ -104,8 +104,8 @@ class TrainSettings(Section):
     """Share of the target that is spread over all classes."""
     rdrop: Annotated[float, Field(ge=0, le=100)]
     """Weight of R-Drop (Liang et al. 2021, arXiv 2106.14448), where it is above 0: each batch passes the model twice,
-    with other dropout, and the loss grows with the divergence of what the two passes say. An update takes twice as
-    long. 0: one pass."""
+    with other dropout, and the loss grows with the divergence of what the two passes say. An update takes nearly
+    twice as long. 0: one pass."""
     class_weights: Literal["none", "balanced"]
     """balanced: in the loss all classes weigh alike, however many examples each has, which is one."""
     max_grad_norm: Positive

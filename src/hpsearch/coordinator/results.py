@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
 
 from hpsearch.config import loading
@@ -37,13 +36,13 @@ def read_settings(folder: StudyFolder, settings: Settings) -> Settings:
     """What the study in `folder` runs with; where things are kept is as in `settings`.
 
     Raises:
-        HpsearchError, OSError, ValueError, YAMLError: there is no such file, or it is damaged.
+        HpsearchError, OSError, ValueError: there is no such file, or it is damaged.
     """
     return _settings(folder.settings.read_text(encoding="utf-8"), folder.name, settings)
 
 
 def _settings(text: str, study: str, settings: Settings) -> Settings:
-    own = loading.from_plain(yaml.safe_load(text))
+    own = loading.from_yaml(text)
     return own.model_copy(update={"study": study, "tracking": settings.tracking, "storage": settings.storage})
 
 

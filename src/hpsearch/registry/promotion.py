@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
@@ -222,7 +220,7 @@ def _champions_replies(
     try:
         own = results.read_settings(StudyFolder.of(home, settings.study), settings)
         ref = data.prepare(data.read(own), own, home)
-    except (OSError, ValueError, yaml.YAMLError, HpsearchError) as error:
+    except (OSError, ValueError, HpsearchError) as error:
         raise RequestError(
             f"what version {champion.number} says of the test data of study {settings.study} is not known, and to run "
             f"it on them they must be read: {first_line(error)}"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpsearch.errors import RequestError
+
 
 @dataclass(frozen=True)
 class TrialFolder:
@@ -69,6 +71,15 @@ class StudyFolder:
     def of(home: Path, study: str) -> "StudyFolder":
         """The folder of a study in a state folder; it need not be there."""
         return StudyFolder(home / "studies" / study)
+
+    @staticmethod
+    def begun(home: Path, study: str) -> "StudyFolder":
+        """The folder of a study that was begun. Raises RequestError if there is none."""
+        folder = StudyFolder.of(home, study)
+        if not folder.settings.exists():
+            there = ", ".join(one.name for one in StudyFolder.all(home)) or "none"
+            raise RequestError(f"there is no study {study} in {home}; there are: {there}")
+        return folder
 
     @staticmethod
     def all(home: Path) -> list["StudyFolder"]:
