@@ -33,7 +33,7 @@ status: $(RUNTIME)  ## where studies stand: phase, trials, best so far, the end;
 	@$(HPSEARCH) status $(ARGS)
 
 stop: $(RUNTIME)  ## have a running study save and end, as Ctrl-C does: make stop ARGS=STUDY
-	@$(HPSEARCH) stop $(ARGS)
+	@$(HPSEARCH) stop $(or $(STUDY),$(ARGS))
 
 train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
 	$(HPSEARCH) train $(CHOSEN) $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from hpsearch.cli import EXIT_CODES, make_parser
+from hpsearch.arguments import EXIT_CODES, make_parser
 from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.dimensions import SEARCHABLE
 from hpsearch.config.settings import Settings

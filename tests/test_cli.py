@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpsearch import cli, errors
+from hpsearch import arguments, cli, errors
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 
@@ -453,7 +453,7 @@ def test_a_fault_of_the_program_shows_its_traceback(monkeypatch: pytest.MonkeyPa
         cli.main(["train"])
 
 
-@pytest.mark.parametrize("argv", [[], *([verb] for verb in cli.HELP)])
+@pytest.mark.parametrize("argv", [[], *([verb] for verb in arguments.HELP)])
 def test_help_lists_choices_and_exit_codes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*argv, "--help"])
@@ -465,7 +465,7 @@ def test_help_lists_choices_and_exit_codes(argv: list[str], capsys: pytest.Captu
         "130  interrupted",
     ):
         assert group in out
-    assert cli.HELP.keys() == {*cli.RUN, "config"}
+    assert arguments.HELP.keys() == {*cli.RUN, "config"}
 
 
 # --- as a program ----------------------------------------------------------------------------------------------------
@@ -579,7 +579,7 @@ def test_make_help_explains_every_target_and_variable() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
     variables = re.findall(r"^([A-Z]+) \?=", text, re.MULTILINE)
-    assert {"setup", "help", *cli.HELP} <= set(targets)
+    assert {"setup", "help", *arguments.HELP} <= set(targets)
     assert {"TASK", "MODEL", "SEARCH", "BUDGET", "STUDY", "ARGS", "PYTHON"} == set(variables)
     explained = re.findall(r"^  ([A-Za-z-]+) +\S", make("help"), re.MULTILINE)
     assert explained == targets + variables

@@ -200,7 +200,7 @@ def opened(
     known = Data(Sizes(*(ref.sizes[split] for split in data.SPLITS)), 1.0, dict.fromkeys(data.SPLITS, 15.0))
     measured = Paced(train=train, score=train / 5, trial=0.1)
     with closing(Study(settings, home)) as optuna:
-        course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers))
+        course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
         yield course, Planner(settings, folder, clock, measured, known, finishing)
 
 

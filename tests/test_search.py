@@ -3,7 +3,8 @@
 import pytest
 
 import make
-from hpsearch.coordinator.search import make_plan, with_rungs_late_enough
+from hpsearch.coordinator.lengths import with_rungs_late_enough
+from hpsearch.coordinator.search import make_plan
 from hpsearch.decisions.schedule import quota
 
 

@@ -16,7 +16,8 @@ from hpsearch import cli
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import Lock, holder
-from hpsearch.status import standings, status, stop
+from hpsearch.status import standings, status
+from hpsearch.steering import stop
 
 SECONDS = 300
 
@@ -85,11 +86,6 @@ def test_a_study_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no study other"):
         status(tmp_path, "other", as_json=False, watch=False)
     assert standings(tmp_path, None) == [], "it has asked for nothing yet"
-
-
-def test_stop_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["stop"]) == 2
-    assert "stop needs the name of a study: hpsearch stop STUDY" in capsys.readouterr().err
 
 
 def test_who_looks_does_not_keep_a_coordinator_from_its_lock(tmp_path: Path) -> None:

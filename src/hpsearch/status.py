@@ -1,8 +1,6 @@
-"""What the studies of a state folder are doing, from their files alone; and how one is stopped."""
+"""What the studies of a state folder are doing, from their files alone."""
 
 import json
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,6 @@ from rich.table import Table
 from hpsearch import formats
 from hpsearch.config import loading
 from hpsearch.coordinator.clock import read_seconds
-from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import holder
@@ -27,8 +24,6 @@ from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
 
 WATCH_SECONDS = 2.0  # between two looks
-STOP_SECONDS = 60.0  # for a coordinator to save what it runs
-LOOK_SECONDS = 0.2  # between two looks at one that is to stop
 
 
 @dataclass(frozen=True)
@@ -144,24 +139,3 @@ def _shown(found: Sequence[Standing], home: Path) -> Iterator[Table | str]:
     for one in found:
         for trial in one.going if one.process is not None else ():
             yield f"{one.study}: {trial.phase}/{trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
-
-
-def stop(home: Path, study: str) -> str:
-    """Have a study's coordinator on this machine save and end, as Ctrl-C does; what was done, for people.
-
-    Raises:
-        RequestError: there is no such study, or it does not end.
-    """
-    folder = StudyFolder.begun(home, study)
-    process = holder(folder)
-    if process is None:
-        return f"study {study} is not being run"
-    os.kill(process, signal.SIGINT)
-    deadline = time.monotonic() + STOP_SECONDS
-    while holder(folder) is not None:
-        if time.monotonic() > deadline:
-            raise RequestError(
-                f"study {study}: process {process} is still saving after {STOP_SECONDS:.0f} s; wait for it"
-            )
-        time.sleep(LOOK_SECONDS)
-    return f"study {study} is stopped and saved; the command that began it continues it"

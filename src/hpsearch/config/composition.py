@@ -61,17 +61,23 @@ def is_time(choice: str) -> bool:
     return TIME.fullmatch(choice) is not None
 
 
+def hours_of(choice: str) -> float | None:
+    """Hours of a budget that is chosen as a time; None where it is none."""
+    found = TIME.fullmatch(choice)
+    return float(found[1]) * HOURS[found[2]] if found is not None else None
+
+
 def _with_times(overrides: Sequence[str]) -> list[str]:
     """A time in place of a budget's name is the quick one with other hours; what is given beside it stands."""
     found: list[str] = []
     last = next((text for text in reversed(overrides) if text.startswith("budget=")), None)
     for text in overrides:
-        time = TIME.fullmatch(text.removeprefix("budget=")) if text.startswith("budget=") else None
-        if time is None:
+        choice = text.removeprefix("budget=")
+        hours = hours_of(choice) if text.startswith("budget=") else None
+        if hours is None:
             found.append(text)
         elif text == last:  # of several choices the last stands, as in Hydra
-            number, unit = time.groups()
-            found += ["budget=quick", f"budget.name={number}{unit}", f"budget.hours={float(number) * HOURS[unit]!r}"]
+            found += ["budget=quick", f"budget.name={choice}", f"budget.hours={hours!r}"]
     own = [text for text in overrides if text.startswith("budget.hours=")]
     return [text for text in found if not own or not text.startswith("budget.hours=")] + own
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hpsearch import formats
 from hpsearch.config.dimensions import SEARCHABLE, Dimension, Interval
 from hpsearch.config.section import replace
 from hpsearch.config.settings import Settings, possible
-from hpsearch.errors import RequestError
+from hpsearch.errors import RequestError, nearest
 
 Params = dict[str, Any]
 RATE, RDROP = "train.learning_rate", "train.rdrop"
@@ -44,6 +45,38 @@ def reference_point(settings: Settings) -> Params | None:
     """The reference recipe as a point of the space; None where one of its values lies outside it."""
     params = reference(settings)
     return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
+
+
+def point(settings: Settings, given: Mapping[str, Any]) -> Params:
+    """A point of the space with these values; what is not given is as in the reference recipe.
+
+    Raises:
+        RequestError: a value lies outside of the space, or is of something that is not searched.
+    """
+    space = settings.search.space
+    params: Params = {}
+    for name in given:
+        if name not in space:
+            raise RequestError(f"{name}: is not searched in study {settings.study}{nearest(name, space)}")
+        if not _fits(name, given[name]) or not _holds(space[name], given[name]):
+            raise RequestError(f"{name}={given[name]}: lies outside of the space, which has {_extent(space[name])}")
+    for path in parents_first(space):
+        dimension = space[path]
+        if not all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
+            continue
+        value = given.get(path, _value(settings, path))
+        if not _holds(dimension, value):
+            raise RequestError(
+                f"{path}: the reference recipe's {formats.value(value)} lies outside of the space, which has "
+                f"{_extent(dimension)}; give {path} too"
+            )
+        choices = getattr(dimension, "choices", ())
+        params[path] = next((choice for choice in choices if choice == value), value)
+    if beside := sorted(given.keys() - params.keys()):
+        raise RequestError(
+            f"{beside[0]}: does not exist at this point; search.space.{beside[0]}.when says where it does"
+        )
+    return params
 
 
 def to_try(settings: Settings) -> list[Params]:
@@ -87,6 +120,20 @@ def _holds(dimension: Dimension, value: Any) -> bool:
         return False
     steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0.0
     return bool(dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8)  # as Optuna has it
+
+
+def _fits(path: str, value: Any) -> bool:
+    """Whether a value is of the setting's type, or None."""
+    kind = SEARCHABLE[path]
+    return value is None or (isinstance(value, kind | int if kind is float else kind) and not isinstance(value, bool))
+
+
+def _extent(dimension: Dimension) -> str:
+    """Of a dimension, for people."""
+    if not isinstance(dimension, Interval):
+        return ", ".join(map(formats.value, dimension.choices))
+    steps = f" in steps of {formats.value(dimension.step)}" if dimension.step is not None else ""
+    return f"{formats.value(dimension.low)} to {formats.value(dimension.high)}{steps}"
 
 
 def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:

@@ -85,27 +85,33 @@ class Few:
             what = f"{who} gets the data and the time, and where these hold more runs, {more}"
         return f"these hours hold no search that would be worth it: {what}; more hours search for a better one"
 
-    def plan_next(self, there: Sequence[TrialRecord], phase: Phase, objective: Objective) -> bool:
+    def plan_next(
+        self, there: Sequence[TrialRecord], phase: Phase, objective: Objective, asked: Params | None = None
+    ) -> bool:
         """Whether one more is begun, at the pace of now; `length` and `point` are its.
 
         Args:
             there: what has been begun.
             phase: whose trials they are.
             objective: of the task.
+            asked: a point that somebody asks for, which comes first.
         """
         complete, running, failed = (
             sum(trial.status in statuses for trial in there)
             for statuses in ((Status.COMPLETE,), (Status.RUNNING, Status.PAUSED), (Status.FAILED,))
         )
-        asked = self._settings.budget.max_trials or 0
-        most = asked if asked > 1 else plan.MOST_ALONE * self._workers
+        count = self._settings.budget.max_trials or 0
+        most = count if count > 1 else plan.MOST_ALONE * self._workers
         if self._planner.finishing or running >= self._workers or len(there) >= most:
             return False
         known = self._planner.known([phase]) if complete else self._known  # the complete ones have told the pace
-        self.point = next_point([self._affordable(point, known) for point in self._to_try], there, objective)
+        points = [self._affordable(point, known) for point in self._to_try]
+        if asked is not None and complete and not self._holds(self._planner.at_cost(known, asked), plan.SHORTER):
+            asked = None  # it waits for more hours, and nothing waits for it
+        self.point = asked if asked is not None else next_point(points, there, objective)
         if not complete:
             self._planned(known)
-            return failed < max(1, len(self._to_try))
+            return failed < max(1, len(self._to_try)) or asked is not None
         if not self._holds(known if self.point is None else self._planner.at_cost(known, self.point), plan.SHORTER):
             return False
         self._planned(replace(known, reference=0.0, dearer=1.0))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hpsearch.coordinator.books import Books, free_disk
 from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.helm import Helm, TakenUpAgain
 from hpsearch.coordinator.phase import Phase
 from hpsearch.errors import Interrupted, OutOfReachError
 from hpsearch.report.display import Display
@@ -23,6 +24,7 @@ class Loop:
 
     def __init__(self, phase: Phase, books: Books, crew: Crew, display: Display) -> None:
         self.phase, self.books, self.crew, self.display = phase, books, crew, display
+        self._helm = Helm(phase, books, crew, display)
 
     def run(self) -> None:
         """Do all that is to be done, or as much as the budget holds.
@@ -30,10 +32,11 @@ class Loop:
         Raises:
             Interrupted: a signal came; trials are saved and go on when the command is given again.
             OutOfReachError: the study's database does not answer; the same.
+            TakenUpAgain: somebody has extended the study, or has it finish; the same.
         """
         try:
             self._run()
-        except OutOfReachError:
+        except (OutOfReachError, TakenUpAgain):
             self._pause_all()
             raise
 
@@ -50,6 +53,7 @@ class Loop:
                 self.display.note(reason)
                 self._pause_all()
                 return
+            self._helm.heed()
             for worker in [w for w in self.crew.workers if w.trial is None]:
                 self._feed(worker, hours)
             busy = [worker for worker in self.crew.workers if worker.trial is not None]

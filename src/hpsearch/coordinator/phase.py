@@ -19,6 +19,7 @@ from hpsearch.state.measured import Answers
 from hpsearch.state.messages import Decision, Progress, TrialResult
 from hpsearch.state.outcome import Best, Confirmed, Counts, Optimism, PhaseOutcome, RunOutcome
 from hpsearch.state.records import DataRef, TrialRecord
+from hpsearch.state.steering import Asked
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training.data import Corpus
 
@@ -41,6 +42,7 @@ class StudyContext:
     ref: DataRef  # the data of the search
     optuna: Study
     workers: int  # that train at the same time
+    finishing: bool = False  # begin no trial of the search any more
 
     @property
     def folds(self) -> int:
@@ -118,6 +120,8 @@ class Phase(ABC):
     """Tag of an MLflow run that holds the number of its trial."""
     left_out: ClassVar[str] = ""
     """The setting that has a study do without it."""
+    skips: ClassVar[bool] = False
+    """Whether people may have one of its trials skipped."""
     falls_back: ClassVar[bool] = False
     """Whether the models of the phases before it are kept where it decides, because a later one of its may be worse."""
 
@@ -198,6 +202,10 @@ class Phase(ABC):
     def decide(self, number: int) -> Decision:
         """How a trial goes on that has just paused at a rung; its score is in `trials`."""
         raise AssertionError(f"a {self.noun} of the {self.name} has no rungs")
+
+    def take(self, asked: Asked) -> str | None:
+        """Take a point that somebody asks for, to be run next; None, or why it is not taken."""
+        return f"the study is in its {self.name}, and points are tried in the search only"
 
     def retime(self, progress: Progress) -> int | None:
         """Another length for the schedule of a trial that says how far it is; None to leave it as it is."""

@@ -1,6 +1,5 @@
 """The search: trials drawn by Optuna, paused at rungs, of which the best share goes on."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from hpsearch.config import space
-from hpsearch.config.settings import Settings, possible
+from hpsearch.config.settings import Settings
 from hpsearch.coordinator.few import Few, reference_of
 from hpsearch.coordinator.lengths import Length, best_of_last_length
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
@@ -20,14 +19,13 @@ from hpsearch.report.sections import Section, Told
 from hpsearch.state.messages import Decision, Progress
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.steering import Asked, Steering
 from hpsearch.tasks import metrics
-from hpsearch.training import parts
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
 MORE = 2  # times the trials that the plan has: the machine may be faster than it was
-LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
 
 
 class Search(Phase):
@@ -37,6 +35,7 @@ class Search(Phase):
     noun: ClassVar[str] = "trial"
     place: ClassVar[str] = "trials"
     tag: ClassVar[str] = "hpsearch.trial"
+    skips: ClassVar[bool] = True
 
     def __init__(self, study: StudyContext) -> None:
         """Take up what the state folder and Optuna remember; tell Optuna what it was not told.
@@ -58,6 +57,10 @@ class Search(Phase):
                 )
         self._drawn = known.keys() - self.trials.keys()  # a crash came before their records
         self.trials = {number: self.trials.get(number, trial) for number, trial in known.items()}
+        begun = {trial.command for trial in self.trials.values()}
+        accepted = Steering(study.folder).accepted()
+        self._to_try = [one for one in accepted if one.command.params is not None and one.name not in begun]
+        self.trials |= {number: self._as_asked(self.trials[number]) for number in self._drawn}
         for trial in self.trials.values():
             study.optuna.tell(trial)
         budget = study.settings.budget
@@ -190,25 +193,50 @@ class Search(Phase):
             return self._next_of_few(self._few)
         action = self._action(hours)
         if isinstance(action, schedule.Start):
-            return self._length.of(self.study.optuna.ask(len(self.trials), self._comparable()))
+            point = self._to_try[0].command.params if self._to_try else None
+            trial = self.study.optuna.ask(len(self.trials), self._comparable(), point)
+            return self._as_asked(self._length.of(trial))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
     def _next_of_few(self, few: Few) -> TrialRecord | None:
         """The reference recipe, then what is near it, as the time holds it."""
-        there = self._comparable()
-        if not few.plan_next(there, self, self.plan.objective):
+        there, asked = self._comparable(), self._to_try[0].command.params if self._to_try else None
+        if not few.plan_next(there, self, self.plan.objective, asked):
             return None
         self._length = few.length
-        return few.seeded(few.length.of(self.study.optuna.ask(len(self.trials), [], few.point)))
+        trial = self.study.optuna.ask(len(self.trials), [], few.point)
+        return self._as_asked(few.seeded(few.length.of(trial)))
+
+    def take(self, asked: Asked) -> str | None:
+        """See Phase."""
+        if self.settings.sampler.name == "GridSampler":
+            return "a grid has its own points"
+        if self.study.finishing:
+            return "the study is to finish, and begins no trial"
+        if self._few is None and len(self._comparable()) >= self.plan.max_trials:
+            return f"all {self.plan.max_trials} trials have begun"
+        same = [trial.number for trial in self._comparable() if trial.params == asked.command.params]
+        if same and self._few is None:
+            return f"trial {same[0]} has this point"
+        self._to_try.append(asked)
+        return None
+
+    def _as_asked(self, trial: TrialRecord) -> TrialRecord:
+        """With the command that asked for its point, which is off the list then."""
+        for asked in self._to_try:
+            if trial.params == asked.command.params:
+                self._to_try.remove(asked)
+                return replace(trial, command=asked.name)
+        return trial
 
     def over(self, hours: float) -> str | None:
         """Once its time is spent and there is a result, or all time is."""
+        if self.study.finishing and self.best_first() and (self._few is not None or self._planner is None):
+            return "the study is to finish; no trial goes on"
         if self._planner is None or self._ends_at is None:
             return None
         if self._planner.late if self._few is not None else self._planner.over:
             return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
-        if self._planner.finishing and self._few is not None and self.best_first():
-            return "the study is to finish; no trial goes on"
         if hours >= self._ends_at and self._few is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
         return None
@@ -304,7 +332,8 @@ class Search(Phase):
         others = [trial for trial in self.trials.values() if not self._length.has(trial)]
         before = sum(sum(trial.seconds.values()) for trial in others) / 3600 / self.study.workers
         until = self._ends_at - before if self._ends_at is not None else None
-        return schedule.next_action(self.plan, trials, schedule.may_start(self.plan, trials, hours - before, until))
+        may_start = schedule.may_start(self.plan, trials, hours - before, until)
+        return schedule.next_action(self.plan, trials, may_start and not (self.study.finishing and trials))
 
     def _no_result(self) -> str:
         """Why there is no complete trial, with the reasons of the failed ones."""
@@ -338,26 +367,6 @@ def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fau
                 yield Fault(f"trial {number} has the value {frozen.value} in Optuna and {record.score} here")
         elif wanted is not None or frozen.intermediate_values != record.rungs:
             yield Fault(f"Optuna has not been told that trial {number} is {record.status}", partial(study.tell, record))
-
-
-def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
-    """The settings with rungs that come before anything can be seen moved to where it can.
-
-    Before some hundred examples most trials are at chance, and a rung would choose by luck: experiments/search_race.
-    Where that is half of the shortest schedule or more, there is little to save and no rung at all.
-
-    Args:
-        settings: as asked for.
-        train: training examples of a trial.
-    """
-    factor = min(possible(settings, "train.epochs_factor"))
-    lengths = [settings.train.model_copy(update={"epochs": epochs}) for epochs in possible(settings, "train.epochs")]
-    passes = min(parts.passes(settings.model_copy(update={"train": length}), train) for length in lengths)
-    shortest = passes * factor * train
-    first = math.ceil(100 * settings.search.rungs_after / shortest) / 100
-    rungs = settings.search.rungs if first < LATEST else ()
-    rungs = tuple(dict.fromkeys(max(rung, first) for rung in rungs))
-    return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": rungs})})
 
 
 def make_plan(settings: Settings, trials: int) -> schedule.Plan:

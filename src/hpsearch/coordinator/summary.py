@@ -15,6 +15,7 @@ from hpsearch.state.measured import Measured, Reading
 from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.plans import Outlook, PlanMade
 from hpsearch.state.records import StudyHardware
+from hpsearch.state.steering import Steering
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
@@ -91,6 +92,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         floors=tuple(_floors(finished)),
         outlook=finished.outlook,
         blend=_blend(finished),
+        steering=tuple(str(asked) for asked in Steering(finished.study.folder).accepted()),
     )
 
 

@@ -15,6 +15,8 @@ from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.helm import TakenUpAgain, taken_up
+from hpsearch.coordinator.lengths import with_rungs_late_enough
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.memory import KnownPace
 from hpsearch.coordinator.notes import of_data, of_search
@@ -23,7 +25,6 @@ from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import Data, Planner
 from hpsearch.coordinator.results import publish, write_settings
 from hpsearch.coordinator.scoring import score_test
-from hpsearch.coordinator.search import with_rungs_late_enough
 from hpsearch.coordinator.study import Study
 from hpsearch.coordinator.summary import Finished, summarise
 from hpsearch.data.tokens import Tokens
@@ -35,6 +36,7 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import StudyRun, Summary, read_summary
+from hpsearch.state.steering import Steering
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.floors import FloorRuns
@@ -84,7 +86,13 @@ def run_sweep(
         raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
     if finishing and not StudyFolder.of(home, settings.study).identity.exists():
         raise RequestError(f"there is no study {settings.study} in {home}; give the settings that it was begun with")
-    return _sweep(Request(settings, home, force, tuple(given), started, finishing), *check(settings, home))
+    while True:
+        folder = StudyFolder.of(home, settings.study)
+        asked, finish = taken_up(settings, folder, finishing)
+        try:
+            return _sweep(Request(asked, home, force, tuple(given), started, finish), *check(asked, home))
+        except TakenUpAgain as again:
+            started = again.since
 
 
 def run_train(
@@ -116,7 +124,8 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
         tracking.check_owner(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
-            course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workplace.count))
+            workers, finishing = workplace.count, request.finishing
+            course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
             first = course.first  # state folder and database belong together
             course.check_left_out()
             console = Console()
@@ -160,7 +169,8 @@ def _run(
         for change in forced:
             display.note(f"the study goes on although this has changed: {change}")
         write_settings(folder, settings)
-        parent = tracking.open_study(settings.study, study_id, settings, study.ref, study.corpus.facts, forced)
+        steered = [str(asked) for asked in Steering(folder).accepted()]
+        parent = tracking.open_study(settings.study, study_id, settings, study.ref, study.corpus.facts, forced, steered)
         clock.lap("setup")
         delivery = Delivery(tracking, study.ref.labels, parent)
         try:
@@ -191,6 +201,10 @@ def _run(
             publish(finished, summary, tracking, runs)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
+            raise
+        except TakenUpAgain as again:
+            clock.lap("setup")
+            again.since = clock.last
             raise
         finally:  # whatever the end, nothing is told behind the back of the next command
             delivery.close(LAST_SECONDS)

@@ -34,6 +34,19 @@ def known(records: Sequence[TrialRecord], summary: Summary) -> list[TrialRecord]
     return [record for record in records if record.number < summary.trials.all]
 
 
+def pages() -> jinja2.Environment:
+    """The templates of pages."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(formats, name) for name in ("score", "count", "value", "duration")}
+    return environment
+
+
 def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Sequence[Section]) -> Path:
     """Write the report, one page that loads nothing from anywhere; returns its path.
 
@@ -44,15 +57,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         later: trials that have begun since the summary was written.
         sections: what was run.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = ("score", "count", "value", "duration")
-    environment.filters |= {name: getattr(formats, name) for name in shown}
+    environment = pages()
     settings, summary, records = told.settings, told.summary, told.records
     environment.filters["answer"] = KINDS[settings.task.kind].shown
     best, test, data = summary.best.trial, summary.test, summary.data
@@ -115,6 +120,8 @@ def findings(summary: Summary) -> Iterator[str]:
     yield from beside.findings(summary)
     if (said := beside.outlook(summary)) is not None:
         yield said
+    if summary.steering:
+        yield f"Asked for while it ran: {'; '.join(summary.steering)}."
     if not race:
         yield _unconfirmed(summary)
         if summary.reference is not None:

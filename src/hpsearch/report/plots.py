@@ -112,24 +112,51 @@ def bought(records: Sequence[TrialRecord], summary: Summary) -> Markup | None:
         for run in phase.runs
         if run.status is Status.COMPLETE
     ]
-    found = sorted((at, reached, examples, name) for examples, at, reached, name in ended if at and reached is not None)
+    found = [
+        Reached(examples, at, reached, name)
+        for examples, at, reached, name in ended
+        if at is not None and reached is not None
+    ]
+    return over_time(found, summary.metric)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What was trained to its end."""
+
+    examples: int | None
+    """Training examples; None: all."""
+    at: float
+    """Seconds of the study, when it ended."""
+    score: float
+    """On validation."""
+    name: str
+    """For people."""
+
+
+def over_time(reached: Sequence[Reached], metric: str) -> Markup | None:
+    """Validation scores against minutes, with the best so far on as many examples; None where there is nothing yet."""
+    found = sorted(reached, key=lambda one: one.at)
     if not found:
         return None
-    objective, series = OBJECTIVES[summary.metric], []
-    for size in dict.fromkeys(examples for *_, examples, _ in found):
+    objective, series = OBJECTIVES[metric], []
+    for size in dict.fromkeys(one.examples for one in found):
         best: list[tuple[float, float]] = []
-        for at, reached, examples, _ in found:
-            if examples == size:
-                if best and not objective.better(reached, best[-1][1]):
-                    reached = best[-1][1]
-                best.append((at / 60, reached))
-        series.append(Series(tuple(best), "complete", f"best so far on {size:,} training examples"))
-    last = found[-1][2]
-    for at, reached, examples, name in found:
-        look = "best" if examples == last else "stopped"
-        series.append(Series(((at / 60, reached),), look, f"{name}, {examples:,} examples: {score(reached)}"))
-    x = _axis("minutes since the study began", [0.0, *(at / 60 for at, *_ in found)])
-    return _chart(series, x, _axis(_validation(summary.metric), [reached for _, reached, *_ in found]), WIDE)
+        for one in found:
+            if one.examples == size:
+                kept = best and not objective.better(one.score, best[-1][1])
+                best.append((one.at / 60, best[-1][1] if kept else one.score))
+        series.append(Series(tuple(best), "complete", f"best so far on {_examples(size)}"))
+    for one in found:
+        look = "best" if one.examples == found[-1].examples else "stopped"
+        title = f"{one.name}, {_examples(one.examples)}: {score(one.score)}"
+        series.append(Series(((one.at / 60, one.score),), look, title))
+    x = _axis("minutes since the study began", [0.0, *(one.at / 60 for one in found)])
+    return _chart(series, x, _axis(_validation(metric), [one.score for one in found]), WIDE)
+
+
+def _examples(number: int | None) -> str:
+    return f"{number:,} training examples" if number is not None else "all training examples"
 
 
 def expected(values: Sequence[float], metric: str) -> Markup:

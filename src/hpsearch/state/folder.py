@@ -63,7 +63,7 @@ class TrialFolder:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """What one study keeps. The coordinator writes all of it but what `TrialFolder` leaves to workers."""
+    """What one study keeps. The coordinator writes all of it but commands, and what `TrialFolder` leaves to workers."""
 
     path: Path
 
@@ -145,6 +145,19 @@ class StudyFolder:
     def published(self) -> Path:
         """Is there once MLflow has the result."""
         return self.path / "published.json"
+
+    def command(self, name: str) -> Path:
+        """One that was given from another terminal, which writes it."""
+        return self.path / "steering" / f"{name}.json"
+
+    def reply(self, name: str) -> Path:
+        """To that command; the coordinator writes it."""
+        return self.path / "steering" / f"{name}.reply.json"
+
+    def commands(self) -> list[str]:
+        """Names of those commands, by time."""
+        found = (path.name.split(".") for path in (self.path / "steering").glob("*.json"))
+        return sorted(parts[0] for parts in found if parts[1:] == ["json"])
 
     @property
     def workers(self) -> Path:

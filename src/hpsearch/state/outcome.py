@@ -340,6 +340,8 @@ class Summary:
     """By hours, ascending; () without hours, and where the winner has all the data already."""
     blend: BlendOutcome | None = None
     """Where the winner is kept together with the linear model of words: then `winner` and `test` are of both."""
+    steering: tuple[str, ...] = ()
+    """What was asked for from another terminal and done, each with its time, in this order."""
 
     @property
     def floor(self) -> FloorOutcome | None:

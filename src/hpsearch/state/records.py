@@ -77,6 +77,7 @@ class TrialRecord:
     fold: tuple[int, int] | None = None  # as `train.fold` has it
     epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
     retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, as `train.retimed` has them
+    command: str | None = None  # name of the one that asked for its point; None: nobody did
     at: float | None = None  # seconds of the study, all its phases, when it ended
 
     @property

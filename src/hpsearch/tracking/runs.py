@@ -35,6 +35,7 @@ from hpsearch.tracking.parts import BLEND, PARTS, SHA256, Words
 from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
 
 STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
+FORCED, STEERING = "hpsearch.forced", "hpsearch.steering"  # of a study: what has changed, what was asked for meanwhile
 STATUS, REASON = "hpsearch.status", "hpsearch.reason"
 PARENT = "mlflow.parentRunId"
 # Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
@@ -112,11 +113,12 @@ class Tracking:
         ref: DataRef,
         facts: Facts,
         forced: Sequence[str] = (),
+        steered: Sequence[str] = (),
     ) -> str:
         """The study's parent run, new or continued; returns its run id.
 
-        What may change when a study continues (budget, hardware, facts, changes that were forced) is kept in tags: a
-        parameter never changes.
+        What may change when a study continues (budget, hardware, facts, changes that were forced, what was asked for
+        from another terminal) is kept in tags: a parameter never changes.
 
         Raises:
             RequestError: another state folder has begun a study of that name.
@@ -129,20 +131,21 @@ class Tracking:
         run_id: str = run.info.run_id
         self._client.update_run(run_id, status="RUNNING")
         try:
-            self._describe(run, settings, ref, facts, forced)
+            self._describe(run, settings, ref, facts, {FORCED: forced, STEERING: steered})
         except Exception:  # whatever it is: nobody is at work on it
             with contextlib.suppress(*UNANSWERED):
                 self._client.set_terminated(run_id, "KILLED")
             raise
         return run_id
 
-    def _describe(self, run: Any, settings: Settings, ref: DataRef, facts: Facts, forced: Sequence[str]) -> None:
+    def _describe(
+        self, run: Any, settings: Settings, ref: DataRef, facts: Facts, changes: Mapping[str, Sequence[str]]
+    ) -> None:
         """Log what the study is; its settings as a file, so that it shows before any trial if MLflow can't keep one."""
         run_id, dump = run.info.run_id, settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
         tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
-        if forced:
-            tags["hpsearch.forced"] = "; ".join(forced)
+        tags |= {name: "; ".join(said) for name, said in changes.items() if said}
         self._runs.log(run, dict(flat(comparable(settings))), tags)
         inputs = [dataset(settings, split, ref) for split in ref.digests]
         self._client.log_inputs(run_id, inputs)
@@ -328,6 +331,7 @@ class Tracking:
         self.log_result(run_id, TRIALS, kept)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
+        tags |= {STEERING: "; ".join(summary.steering)} if summary.steering else {}
         self._runs.tag(run_id, tags)
         for path in (folder.report, folder.summary, folder.plots):
             if path.exists():

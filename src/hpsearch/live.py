@@ -1,0 +1,83 @@
+"""The page of a study on this machine, renewed while it runs; its report once it has a result."""
+
+import contextlib
+from datetime import datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from hpsearch import formats
+from hpsearch.config import loading
+from hpsearch.errors import HpsearchError, RequestError
+from hpsearch.report import live
+from hpsearch.report.live import Now, Trial
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.records import TrialRecord, read_points
+from hpsearch.status import standings
+
+HOST = "127.0.0.1"  # nobody else may see texts of the data
+
+
+def page(home: Path, study: str) -> str:
+    """The page of a study as it is now. Raises RequestError if there is no such study, or a file is damaged."""
+    folder = StudyFolder.begun(home, study)
+    [standing] = standings(home, study)
+    if standing.state == "finished" and folder.report.exists():
+        return folder.report.read_text(encoding="utf-8")
+    settings = loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
+    ends = datetime.fromisoformat(standing.ends).strftime("%H:%M:%S") if standing.ends is not None else formats.NONE
+    facts = {
+        "state": standing.state,
+        "phase": standing.phase or formats.NONE,
+        "trials": ", ".join(f"{count} {status}" for status, count in sorted(standing.trials.items())) or formats.NONE,
+        "spent": formats.duration(standing.spent),
+        "hours": formats.NONE if standing.hours is None else formats.duration(standing.hours * 3600),
+        "ends": ends,
+    }
+    trials = [
+        Trial(place, record, record.examples or settings.budget.train_examples, read_points(trial.path))
+        for place in folder.places()
+        for trial in folder.trials(place)
+        if (record := TrialRecord.load(trial.path))
+    ]
+    return live.page(Now(study, standing.state, standing.metric, standing.best, tuple(facts.items()), trials))
+
+
+def serve(home: Path, study: str, port: int) -> None:
+    """Answer with a study's page until Ctrl-C.
+
+    Raises:
+        RequestError: there is no such study, or the port is taken.
+    """
+    StudyFolder.begun(home, study)
+
+    class Handler(BaseHTTPRequestHandler):
+        """Of this study."""
+
+        def do_GET(self) -> None:
+            """Its page, for who asks this machine by its own name: other names could be another site's."""
+            if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
+                self.send_error(HTTPStatus.FORBIDDEN)
+                return
+            try:
+                status, text = HTTPStatus.OK, page(home, study)
+            except HpsearchError as error:
+                status, text = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", f"text/{'html' if status is HTTPStatus.OK else 'plain'}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # whoever asked has gone
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the address is all that people need."""
+
+    try:
+        server = ThreadingHTTPServer((HOST, port), Handler)
+    except OSError as error:
+        raise RequestError(f"--port={port}: {error.strerror}; give another") from None
+    with server:
+        print(f"study {study}: http://{HOST}:{server.server_port}/", flush=True)
+        server.serve_forever()

@@ -1,0 +1,131 @@
+"""What people ask of a study from another terminal: a file for each command, and one for the coordinator's reply.
+
+A command waits in the study's folder until it is answered. So it needs no running coordinator, and none loses it.
+Whoever may write to that folder may steer the study.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from hpsearch import formats
+from hpsearch.state import codec
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.records import write_durably
+
+REMEDY = "delete it, and give the command again"
+SKIPPED = "skipped on request"  # reason of such a trial
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is asked."""
+
+    verb: Literal["finish", "skip", "try", "extend"]
+    time: str
+    """UTC, ISO 8601, to the second."""
+    trial: int | None = None
+    """To be skipped."""
+    params: dict[str, Any] | None = None
+    """The point to be tried."""
+    hours: float | None = None
+    """That the study is to take in all."""
+
+    @staticmethod
+    def now(
+        verb: Literal["finish", "skip", "try", "extend"],
+        trial: int | None = None,
+        params: dict[str, Any] | None = None,
+        hours: float | None = None,
+    ) -> "Command":
+        """Of this moment."""
+        return Command(verb, datetime.now(UTC).isoformat(timespec="seconds"), trial, params, hours)
+
+    def __str__(self) -> str:
+        if self.trial is not None:
+            return f"skip trial {self.trial}"
+        if self.params is not None:
+            return f"try {formats.parameters(self.params)}"
+        return f"extend to {formats.duration(self.hours * 3600)}" if self.hours is not None else self.verb
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a command."""
+
+    time: str
+    """UTC, ISO 8601, to the second."""
+    accepted: bool
+    said: str
+    """For people."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A command in its place."""
+
+    name: str
+    """Of its file; sorts by time."""
+    command: Command
+    reply: Reply | None
+    """None while it waits."""
+
+    def __str__(self) -> str:
+        return f"{self.command.time} {self.command}"
+
+
+class Steering:
+    """The commands of one study."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    def ask(self, command: Command) -> str:
+        """Leave a command; its name."""
+        name = f"{time.time_ns()}-{secrets.token_hex(4)}"
+        write_durably(self._folder.command(name), codec.write(command))
+        return name
+
+    def answer(self, asked: Asked, accepted: bool, said: str) -> None:
+        """Reply to a command. Only the study's coordinator does."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_durably(self._folder.reply(asked.name), codec.write(Reply(now, accepted, said)))
+
+    def reply(self, name: str) -> Reply | None:
+        """To a command, once there is one. Raises RequestError if its file is damaged."""
+        return codec.read_file(Reply, self._folder.reply(name), REMEDY)
+
+    def waiting(self) -> list[Asked]:
+        """Commands without a reply, in their order. Raises RequestError if a file is damaged."""
+        names = [name for name in self._folder.commands() if not self._folder.reply(name).exists()]
+        return [self._read(name) for name in names]
+
+    def accepted(self) -> list[Asked]:
+        """Commands that were or are acted on, in their order. Raises RequestError if a file is damaged."""
+        found = [self._read(name) for name in self._folder.commands() if self._folder.reply(name).exists()]
+        return [asked for asked in found if asked.reply is not None and asked.reply.accepted]
+
+    def _read(self, name: str) -> Asked:
+        command = codec.read_file(Command, self._folder.command(name), REMEDY)
+        assert command is not None, "nobody deletes a command"
+        return Asked(name, command, self.reply(name))
+
+
+def hours(given: float | None, commands: Sequence[Asked]) -> float | None:
+    """That a study takes in all: as given with its command, or as it was extended to where that is more."""
+    asked = [one.command.hours for one in commands if one.command.hours is not None]
+    return None if given is None else max([given, *asked])
+
+
+def finishing(commands: Sequence[Asked], finished: str | None) -> bool:
+    """Whether a study is to finish: it was asked to, since its last result, and has not been extended after that.
+
+    Args:
+        commands: that were accepted, in their order.
+        finished: time of its result, UTC, ISO 8601; None without one.
+    """
+    decisive = [one.command for one in commands if one.command.verb in ("finish", "extend")]
+    return bool(decisive) and decisive[-1].verb == "finish" and (finished is None or finished <= decisive[-1].time)

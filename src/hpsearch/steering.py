@@ -1,0 +1,158 @@
+"""A study is steered from another terminal: it is stopped, finished or extended, a trial skipped, a point tried."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from hpsearch.config import loading, space
+from hpsearch.config.composition import hours_of
+from hpsearch.config.settings import Settings
+from hpsearch.errors import RequestError, nearest
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.locks import holder
+from hpsearch.state.records import TrialRecord
+from hpsearch.state.steering import Command, Steering
+
+SAVE_SECONDS = 60.0  # for a coordinator to save what it runs
+REPLY_SECONDS = 60.0  # for a coordinator to act on a command
+LOOK_SECONDS = 0.2  # between two looks
+SEARCHED_IN = "trials"  # folder of the search's trials
+
+
+def chosen(home: Path, study: str | None) -> StudyFolder:
+    """The study of a name; without one, that which is being run, or the only one there is. Raises RequestError."""
+    if study is not None:
+        return StudyFolder.begun(home, study)
+    begun = [folder for folder in StudyFolder.all(home) if folder.settings.exists()]
+    found = [folder for folder in begun if holder(folder) is not None] or begun
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(folder.name for folder in found) or "none"
+    raise RequestError(f"give the name of a study in {home}; there are: {there}")
+
+
+def settings_of(folder: StudyFolder) -> Settings:
+    """What a study runs with. Raises RequestError if its file is damaged, or is a newer version's."""
+    return loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
+
+
+def stop(home: Path, study: str | None) -> str:
+    """Have a study's coordinator on this machine save and end, as Ctrl-C does; what was done, for people.
+
+    Raises:
+        RequestError: there is no such study, or it does not end.
+    """
+    folder = chosen(home, study)
+    process = holder(folder)
+    if process is None:
+        return f"study {folder.name} is not being run"
+    os.kill(process, signal.SIGINT)
+    deadline = time.monotonic() + SAVE_SECONDS
+    while holder(folder) is not None:
+        if time.monotonic() > deadline:
+            raise RequestError(
+                f"study {folder.name}: process {process} is still saving after {SAVE_SECONDS:.0f} s; wait for it"
+            )
+        time.sleep(LOOK_SECONDS)
+    return f"study {folder.name} is stopped and saved; the command that began it continues it"
+
+
+def finish(folder: StudyFolder) -> str:
+    """Have a study that is run confirm, train and score with what there is. Raises RequestError if it can't."""
+    return _tell(folder, Command.now("finish"))
+
+
+def skip(home: Path, study: str | None, trial: int) -> str:
+    """End a trial of the search as failed, and go on without it.
+
+    Raises:
+        RequestError: there is no such study or trial, or the trial has ended.
+    """
+    folder = chosen(home, study)
+    place = folder.trial(SEARCHED_IN, trial)
+    if not place.record.exists():
+        numbers = ", ".join(one.path.name for one in folder.trials(SEARCHED_IN)) or "none"
+        raise RequestError(f"study {folder.name} has no trial {trial}; there are: {numbers}")
+    status = TrialRecord.load(place.path).status
+    if status.final:
+        raise RequestError(f"trial {trial} of study {folder.name} has ended: {status}")
+    return _tell(folder, Command.now("skip", trial=trial))
+
+
+def try_point(home: Path, study: str | None, words: Sequence[str]) -> str:
+    """Have a point of the space run next; what the words do not say is as in the reference recipe.
+
+    Args:
+        home: the state folder.
+        study: its name.
+        words: `train.learning_rate=3e-5`, or `learning_rate=3e-5` where no other searched setting is called so.
+
+    Raises:
+        RequestError: there is no such study, or no such point in its space.
+    """
+    folder = chosen(home, study)
+    settings = settings_of(folder)
+    try:
+        given = OmegaConf.from_dotlist([_path(word, settings) for word in words])
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise RequestError(f"{' '.join(words)}: is not understood: {error}") from None
+    values = {f"{section!s}.{name!s}": value for section in given for name, value in given[section].items()}
+    return _tell(folder, Command.now("try", params=space.point(settings, values)))
+
+
+def _path(word: str, settings: Settings) -> str:
+    """A word with the whole path of its setting."""
+    name, equals, value = word.partition("=")
+    searched = list(settings.search.space)
+    paths = [path for path in searched if name in (path, path.rpartition(".")[2])]
+    if not equals or len(paths) != 1:
+        raise RequestError(
+            f"{word}: give a setting that study {settings.study} searches, and its value: one of "
+            f"{', '.join(f'{path}=...' for path in searched)}{nearest(name, searched)}"
+        )
+    return f"{paths[0]}={value}"
+
+
+def extend(home: Path, study: str | None, budget: str) -> str:
+    """Let a study take more hours, `budget` in all; it plans anew.
+
+    Raises:
+        RequestError: there is no such study, it has no hours, or has as many already.
+    """
+    folder = chosen(home, study)
+    hours, now = hours_of(budget), settings_of(folder).budget.hours
+    if hours is None:
+        raise RequestError(f"--budget={budget}: give a time, as 90s, 15m, 2h")
+    if now is None:
+        raise RequestError(
+            f"study {folder.name} has no hours, it runs all its trials; the command that began it runs more with "
+            "budget.max_trials=<more in all>"
+        )
+    if hours <= now:
+        raise RequestError(f"--budget={budget}: study {folder.name} has {now:.3g} hours already; give more, in all")
+    return _tell(folder, Command.now("extend", hours=hours))
+
+
+def _tell(folder: StudyFolder, command: Command) -> str:
+    """Leave a command, and wait for the reply of who runs the study. Raises RequestError if it is refused."""
+    steering = Steering(folder)
+    name = steering.ask(command)
+    deadline = time.monotonic() + REPLY_SECONDS
+    while (reply := steering.reply(name)) is None:
+        if holder(folder) is None and steering.reply(name) is None:
+            return (
+                f"study {folder.name} is not being run; its next start does this: {command}. "
+                "The command that began it continues it"
+            )
+        if time.monotonic() > deadline:
+            return f"study {folder.name} is busy with something else, and does this as soon as it can: {command}"
+        time.sleep(LOOK_SECONDS)
+    if not reply.accepted:
+        raise RequestError(f"study {folder.name}: {reply.said}")
+    return f"study {folder.name}: {reply.said}"
