@@ -19,26 +19,35 @@ RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
 
 .DEFAULT_GOAL := help
-.PHONY: setup sweep finish status stop train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
+.PHONY: setup sweep finish status stop skip try extend train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
 
 setup: $(DEV)  ## make .venv with all that running, testing and checking need
 
 sweep: $(RUNTIME)  ## search for the best model, or go on where the search stopped
 	$(HPSEARCH) sweep $(CHOSEN) $(ARGS)
 
-finish: $(RUNTIME)  ## end a study with what there is: confirm the best, train the final model, score test
+finish: $(RUNTIME)  ## end a study with the trials that it has: confirm the best, train the final model, score test
 	$(HPSEARCH) finish $(CHOSEN) $(ARGS)
 
-status: $(RUNTIME)  ## where studies stand: phase, trials, best so far, the end; make status ARGS="STUDY --watch"
-	@$(HPSEARCH) status $(ARGS)
+status: $(RUNTIME)  ## where studies stand: phase, trials, best so far, the end; ARGS=--watch
+	@$(HPSEARCH) status $(STUDY) $(ARGS)
 
-stop: $(RUNTIME)  ## have a running study save and end, as Ctrl-C does: make stop ARGS=STUDY
-	@$(HPSEARCH) stop $(or $(STUDY),$(ARGS))
+stop: $(RUNTIME)  ## have a running study save and end, as Ctrl-C does
+	@$(HPSEARCH) stop $(STUDY) $(ARGS)
+
+skip: $(RUNTIME)  ## end a trial of a running study, and go on without it: make skip ARGS=3
+	@$(HPSEARCH) skip $(STUDY) $(ARGS)
+
+try: $(RUNTIME)  ## have a running study try a point next: make try ARGS=learning_rate=3e-5
+	@$(HPSEARCH) try $(STUDY) $(ARGS)
+
+extend: $(RUNTIME)  ## give a study more hours, in all: make extend BUDGET=2h
+	@$(HPSEARCH) extend $(STUDY) $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
 train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
 	$(HPSEARCH) train $(CHOSEN) $(ARGS)
 
-report: $(RUNTIME)  ## write the study's report.html anew
+report: $(RUNTIME)  ## write the study's report.html again
 	$(HPSEARCH) report $(CHOSEN) $(ARGS)
 
 promote: $(RUNTIME)  ## make the study's winner champion, if it passes the gate; ARGS=--dry-run only asks
@@ -53,7 +62,7 @@ history: $(RUNTIME)  ## which version was champion when, and why
 reproduce: $(RUNTIME)  ## train a tracked trial again and compare: make reproduce ARGS=<id of its MLflow run>
 	$(HPSEARCH) reproduce $(CHOSEN) $(ARGS)
 
-fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair mends
+fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair repairs
 	$(HPSEARCH) fsck $(CHOSEN) $(ARGS)
 
 predict: $(RUNTIME)  ## label or answer a file: make predict ARGS="--input new.csv --output labelled.csv"
@@ -86,7 +95,7 @@ test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
 bench: $(DEV)  ## training beside Hugging Face's Trainer as it comes: make bench ARGS="--rounds 1", about 15 minutes
 	$(BIN)/python experiments/engine/run.py $(ARGS)
 
-check: $(DEV)  ## lint, format, types, and docs that agree with the settings
+check: $(DEV)  ## lint, format, types, spelling, and docs that agree with the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -94,6 +103,7 @@ check: $(DEV)  ## lint, format, types, and docs that agree with the settings
 	@for folder in $(sort $(dir $(wildcard experiments/*/*.py))); do \
 	    $(BIN)/mypy $$folder*.py > .mypy_cache/said || { cat .mypy_cache/said; exit 1; }; done
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md conf docs experiments src
 
 docs: $(DEV)  ## build the documentation into site/; a dead link is an error
 	$(BIN)/zensical build --clean --strict

@@ -1,10 +1,12 @@
-"""Write the reference pages: settings, commands and exit codes, from the code and the shipped YAML files.
+"""Write the reference pages from the code and the shipped YAML files: settings, commands, exit codes, Python, files.
 
 python docs/generate.py            # write it
 python docs/generate.py --check    # fail where it is stale
 """
 
 import argparse
+import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+import hpsearch
+from hpsearch import api, errors
 from hpsearch.arguments import EXIT_CODES, make_parser
 from hpsearch.config.composition import compose, groups, options, shipped_conf
 from hpsearch.config.dimensions import SEARCHABLE
 from hpsearch.config.settings import Settings
+from hpsearch.state.folder import StudyFolder, TrialFolder
 
 DOCS = Path(__file__).parent
 SCHEMA = Settings.model_json_schema()
@@ -64,6 +69,8 @@ def main(arguments: list[str]) -> int:
         "configuration.md": settings(),
         "reference/commands.md": commands(),
         "reference/exit-codes.md": exit_codes(),
+        "reference/python.md": python(),
+        "reference/files.md": files(),
     }
     for name, text in pages.items():
         target = DOCS / name
@@ -86,6 +93,8 @@ def commands() -> str:
     [verbs] = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     for verb, parser in verbs.choices.items():
         lines += [f"## {verb}", "", str(parser.description), ""]
+        if parser.usage is not None:
+            lines += [f"    {parser.usage}", ""]
         options = [action for action in parser._actions if action.option_strings and action.dest != "help"]
         rows = ((f"`{_option(action)}`", (action.help or "") % vars(action)) for action in options)
         lines += _table(("option", "meaning"), rows)
@@ -102,6 +111,82 @@ def exit_codes() -> str:
     lines = ["# Exit codes", "", "Written by `docs/generate.py` from `hpsearch --help`.", ""]
     rows = (line.strip().split(maxsplit=1) for line in EXIT_CODES.splitlines()[1:])
     return "\n".join([*lines, *_table(("code", "meaning"), ((code, meaning) for code, meaning in rows))])
+
+
+def python() -> str:
+    """What `import hpsearch` offers."""
+    lines = ["# Python", "", "Written by `docs/generate.py` from the docstrings.", ""]
+    functions = {"sweep": hpsearch.sweep, "open": hpsearch.open}
+    for name, function in functions.items():
+        lines += [f"## hpsearch.{name}", "", *_signature(f"hpsearch.{name}", function), *_docstring(function)]
+    lines += ["## Study", "", *_docstring(api.Study)]
+    for name, member in vars(api.Study).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            lines += [f"### study.{name}", "", *_docstring(member)]
+        elif callable(member):
+            lines += [f"### study.{name}()", "", *_signature(f"study.{name}", member), *_docstring(member)]
+    lines += ["## Errors", "", "`hpsearch.errors` has these exceptions. The message is the command line's.", ""]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    rows = ((f"`{kind.__name__}`", str(getattr(kind, "exit_code", "")), inspect.getdoc(kind) or "") for kind in kinds)
+    return "\n".join([*lines, *_table(("exception", "exit code", "meaning"), rows)])
+
+
+def _signature(name: str, function: Any) -> list[str]:
+    """A block with the call, an argument a line; without `self`."""
+    given = [one for one in inspect.signature(function).parameters.values() if one.name != "self"]
+    if not given:
+        return ["```python", f"{name}()", "```", ""]
+    shown = []
+    for one in given:
+        kind = one.annotation if isinstance(one.annotation, str) else inspect.formatannotation(one.annotation)
+        default = f" = {one.default!r}" if one.default is not one.empty else ""
+        if one.kind is one.KEYWORD_ONLY and "    *," not in shown:
+            shown.append("    *,")
+        shown.append(f"    {one.name}: {re.sub(r'(collections[.]abc|pathlib|_local)[.]', '', kind)}{default},")
+    return ["```python", f"{name}(", *shown, ")", "```", ""]
+
+
+def _docstring(member: Any) -> list[str]:
+    """As Markdown: sections in bold, their entries as a list."""
+    lines: list[str] = []
+    for line in (inspect.getdoc(member) or "").splitlines():
+        entry = re.match(r"    (\w+): (.*)", line)
+        if line in ("Args:", "Returns:", "Raises:"):
+            lines += [f"**{line}**", ""]
+        elif entry is not None:
+            lines.append(f"- `{entry[1]}`: {entry[2]}")
+        else:
+            lines.append(line if not line.startswith("    ") else f"  {line.strip()}")
+    return [*lines, ""]
+
+
+def files() -> str:
+    """What a state folder holds."""
+    lines = ["# Files", "", "Written by `docs/generate.py` from `state/folder.py`.", ""]
+    lines += ["Everything that runs write is in the state folder: `runs/`, or `$HPSEARCH_HOME`.", ""]
+    shared = (
+        ("`mlflow.db`, `artifacts/`", "MLflow's store, unless `tracking.uri` names another."),
+        ("`optuna.db`", "Optuna's studies, unless `storage.uri` names another database."),
+        ("`cache/data/<digest>/`", "Prepared splits and their tokens, shared by all studies."),
+        ("`cache/micro_batch/`, `cache/pace/`", "What fits in memory, and how fast this machine trains."),
+        ("`tables/`", "Tables that were given from Python."),
+    )
+    lines += _table(("place", "what it is"), shared)
+    study, trial = StudyFolder(Path("studies/<study>")), TrialFolder(Path("studies/<study>/trials/<number>"))
+    lines += ["## A study", "", *_table(("place", "what it is"), _places(study))]
+    lines += ["## A trial", ""]
+    lines += ["`trials/` holds the search. `confirmation/` and `final/` hold the runs of these phases, alike.", ""]
+    lines += _table(("place", "what it is"), _places(trial))
+    lines.append("A trial that can go on has `checkpoint-<step>/` folders, too.")
+    return "\n".join([*lines, ""])
+
+
+def _places(folder: StudyFolder | TrialFolder) -> Iterator[tuple[str, str]]:
+    for name, member in vars(type(folder)).items():
+        if isinstance(member, property) and isinstance(path := getattr(folder, name), Path):
+            yield f"`{path}`", inspect.getdoc(member) or ""
 
 
 def settings() -> str:

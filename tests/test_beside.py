@@ -423,10 +423,10 @@ def no_run(study: Swept) -> None:
 FAULTS = {
     no_model: ("the model of the floor words, the best, is missing", False),
     other_model: ("the model of the floor words is not the one that was logged", False),
-    torn_record: (r"floors\.json: is damaged .*; delete it, and the sweep's command fits them anew", False),
+    torn_record: (r"floors\.json: is damaged .*; delete it, and the sweep's command fits them again", False),
     left_over: ("floors/sentence is left of a crash", True),
     needless_model: ("the floor frozen keeps a model and is not the best", True),
-    no_run: ("the floor frozen has no run in MLflow; mend this, and the sweep's command tells it", True),
+    no_run: ("the floor frozen has no run in MLflow; repair this, and the sweep's command logs it", True),
 }
 
 
@@ -434,15 +434,15 @@ FAULTS = {
 def test_fsck_knows_floors(fault: Callable[[Swept], None], copy: Swept) -> None:
     assert fsck(copy.settings, copy.home, repair=False).endswith(": clean")
     fault(copy)
-    text, mendable = FAULTS[fault]
-    fate = "--repair mends it" if mendable else "can't be mended here"
+    text, repairable = FAULTS[fault]
+    fate = "--repair repairs it" if repairable else "can't be repaired here"
     with pytest.raises(FaultsFound, match=f"(?s){text}: {fate}\n1 fault"):
         fsck(copy.settings, copy.home, repair=False)
-    if mendable:
-        assert fsck(copy.settings, copy.home, repair=True).endswith(": mended")
+    if repairable:
+        assert fsck(copy.settings, copy.home, repair=True).endswith(": repaired")
     if fault is no_run:
         assert sweep.run_sweep(copy.settings, copy.home).floors[1].run_id != copy.floor("frozen").run_id
-    if mendable:
+    if repairable:
         assert fsck(copy.settings, copy.home, repair=False).endswith(": clean")
 
 

@@ -35,7 +35,8 @@ from hpsearch.registry.promotion import promote
 from hpsearch.state.floors import read_floors
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import read_summary
-from hpsearch.state.records import TrialRecord, read_points
+from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.state.steering import SKIPPED, Command, Steering
 from hpsearch.tracking.runs import Tracking
 
 pytestmark = pytest.mark.chaos
@@ -337,6 +338,36 @@ def test_killed_when_hours_are_planned(timed: Chaos, expected_in_time: Outcome) 
     assert [floor.name for floor in summary.floors] == ["words", "frozen"]
     assert {made.hours for made in summary.plans} == {2.0}
     assert summary.total_seconds < 2 * 3600
+
+
+def test_killed_around_commands_from_another_terminal(timed: Chaos) -> None:
+    """Each is carried out once, whatever the moment of the kill."""
+    steering = Steering(StudyFolder(timed.folder))
+
+    def dies(place: str) -> None:
+        assert timed.start(DIE_AT=place).wait(SECONDS) == -signal.SIGKILL, timed.log.read_text()
+
+    point = {"train.learning_rate": 0.005, "train.batch_size": 8, "train.epochs": 12}
+    steering.ask(Command.now("try", params=point))
+    dies("state.steering.Steering.answer:1")  # it is taken, and nobody knows
+    dies("-state.steering.Steering.answer:1")
+    dies("-coordinator.study.Study.ask:2")  # its trial is drawn, and has no record
+    steering.ask(Command.now("skip", trial=1))
+    dies("-coordinator.books.Books.keep:1")  # it is skipped, and nobody knows
+    steering.ask(Command.now("extend", hours=3.0))
+    dies("-state.steering.Steering.answer:2")  # both are answered
+    timed.finish()
+    records = {int(path.name): TrialRecord.load(path) for path in timed.trials() if path.parent.name == "trials"}
+    assert len(records) == timed.settings.budget.max_trials
+    assert [number for number, one in records.items() if one.params == point] == [1]
+    assert [number for number, one in records.items() if one.command is not None] == [1]
+    assert [number for number, one in records.items() if one.status is Status.FAILED] == [1]
+    assert records[1].reason == SKIPPED
+    summary = read_summary(StudyFolder(timed.folder))
+    assert summary is not None
+    assert summary.hours == 3.0
+    assert [said.split()[1] for said in summary.steering] == ["try", "skip", "extend"]
+    assert fsck(timed.settings, timed.home, repair=False) == f"{timed.settings.study}: clean"
 
 
 def test_killed_in_the_middle_of_a_checkpoint(study: Chaos, expected: Outcome) -> None:

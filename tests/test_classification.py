@@ -532,6 +532,17 @@ def test_metrics_of_many_labels_by_hand() -> None:
     assert set(MANY.headings) | {"loss"} == set(found)
 
 
+def test_a_single_label_that_texts_may_lack_is_scored_alone() -> None:
+    truth = np.array([[True], [False], [True], [False], [False]])
+    predicted = np.array([[True], [True], [False], [False], [False]])
+    found = metrics.multilabel(np.where(predicted, 0.8, 0.2), predicted, truth)
+    # 1 hit, 1 false, 1 missed; that three texts lack the label is no class of its own
+    assert [found[name] for name in ("precision", "recall", "f1", "f1_micro")] == [0.5] * 4
+    assert found["accuracy"] == 3 / 5
+    nobody = metrics.multilabel(np.full((2, 1), 0.2), np.zeros((2, 1), bool), np.zeros((2, 1), bool))
+    assert (nobody["f1"], nobody["accuracy"]) == (0.0, 1.0)
+
+
 def test_metrics_of_one_label_by_hand() -> None:
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]]))
     found = metrics.classification(logits, np.array([0, 0, 1, 1]))

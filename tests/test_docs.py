@@ -1,5 +1,6 @@
 """README and documents: README is short, links lead somewhere, commands are commands. `test_imdb` runs README's."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 READ = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+MODULES = sorted((ROOT / "src" / "hpsearch").rglob("*.py"))
 LONGEST = 35  # words of a sentence
 VARIABLES = {"TASK": "task", "MODEL": "model", "SEARCH": "search", "BUDGET": "budget", "STUDY": "study"}
 
@@ -44,6 +46,24 @@ def sentences_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", READ, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_sentences_are_short(page: Path) -> None:
     assert [sentence for sentence in sentences_of(page) if len(sentence.split()) > LONGEST] == []
+
+
+def docstrings_of(module: Path) -> list[str]:
+    """Paragraphs of all docstrings of a module, and of the texts below its fields."""
+    texts = [
+        node.value.value
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+    return [
+        " ".join(part.split()) for text in texts for part in re.split(r"\n\s*\n|\n(?=\s*[\w`]+:)|\n(?=\s*- )", text)
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(ROOT).as_posix())
+def test_docstrings_have_short_sentences(module: Path) -> None:
+    parts = [sentence for text in docstrings_of(module) for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`]|[a-z_]+: )", text)]
+    assert [sentence for sentence in parts if len(sentence.split()) > LONGEST] == []
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -78,5 +98,5 @@ def test_commands_are_targets_and_settings(command: str) -> None:
         if name == "ARGS" and ("--config-dir" in value or "<" in value):
             return  # a folder, or an id, that is the reader's
         parts = shlex.split(value) if name == "ARGS" else [f"{VARIABLES[name]}={value}"]
-        overrides += [part for part in parts if "=" in part]
+        overrides += [f"train.{part}" if target == "try" else part for part in parts if "=" in part]
     loading.load(compose(overrides))

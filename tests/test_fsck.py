@@ -1,4 +1,4 @@
-"""Faults are put into a state folder one by one: each is found, named, and mended where that is possible."""
+"""Faults are put into a state folder one by one: each is found, named, and repaired where that is possible."""
 
 import json
 import shutil
@@ -144,9 +144,9 @@ def test_a_whole_folder_is_clean(home: Home) -> None:
 @pytest.mark.parametrize("fault", MENDABLE, ids=lambda fault: fault.__name__)
 def test_a_fault_is_found_and_mended(fault: Callable[[Home], None], home: Home) -> None:
     fault(home)
-    with pytest.raises(FaultsFound, match=f"{MENDABLE[fault]}: --repair mends it\n1 fault\\(s\\) left"):
+    with pytest.raises(FaultsFound, match=f"{MENDABLE[fault]}: --repair repairs it\n1 fault\\(s\\) left"):
         fsck(home.settings, home.path, repair=False)
-    assert fsck(home.settings, home.path, repair=True).endswith(": mended")
+    assert fsck(home.settings, home.path, repair=True).endswith(": repaired")
     assert fsck(home.settings, home.path, repair=False) == f"{home.settings.study}: clean"
 
 
@@ -203,7 +203,7 @@ HOPELESS = {
     point_twice: "trial 0 has points twice in MLflow: train_loss",
     second_run: "trial 0 has two runs in MLflow",
     no_model: r"the model of the winner, trials/\d, is missing",
-    torn_summary: r"summary\.json: is damaged .* delete it, and the sweep's command writes it anew",
+    torn_summary: r"summary\.json: is damaged .* delete it, and the sweep's command writes it again",
     other_summary: r"summary\.json has trial \d as the best, and it is",
 }
 
@@ -212,7 +212,7 @@ HOPELESS = {
 def test_what_cannot_be_mended_is_said(fault: Callable[[Home], None], home: Home) -> None:
     fault(home)
     for repair in (False, True):
-        with pytest.raises(FaultsFound, match=rf"(?s){HOPELESS[fault]}.*: can't be mended here"):
+        with pytest.raises(FaultsFound, match=rf"(?s){HOPELESS[fault]}.*: can't be repaired here"):
             fsck(home.settings, home.path, repair=repair)
 
 
@@ -246,9 +246,9 @@ def test_a_torn_identity_is_said(home: Home) -> None:
 def test_a_study_that_mlflow_has_lost_is_told_again_by_the_sweep(home: Home) -> None:
     former = home.parent
     tracked.client(home.tracking()).delete_run(former)
-    with pytest.raises(FaultsFound, match=r"MLflow has no run of the study; .*: --repair mends it"):
+    with pytest.raises(FaultsFound, match=r"MLflow has no run of the study; .*: --repair repairs it"):
         fsck(home.settings, home.path, repair=False)
-    assert fsck(home.settings, home.path, repair=True).endswith(": mended")
+    assert fsck(home.settings, home.path, repair=True).endswith(": repaired")
     summary = sweep.run_sweep(home.settings, home.path)
     assert summary.mlflow.run_id not in (None, former)
     assert summary.test.readings == 1

@@ -808,7 +808,7 @@ def test_the_best_seed_of_the_final_model_is_kept_and_comes_to_the_same_again(
     best = max(runs, key=lambda run: (run.score, -run.number))
     assert found.summary.winner.folder == f"final/{best.number}"
     assert [run.number for run in runs if found.folder.trial("final", run.number).model.exists()] == [best.number]
-    assert "comes to the same, bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
+    assert "is reproduced bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
 
 
@@ -838,7 +838,7 @@ def test_hours_that_hold_one_fine_tune_are_all_for_the_reference_recipe(
     [made] = found.summary.plans
     assert [step.phase for step in made.steps] == ["search"]
     assert found.summary.total_seconds < 1.1 * 0.017 * 3600
-    assert "comes to the same, bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
+    assert "is reproduced bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
     with opened(with_budget(settings, hours=3.0), home, 2.9 * 3600) as (course, planner):
         course.first.begin(planner, ())

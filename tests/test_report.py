@@ -234,7 +234,7 @@ class Study:
 
     def typed(self) -> Summary:
         """The summary as `summary.json` gives it."""
-        return codec.read(Summary, json.dumps(self.summary), "a made-up summary", "mend it")
+        return codec.read(Summary, json.dumps(self.summary), "a made-up summary", "repair it")
 
     def write(self, folder: Path) -> str:
         summary = self.typed()

@@ -58,7 +58,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
 def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done: Done) -> None:
     before = sorted(done.home.rglob("*"))
     said = reproduce(done.settings, done.home, done.run_id(status, group))
-    assert "comes to the same, bit for bit: 7 metrics" in said
+    assert "is reproduced bit for bit: 7 metrics" in said
     assert "differs" not in said
     left = set(done.home.rglob("*")) - set(before)
     assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
@@ -99,7 +99,7 @@ def test_a_retimed_trial_comes_to_the_same_even_if_its_worker_ended(
     assert [at for at, _ in record.retimed] == sorted({at for at, _ in record.retimed})
     assert fsck(settings, home, repair=False).endswith("clean")
     said = reproduce(settings, home, summary.winner.run_id)
-    assert "comes to the same, bit for bit: 7 metrics" in said
+    assert "is reproduced bit for bit: 7 metrics" in said
     assert "differs" not in said
 
 
@@ -153,7 +153,7 @@ def test_what_is_different_is_said(done: Done, monkeypatch: pytest.MonkeyPatch) 
     text = done.csv.read_text()
     try:
         done.csv.write_text(text.replace("superb", "dull"))
-        with pytest.raises(FaultsFound, match=r"(?s)comes to something else:\n  validation_.* then, .* now") as raised:
+        with pytest.raises(FaultsFound, match=r"(?s)is not reproduced:\n  validation_.* then, .* now") as raised:
             reproduce(done.settings, done.home, run_id)
     finally:
         done.csv.write_text(text)

@@ -92,7 +92,7 @@ def test_trials_are_skipped_points_tried_and_a_study_finished_while_it_runs(
     assert "trial 0 of study toy has ended: failed" in say("skip", "0", code=2)
     once(process, tmp_path, lambda: any(one.status is Status.COMPLETE for one in records(folder)))
     assert "trial 1 has this point" in say("try", "learning_rate=0.02", "batch_size=16", code=2)
-    assert say("finish", "toy").startswith("study toy: what there is is confirmed")
+    assert say("finish", "toy").startswith("study toy: its trials are confirmed")
     assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     found = records(folder)
     assert found[1].params == space.reference(asked) | {"train.learning_rate": 0.02, "train.batch_size": 16}

@@ -150,13 +150,13 @@ def test_texts_are_labelled_by_a_stored_champion(stored: Stored) -> None:
 
 
 def test_a_stored_trial_is_trained_again(stored: Stored) -> None:
-    """On the machine that it was made on it comes to the same, bit for bit; elsewhere sums are rounded otherwise."""
+    """On the machine that it was made on it is reproduced bit for bit; elsewhere sums are rounded otherwise."""
     [record] = [one for one in stored.trials("first") if one.status is Status.COMPLETE]
     assert record.run_id is not None
     code, said = stored.do("reproduce", record.run_id)
     assert said.count(f"differs: {CODE}") == said.count("differs: code") == 1
     if code == 0:
-        assert "comes to the same, bit for bit: 6 metrics" in said
+        assert "is reproduced bit for bit: 6 metrics" in said
         return
     assert code == 1
     for name, then, now in re.findall(r"  (\w+): (\S+) then, (\S+) now", said):

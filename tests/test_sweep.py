@@ -327,7 +327,7 @@ def test_train_is_one_tracked_fine_tune(tmp_path: Path, tiny_model: Callable[[st
     assert fsck(study, home, repair=False) == f"{study.study}: clean"
     page = results.rebuild_report(study, home).read_text()
     assert "<dt>epochs</dt><dd>6</dd>" in page
-    assert "comes to the same, bit for bit" in reproduce(study, home, summary.winner.run_id)
+    assert "is reproduced bit for bit" in reproduce(study, home, summary.winner.run_id)
     with pytest.raises(RequestError, match=r"search\.space is empty; name at least one setting"):
         sweep.run_sweep(study.model_copy(update={"search": study.search.model_copy(update={"space": {}})}), home)
 

@@ -256,7 +256,7 @@ def test_wrong_tags_are_refused_with_rule_and_remedy(tmp_path: Path, tags: Any, 
     with pytest.raises(RequestError) as caught:
         data.read(on_file(path))
     assert f"a.jsonl, line 2: {fault}" in str(caught.value)
-    assert "task.columns.tags=tags; mend or remove these rows" in str(caught.value)
+    assert "task.columns.tags=tags; correct or remove these rows" in str(caught.value)
 
 
 @pytest.mark.parametrize("tokens", [None, [], "Ada left", ["Ada", 1], ["Ada", " "], ["Ada", None], ["\ud83d", "x"]])

@@ -171,7 +171,7 @@ def summary(
         "lineage": {"hpsearch.settings": "0123456789abcdef", "hpsearch.version.torch": "2.13.0"},
         "mlflow": {"experiment_id": None, "run_id": parent},
     }
-    return codec.read(Summary, json.dumps(found), "a made-up summary", "mend it")
+    return codec.read(Summary, json.dumps(found), "a made-up summary", "repair it")
 
 
 def save_study(home: Path, settings: Settings, trials: list[TrialRecord], result: Summary) -> Path:

@@ -1,4 +1,4 @@
-"""`python -m hpsearch`."""
+"""Entry point of `python -m hpsearch`."""
 
 import sys
 

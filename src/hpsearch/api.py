@@ -1,6 +1,6 @@
-"""hpsearch from Python: what the command line does, with its settings, checks, errors, locks and resumption.
+"""The Python API: it does what the command line does, with the same settings, checks, errors, locks and resumption.
 
-Nothing that takes time is imported before it is needed.
+Modules that are slow to import are imported only when they are needed.
 """
 
 import html
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """The page of a study."""
+    """The report page of a study."""
 
     path: Path
     summary: Summary
@@ -37,7 +37,7 @@ class Report:
         return str(self.path)
 
     def _repr_html_(self) -> str:
-        """Called by notebooks."""
+        """Return the page for a notebook, which calls this method."""
         page = html.escape(self.path.read_text(encoding="utf-8"))
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 800px; border: 0"></iframe>'
 
@@ -46,10 +46,10 @@ class Study:
     """A study in a state folder."""
 
     def __init__(self, name: str, home: Path) -> None:
-        """One that is there.
+        """Open a study that exists.
 
         Raises:
-            RequestError: there is no such study.
+            RequestError: There is no such study.
         """
         self.name, self.home = name, home
         self._folder = StudyFolder.begun(home, name)
@@ -59,12 +59,12 @@ class Study:
 
     @property
     def settings(self) -> Settings:
-        """What it runs with; where MLflow and Optuna are is as in its own file."""
+        """Settings of the study, with the addresses of MLflow and Optuna from its own file."""
         return loading.from_yaml(self._folder.settings.read_text(encoding="utf-8"))
 
     @property
     def summary(self) -> Summary:
-        """The whole result. Raises NoResultError if there is none yet."""
+        """The whole result. Raises NoResultError if there is no result yet."""
         found = read_summary(self._folder)
         if found is None:
             raise NoResultError(f"study {self.name} has no result yet; the call that began it continues it")
@@ -72,7 +72,10 @@ class Study:
 
     @property
     def trials(self) -> "pd.DataFrame":
-        """A row for each trial: phase, number, status, score on validation, parameters, metrics, seconds."""
+        """Table with a row for each trial of each phase.
+
+        Columns: phase, number, status, score on validation, seed, examples, parameters, metrics, seconds.
+        """
         import pandas as pd
 
         rows = []
@@ -85,29 +88,29 @@ class Study:
 
     @property
     def best(self) -> dict[str, Any]:
-        """Parameters of the winner. Raises NoResultError if there is none yet."""
+        """Parameters of the winner. Raises NoResultError if there is no result yet."""
         return dict(self.summary.winner.params)
 
     @property
     def test(self) -> OnTest:
-        """The winner on test: value, interval, all metrics. Raises NoResultError if there is no result yet."""
+        """Test scores of the winner: value, interval, all metrics. Raises NoResultError if there is no result yet."""
         return self.summary.test
 
     def report(self) -> "Report":
-        """The report; a notebook shows it. Raises NoResultError if there is no result yet."""
+        """Return the report, which a notebook shows. Raises NoResultError if there is no result yet."""
         return Report(self._folder.report, self.summary)
 
     def promote(self, force: str | None = None, dry_run: bool = False, floor: bool = False) -> str:
-        """Make the winner champion, if it passes the gate; what was done, for people.
+        """Make the winner champion if it passes the gate, and return what was done, in words.
 
         Args:
-            force: why it is to become champion whatever the gate says.
-            dry_run: say what the gate says, and change nothing.
-            floor: take the best simple model in place of the winner.
+            force: Reason for making it champion although the gate refuses; None: the gate decides.
+            dry_run: Whether only to return the gate's decision, without any change.
+            floor: Whether to promote the best simple model in place of the winner.
 
         Raises:
-            RequestError: the study is not finished.
-            PromotionRefused: the gate is not satisfied; nothing has changed.
+            RequestError: The study is not finished.
+            PromotionRefused: The gate refuses; nothing has changed.
         """
         settings = self.settings
         finished(settings, self.home)
@@ -116,10 +119,10 @@ class Study:
         return promote(settings, self.home, force, dry_run, floor)
 
     def predict(self, examples: "Sequence[str] | pd.DataFrame") -> "pd.DataFrame":
-        """What the winner says of texts, or of a table with the columns that its task asks for.
+        """Return the winner's predictions for texts, or for a table with the columns that its task needs.
 
         Raises:
-            RequestError: the study is not finished.
+            RequestError: The study is not finished.
         """
         settings = self.settings
         run_id = finished(settings, self.home).winner.run_id
@@ -143,22 +146,23 @@ def sweep(
     overrides: Iterable[str] = (),
     home: str | Path | None = None,
 ) -> Study:
-    """Search for the best model within the budget, or go on where the search stopped.
+    """Search for the best model within the budget, or continue a search that was interrupted.
 
-    Ctrl-C, or interrupting the kernel, saves; the same call continues.
+    Ctrl-C, or an interrupt of the notebook's kernel, saves the study. The same call continues it.
 
     Args:
-        task: a shipped task (`imdb`), or a table with the columns `text` and `label`, or what `overrides` name.
-        budget: hours in all, as `15m` or `2h`; or `quick`, `standard`, `full`.
-        model: a shipped model; MiniLM without.
-        search: a shipped space.
-        study: name of the study; without, it follows from task, model and space.
-        name: of the task, which a table needs.
-        overrides: any settings, as on the command line: `train.weight_decay=0.1`.
-        home: the state folder; without, `$HPSEARCH_HOME`, or `runs/` here.
+        task: Shipped task (`imdb`), or a table. The table needs the columns `text` and `label`, or those that
+            `overrides` name.
+        budget: Total time, as `15m` or `2h`, or one of `quick`, `standard`, `full`.
+        model: Shipped model; None: MiniLM.
+        search: Shipped search space; None: the default one.
+        study: Name of the study; None: made from task, model and space.
+        name: Name of the task; required for a table.
+        overrides: Any settings, as on the command line: `train.weight_decay=0.1`.
+        home: State folder; None: `$HPSEARCH_HOME`, or `runs/` in the working directory.
 
     Raises:
-        HpsearchError: of the kinds in `hpsearch.errors`, with the sentences of the command line.
+        HpsearchError: One of the errors in `hpsearch.errors`, with the message of the command line.
     """
     where = _home(home)
     given = [f"task={task}"] if isinstance(task, str) else _of_table(task, name, where)
@@ -173,7 +177,7 @@ def sweep(
 
 
 def open_study(name: str, home: str | Path | None = None) -> Study:
-    """A study that is there. Raises RequestError if it is not."""
+    """Return a study that exists. Raises RequestError if there is no such study."""
     return Study(name, _home(home))
 
 
@@ -182,7 +186,7 @@ def _home(given: str | Path | None) -> Path:
 
 
 def _of_table(table: Any, name: str | None, home: Path) -> list[str]:
-    """The settings of a task that reads a table, which is kept in the state folder by its content."""
+    """Store a table in the state folder, named by its content, and return the settings of a task that reads it."""
     if name is None:
         raise RequestError("a table needs the name of its task: hpsearch.sweep(table, name='tickets')")
     frame = table.to_pandas() if hasattr(table, "to_pandas") else table

@@ -1,4 +1,4 @@
-"""The command line's words: the verbs with their options, which are argparse's, and Hydra's overrides among them."""
+"""Parser of the command line: verbs and options, read by argparse, and Hydra's overrides."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from hpsearch.errors import RequestError
 EXIT_CODES = """\
 exit codes:
   0    done; also: nothing left to do
-  1    fsck found what it did not mend; a trial that was reproduced came to something else
+  1    fsck found a fault that it did not repair; a reproduced trial has other metrics
   2    the request is wrong (settings, data, model, memory); nothing was started
   3    the budget ended before any trial was complete
   4    promotion refused by its gate
@@ -20,14 +20,14 @@ exit codes:
 
 HELP = {
     "sweep": "search for the best model within the budget, or go on where the search stopped",
-    "finish": "end a study with what there is: confirm the best, train the final model, score test",
+    "finish": "end a study with the trials that it has: confirm the best, train the final model, score test",
     "train": "one tracked fine-tune with the hyperparameters under train",
-    "report": "write the study's report.html anew and print its path",
+    "report": "write the study's report.html again and print its path",
     "promote": "register the study's winner and make it champion, if it passes the gate",
     "rollback": "make the previous champion champion again",
     "history": "print which version was champion when, and why",
-    "reproduce": "train a tracked trial again from what its run recorded, and say whether it comes to the same",
-    "fsck": "see whether state folder, study database and MLflow agree; --repair mends what can be mended",
+    "reproduce": "train a tracked trial again from what its run recorded, and say whether its metrics are equal",
+    "fsck": "see whether state folder, study database and MLflow agree; --repair repairs what it can",
     "predict": "label the texts of a file with the champion",
     "serve": "answer requests on this machine with the champion",
     "ui": "show runs and models in MLflow's pages on this machine",
@@ -35,13 +35,14 @@ HELP = {
     "stop": "have a running study save and end, as Ctrl-C does",
     "skip": "end a trial of a running study, and go on without it",
     "try": "have a running study try a point next",
-    "extend": "give a study more hours; it plans anew at once",
+    "extend": "give a study more hours; it plans again at once",
     "config": "print the settings as composed and run nothing",
 }
 
 
 PORTS = {"ui": 5000, "serve": 5001, "report": 5002}
-# They take the name of a study, and no settings but where things are; `finish` and `report` take settings as well.
+# Verbs that take the name of a study. Their only settings are the addresses of MLflow and Optuna, but `finish` and
+# `report` take all settings.
 OF_A_STUDY = {
     "status": "[STUDY]",
     "stop": "[STUDY]",
@@ -59,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The verb with its options, and the Hydra overrides, which may stand before, between and after options."""
+    """Return the verb with its options, and the Hydra overrides, which may stand before, between and after options."""
     for word in argv:
         check_text("the command line", word)
     parser = make_parser()
@@ -85,7 +86,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of the whole command line, but for Hydra's overrides."""
+    """Return the parser of the whole command line, except Hydra's overrides."""
     epilog = f"{_groups_help()}\n\n{EXIT_CODES}"
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
@@ -119,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
             sub.add_argument("--dry-run", action="store_true", help="say what the gate says and change nothing")
             sub.add_argument("--floor", action="store_true", help="take the best simple model in place of the winner")
         if verb == "fsck":
-            sub.add_argument("--repair", action="store_true", help="mend what can be mended")
+            sub.add_argument("--repair", action="store_true", help="repair what can be repaired")
         if verb in OF_A_STUDY:
             sub.usage = f"hpsearch {verb} {OF_A_STUDY[verb]}"
         if verb == "extend":
@@ -154,8 +155,8 @@ def _groups_help() -> str:
 
 
 def check_text(setting: str, value: str) -> None:
-    """See that it can be printed and kept. Raises RequestError."""
+    """Raise RequestError if a value cannot be printed and stored because it is not UTF-8."""
     try:
         value.encode()
-    except UnicodeEncodeError:  # a name that another system or a damaged archive has left
+    except UnicodeEncodeError:  # for example a file name from another system or a damaged archive
         raise RequestError(f"{setting}: {value!r} is not UTF-8; rename it") from None

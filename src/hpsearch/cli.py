@@ -1,7 +1,7 @@
-"""The command line: what to do.
+"""The command line: it runs the verbs.
 
-`hpsearch VERB [options] [setting=value ...]`: the verb and its options are argparse's, everything else is a Hydra
-override. A request that is wrong ends here or in `loading.load`, before anything is imported that takes time.
+`hpsearch VERB [options] [setting=value ...]`: argparse reads the verb and its options. All other words are Hydra
+overrides. A wrong request ends here or in `loading.load`, before slow imports.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from hpsearch.data.reading import check_files
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
 from hpsearch.training.folders import local_folder
 
-STARTED = time.monotonic()  # imports that follow are part of the hours
+STARTED = time.monotonic()  # later imports count as part of the hours
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; messages for the user go to stderr."""
+    """Run one command and return its exit code. Messages for the user go to stderr."""
     try:
         args, overrides = arguments.parse(sys.argv[1:] if argv is None else argv)
         config = compose(overrides, args.config_dir)
@@ -62,12 +62,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def home() -> Path:
-    """The folder that holds all a run writes: $HPSEARCH_HOME, or runs/ here; absolute. Raises RequestError."""
+    """Return the absolute path of the state folder: $HPSEARCH_HOME, or runs/ in the working directory.
+
+    Raises:
+        RequestError: The folder cannot be written to.
+    """
     folder = Path(os.path.expanduser(os.environ.get("HPSEARCH_HOME") or "runs")).absolute()
     arguments.check_text("HPSEARCH_HOME", str(folder))
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
-    except OSError as error:  # its name is too long, a folder on the way can't be looked into
+    except OSError as error:  # for example a name that is too long, or a folder on the way that cannot be read
         raise RequestError(f"HPSEARCH_HOME={folder}: {error.strerror}; set it to another folder") from None
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise RequestError(
@@ -77,11 +81,11 @@ def home() -> Path:
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
-# Their modules import torch, Optuna or MLflow, so each verb imports its own: a wrong request is answered at once.
+# Each verb imports its own modules, because these import torch, Optuna or MLflow. So a wrong request fails at once.
 
 
 def check_places(checked: Settings) -> None:
-    """See that what a search reads is there. Raises RequestError."""
+    """Raise RequestError if the files, the model folder or the study database of a search are missing or wrong."""
     check_files(checked.task)
     local_folder(checked.model)
     if checked.storage.uri is not None:
@@ -91,7 +95,7 @@ def check_places(checked: Settings) -> None:
 
 
 def _begin() -> None:
-    """Say that the request is understood: what is imported next takes seconds."""
+    """Print that the request is understood, because the next imports take seconds."""
     print(f"{time.strftime('%H:%M:%S')}  loading torch, Optuna and MLflow", flush=True)
 
 
@@ -123,7 +127,7 @@ def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _settings_of(study: str, checked: Settings, home: Path) -> Settings:
-    """What a study runs with, by its name; where things are kept is as on the command line."""
+    """Return the stored settings of a study, with the addresses of MLflow and Optuna from the command line."""
     from hpsearch.state.folder import StudyFolder
     from hpsearch.steering import settings_of
 
@@ -188,7 +192,7 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     from hpsearch.registry.champions import champion_uri
     from hpsearch.tracking.runs import Tracking
 
-    Tracking(checked, home)  # from here on, runs:/ and models:/ are looked up in its store
+    Tracking(checked, home)  # from here on, runs:/ and models:/ refer to its store
     uri = args.model or champion_uri(checked, home)
     from hpsearch.serving.packaging import predict_file
     from hpsearch.tasks.kinds import KINDS

@@ -1,4 +1,4 @@
-"""What a shell proposes after TAB: choices and names of studies. `register-python-argcomplete hpsearch` turns it on."""
+"""Shell completion of choices and study names. `register-python-argcomplete hpsearch` turns it on."""
 
 import argparse
 import os
@@ -7,23 +7,23 @@ from pathlib import Path
 from hpsearch.config.composition import groups, options, shipped_conf
 from hpsearch.state.folder import StudyFolder
 
-ASKED = "_ARGCOMPLETE"  # in the environment, where a shell asks
+ASKED = "_ARGCOMPLETE"  # environment variable that a shell sets to ask for completions
 
 
 def of_choice(prefix: str, **_: object) -> list[str]:
-    """Choices of groups: `task=imdb`; `prefix` is what is typed so far."""
+    """Return the choices of all groups, such as `task=imdb`; `prefix` is the text typed so far."""
     folder = shipped_conf()
     return [f"{group}={name}" for group in groups(folder) for name in options(group, [folder])]
 
 
 def of_study(prefix: str, **_: object) -> list[str]:
-    """Names of the studies here."""
+    """Return the names of the studies in the state folder."""
     home = Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser()
     return [folder.name for folder in StudyFolder.all(home)]
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
-    """Propose, and end the process, where a shell asks."""
+    """Print completions and end the process, if a shell asks for them."""
     if ASKED in os.environ:
         import argcomplete
 

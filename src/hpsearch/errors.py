@@ -1,4 +1,4 @@
-"""What can go wrong for a user: one message, one documented exit code, no traceback, no secret."""
+"""Errors that a user can meet: each has one message and one documented exit code, no traceback and no secret."""
 
 import difflib
 import os
@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-SHORTEST = 4  # characters of a secret that is looked for in texts
+SHORTEST = 4  # shorter secrets are not searched for in texts
 
 
 class HpsearchError(Exception):
-    """Ends the command with `exit_code`; its text names the setting, the value, the rule and the remedy."""
+    """An error that ends the command with `exit_code`. Its text names setting, value, rule and remedy."""
 
     exit_code = 1
 
@@ -40,37 +40,37 @@ class OutOfReachError(HpsearchError):
 
 
 class FaultsFound(HpsearchError):
-    """`fsck` has found what it did not mend."""
+    """`fsck` has found faults that it did not repair, or a trial could not be reproduced."""
 
 
 class Interrupted(HpsearchError):
-    """Stopped by a signal; the same command goes on from here."""
+    """A signal stopped the command; the same command continues from here."""
 
     exit_code = 130
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or what it is where it says nothing."""
+    """Return the first line of an error's message, or the error's type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def redact(text: str) -> str:
-    """`text` without user names, passwords and keys of addresses, and without what lets one into MLflow.
+    """Return `text` without user names, passwords and keys in addresses, and without the credentials of MLflow.
 
-    A server may repeat what it was sent.
+    An error message may contain them, because a server may repeat what it was sent.
     """
     for name in SECRETS:
         if len(secret := os.environ.get(name, "")) >= SHORTEST:
             text = text.replace(secret, "***")
     text = re.sub(
         r"(?i)\b(authorization\W+(?:basic|bearer)) [\w.~+/=-]+", r"\1 ***", text
-    )  # a server may repeat what it was sent
+    )  # headers that a server repeats
     text = re.sub(r"://\S*@", "://***@", text)
     return re.sub(r"(?i)([?&][^=\s&]*(?:password|passwd|pwd|token|secret|key)[^=\s&]*=)[^&\s]+", r"\1***", text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean 'X'?", or nothing where none is near."""
+    """Return "; did you mean 'X'?" with the most similar name, or nothing if no name is similar."""
     lower = {candidate.strip().lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.strip().lower(), list(lower), n=1)
     return f"; did you mean {lower[near[0]]!r}?" if near else ""

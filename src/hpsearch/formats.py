@@ -1,37 +1,37 @@
-"""How numbers are written on the page, on the console and in charts, and how many fit."""
+"""Formats of numbers on the page, on the console and in charts."""
 
 from collections.abc import Mapping
 from typing import Any
 
-NONE = "-"  # where there is no value
-MOST_CLASSES = 25  # above, a confusion matrix gives way to a list of the most frequent errors
+NONE = "-"  # shown where there is no value
+MOST_CLASSES = 25  # with more classes, a list of the most frequent errors replaces the confusion matrix
 
 
 def score(number: float | None) -> str:
-    """A metric or a loss."""
+    """Format a metric or a loss."""
     return NONE if number is None else f"{number:.3f}"
 
 
 def gain(difference: float, share: bool, digits: int = 1) -> str:
-    """By how much one score is better than another, worse where it is below 0.
+    """Format the gain of one score over another.
 
     Args:
-        difference: of two scores.
-        share: whether they are shares: these are said in hundredths, other scores as they are.
-        digits: of hundredths.
+        difference: Difference of the two scores; below 0 if the score is worse.
+        share: Whether the scores are shares. Their difference is given in points (hundredths), others unchanged.
+        digits: Decimal places of points; other differences have two more.
     """
     if share:
-        return f"{round(100 * difference, digits) + 0.0:+.{digits}f} points"  # no -0.0
+        return f"{round(100 * difference, digits) + 0.0:+.{digits}f} points"  # + 0.0 turns -0.0 into 0.0
     return f"{round(difference, digits + 2) + 0.0:+.{digits + 2}f}"
 
 
 def count(number: int) -> str:
-    """A number of things."""
+    """Format a whole number of things."""
     return f"{number:,}"
 
 
 def value(chosen: object) -> str:
-    """A parameter or a fact."""
+    """Format the value of a parameter or a fact."""
     if isinstance(chosen, Mapping):
         return ", ".join(f"{name} {value(inner)}" for name, inner in chosen.items())
     if isinstance(chosen, list | tuple):
@@ -44,7 +44,7 @@ def value(chosen: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, in at most two units."""
+    """Format seconds in at most two units."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -54,10 +54,10 @@ def duration(seconds: float) -> str:
 
 
 def parameter(path: str) -> str:
-    """The name that a reader knows a search path by."""
+    """Return the short name of a searched setting: the last part of its path."""
     return path.rpartition(".")[2]
 
 
 def parameters(params: Mapping[str, Any]) -> str:
-    """A trial's parameters on one line."""
+    """Format a trial's parameters on one line."""
     return "  ".join(f"{parameter(path)} {value(chosen)}" for path, chosen in params.items())

@@ -1,4 +1,4 @@
-"""Does what study, tracking and state folder say of each other agree? Checks, and mends what can be mended."""
+"""Checks whether state folder, study database and MLflow agree, and repairs of what can be repaired."""
 
 import math
 import shutil
@@ -27,33 +27,33 @@ from hpsearch.tracking.registered import RegisteredModel
 from hpsearch.tracking.runs import ENDED, Tracking
 from hpsearch.training import checkpoints
 
-TELL_SECONDS = 60.0  # for MLflow to be told what it lacks of a trial
+TELL_SECONDS = 60.0  # time limit for sending MLflow what it lacks of a trial
 
 
 def fsck(settings: Settings, home: Path, repair: bool) -> str:
-    """Check every study of the state folder; returns what was found, for the user.
+    """Check every study of the state folder and return what was found, for the user.
 
     Args:
-        settings: say where Optuna and MLflow are; each study has its own for the rest.
-        home: the state folder.
-        repair: mend what can be mended.
+        settings: Settings with the addresses of Optuna and MLflow. Each study has its own other settings.
+        home: The state folder.
+        repair: Whether to repair what can be repaired.
 
     Raises:
-        FaultsFound: something is wrong still.
-        OutOfReachError: the study database or MLflow does not answer.
+        FaultsFound: Faults are left.
+        OutOfReachError: The study database or MLflow does not answer.
     """
     lines, left = [], 0
     for folder in StudyFolder.all(home):
         try:
             with closing(Lock(folder)):
                 found = _check(settings, home, folder, repair)
-        except RequestError as reason:  # it is being run, or another version wrote it
+        except RequestError as reason:  # the study is running, or another version wrote it
             lines.append(f"{folder.name}: not checked: {reason}")
             continue
-        for fault, mended in found:
-            fate = "mended" if mended else "--repair mends it" if fault.mend else "can't be mended here"
+        for fault, repaired in found:
+            fate = "repaired" if repaired else "--repair repairs it" if fault.repair else "can't be repaired here"
             lines.append(f"{folder.name}: {fault.text}: {fate}")
-            left += not mended
+            left += not repaired
         if not found:
             lines.append(f"{folder.name}: clean")
     text = "\n".join(lines) or f"there is no study in {home}"
@@ -63,21 +63,25 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
 
 
 def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) -> list[tuple[Fault, bool]]:
-    """A study's faults, each with whether it has been mended. Raises RequestError if this version can't read it."""
+    """Return the faults of a study, each with whether it has been repaired.
+
+    Raises:
+        RequestError: This version cannot read the study.
+    """
     identity.check_folder(folder)
     try:
         own = results.read_settings(folder, settings)
     except (OSError, ValueError, HpsearchError) as error:
         if not any(folder.trials(kind.place) for kind in phases.PHASES):
-            return []  # it ended before it began
+            return []  # the study ended before its first trial
         return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]
     with closing(Study(own, home)) as study:
         found = list(_faults(own, folder, study, Tracking(own, home)))
-        mended = [repair and fault.mend is not None for fault in found]
+        repaired = [repair and fault.repair is not None for fault in found]
         for fault in found:
-            if repair and fault.mend is not None:
-                fault.mend()
-    return list(zip(found, mended, strict=True))
+            if repair and fault.repair is not None:
+                fault.repair()
+    return list(zip(found, repaired, strict=True))
 
 
 @dataclass(frozen=True)
@@ -87,34 +91,34 @@ class Group:
     phase: type[Phase]
     folder: StudyFolder
     records: dict[int, TrialRecord]
-    settings: Settings  # of the study
+    settings: Settings  # settings of the study
 
     @property
     def noun(self) -> str:
-        """What one of them is called."""
+        """Word for one trial of the phase."""
         return self.phase.noun
 
     @property
     def tag(self) -> str:
-        """Of their MLflow runs."""
+        """Tag of an MLflow run that holds the number of its trial."""
         return self.phase.tag
 
     def at(self, number: int) -> TrialFolder:
-        """Where one is."""
+        """Return the folder of a trial."""
         return self.folder.trial(self.phase.place, number)
 
-    # ---- for a delivery
+    # ---- methods that a Delivery calls
 
     def trial_folder(self, number: int) -> Path:
-        """Where the points of one are."""
+        """Return the path of a trial's folder, which contains its points."""
         return self.at(number).path
 
     def settings_of(self, trial: TrialRecord) -> Settings:
-        """What one is trained with."""
+        """Return the settings that a trial is trained with."""
         return self.phase.trained_with(self.settings, trial)
 
     def origin(self, trial: TrialRecord) -> None:
-        """Nobody knows here what it was trained on and with."""
+        """Return None: the data, code and libraries of the trial are not known here."""
 
 
 def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tracking) -> Iterator[Fault]:
@@ -150,7 +154,7 @@ def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tra
 
 
 def _of_records(group: Group) -> Iterator[Fault]:
-    """Records that say what can't be, and checkpoints that are damaged or that nobody needs."""
+    """Yield contradictory records, and checkpoints that are damaged or not needed."""
     for number, record in group.records.items():
         name, trial = f"{group.noun} {number}", group.at(number)
         scored = record.score is not None and math.isfinite(record.score)
@@ -167,14 +171,14 @@ def _of_records(group: Group) -> Iterator[Fault]:
 
 
 def _of_models(groups: list[Group], published: Summary | None) -> Iterator[Fault]:
-    """Models that nobody needs, and the winner's where it is missing."""
+    """Yield models that are not needed, and the winner's model if it is missing."""
     last = None
     if published is not None:
         last = next(i for i, one in enumerate(groups) if published.winner.folder.startswith(f"{one.phase.place}/"))
     for i, group in enumerate(groups):
         needed = group.phase.keepers(group.settings, list(group.records.values()))
         if last is not None and i != last and not (i < last and groups[last].phase.falls_back):
-            needed = []  # another phase has decided
+            needed = []  # the winner comes from another phase
         for number, record in group.records.items():
             model = group.at(number).model
             if model.exists() and record.status.final and record not in needed:
@@ -188,7 +192,7 @@ def _of_tracking(folder: StudyFolder, groups: list[Group], settings: Settings, t
     if parent is None:
         if any(group.records for group in groups):
             yield Fault(
-                "MLflow has no run of the study; if tracking.uri is right, mend this, and the sweep's command "
+                "MLflow has no run of the study; if tracking.uri is right, repair this, and the sweep's command "
                 "tells it everything",
                 partial(_untell, folder, groups),
             )
@@ -210,7 +214,7 @@ def _of_tracking(folder: StudyFolder, groups: list[Group], settings: Settings, t
 
 
 def _of_runs(group: Group, children: list[Run], tracking: Tracking, parent: str) -> Iterator[Fault]:
-    """The MLflow runs of a group."""
+    """Yield the faults in the MLflow runs of a phase."""
     runs: dict[int, Run] = {}
     for run in children:
         if group.tag in run.tags:
@@ -241,7 +245,15 @@ def _of_runs(group: Group, children: list[Run], tracking: Tracking, parent: str)
 
 
 def _points(folder: Path, there: dict[str, list[int]]) -> tuple[list[str], int]:
-    """Metrics with a step twice `there`, in MLflow, and how many finite points of the file in `folder` it lacks."""
+    """Compare the points of a trial in MLflow with its file.
+
+    Args:
+        folder: Folder of the trial.
+        there: Steps of each metric in MLflow.
+
+    Returns:
+        The metrics that have a step twice in MLflow, and the number of finite points of the file that MLflow lacks.
+    """
     twice = sorted(name for name, steps in there.items() if len(steps) != len(set(steps)))
     wanted = {
         (name, step) for step, values in read_points(folder) for name, value in values.items() if math.isfinite(value)
@@ -250,7 +262,7 @@ def _points(folder: Path, there: dict[str, list[int]]) -> tuple[list[str], int]:
 
 
 def _of_champion(tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
-    """Whether the champion's weights, where it is of this study, are those that were logged."""
+    """Yield faults if the champion comes from this study and its weights are missing or are not the logged ones."""
     model = RegisteredModel(tracking)
     version = model.version_of(CHAMPION)
     if version is None or version.run_id not in runs:
@@ -259,7 +271,7 @@ def _of_champion(tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
     for part in PARTS:
         logged = tracking.weights(version.run_id, part)
         if logged is None and part != "model":
-            continue  # it has no such part
+            continue  # the champion has no such part
         found = model.weights(CHAMPION, part)
         if found is None:
             yield Fault(f"{which} are missing ({part})")
@@ -270,9 +282,9 @@ def _of_champion(tracking: Tracking, runs: set[str]) -> Iterator[Fault]:
 def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:
     records = first.records
     if summary is None or not all(record.status.final for record in records.values()):
-        return  # a study that goes on has the summary of its smaller budget
+        return  # a continued study still has the summary of its smaller budget
     if summary.trials.all != len(records):
-        return  # it was continued and has not come to its end
+        return  # the study was continued and has not ended yet
     counts, said = Counter(str(record.status) for record in records.values()), asdict(summary.trials)
     if any(counts[status] != number for status, number in said.items()):
         yield Fault(f"summary.json counts {said}, and there are {dict(counts)}")
@@ -283,7 +295,7 @@ def _of_summary(summary: Summary | None, first: Group) -> Iterator[Fault]:
 
 def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str) -> None:
     summary = read_summary(group.folder)
-    if summary is None:  # the picture of its errors needs the names of the classes
+    if summary is None:  # the plot of the confusion matrix needs the names of the classes
         record = replace(record, confusion=None)
     labels = summary.labels if summary is not None else ()
     delivery = Delivery(tracking, labels, parent)
@@ -295,7 +307,7 @@ def _deliver(group: Group, record: TrialRecord, tracking: Tracking, parent: str)
 
 
 def _untell(folder: StudyFolder, groups: list[Group]) -> None:
-    """Have the sweep's command tell MLflow everything."""
+    """Mark everything as not sent to MLflow, so that the sweep's command sends it again."""
     for group in groups:
         for number, record in group.records.items():
             replace(record, told=False, run_id=None).save(group.trial_folder(number))

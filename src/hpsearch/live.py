@@ -1,4 +1,4 @@
-"""The page of a study on this machine, renewed while it runs; its report once it has a result."""
+"""Local web server for the page of a study: renewed while the study runs, then its report."""
 
 import contextlib
 from datetime import datetime
@@ -15,11 +15,15 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import TrialRecord, read_points
 from hpsearch.status import standings
 
-HOST = "127.0.0.1"  # nobody else may see texts of the data
+HOST = "127.0.0.1"  # only this machine may see texts of the data
 
 
 def page(home: Path, study: str) -> str:
-    """The page of a study as it is now. Raises RequestError if there is no such study, or a file is damaged."""
+    """Return the page of a study as it is now.
+
+    Raises:
+        RequestError: There is no such study, or one of its files is damaged.
+    """
     folder = StudyFolder.begun(home, study)
     [standing] = standings(home, study)
     if standing.state == "finished" and folder.report.exists():
@@ -44,18 +48,18 @@ def page(home: Path, study: str) -> str:
 
 
 def serve(home: Path, study: str, port: int) -> None:
-    """Answer with a study's page until Ctrl-C.
+    """Serve the page of a study until Ctrl-C.
 
     Raises:
-        RequestError: there is no such study, or the port is taken.
+        RequestError: There is no such study, or the port is taken.
     """
     StudyFolder.begun(home, study)
 
     class Handler(BaseHTTPRequestHandler):
-        """Of this study."""
+        """Handler of requests for the page of this study."""
 
         def do_GET(self) -> None:
-            """Its page, for who asks this machine by its own name: other names could be another site's."""
+            """Send the page if the request names this machine; another host name could belong to another site."""
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN)
                 return
@@ -68,11 +72,11 @@ def serve(home: Path, study: str, port: int) -> None:
             self.send_header("Content-Type", f"text/{'html' if status is HTTPStatus.OK else 'plain'}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            with contextlib.suppress(ConnectionError):  # whoever asked has gone
+            with contextlib.suppress(ConnectionError):  # the client has closed the connection
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the address is all that people need."""
+            """Log nothing: the printed address is all that the user needs."""
 
     try:
         server = ThreadingHTTPServer((HOST, port), Handler)

@@ -1,4 +1,4 @@
-"""A tracked trial once more, from what its MLflow run has recorded: does it come to the same?"""
+"""Reproduction of a tracked trial from the record in its MLflow run, with a comparison of the results."""
 
 import shutil
 import tempfile
@@ -20,19 +20,19 @@ from hpsearch.workers.workplaces import open_workplace
 
 
 def reproduce(settings: Settings, home: Path, run_id: str) -> str:
-    """Train a trial or a confirmation run again, and compare what it comes to; returns that, for the user.
+    """Train a trial or a confirmation run again, compare its metrics, and return the result for the user.
 
-    Nothing is recorded, and test is not scored.
+    Nothing is recorded, and the test split is not scored.
 
     Args:
-        settings: say where MLflow is.
-        home: the state folder; prepared data are shared with it.
-        run_id: of the trial's MLflow run.
+        settings: Settings with the address of MLflow.
+        home: The state folder. Its prepared data are used too.
+        run_id: Id of the trial's MLflow run.
 
     Raises:
-        RequestError: the run holds nothing to go by, or the data can't be read.
-        FaultsFound: it comes to something else; what differs from then is said.
-        NoResultError: the worker ended, or has no memory or disk for it.
+        RequestError: The run does not record what is needed, or the data cannot be read.
+        FaultsFound: The metrics differ. The message lists what else differs from the recorded trial.
+        NoResultError: The worker ended, or memory or disk is too small.
     """
     origin = Tracking(settings, home).origin(run_id)
     if origin is None:
@@ -64,12 +64,12 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
     ]
     if unequal:
         causes = differs or ["  nothing is known to differ: data, code, libraries and hardware are the same"]
-        raise FaultsFound("\n".join([f"run {run_id} comes to something else:", *unequal, *causes]))
-    return "\n".join([f"run {run_id} comes to the same, bit for bit: {len(wanted)} metrics", *differs])
+        raise FaultsFound("\n".join([f"run {run_id} is not reproduced:", *unequal, *causes]))
+    return "\n".join([f"run {run_id} is reproduced bit for bit: {len(wanted)} metrics", *differs])
 
 
 def _workplace(own: Settings, then: StudyHardware, home: Path) -> Workplace:
-    """With hardware as it was, or what there is where that can't be had."""
+    """Open a workplace with the recorded hardware, or with this machine's if that is not available."""
     asked = {"device": then.device, "precision": then.precision, "threads": then.threads, "compile": then.compile}
     try:
         return open_workplace(own.hardware.model_copy(update=asked | {"workers": 1}), home)
@@ -78,7 +78,10 @@ def _workplace(own: Settings, then: StudyHardware, home: Path) -> Workplace:
 
 
 def _train(work: Train, workplace: Workplace, home: Path, origin: Origin) -> dict[str, float]:
-    """The metrics of the last point that the trial had come to: its end, or the rung at which it was pruned."""
+    """Train up to the point that the recorded trial had reached, and return the metrics there.
+
+    This point is the end of the trial, or the rung at which it was pruned.
+    """
     worker = workplace.start(0, work.folder)
     found: dict[str, float] = {}
     try:

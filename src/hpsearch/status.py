@@ -1,4 +1,4 @@
-"""What the studies of a state folder are doing, from their files alone."""
+"""The state of the studies in a state folder, read from their files alone."""
 
 import json
 import time
@@ -23,48 +23,52 @@ from hpsearch.state.plans import Plans
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
 
-WATCH_SECONDS = 2.0  # between two looks
+WATCH_SECONDS = 2.0  # between two updates of the table
 
 
 @dataclass(frozen=True)
 class Going:
-    """A trial that has begun and not ended."""
+    """A trial that is running."""
 
     phase: str
     number: int
     step: int
-    """At its last checkpoint or rung."""
+    """Step of its last checkpoint or rung."""
     total_steps: int
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Of one study."""
+    """The state of one study."""
 
     study: str
     state: str
-    """running, finished, or stopped: the same command continues it."""
+    """running, finished or stopped. The same command continues a stopped study."""
     process: int | None
-    """Of its coordinator, on this machine."""
+    """Process id of the study's coordinator on this machine; None: the study is not running."""
     phase: str | None
     trials: dict[str, int]
-    """Status: how many, of all phases."""
+    """Number of trials with each status, over all phases."""
     metric: str
     best: float | None
-    """On validation, of the last phase that has a complete trial."""
+    """Best validation score in the last phase that has a complete trial."""
     test: float | None
-    """Of the winner, where the study has a result."""
+    """Test score of the winner; None: the study has no result."""
     hours: float | None
-    """Of its budget."""
+    """Hours of the study's budget."""
     spent: float
-    """Seconds, without those of the phase that is under way."""
+    """Seconds spent so far, without those of the current phase."""
     ends: str | None
-    """Local time by the last plan, ISO 8601, of a study that is run."""
+    """Local time at which a running study ends by its last plan, in ISO 8601."""
     going: tuple[Going, ...]
 
 
 def standings(home: Path, study: str | None) -> list[Standing]:
-    """Of one study, or of all. Raises RequestError if there is no such study, or one of its files is damaged."""
+    """Return the state of one study, or of all studies if `study` is None.
+
+    Raises:
+        RequestError: There is no such study, or one of its files is damaged.
+    """
     folders = [folder for folder in StudyFolder.all(home) if folder.settings.exists()]
     if study is None:
         return [_standing(folder) for folder in folders]
@@ -109,7 +113,7 @@ def _end(made: str, left: float) -> str:
 
 
 def status(home: Path, study: str | None, as_json: bool, watch: bool) -> None:
-    """Print where studies stand; with `watch` again and again, until Ctrl-C. Raises RequestError."""
+    """Print the state of the studies; with `watch` repeatedly, until Ctrl-C. Raises RequestError like `standings`."""
     if as_json:
         print(json.dumps([asdict(one) for one in standings(home, study)], indent=1))
         return

@@ -1,4 +1,4 @@
-"""A study is steered from another terminal: it is stopped, finished or extended, a trial skipped, a point tried."""
+"""Commands to a study from another terminal: stop, finish or extend it, skip a trial, try a point."""
 
 import os
 import signal
@@ -19,14 +19,18 @@ from hpsearch.state.locks import holder
 from hpsearch.state.records import TrialRecord
 from hpsearch.state.steering import Command, Steering
 
-SAVE_SECONDS = 60.0  # for a coordinator to save what it runs
-REPLY_SECONDS = 60.0  # for a coordinator to act on a command
-LOOK_SECONDS = 0.2  # between two looks
+SAVE_SECONDS = 60.0  # time limit for a coordinator to save its running trials
+REPLY_SECONDS = 60.0  # time limit for a coordinator to act on a command
+LOOK_SECONDS = 0.2  # between two checks
 SEARCHED_IN = "trials"  # folder of the search's trials
 
 
 def chosen(home: Path, study: str | None) -> StudyFolder:
-    """The study of a name; without one, that which is being run, or the only one there is. Raises RequestError."""
+    """Return the folder of a study by name; without a name, of the only running study or of the only study.
+
+    Raises:
+        RequestError: There is no such study, or several studies are possible.
+    """
     if study is not None:
         return StudyFolder.begun(home, study)
     begun = [folder for folder in StudyFolder.all(home) if folder.settings.exists()]
@@ -38,15 +42,15 @@ def chosen(home: Path, study: str | None) -> StudyFolder:
 
 
 def settings_of(folder: StudyFolder) -> Settings:
-    """What a study runs with. Raises RequestError if its file is damaged, or is a newer version's."""
+    """Return the settings of a study. Raises RequestError if its file is damaged, or a newer version wrote it."""
     return loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
 
 
 def stop(home: Path, study: str | None) -> str:
-    """Have a study's coordinator on this machine save and end, as Ctrl-C does; what was done, for people.
+    """Make a study's coordinator on this machine save and end, as Ctrl-C does, and return what was done, in words.
 
     Raises:
-        RequestError: there is no such study, or it does not end.
+        RequestError: There is no such study, or it does not end in time.
     """
     folder = chosen(home, study)
     process = holder(folder)
@@ -64,15 +68,19 @@ def stop(home: Path, study: str | None) -> str:
 
 
 def finish(folder: StudyFolder) -> str:
-    """Have a study that is run confirm, train and score with what there is. Raises RequestError if it can't."""
+    """Make a running study begin no more search trials, and confirm, train and score with what it has.
+
+    Raises:
+        RequestError: The coordinator refuses.
+    """
     return _tell(folder, Command.now("finish"))
 
 
 def skip(home: Path, study: str | None, trial: int) -> str:
-    """End a trial of the search as failed, and go on without it.
+    """End a trial of the search as failed, and continue the study without it.
 
     Raises:
-        RequestError: there is no such study or trial, or the trial has ended.
+        RequestError: There is no such study or trial, or the trial has ended.
     """
     folder = chosen(home, study)
     place = folder.trial(SEARCHED_IN, trial)
@@ -86,15 +94,15 @@ def skip(home: Path, study: str | None, trial: int) -> str:
 
 
 def try_point(home: Path, study: str | None, words: Sequence[str]) -> str:
-    """Have a point of the space run next; what the words do not say is as in the reference recipe.
+    """Make a study run a point of the space next. Values that are not given are those of the reference recipe.
 
     Args:
-        home: the state folder.
-        study: its name.
-        words: `train.learning_rate=3e-5`, or `learning_rate=3e-5` where no other searched setting is called so.
+        home: The state folder.
+        study: Name of the study; None: as for `chosen`.
+        words: Values such as `train.learning_rate=3e-5`, or `learning_rate=3e-5` if that names one searched setting.
 
     Raises:
-        RequestError: there is no such study, or no such point in its space.
+        RequestError: There is no such study, or no such point in its space.
     """
     folder = chosen(home, study)
     settings = settings_of(folder)
@@ -107,7 +115,7 @@ def try_point(home: Path, study: str | None, words: Sequence[str]) -> str:
 
 
 def _path(word: str, settings: Settings) -> str:
-    """A word with the whole path of its setting."""
+    """Return a word `setting=value` with the whole path of its setting."""
     name, equals, value = word.partition("=")
     searched = list(settings.search.space)
     paths = [path for path in searched if name in (path, path.rpartition(".")[2])]
@@ -120,10 +128,10 @@ def _path(word: str, settings: Settings) -> str:
 
 
 def extend(home: Path, study: str | None, budget: str) -> str:
-    """Let a study take more hours, `budget` in all; it plans anew.
+    """Give a study more hours, `budget` in all, so that it makes a new plan.
 
     Raises:
-        RequestError: there is no such study, it has no hours, or has as many already.
+        RequestError: There is no such study, it has no hours, or its hours are not fewer than `budget`.
     """
     folder = chosen(home, study)
     hours, now = hours_of(budget), settings_of(folder).budget.hours
@@ -140,7 +148,11 @@ def extend(home: Path, study: str | None, budget: str) -> str:
 
 
 def _tell(folder: StudyFolder, command: Command) -> str:
-    """Leave a command, and wait for the reply of who runs the study. Raises RequestError if it is refused."""
+    """Leave a command in the study's folder, wait for the coordinator's reply, and return the result in words.
+
+    Raises:
+        RequestError: The coordinator refuses the command.
+    """
     steering = Steering(folder)
     name = steering.ask(command)
     deadline = time.monotonic() + REPLY_SECONDS

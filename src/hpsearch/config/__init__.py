@@ -1,1 +1,1 @@
-"""Settings, their checks, Hydra, the search space."""
+"""Settings and their checks, composition with Hydra, and the search space."""

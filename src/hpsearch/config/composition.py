@@ -1,4 +1,4 @@
-"""Hydra: the configuration that choices and settings make of the shipped folder and of the user's own."""
+"""Composition with Hydra: choices and settings turn the shipped folder and the user's own into one configuration."""
 
 import difflib
 import os
@@ -20,18 +20,18 @@ from hpsearch.errors import RequestError
 
 
 def shipped_conf() -> Path:
-    """The shipped configurations: beside this module in an installed wheel, at the top of a checkout."""
+    """Return the folder of the shipped configurations: inside an installed wheel, or at the top of a checkout."""
     installed = Path(__file__).parents[1] / "conf"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def groups(folder: Path) -> list[str]:
-    """Names of the groups of a folder of configurations."""
+    """Return the names of the groups in a folder of configurations."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def options(group: str, folders: Sequence[Path]) -> list[str]:
-    """Names that can be chosen for a group."""
+    """Return the names that can be chosen for a group."""
     return sorted(
         {
             path.relative_to(folder / group).with_suffix("").as_posix()
@@ -42,7 +42,7 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
 
 
 def default_choices() -> dict[str, str]:
-    """What is chosen for each group where nothing is said."""
+    """Return the default choice of each group."""
     written = OmegaConf.load(shipped_conf() / "config.yaml").defaults
     return {str(group): choice for entry in written if isinstance(entry, DictConfig) for group, choice in entry.items()}
 
@@ -52,23 +52,23 @@ HOURS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0}
 
 
 def hours_named(hours: float) -> str:
-    """The choice of a budget by its hours: `15m`, `2h`."""
+    """Return the budget choice that stands for a number of hours: `15m`, `2h`."""
     return f"{hours:g}h" if hours >= 1 else f"{60 * hours:g}m"
 
 
 def is_time(choice: str) -> bool:
-    """Whether the choice of a budget is a time: `15m`, `2h`, `90s`."""
+    """Return whether a budget choice is a time: `15m`, `2h`, `90s`."""
     return TIME.fullmatch(choice) is not None
 
 
 def hours_of(choice: str) -> float | None:
-    """Hours of a budget that is chosen as a time; None where it is none."""
+    """Return the hours of a budget choice that is a time, else None."""
     found = TIME.fullmatch(choice)
     return float(found[1]) * HOURS[found[2]] if found is not None else None
 
 
 def _with_times(overrides: Sequence[str]) -> list[str]:
-    """A time in place of a budget's name is the quick one with other hours; what is given beside it stands."""
+    """Replace a budget choice that is a time by the budget quick with other hours; other overrides stay."""
     found: list[str] = []
     last = next((text for text in reversed(overrides) if text.startswith("budget=")), None)
     for text in overrides:
@@ -76,17 +76,17 @@ def _with_times(overrides: Sequence[str]) -> list[str]:
         hours = hours_of(choice) if text.startswith("budget=") else None
         if hours is None:
             found.append(text)
-        elif text == last:  # of several choices the last stands, as in Hydra
+        elif text == last:  # the last of several choices counts, as in Hydra
             found += ["budget=quick", f"budget.name={choice}", f"budget.hours={hours!r}"]
     own = [text for text in overrides if text.startswith("budget.hours=")]
     return [text for text in found if not own or not text.startswith("budget.hours=")] + own
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
-    """The configuration that the overrides make of the shipped one and of the user's folder.
+    """Return the configuration composed from the shipped folder, the user's folder and the overrides.
 
     Raises:
-        RequestError: what is wrong with the overrides or the folder, and the nearest valid names.
+        RequestError: The overrides or the folder are wrong. The message names the nearest valid names.
     """
     overrides = _with_times(overrides)
     folders = [shipped_conf()]
@@ -114,7 +114,10 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
 
 def quoted(value: str) -> str:
-    """Hydra's string, which may hold commas, brackets and the like; a backslash counts there before a quote alone."""
+    """Return a value as a quoted string of Hydra, which may contain commas and brackets.
+
+    Only backslashes before a quote are special in such a string.
+    """
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (r"\"" if found[2] else ""), value) + '"'
 
 
@@ -122,7 +125,7 @@ def _checked_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise RequestError(f"--config-dir {folder}: there is no such folder")
     for group in groups(shipped_conf()):
-        # Hydra would take the shipped file and say nothing.
+        # Hydra would take the shipped file without a message.
         if both := set(options(group, [folder])) & set(options(group, [shipped_conf()])):
             name = min(both)
             raise RequestError(
@@ -163,7 +166,10 @@ def _parse_override(text: str, folders: Sequence[Path]) -> Override:
 
 
 def _check_choice(override: Override, folders: Sequence[Path]) -> None:
-    """Refuse an option that a group does not have; groups of the user's own are added with a plus sign, as in Hydra."""
+    """Raise RequestError for an option that its group does not have.
+
+    Groups that only the user's folder has are added with a plus sign, as in Hydra.
+    """
     group = override.key_or_group
     shipped, *own = folders
     added = group not in groups(shipped)
@@ -185,7 +191,10 @@ def _check_choice(override: Override, folders: Sequence[Path]) -> None:
 def _explanation(
     error: HydraException, overrides: Sequence[str], parsed: Sequence[Override], folders: Sequence[Path]
 ) -> str:
-    """Which settings do not exist, as Hydra says only of the first and without a suggestion; else its own words."""
+    """Return a message that names every unknown setting with a suggestion, or Hydra's own message.
+
+    Hydra names only the first unknown setting, without a suggestion.
+    """
     every_group = {group for folder in folders for group in groups(folder)}
     choices = [text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group in every_group]
     try:
@@ -211,7 +220,10 @@ def _unknown_setting(key: str, known: Sequence[str]) -> str:
 
 
 def _choices_describing(key: str) -> list[str]:
-    """The shipped choices whose file has a setting that the composition lacks: `task=csv` for `task.files.train`."""
+    """Return the shipped choices whose file has a setting that the composition lacks.
+
+    For example `task=csv` for `task.files.train`.
+    """
     group, _, inside = key.partition(".")
     files = sorted((shipped_conf() / group).glob("*.yaml"))
     described = {
@@ -225,7 +237,7 @@ def _valid(names: Sequence[str]) -> str:
 
 
 def _nodes(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every section and setting with its dotted path."""
+    """Yield every section and setting with its dotted path."""
     if isinstance(value, dict):
         for key, child in value.items():
             yield f"{prefix}{key}", child
@@ -233,6 +245,6 @@ def _nodes(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _one_line(error: Exception) -> str:
-    """A library's message without line breaks and without Hydra's inner search path."""
+    """Return a library's message without line breaks and without Hydra's search path."""
     lines = [line.strip() for line in str(error).partition("Config search path:")[0].splitlines()]
     return " ".join(line for line in lines if line)

@@ -1,4 +1,4 @@
-"""Dimensions of a search space: what can be searched, how it is written, what is wrong with it."""
+"""Dimensions of a search space: which settings can be searched, how ranges are written, and their checks."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from hpsearch.config.section import Scalar, Section, replace
 from hpsearch.errors import nearest
 
-# What a trial may vary. The seed is left out on purpose: the best of many seeds is luck, not a better recipe.
+# Settings that a trial may vary. The seed is not one of them: the best of many seeds is luck, not a better recipe.
 SEARCHABLE: dict[str, type] = {
     "train.learning_rate": float,
     "train.batch_size": int,
@@ -30,24 +30,25 @@ SEARCHABLE: dict[str, type] = {
 
 
 class Interval(Section):
-    """Inclusive bounds; sampled as the type of the setting it names."""
+    """Lowest and highest value, both included; sampled values have the type of the setting."""
 
     low: int | float
     high: int | float
     log: bool = False
-    """Even on a logarithmic scale."""
+    """true: values are sampled evenly on a logarithmic scale; false: evenly on a linear scale."""
     step: int | float | None = None
-    """Distance between values; none: any value."""
+    """Distance between two neighbouring values, counted from low; null: any value between low and high."""
     when: dict[str, tuple[Scalar, ...]] = Field(default={})
-    """Searched path: values for which this dimension exists."""
+    """Conditions: path of another searched setting, and its values for which this setting is searched. All conditions
+    must hold. Empty: always searched."""
 
     @property
     def highest(self) -> int | float:
-        """The largest value: `high`, or what is below it where steps from `low` do not lead there."""
+        """Largest value: `high`, or the last value below it if no step from `low` meets it."""
         if self.step is None:
             return self.high
         low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
-        found = (high - low) // step * step + low  # as Optuna has it
+        found = (high - low) // step * step + low  # as Optuna computes it
         return self.high if found == high else float(found)
 
     @model_validator(mode="after")
@@ -64,11 +65,12 @@ class Interval(Section):
 
 
 class Choice(Section):
-    """One of a list of values."""
+    """One value from a list."""
 
     choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
     when: dict[str, tuple[Scalar, ...]] = Field(default={})
-    """Searched path: values for which this dimension exists."""
+    """Conditions: path of another searched setting, and its values for which this setting is searched. All conditions
+    must hold. Empty: always searched."""
 
 
 def _kind_of_dimension(value: object) -> str:
@@ -81,13 +83,13 @@ Dimension = Annotated[
 
 
 def faults(path: str, dimension: Dimension, space: Mapping[str, Dimension], settings: Section) -> Iterator[str]:
-    """What is wrong with a dimension of a space, in words that go on after its path.
+    """Yield what is wrong with a dimension, each as the end of a sentence that begins with its path.
 
     Args:
-        path: of the setting.
-        dimension: how it is sampled.
-        space: all of it.
-        settings: whole, in which the path leads to a setting.
+        path: Path of the setting.
+        dimension: Range or choices of the setting.
+        space: The whole search space.
+        settings: All settings, in which the path names a setting.
     """
     if path not in SEARCHABLE:
         yield f"there is no such setting to search{nearest(path, SEARCHABLE)}; these can be: {', '.join(SEARCHABLE)}"
@@ -114,7 +116,7 @@ def faults(path: str, dimension: Dimension, space: Mapping[str, Dimension], sett
 
 
 def flatten(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Flatten a nested space into (dotted path, dimension)."""
+    """Yield the dimensions of a nested space as pairs of dotted path and dimension."""
     for key, child in value.items():
         path = f"{prefix}{key}"
         if isinstance(child, dict) and not child.keys() & {"low", "high", "choices"}:

@@ -1,4 +1,4 @@
-"""A composed configuration to checked settings: one message with every fault."""
+"""Checks that turn a composed configuration into settings, with one message for all faults."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +15,10 @@ from hpsearch.errors import RequestError, first_line, nearest
 
 
 def load(config: DictConfig) -> Settings:
-    """Check a composed configuration whole.
+    """Check a whole composed configuration and return its settings.
 
     Raises:
-        RequestError: one message with every fault: dotted path, value, rule.
+        RequestError: The settings are wrong. One message names every fault with dotted path, value and rule.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -34,10 +34,12 @@ def load(config: DictConfig) -> Settings:
 
 
 def from_plain(value: object) -> Settings:
-    """Settings as `Settings.model_dump` gives them in the mode for JSON, by this version or a former one.
+    """Return the settings from plain values, as this version or a former one stored them.
+
+    The plain values are those of `Settings.model_dump` in its mode for JSON.
 
     Raises:
-        RequestError: they are a newer version's, or damaged.
+        RequestError: The values are damaged, or a newer version stored them.
     """
     try:
         return Settings.model_validate(tuples(stored.readable(value) if isinstance(value, dict) else value))
@@ -47,20 +49,20 @@ def from_plain(value: object) -> Settings:
 
 
 def from_yaml(text: str) -> Settings:
-    """Settings of a study's `settings.yaml`, by this version or a former one.
+    """Return the settings from a study's `settings.yaml`, as this version or a former one wrote it.
 
     Raises:
-        RequestError: they are a newer version's, or damaged.
+        RequestError: The file is damaged, or a newer version wrote it.
     """
     try:
         plain = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RequestError(f"the study's settings.yaml is damaged ({first_line(error)}); bring it back") from None
+        raise RequestError(f"the study's settings.yaml is damaged ({first_line(error)}); restore it") from None
     return from_plain(plain)
 
 
 def tuples(value: object) -> object:
-    """YAML's lists as tuples: what is frozen must not hold a list, and strict validation refuses one."""
+    """Return a value with its lists as tuples: frozen settings contain no list, and strict validation refuses one."""
     if isinstance(value, dict):
         return {key: tuples(child) for key, child in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list) else value
@@ -83,7 +85,10 @@ def _omegaconf_message(error: OmegaConfBaseException) -> str:
 
 
 def _faults(error: ValidationError) -> list[str]:
-    """The faults in words for the user, one for each setting: a union's branches all complain of the same value."""
+    """Return the faults in words for the user, one per setting.
+
+    Pydantic reports a wrong value once for each member of a union.
+    """
     by_path: dict[str, list[str]] = {}
     for fault in error.errors():
         location = [str(part) for part in fault["loc"] if part not in _BRANCHES]
@@ -91,7 +96,7 @@ def _faults(error: ValidationError) -> list[str]:
     return ["; or ".join(dict.fromkeys(messages)) for messages in by_path.values()]
 
 
-# Parts of an error's location that are no settings: which member of a union was tried.
+# Parts of an error's location that are not settings: they say which member of a union was tried.
 _BRANCHES = ("interval", "choice", "bool", "int", "float", "str", "constrained-int", "literal['auto']")
 
 
@@ -108,7 +113,7 @@ def _fault(error: Any, location: list[str]) -> str:
 
 
 def _siblings(location: list[str]) -> list[str]:
-    """Names of the settings beside the one at `location`."""
+    """Return the names of the settings in the same section as the one at `location`."""
     section: Any = Settings
     for part in location[:-1]:
         field = section.model_fields.get(part)

@@ -1,4 +1,4 @@
-"""What every group of settings is: checked whole, frozen."""
+"""Base class of all groups of settings, which are checked as a whole and frozen, and shared types."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +13,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A group of settings: unknown keys are refused, values are not converted, nothing changes later."""
+    """A group of settings. Unknown keys are refused, values are not converted, and nothing can change later."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -29,5 +29,5 @@ S = TypeVar("S", bound=Section)
 
 
 def replace(section: S, values: dict[str, Any]) -> S:
-    """A copy of `section` with other values, checked like the original. Raises ValidationError."""
+    """Return a copy of `section` with other values, checked like the original. Raises ValidationError."""
     return type(section).model_validate(section.model_dump() | values)

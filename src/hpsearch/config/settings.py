@@ -1,6 +1,6 @@
-"""Typed, frozen settings: everything a command may be told, checked whole before anything starts.
+"""Typed, frozen settings of all commands, checked as a whole before anything starts.
 
-Defaults live in the YAML files under `conf/` and nowhere else: no field here has one.
+Defaults are only in the YAML files under `conf/`. No field here has a default.
 """
 
 import hashlib
@@ -16,129 +16,131 @@ from hpsearch.config.task import TaskSettings
 
 
 class Bounds(Section):
-    """Inclusive."""
+    """Lowest and highest value, both included."""
 
     low: Positive
     high: Positive
 
 
 class Prior(Section):
-    """Where good values lie for a model; the shipped search spaces refer to it."""
+    """Ranges of good values for the model. The shipped search spaces use them."""
 
     learning_rate: Bounds
     rdrop: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
-    """Values of `train.rdrop`; 0 alone for a model without dropout."""
+    """Values of `train.rdrop` to search; only 0 for a model without dropout."""
 
 
 class ReferenceRecipe(Section):
-    """What the first trial runs: a published recipe, or one measured in `experiments/`."""
+    """Recipe of the first trial, either published or measured in `experiments/`."""
 
     learning_rate: Positive
-    """At its peak."""
+    """Peak learning rate."""
     batch_size: Count
-    """Examples an update."""
+    """Number of training examples per update."""
     epochs: Positive
-    """Passes over the training examples."""
+    """Number of passes over the training examples."""
     warmup: Probability
-    """Share of all steps."""
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
     source: str
     """Where the recipe comes from."""
 
 
 class ModelSettings(Section):
-    """A pretrained model and what is known of its family."""
+    """The pretrained model and the facts about it."""
 
     name: Name
-    """Part of the study's default name."""
+    """Name of the model; part of the study's default name."""
     path: str
-    """A hub id, a local folder, or `package://module/folder` for weights an installed package carries."""
+    """Id on the hub, local folder, or `package://module/folder` for weights inside an installed package."""
     revision: str | None
-    """Branch, tag or commit on the hub; null: the newest."""
+    """Branch, tag or commit on the hub; null: the newest version."""
     sha256: str | None
-    """Checksum of model.safetensors, verified where given."""
+    """SHA-256 checksum of model.safetensors, verified if it is given."""
     family: str
-    """A key of `models.FAMILIES`; it must agree with the model's config.json."""
+    """Model family, a key of `models.FAMILIES`. It must agree with the model's config.json."""
     license: str | None
-    """Of the weights, as their source states it; null: not stated."""
+    """License of the weights, as their source states it; null: not stated."""
     dropout: Probability
-    """Of hidden states."""
+    """Dropout probability of hidden states."""
     attention_dropout: Probability
-    """Of attention weights; above 0 the fused attention kernels are out of reach."""
+    """Dropout probability of attention weights. Above 0, the fused attention kernels cannot be used."""
     pooling: Literal["first", "mean"]
-    """What the head of a text classification reads of an encoder: its first token, or the mean of all tokens, as models
-    were pretrained that embed sentences. Family bert only."""
+    """Output of the encoder that the head of a text classifier reads. first: the first token. mean: the mean of all
+    tokens, as in models that were pretrained to embed sentences; only for family bert."""
     prior: Prior
     reference: ReferenceRecipe
 
 
 class TrainSettings(Section):
-    """One fine-tune."""
+    """How one model is fine-tuned."""
 
     learning_rate: Positive
-    """At its peak."""
+    """Peak learning rate."""
     batch_size: Count
-    """Examples an update."""
+    """Number of training examples per update."""
     micro_batch_size: Count | None
-    """Examples a forward pass, at most: the largest divisor of the batch size is taken. null: as many as fit in memory.
-    The update is the same."""
+    """Maximum number of examples in one forward pass of training. The largest divisor of batch_size up to it is used,
+    and the update stays the same. null: as many as fit in memory."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None
-    """Passes over the training examples; need not be whole. null: model.reference.epochs, or where examples are few as
-    many as make 6,400 in all, 20 at the most."""
+    """Number of passes over the training examples; may be a fraction. null: model.reference.epochs, or for few examples
+    more passes, at most 20, until 6,400 examples are seen in all."""
     epochs_factor: Positive
-    """Multiple of epochs: what is searched, because it means the same for few and for many examples."""
+    """Factor by which epochs is multiplied. The search varies this factor, because it means the same for few and for
+    many examples."""
     examples: Count | None
-    """The first so many of the study's training examples, which are in stratified order; null: all."""
+    """Number of training examples that are used, the first ones in the study's stratified order; null: all."""
     fold: tuple[int, int] | None
-    """Cross-validation: which part of train and validation examples together is validated on, from 0, and of how many;
-    null: the validation split is."""
+    """Fold of a cross-validation, as [index from 0, number of folds]. Train and validation examples are divided into
+    folds together, and the model is validated on this fold. null: it is validated on the validation split."""
     retimed: tuple[tuple[int, int], ...]
-    """Changes of a schedule's length while it ran, because the machine was faster or slower than planned: the step at
-    which each was made, and the steps in all from there on. The learning rate goes on from where it was."""
+    """Changes of the schedule's length during training, as [step of the change, new total number of steps]. They are
+    made if the machine is faster or slower than planned. The learning rate continues from its value at that step."""
     scheduler: Literal["linear", "cosine", "constant", "polynomial"]
-    """How the learning rate goes on after warm-up; polynomial: as the square of the share of steps that is left."""
+    """Course of the learning rate after warm-up. polynomial: it falls with the square of the share of steps left."""
     warmup: Probability
-    """Share of all steps in which the learning rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
     weight_decay: Annotated[float, Field(ge=0)]
-    """Decoupled; not of biases and layer norms."""
+    """Decoupled weight decay, not applied to biases and layer norms."""
     label_smoothing: Probability
-    """Share of the target that is spread over all classes."""
+    """Share of the target probability that is spread over all classes."""
     rdrop: Annotated[float, Field(ge=0, le=100)]
-    """Weight of R-Drop (Liang et al. 2021, arXiv 2106.14448), where it is above 0: each batch passes the model twice,
-    with other dropout, and the loss grows with the divergence of what the two passes say. An update takes nearly
-    twice as long. 0: one pass."""
+    """Weight of R-Drop (Liang et al. 2021, arXiv 2106.14448). Above 0, each batch passes through the model twice with
+    different dropout, and the loss grows with the divergence of the two outputs. An update then takes nearly twice as
+    long. 0: no R-Drop, one pass."""
     class_weights: Literal["none", "balanced"]
-    """balanced: in the loss all classes weigh alike, however many examples each has, which is one."""
+    """Weights of the classes in the loss. balanced: all classes count the same, however many examples they have; only
+    for tasks whose examples have one class each. none: all examples count the same."""
     max_grad_norm: Positive
-    """Gradients are clipped to this norm."""
+    """Maximum norm of the gradients; larger gradients are clipped to it."""
     evaluation_batch_size: Count
-    """Examples a forward pass in evaluation."""
+    """Number of examples in one forward pass of evaluation; each piece of a long example counts as one."""
     log_every: Count
-    """Steps between two reports of training loss and learning rate."""
+    """Number of steps between two log entries of training loss and learning rate."""
 
 
 class OptimizerSettings(Section):
-    """A class of `torch.optim`."""
+    """An optimizer, given as a class of `torch.optim`."""
 
     name: str
     """Name of the class."""
     options: dict[str, Scalar | tuple[float | None, ...] | None]
-    """Its keyword arguments except lr and weight_decay, which are settings of `train`."""
+    """Keyword arguments of the class, without lr and weight_decay, which are settings of `train`."""
 
 
 class SearchSettings(Section):
-    """What is searched, and when a trial must show what it is worth."""
+    """What is searched, and when trials are compared so that only the best continue."""
 
     name: Name
-    """Part of the study's default name."""
+    """Name of the search; part of the study's default name."""
     rungs: tuple[Share, ...]
-    """Shares of a trial's own schedule at which it reports and may be paused; ascending."""
+    """Shares of a trial's schedule at which it is scored and may be paused, in ascending order."""
     rungs_after: Count
-    """Training examples that the shortest schedule has seen before the first rung, which is moved there; no rung where
-    that is half of it or more."""
+    """Minimum number of training examples before a rung, in the shortest schedule of the space. Earlier rungs are moved
+    there. If that is half of this schedule or more, there are no rungs."""
     keep: Share
-    """Share of the trials that goes on at each rung; no fewer than budget.confirmation.finalists."""
+    """Share of the trials that continue at each rung; at least budget.confirmation.finalists, or 2 if that is null."""
     space: dict[str, Dimension]
-    """Path into the settings: what to sample. Written nested, as the settings are."""
+    """Search space: the range or the choices of each setting that is searched. It is nested like the settings."""
 
     @field_validator("space", mode="before")
     @classmethod
@@ -154,60 +156,62 @@ class SearchSettings(Section):
 
 
 class SamplerSettings(Section):
-    """A class of `optuna.samplers`."""
+    """The sampler of the search, given as a class of `optuna.samplers`."""
 
     name: str
     """Name of the class."""
     options: dict[str, Scalar | None]
-    """Its keyword arguments except seed, which is `seed` + the trial's number."""
+    """Keyword arguments of the class, without seed. That is `seed` plus the trial's number, or `seed` alone for
+    GridSampler and QMCSampler."""
 
 
 class ConfirmationSettings(Section):
-    """Runs of the search's best points with fresh seeds, which alone decide who wins."""
+    """Runs of the search's best points with fresh seeds. Only these runs decide the winner."""
 
     finalists: Annotated[int, Field(ge=0)] | None
-    """Best points of the search that are run again, and with them the reference recipe where it is none of them; 0: no
-    confirmation, and the best trial wins; null: as the plan has it."""
+    """Number of the search's best points that are run again. The reference recipe is run too, if it is not one of them.
+    0: no confirmation, and the best trial wins. null: the plan decides."""
     seeds: Count | None
-    """Fresh seeds for each, until it clearly loses; null: as the plan has it."""
+    """Number of fresh seeds for each point. A point that clearly loses gets no more runs. null: the plan decides."""
     confidence: Share
-    """With which a point must lose to the best one, example by example, to be run no more."""
+    """How certain it must be that a point is worse than the best one, before it gets no more runs. The two points are
+    compared example by example."""
     examples: Count | None
-    """Training examples of these runs; null: as the plan has it."""
+    """Number of training examples in each of these runs; null: the plan decides."""
 
 
 class BudgetSettings(Section):
-    """How much a study may spend, in total, over all runs of the command. What is null follows from the hours."""
+    """Limits of a whole study, over all runs of its command. If hours are given, a plan decides most null values."""
 
     name: Name
-    """For the record; no part of the study's name."""
+    """Name of the budget, for the record; not part of the study's name."""
     hours: Positive | None
-    """Of everything, from the start of the command to its end; null: however long it takes."""
+    """Hours for everything, from the start of the command to its end; null: no time limit."""
     max_trials: Count | None
-    """Search trials in total; null: as many as the hours hold."""
+    """Maximum number of search trials in total; null: as many as the hours allow."""
     startup_trials: Count
-    """Random trials before the sampler learns."""
+    """Number of random trials before the sampler learns from results."""
     search_examples: Count | None
-    """Training examples of a search trial; null: as the plan has it, or all where there are no hours."""
+    """Number of training examples in a search trial. null: the plan decides; without hours, all."""
     final: bool
-    """Whether the winner's recipe is trained once more, on all training examples that the time holds."""
+    """true: the winner's recipe is trained once more, on as many training examples as the time allows."""
     final_seeds: Count | None
-    """Seeds of that at the most, of which the best on validation is kept; null: five, if the hours hold them;
-    one where there are none."""
+    """Maximum number of seeds for the final model; the best one on validation is kept. null: up to five, as the hours
+    allow; without hours, one."""
     train_examples: Count | None
-    """Stratified subset of the training rows that the study may use; null: all."""
+    """Number of training examples that the study may use, a stratified subset; null: all."""
     validation_examples: Count | None
-    """Stratified subset of the validation rows; null: all."""
+    """Number of validation examples that the study uses, a stratified subset; null: all."""
     rung_examples: Count | None
-    """Part of the validation examples, scored at rungs; null: all."""
+    """Number of validation examples that are scored at rungs; null: all."""
     test_examples: Count | None
-    """Stratified subset of the test rows; null: all."""
+    """Number of test examples that the study uses, a stratified subset; null: all."""
     floors: bool
-    """Fit simple models on the same data before the first trial, in at most a twentieth of the hours, and score them
-    beside the winner."""
+    """true: simple models (floors) are fitted on the same data before the first trial and scored beside the winner.
+    They take at most a twentieth of the hours in all; without hours, 10 minutes."""
     blend: bool
-    """Keep the winner of a task of texts together with the linear model of words, where both together are better on
-    validation."""
+    """true: if a task classifies texts, the winner is combined with the linear model of words, which is a floor, where
+    both together are better on validation."""
     confirmation: ConfirmationSettings
 
     @model_validator(mode="after")
@@ -226,65 +230,70 @@ class BudgetSettings(Section):
 
 
 class PromotionSettings(Section):
-    """What a challenger must show, on the champion's own test examples, to take its place."""
+    """What a challenger must show to replace the champion, on the champion's own test examples."""
 
     name: Name
-    """Of the rule."""
+    """Name of the rule."""
     alpha: Share
-    """One-sided level of significance."""
+    """One-sided significance level."""
     margin: Probability
-    """How much worse in the task's metric is as good; 0: it must be significantly better."""
+    """How much worse than the champion the challenger may be, in the task's metric. 0: it must be significantly
+    better."""
     cost: Share | None
-    """Share of the champion's size, or of its time an example, that the challenger may take; null: any."""
+    """Maximum size or maximum time per example of the challenger, as a share of the champion's; one of the two must be
+    met. null: no limit."""
     reference_margin: Probability
-    """How much the task's first champion may lose to the reference recipe, in the task's metric."""
+    """How much worse than the reference recipe the task's first champion may be, in the task's metric."""
     class_margin: Share | None
-    """How much less of any class may be found; null: any; for classes."""
+    """How much the recall of any class may fall; null: no limit. Only for tasks with classes."""
 
 
 class HardwareSettings(Section):
-    """Where trials run; each `auto` is resolved by what the machine has, printed and recorded."""
+    """Where trials run. Each `auto` is replaced by what the machine has, printed and recorded."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    """auto: a GPU where there is one."""
+    """Device that trains the models. auto: a GPU if there is one, else the CPU."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
-    """Of the forward and backward pass; weights and optimizer stay float32."""
+    """Number format of forward and backward passes; weights and optimizer stay float32. auto: bfloat16 if a CPU or
+    NVIDIA GPU has it in hardware, else float16 on an NVIDIA GPU and float32 elsewhere."""
     compile: bool
-    """Have torch.compile translate the model for an NVIDIA GPU, once for each of a few lengths that batches are padded
-    to. It takes minutes at first, so it pays where trials are long."""
+    """true: torch.compile compiles the model for an NVIDIA GPU, once for each of a few lengths that batches are padded
+    to. This takes minutes at first, so it is useful only if trials are long."""
     workers: Count | Literal["auto"]
-    """Worker processes; auto: one for each GPU, one without. More than there are GPUs share them and their memory."""
+    """Number of worker processes. auto: one for each GPU, or one without a GPU. If there are more workers than GPUs,
+    they share the GPUs and their memory."""
     threads: Count | Literal["auto"]
-    """CPU threads of a worker; auto: the cores this process may use, shared out."""
+    """Number of CPU threads of each worker. auto: the cores that this process may use, divided among the workers."""
     checkpoint_seconds: Positive
-    """Time between two checkpoints of a trial, apart from those at rungs: the most work that a crash can cost."""
+    """Seconds between two checkpoints of a trial, apart from those at rungs. A crash costs at most this much work."""
     hang_seconds: Positive
-    """A worker that trains no step and evaluates no batch for so long is ended; its trial goes on in a fresh one."""
+    """Seconds without a training step or an evaluated batch after which a worker is ended. Its trial continues in a new
+    worker."""
     max_attempts: Count
-    """How often a trial is given to a worker before a worker that dies with it makes it a failure."""
+    """Number of attempts at a trial. If this number of workers has died with the trial, the trial fails."""
 
 
 class TrackingSettings(Section):
-    """Where MLflow keeps runs and models."""
+    """Where MLflow stores runs and models."""
 
     uri: str | None
-    """An MLflow server or database; null: SQLite in the state folder."""
+    """Address of an MLflow server or database; null: SQLite in the state folder."""
 
 
 class StorageSettings(Section):
-    """Where Optuna keeps studies."""
+    """Where Optuna stores studies."""
 
     uri: str | None
-    """A database URL; null: SQLite in the state folder."""
+    """URL of a database; null: SQLite in the state folder."""
 
 
 class Settings(Section):
-    """All of it."""
+    """All settings of a command."""
 
     study: Name
-    """Name of the study; the same name continues it."""
+    """Name of the study. A command with the same name continues it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    """Of sampler, weights of the new head, dropout and batch order."""
+    """Seed of the sampler, the weights of the new head, dropout and the batch order."""
     task: TaskSettings
     model: ModelSettings
     train: TrainSettings
@@ -310,7 +319,11 @@ class Settings(Section):
 
 
 def possible(settings: Settings, path: str) -> tuple[Any, ...]:
-    """The values a setting may take in a sweep: its choices or its bounds, and the fixed one where that can hold."""
+    """Return the values that a setting may take in a sweep.
+
+    These are its choices or its two bounds. The fixed value is added if the setting is searched only conditionally. A
+    setting that is not searched has only its fixed value.
+    """
     dimension = settings.search.space.get(path)
     section, field = path.split(".")
     fixed = (getattr(getattr(settings, section), field),)
@@ -321,6 +334,6 @@ def possible(settings: Settings, path: str) -> tuple[Any, ...]:
 
 
 def digest(value: object) -> str:
-    """sha256 of the canonical JSON of `value`, shortened to 16 hexadecimal digits."""
+    """Return the SHA-256 of the canonical JSON of `value`, shortened to 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The search space: points of it, and sampled parameters back to settings."""
+"""The search space: its points, and the settings that sampled parameters give."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from hpsearch.errors import RequestError, nearest
 
 Params = dict[str, Any]
 RATE, RDROP = "train.learning_rate", "train.rdrop"
-OTHER_RATES = (2.0, 0.5)  # times that of the reference recipe: experiments/2026-11-table
+OTHER_RATES = (2.0, 0.5)  # multiples of the reference recipe's learning rate: experiments/2026-11-table
 RECIPE = (RATE, "train.batch_size", "train.epochs", "train.warmup")
 
 
 def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
-    """The settings of a trial. Raises RequestError where a parameter is no value of its setting."""
+    """Return the settings of a trial. Raises RequestError if a parameter is not a valid value of its setting."""
     by_section: dict[str, Params] = {}
     for path, value in params.items():
         section, field = path.split(".")
@@ -31,27 +31,27 @@ def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
 
 
 def reference(settings: Settings) -> Params:
-    """The reference recipe: the settings' own values of what is searched, whether they lie in the space or not."""
+    """Return the reference recipe: the settings' own values of all searched settings, inside the space or not."""
     params: Params = {}
     for path in parents_first(settings.search.space):
         dimension = settings.search.space[path]
         if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
             value, choices = _value(settings, path), getattr(dimension, "choices", ())
-            params[path] = next((choice for choice in choices if choice == value), value)  # 2 where they say 2, not 2.0
+            params[path] = next((choice for choice in choices if choice == value), value)  # the choice 2, not 2.0
     return params
 
 
 def reference_point(settings: Settings) -> Params | None:
-    """The reference recipe as a point of the space; None where one of its values lies outside it."""
+    """Return the reference recipe as a point of the space, or None if one of its values lies outside the space."""
     params = reference(settings)
     return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
 
 
 def point(settings: Settings, given: Mapping[str, Any]) -> Params:
-    """A point of the space with these values; what is not given is as in the reference recipe.
+    """Return the point of the space with the given values. All other values are those of the reference recipe.
 
     Raises:
-        RequestError: a value lies outside of the space, or is of something that is not searched.
+        RequestError: A value lies outside the space, or belongs to a setting that is not searched.
     """
     space = settings.search.space
     params: Params = {}
@@ -80,10 +80,10 @@ def point(settings: Settings, given: Mapping[str, Any]) -> Params:
 
 
 def to_try(settings: Settings) -> list[Params]:
-    """The few points for hours that hold no search; [] where the reference recipe lies outside of the space.
+    """Return the few points to try if the hours are too few for a search.
 
-    First the reference recipe, then the same with R-Drop, then that at other learning rates. Where one run is asked
-    for, it is the reference recipe.
+    The first point is the reference recipe, the second the same with R-Drop. The others have other learning rates. With
+    `budget.max_trials=1` there is only the reference recipe. The list is empty if the recipe lies outside the space.
     """
     point = reference_point(settings)
     if point is None:
@@ -98,11 +98,11 @@ def to_try(settings: Settings) -> list[Params]:
 
 
 def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:
-    """What a reader wants to know of a point: rate, batch size, epochs and warm-up, and whatever else it sets.
+    """Return what a reader wants to know about a point: learning rate, batch size, epochs, warm-up and its parameters.
 
     Args:
-        settings: of the study.
-        params: of the point.
+        settings: Settings of the study.
+        params: Parameters of the point.
     """
     return {path: _value(settings, path) for path in RECIPE} | dict(params)
 
@@ -113,23 +113,23 @@ def _value(settings: Settings, path: str) -> Any:
 
 
 def _holds(dimension: Dimension, value: Any) -> bool:
-    """Whether a value is one that the dimension can be sampled at; None, where it follows from the data, is not."""
+    """Return whether a dimension contains a value. An interval never contains None, which follows from the data."""
     if not isinstance(dimension, Interval):
         return value in dimension.choices
     if value is None:
         return False
     steps = (value - dimension.low) / dimension.step if dimension.step is not None else 0.0
-    return bool(dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8)  # as Optuna has it
+    return bool(dimension.low <= value <= dimension.high and abs(steps - round(steps)) < 1e-8)  # as in Optuna
 
 
 def _fits(path: str, value: Any) -> bool:
-    """Whether a value is of the setting's type, or None."""
+    """Return whether a value has the setting's type or is None."""
     kind = SEARCHABLE[path]
     return value is None or (isinstance(value, kind | int if kind is float else kind) and not isinstance(value, bool))
 
 
 def _extent(dimension: Dimension) -> str:
-    """Of a dimension, for people."""
+    """Return the range or the choices of a dimension in words."""
     if not isinstance(dimension, Interval):
         return ", ".join(map(formats.value, dimension.choices))
     steps = f" in steps of {formats.value(dimension.step)}" if dimension.step is not None else ""
@@ -137,7 +137,11 @@ def _extent(dimension: Dimension) -> str:
 
 
 def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:
-    """Every value of every dimension, for exhaustive search. Raises RequestError where an interval has no step."""
+    """Return every value of every dimension, for a grid search.
+
+    Raises:
+        RequestError: An interval has no step, or a dimension is conditional.
+    """
     values: dict[str, list[Any]] = {}
     for path, dimension in space.items():
         if dimension.when:
@@ -156,7 +160,7 @@ def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:
 
 
 def parents_first(space: Mapping[str, Dimension]) -> list[str]:
-    """The space's paths, each after those that its `when` names. Raises RequestError on a circle."""
+    """Return the paths of the space, each after the paths in its `when`. Raises RequestError if they form a circle."""
     order: list[str] = []
     left = list(space)
     while left:

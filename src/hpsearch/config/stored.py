@@ -1,7 +1,7 @@
-"""Settings that a study has stored, in the words of this version, which may have more of them, or fewer.
+"""Conversion of the settings that a study has stored to the settings of this version.
 
-A user gives every setting, or is told which is missing. A study was begun when there were others: what it stored is
-read for ever, and means what the study did.
+A configuration must have every setting, and a missing one is an error. A stored study may lack newer settings or have
+removed ones. It stays readable for ever, and its settings keep the meaning that they had for the study.
 """
 
 import copy
@@ -27,22 +27,24 @@ CAME_LATER: dict[str, Any] = {
     "budget.blend": False,
     "budget.confirmation.examples": None,
 }
-"""Dotted path of a setting that came after format 4: the value that means what studies did before, as JSON has it.
-Of a new section that is all of it."""
+"""Maps the dotted path of each setting added after format 4 to its value for older studies, as in JSON.
+
+This value means what studies did before. For a new section it is the whole section."""
 
 GONE: dict[str, Any] = {
     "budget.max_hours": None,
     "budget.confirmation.train_factor": 1.0,
     "budget.confirmation.reserve": 0.4,
 }
-"""Dotted path of a setting that was taken away after format 4: the value that means what every study does now. What a
-study stored for it is no longer read; where it was another value, the study can't go on."""
+"""Maps the dotted path of each setting removed after format 4 to the value that means what every study does now.
 
-Plain = dict[str, Any]  # JSON of Settings, or of a part of them
+The stored value is no longer read. A study that stored another value cannot continue."""
+
+Plain = dict[str, Any]  # JSON of Settings, or of a part
 
 
 def readable(stored: Plain) -> Plain:
-    """Stored settings as `Settings` takes them: with what came later, and without anything that is gone."""
+    """Return stored settings in the form that `Settings` takes: with later settings and without removed ones."""
     found = _with_later(stored)
     for path in GONE:
         for section, name in _place(found, path):
@@ -51,12 +53,12 @@ def readable(stored: Plain) -> Plain:
 
 
 def completed(kept: Plain) -> Plain:
-    """What a study's identity has kept of its settings, as this version would have kept it.
+    """Return the settings in a study's identity as this version would have stored them.
 
-    A setting that is gone stays where it has another value than every study now: then the study was another one.
+    A removed setting stays if its value differs from what every study does now. Then the study was a different one.
     """
     found = _without(_with_later(kept), GONE)
-    for dimension in found["search"]["space"].values():  # what it need not say has its default in code
+    for dimension in found["search"]["space"].values():  # its optional fields have their defaults in code
         fields = (Choice if "choices" in dimension else Interval).model_fields
         unsaid = {name: field.get_default() for name, field in fields.items() if not field.is_required()}
         dimension |= unsaid | dimension
@@ -64,7 +66,7 @@ def completed(kept: Plain) -> Plain:
 
 
 def as_before(plain: Plain) -> Plain:
-    """Settings without those that came later and mean what studies did before: a digest of them stays the same."""
+    """Return settings without later ones that mean what studies did before, so that their digest stays the same."""
     return _without(plain, CAME_LATER)
 
 
@@ -77,7 +79,7 @@ def _with_later(stored: Plain) -> Plain:
 
 
 def _without(plain: Plain, values: Plain) -> Plain:
-    """A copy without the settings at the paths in `values` that have just these values."""
+    """Return a copy without those settings at the paths in `values` that have exactly these values."""
     found = copy.deepcopy(plain)
     for path, value in values.items():
         for section, name in _place(found, path):
@@ -87,7 +89,10 @@ def _without(plain: Plain, values: Plain) -> Plain:
 
 
 def _place(plain: Plain, path: str) -> Iterator[tuple[Plain, str]]:
-    """The section that holds a setting, and its name there; nothing where there is no such section, or it is null."""
+    """Yield the section that contains a setting, and the setting's name in it.
+
+    Nothing is yielded if the section is missing or null.
+    """
     *parents, name = path.split(".")
     section: Any = plain
     for parent in parents:

@@ -1,4 +1,4 @@
-"""Settings of a task: where its data are, and what is to be learnt of them."""
+"""Settings of a task: where its data are, and what a model learns from them."""
 
 from typing import Annotated, Literal
 
@@ -8,102 +8,107 @@ from hpsearch.config.section import Count, Name, Section, Share
 
 
 class PackagedData(Section):
-    """Rows of a CSV file that an installed Python package carries."""
+    """Rows of a CSV file inside an installed Python package."""
 
     package: str
     """Import name of the package."""
     file: str
     """Path of the CSV file inside the package."""
     sha256: str
-    """Checksum of that file, verified at each reading."""
+    """SHA-256 checksum of the file, verified at each reading."""
     where: dict[str, str]
-    """Column: value; the rows that match are the data set."""
+    """Column and value that a row must have. The rows that match all entries are the data set."""
     classes: dict[str, str] | None
-    """Label in the file: name of the class; null: labels are names already."""
+    """Label in the file and name of its class. null: the labels are names already."""
     note: str | None
-    """Said beside every score on this data."""
+    """Remark that is shown with every score on these data."""
 
 
 class HubData(Section):
-    """A data set of the Hugging Face hub."""
+    """A data set on the Hugging Face hub."""
 
     path: str
-    """Data set id."""
+    """Id of the data set."""
     config: str | None
-    """Configuration of the data set, where it has several."""
+    """Configuration of the data set, if it has several."""
     revision: str | None
-    """Branch, tag or commit; null: the newest."""
+    """Branch, tag or commit; null: the newest version."""
     train_split: str
     """Name of the split to train on."""
     validation_split: str | None
-    """null: validation rows are split off the train split."""
+    """Name of the validation split; null: validation rows are split off the train split."""
     test_split: str | None
-    """null: test rows are split off the train split."""
+    """Name of the test split; null: test rows are split off the train split."""
 
 
 class FileData(Section):
-    """The user's own files: CSV, TSV, JSONL or Parquet."""
+    """Your own files: CSV, TSV, JSONL or Parquet."""
 
     train: str | None
-    """Path of the file with the training rows."""
+    """Path of the file with the training rows; required."""
     validation: str | None
-    """null: validation rows are split off the train file."""
+    """Path of the file with the validation rows; null: validation rows are split off the train file."""
     test: str | None
-    """null: test rows are split off the train file."""
+    """Path of the file with the test rows; null: test rows are split off the train file."""
     encoding: str
-    """Encoding of text files."""
+    """Encoding of text files, for example utf-8."""
 
 
 class SplitSettings(Section):
-    """How rows are split where the source gives no validation or test split: stratified by label, seeded."""
+    """How rows are split if the source has no validation or test split. Splits are stratified by label and seeded."""
 
     validation: Share
-    """Share of the rows that are split."""
+    """Share of the train rows that becomes the validation split."""
     test: Share
-    """Share of the rows that are split."""
+    """Share of the train rows that becomes the test split."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    """Seed of the split and of the subsets a budget takes."""
+    """Seed of the split, and of the subsets that a budget takes."""
 
 
 class TaskSettings(Section):
-    """Data, label kind and metric."""
+    """The data, the kind of the task and the metric."""
 
     name: Name
-    """Names the experiment and the registered model, `hpsearch-<name>`; required for your own files."""
+    """Name of the task. It gives the MLflow experiment and the registered model their name, `hpsearch-<name>`. Required
+    for your own files."""
     kind: str
-    """What is to be learnt of an example; `text_classification`, `multilabel_classification`, `question_answering` or
+    """Kind of the task: `text_classification`, `multilabel_classification`, `question_answering` or
     `token_classification`."""
     source: Literal["packaged", "hub", "files"]
-    """Which of the three descriptions below to read."""
+    """Source of the data: one of the three sections `packaged`, `hub` and `files` below."""
     packaged: PackagedData | None
     hub: HubData | None
     files: FileData | None
     license: str | None
-    """Of the data, as their source states it; null: not stated."""
+    """License of the data, as their source states it; null: not stated."""
     columns: dict[str, str]
-    """Role that the task kind asks for: column of the data. Each kind may have group, whose rows stay in one split."""
+    """Column of the data for each role that the kind of the task needs. Every kind may also have the role `group`. Rows
+    of one group stay in the same split."""
     labels: tuple[str, ...] | None
-    """Classes in their order; null: as found, sorted."""
+    """Classes in their order; null: the classes found in the data, sorted."""
     label_separator: Annotated[str, Field(min_length=1)]
-    """Stands between the labels of a text in CSV and TSV files."""
+    """Separator between the labels of one text in CSV and TSV files."""
     quoting: Literal["auto", "double", "none"]
-    """What a double quote at the beginning of a field means in CSV and TSV files. double: the field ends with the next
-    single one; none: it is a character like any other; auto: as double, and a file that may be meant either way is
-    refused. For your own files and those that are predicted."""
+    """Meaning of a double quote at the beginning of a field in CSV and TSV files. double: the field ends at the next
+    double quote that is not doubled. none: it is an ordinary character. auto: as double, but a file that can be read
+    both ways is refused. Used for your own files and for files to predict."""
     clean: Literal["html", "whitespace", "none"]
-    """html: drop tags, decode entities, fold white space."""
+    """Cleaning of texts. html: drop tags, decode entities and fold white space. whitespace: only fold white space.
+    none: no change."""
     split: SplitSettings
     metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match", "log_loss"]
-    """Searched for on validation data; one of those that the task kind has, by its definition."""
+    """Metric that the search optimises on validation data. It must be one of the metrics of the task's kind, which
+    defines how it is computed."""
     max_length: Annotated[int, Field(ge=8, le=8192)]
-    """Tokens an example may have, special tokens included."""
+    """Maximum number of tokens the model reads at once, special tokens included. Longer texts are truncated or cut into
+    pieces."""
     truncation: Literal["head", "tail", "head_tail", "windows"]
-    """What is kept of a longer text; head_tail: the first quarter and the end; windows: all of it, in pieces whose
-    outputs are averaged."""
+    """What is kept of a text longer than max_length. head: the beginning. tail: the end. head_tail: a quarter of the
+    tokens from the beginning, the rest from the end. windows: all of it, in pieces whose outputs are averaged."""
     stride: Annotated[int, Field(ge=0)]
-    """Tokens that neighbouring windows share; at most a quarter of max_length."""
+    """Number of tokens that neighbouring windows share; at most a quarter of max_length."""
     longest_answer: Count | None
-    """Tokens an answer may have, where it is a span of a text."""
+    """Maximum number of tokens in an answer, for tasks whose answers are spans of a text."""
 
     @model_validator(mode="after")
     def _source_is_described(self) -> "TaskSettings":

@@ -1,4 +1,4 @@
-"""What the trials of a phase come to: on disk first, then told to the study's database, to MLflow and to people."""
+"""The results of a phase's trials: written to disk first, then passed to Optuna, MLflow and the display."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from hpsearch.state.records import Status, TrialRecord, add_points, read_points
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.training import checkpoints
 
-TELL_SECONDS = 60.0  # for MLflow to be told the last of a phase
+TELL_SECONDS = 60.0  # limit for sending the last results of a phase to MLflow
 
 
 class Books:
-    """Keeps the records and curves of a phase's trials."""
+    """The records and curves of a phase's trials."""
 
     def __init__(self, phase: Phase, crew: Crew, delivery: Delivery, display: Display, clock: Clock) -> None:
         self.phase, self._crew, self._delivery, self._display = phase, crew, delivery, display
         self._clock = clock
-        self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) in its points file
+        self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) pairs in its points file
         for number in phase.trials:
             points = read_points(phase.trial_folder(number).path)
             self.logged[number] = {(step, name) for step, values in points for name in values}
-        self._complaint: str | None = None  # of MLflow's silence, as last shown
+        self._complaint: str | None = None  # why MLflow does not answer, as last shown
 
     # ---- writing
 
     def keep(self, trial: TrialRecord) -> None:
-        """Write a trial's record; then, and only then, others are told."""
+        """Write a trial's record to disk, and only then pass it to MLflow, the phase and the display."""
         before = self.phase.trials.get(trial.number)
         ends = trial.status.final and (before is None or not before.status.final)
         if ends:
@@ -47,7 +47,7 @@ class Books:
             self._display.trial_ended(trial)
 
     def points(self, points: Sequence[Progress]) -> None:
-        """Log points of curves, but none that is there already: a resumed trial passes some steps again."""
+        """Log the points that are not logged yet; a resumed trial passes some steps again."""
         for point in points:
             logged = self.logged.setdefault(point.number, set())
             new = {name: value for name, value in point.metrics.items() if (point.step, name) not in logged}
@@ -58,7 +58,7 @@ class Books:
             self._delivery.put(self.phase.trials[point.number], self)
 
     def at_rung(self, report: RungReport) -> Decision:
-        """Book a trial's score; then the phase decides whether it goes on at once, waits for others, or can end."""
+        """Record a trial's score at a rung, and return whether the trial continues at once, pauses or stops."""
         before = self.phase.trials[report.number]
         trial = replace(
             before,
@@ -78,7 +78,7 @@ class Books:
         return decision
 
     def close(self) -> None:
-        """The phase is over: what is paused ends where it is. Raises NoResultError if there is no result."""
+        """End the phase's unfinished trials, and free disk space. Raises NoResultError if there is no result."""
         for trial in self.phase.closing():
             self.keep(trial)
         free_disk(self.phase, self.phase.kept_models())
@@ -87,13 +87,13 @@ class Books:
         self.phase.trials[trial.number] = trial
         trial.save(self.phase.trial_folder(trial.number).path)
 
-    # ---- telling MLflow
+    # ---- MLflow
 
     def tell_all(self) -> None:
-        """Tell MLflow all that it does not know.
+        """Send MLflow all that it does not have yet.
 
         Raises:
-            OutOfReachError: it does not answer; what it was not told waits in the state folder.
+            OutOfReachError: MLflow does not answer; the state folder keeps what was not sent.
         """
         for trial in self.phase.trials.values():
             if trial.status.final and not trial.told:
@@ -102,7 +102,7 @@ class Books:
         self.hear_of_deliveries()
 
     def hear_of_deliveries(self) -> None:
-        """Note what MLflow has been told."""
+        """Record what MLflow has received, and show when it stops or starts to answer."""
         for done in self._delivery.delivered(self):
             trial = self.phase.trials[done.number]
             told = replace(trial, run_id=done.run_id, told=done.final)
@@ -114,27 +114,30 @@ class Books:
                 f"MLflow will be told later, training goes on: {complaint}" if complaint else "MLflow answers again"
             )
 
-    # ---- what the delivery asks of them
+    # ---- what the delivery reads: see `delivery.Source`
 
     @property
     def tag(self) -> str:
-        """Of the phase's MLflow runs."""
+        """Tag of the phase's MLflow runs, which holds the number of a trial."""
         return self.phase.tag
 
     def trial_folder(self, number: int) -> Path:
-        """Where a trial's points are."""
+        """Return the folder that holds a trial's points."""
         return self.phase.trial_folder(number).path
 
     def settings_of(self, trial: TrialRecord) -> Settings:
-        """What a trial is trained with."""
+        """Return the settings that a trial is trained with."""
         return self.phase.settings_of(trial)
 
     def origin(self, trial: TrialRecord) -> Origin | None:
-        """What `reproduce` goes by: settings, data, hardware, code and libraries, and what came of them."""
+        """Return what `reproduce` needs to repeat a trial and compare the result; None for a failed trial.
+
+        That is settings, data, hardware, code, libraries and metrics.
+        """
         if trial.status is Status.FAILED:
             return None
         settings = self._crew.micro.applied(self.settings_of(trial)).model_dump(mode="json")
-        settings |= {"tracking": {"uri": None}, "storage": {"uri": None}}  # they may hold a password
+        settings |= {"tracking": {"uri": None}, "storage": {"uri": None}}  # these addresses may hold a password
         made_by = identity.made_by()
         return Origin(
             settings=settings,
@@ -147,10 +150,14 @@ class Books:
             libraries=made_by["libraries"],
         )
 
-    # ---- for people
+    # ---- for the display
 
     def remaining_steps(self) -> int | None:
-        """Steps still planned, in the mean length of the trials so far; those of running trials at the least."""
+        """Return the steps that are still planned; None while the length of no trial is known.
+
+        Each planned trial counts with the mean length of the trials so far. The result is never less than the
+        remaining steps of the running trials.
+        """
         trials = self.phase.trials.values()
         known = [t.total_steps for t in trials if t.total_steps]
         if not known:
@@ -162,7 +169,7 @@ class Books:
 
 
 def free_disk(phase: Phase, keepers: Sequence[TrialRecord]) -> None:
-    """Of trials that have come to their end keep no checkpoint, and no model but those of `keepers`."""
+    """Delete the checkpoints of trials that have ended, and their models except those of `keepers`."""
     for trial in phase.trials.values():
         if trial.status.final:
             folder = phase.trial_folder(trial.number)

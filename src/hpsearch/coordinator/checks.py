@@ -1,4 +1,4 @@
-"""What is wrong with a request, found before anything is written or started."""
+"""Checks of a request, made before anything is written or started."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ from hpsearch.workers.workplaces import open_workplace
 
 
 def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
-    """Find what is wrong with a request before anything is written or started. Raises RequestError."""
+    """Check a request before anything is written or started; return its data and workplace. Raises RequestError."""
     workplace = open_workplace(settings.hardware, home)
     trainer.optimizer_class(settings.optimizer)
     make_plan(settings, 1)
@@ -31,15 +31,15 @@ def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     return data.read(settings), workplace
 
 
-USUAL_TRIALS = 20  # of a search that the hours end
+USUAL_TRIALS = 20  # assumed for a search that only the hours limit
 
 
 def disk_bound(settings: Settings, workers: int) -> int:
-    """Bytes that a study's checkpoints and models take at the most.
+    """Return the largest number of bytes that a study's checkpoints and models can take.
 
-    A checkpoint holds weights and what the optimizer keeps of each in float32; models are the best so far or one of
-    each entrant of the confirmation, one that each worker has just completed, that of a floor, and what is
-    logged of these.
+    A checkpoint holds the weights and the tensors that the optimizer keeps for them, in float32. The models are the
+    best so far, or one of each entrant of the confirmation. Each worker adds the one that it has just completed. A
+    floor's model and the logged copies are counted too.
     """
     weights, budget = 4 * models.parameters(settings.model), settings.budget
     checkpoints = schedule.most_checkpoints(make_plan(settings, budget.max_trials or USUAL_TRIALS), workers)
@@ -49,7 +49,7 @@ def disk_bound(settings: Settings, workers: int) -> int:
 
 
 def check_disk(settings: Settings, workers: int, home: Path) -> None:
-    """See that what a study can come to need is free. Raises RequestError."""
+    """Check that the disk has room for all that a study can need. Raises RequestError if not."""
     needed, there = disk_bound(settings, workers), home.absolute()
     while not there.exists():
         there = there.parent

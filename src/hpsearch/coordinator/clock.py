@@ -1,4 +1,4 @@
-"""Where the time of a study went: seconds of each phase, summed over all runs of its command."""
+"""The time that a study has spent: seconds of each phase, summed over all runs of its command."""
 
 import contextlib
 import json
@@ -10,13 +10,16 @@ from hpsearch.state.records import write_durably
 
 
 def read_seconds(folder: StudyFolder) -> dict[str, float]:
-    """Seconds of each phase of a study, over all runs of its command that came to an end of some kind."""
+    """Return the seconds of each phase of a study, over all runs of its command.
+
+    The time after the last `Clock.lap` of a killed run is missing.
+    """
     path = folder.seconds
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 class Clock:
-    """Seconds of each phase, summed over all runs of the command."""
+    """The clock of a study: it counts the seconds of each phase, over all runs of the command."""
 
     def __init__(self, folder: StudyFolder, started: float) -> None:
         self.path, self.last = folder.seconds, started
@@ -24,11 +27,11 @@ class Clock:
 
     @property
     def spent(self) -> float:
-        """Seconds of the study until now, over all runs of the command."""
+        """Seconds that the study has spent until now, over all runs of the command."""
         return sum(self.seconds.values()) + time.monotonic() - self.last
 
     def lap(self, phase: str) -> None:
-        """What has passed since the last lap was this phase."""
+        """Add the time since the last lap to this phase, and write all seconds to disk."""
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
         self.last = now
@@ -36,7 +39,7 @@ class Clock:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """What passes inside is this phase, however it ends; what passed before belongs to the setup."""
+        """Count the time inside the context as this phase, however it ends, and the time before it as setup."""
         self.lap("setup")
         try:
             yield

@@ -25,11 +25,11 @@ from hpsearch.tasks import metrics
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-LEAST = 0.5  # of the time that is left: where that is not enough for both, the final model has no more
+LEAST = 0.5  # least share of the time left for the confirmation, where the final model needs more than the rest
 
 
 class Confirmation(Phase):
-    """The race of a study's entrants."""
+    """The race between a study's entrants: its finalists and the reference recipe."""
 
     name: ClassVar[str] = "confirmation"
     noun: ClassVar[str] = "run"
@@ -38,28 +38,28 @@ class Confirmation(Phase):
     left_out: ClassVar[str] = "budget.confirmation.finalists=0"
 
     def __init__(self, study: StudyContext, search: Search) -> None:
-        """Take up what there is.
+        """Continue from the runs in the state folder.
 
         Args:
-            study: that it is a phase of.
-            search: says who is run.
+            study: the study of this phase.
+            search: the search whose best points are run.
         """
         super().__init__(study, study.settings, study.ref)
         given = study.settings.budget.confirmation
         self._search = search
         self._planner: Planner | None = None
         self._known: Known | None = None
-        self._factor = 1.0  # times the usual length, of the finalists
-        # Without hours these are numbers; with them a plan comes, unless the phase is only looked at.
+        self._factor = 1.0  # mean length of the finalists, in usual lengths
+        # Without hours the settings hold numbers. With hours, `begin` replaces these values by a plan.
         finalists = given.finalists if given.finalists is not None else plan.FINALISTS
         points = 0 if search.alone else finalists
         examples = min(given.examples or search.examples, self.ref.sizes["train"])
         self._take_up(points, given.seeds or plan.SEEDS, examples)
-        if study.settings.budget.hours is None:  # with hours, what is run is known when it begins
+        if study.settings.budget.hours is None:  # with hours, `begin` decides what is run
             self._bring_back()
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
-        """Run as many, on as many examples, as the time holds that is not the final model's."""
+        """Plan as many runs, on as many examples, as fit into the time that the final model leaves."""
         self._planner = planner
         if planner is not None and not self._search.alone:
             self._known = known = planner.known([*before, self])
@@ -73,20 +73,20 @@ class Confirmation(Phase):
                 self._stay()
             else:
                 there = [run.examples for run in self.trials.values() if run.examples is not None]
-                if there and 2 * max(there) >= step.examples:  # what was run on nearly as many is not run again
+                if there and 2 * max(there) >= step.examples:  # runs on half as many or more are not repeated
                     step = known.race(finalists, seeds, max(there), self._factor)
                 self._take_up(*self._no_fewer(finalists, seeds, step.examples), step.examples)
                 planner.record(self, known, {self.name: step})
             self._bring_back()
 
     def _bring_back(self) -> None:
-        """Have best runs without a model run once more: it was not needed then, or other seeds counted."""
+        """Repeat the best runs without a model: it was not needed before, or other seeds counted then."""
         for best in self.kept_models():
             if not self.trial_folder(best.number).model.exists():
-                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # it comes to the same
+                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # with the same result
 
     def _no_fewer(self, finalists: int, seeds: int, examples: int) -> tuple[int, int]:
-        """Finalists and seeds, no fewer than have been run on so many examples."""
+        """Return the numbers of finalists and seeds, no fewer than were already run on this number of examples."""
         there = [run for run in self.trials.values() if run.examples == examples]
         points = {run.entrant for run in there} - {racing.REFERENCE}
         return max(finalists, len(points), int(bool(there))), max(seeds, len({run.seed for run in there}))
@@ -95,11 +95,11 @@ class Confirmation(Phase):
         settings, best_first = self.settings, self._search.best_first()
         entrants = racing.entrants(best_first, space.reference(settings), finalists, settings.search.space)
         if self._planner is not None and len(entrants) == 1:
-            seeds = 1  # whom nobody races against needs no more
+            seeds = 1  # a single entrant needs no more
         self._race(entrants if finalists else [], seeds, examples)
 
     def _stay(self) -> None:
-        """With what has been confirmed, if anything has: the time holds no more."""
+        """Race only the entrants that have complete runs, if any do: the time holds no more runs."""
         complete = [run for run in self.trials.values() if run.status is Status.COMPLETE]
         sizes = {run.number: run.examples or self.ref.sizes["train"] for run in complete}
         most = max(sizes.values(), default=self._search.examples)
@@ -114,47 +114,47 @@ class Confirmation(Phase):
 
     @property
     def examples(self) -> int:
-        """That a run is trained on."""
+        """Number of training examples of a run."""
         return self._examples
 
     @classmethod
     def asked(cls, settings: Settings) -> bool:
-        """Where there is to be a finalist."""
+        """Return whether the study has finalists to confirm."""
         return settings.budget.confirmation.finalists != 0
 
     @classmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """The study's, with a run's parameters and seed, and without rungs."""
+        """Return the study's settings with a run's parameters and seed, and without rungs."""
         search = settings.search.model_copy(update={"rungs": ()})
         return space.apply(settings, trial.params).model_copy(update={"seed": trial.seed, "search": search})
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The best run of each entrant, of those on the most examples."""
+        """Return the best complete run of each entrant, among the runs on the most examples."""
         objective = metrics.OBJECTIVES[settings.task.metric]
         complete = [run for run in trials if run.status is Status.COMPLETE]
         most = max((run.examples for run in complete if run.examples is not None), default=None)
-        runs = [run for run in complete if run.examples in (most, None)]  # None: all, and none has more
+        runs = [run for run in complete if run.examples in (most, None)]  # None: all examples, and no run has more
         names = dict.fromkeys(run.entrant for run in runs)
         best = (schedule.best_first([run for run in runs if run.entrant == name], objective)[:1] for name in names)
         return [run for found in best for run in found]
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
-        """Complete runs without their answers."""
+        """Yield a fault for each complete run without its answers on validation."""
         for number, run in stored.records.items():
             if run.status is Status.COMPLETE and not stored.folder.trial(cls.place, number).answers.exists():
-                yield Fault(f"run {number} is complete, and what its model said on validation is missing")
+                yield Fault(f"run {number} is complete, and its answers on validation are missing")
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Confirmation":
-        """Of the best points of the search."""
+        """Return the confirmation of the search's best points."""
         [search] = [phase for phase in before if isinstance(phase, Search)]
         return cls(study, search)
 
     @property
     def introduction(self) -> str | None:
-        """Who is run on what."""
+        """Message that names entrants, seeds and training examples; None without entrants."""
         names, seeds = [one.name for one in self.race.entrants], len(self.race.seeds)
         if not names:
             return None
@@ -164,12 +164,12 @@ class Confirmation(Phase):
         )
 
     def done(self) -> bool:
-        """Whether nothing is left to be run, within the time there is."""
+        """Return whether nothing is left to run within the time."""
         running = any(trial.status is Status.RUNNING for trial in self.trials.values())
         return not running and self.next(self.hours) is None
 
     def next(self, hours: float) -> TrialRecord | None:
-        """The next run, round by round; the first round is run whatever the time."""
+        """Return the next run, round by round; None for now. The first round is run however little time is left."""
         begun = {(run.entrant, run.seed): run for run in self.trials.values() if self._counts(run)}
         out = self.race.out()
         for done, seed in enumerate(self.race.seeds):
@@ -189,15 +189,15 @@ class Confirmation(Phase):
                         fold=self._rounds.fold(done),
                     )
             if any(not begun[entrant.name, seed].status.final for entrant in due):
-                return None  # who loses this round is not known yet
+                return None  # the losers of this round are not known yet
         return None
 
     def _counts(self, run: TrialRecord) -> bool:
-        """Whether it need not be run again: one that was cut off is."""
+        """Return whether a run belongs to the race and need not be run again; a run that was cut off must be."""
         return self.race.has(run) and run.status is not Status.PRUNED
 
     def _holds(self, runs: int) -> bool:
-        """Whether the time holds so many more runs, beside the final model."""
+        """Return whether the time holds this number of further runs beside the final model."""
         if self._planner is None or self._known is None:
             return True
         known = self._planner.known([self._search, self])
@@ -205,38 +205,38 @@ class Confirmation(Phase):
         return known.step(runs, self._examples, max(1.0, self._factor)).seconds <= there
 
     def _final(self, known: Known) -> float:
-        """Seconds of the final model, if there is to be one."""
+        """Return the seconds that the final model needs; 0 if the budget has none."""
         return plan.of_final(known, math.inf, self._factor).seconds if self.settings.budget.final else 0.0
 
     def over(self, hours: float) -> str | None:
-        """Once all time is."""
+        """Return why no run goes on, once the study's hours are over; None otherwise."""
         if self._planner is None or not self._planner.over or not self.race.entrants:
             return None
         return f"budget.hours={self._planner.hours:.3g} are over; no run goes on"
 
     def closing(self) -> list[TrialRecord]:
-        """A run that was cut off ends where it is."""
+        """Return the runs that have not ended, as pruned."""
         return [replace(one, status=Status.PRUNED) for one in self.trials.values() if not one.status.final]
 
     def answered(self, result: TrialResult) -> None:
-        """A complete run's answers are on disk before its record says that it is complete."""
+        """Write a complete run's answers to disk, before its record says that it is complete."""
         if result.status is Status.COMPLETE:
             kept = {"predictions": result.predictions, "likelihoods": result.likelihoods}
             write_durably(self.trial_folder(result.number).answers, json.dumps(kept))
 
     def kept_models(self) -> list[TrialRecord]:
-        """The best run of each entrant, by the seeds that count."""
+        """Return the best run of each entrant, among the seeds of the race."""
         best = (self.race.best_run(one.name) for one in self.race.entrants)
         return [run for run in best if run is not None]
 
     def said(self) -> Iterator[tuple[TrialRecord, Answers]]:
-        """Of every complete run that counts."""
+        """Yield every complete run of the race, with its answers on validation."""
         for one in self.race.entrants:
             for run in self.race.complete(one.name):
                 yield run, self.race.answers(run.number)
 
     def fields(self) -> Fields:
-        """What each entrant came to, and what the search's best score was worth."""
+        """Return the result of each entrant, and how optimistic the search's best score was."""
         standings = self.race.standings()
         best = self._search.best_first()[0]
         return {
@@ -246,19 +246,21 @@ class Confirmation(Phase):
 
     @classmethod
     def section(cls, told: Told) -> Section | None:
-        """The race, by entrant."""
+        """Return the race by entrant; None where the summary has no confirmation."""
         return sections.race(told) if told.summary.confirmation else None
 
     def planned(self) -> float:
-        """As many as the race still allows."""
+        """Return the number of runs that the race allows in all; an entrant that is out gets no more."""
         out = self.race.out()
         return sum(out.get(one.name, len(self.race.seeds)) for one in self.race.entrants)
 
     def found(self) -> Found:
-        """The best run of the race's winner, beside the reference recipe's; the search's best trial if none was run.
+        """Return the best run of the race's winner, beside the best run of the reference recipe.
+
+        If no run is complete and none failed, the result of the search is returned.
 
         Raises:
-            NoResultError: all failed.
+            NoResultError: no run is complete, and at least one failed.
         """
         if not any(self.race.complete(one.name) for one in self.race.entrants) and not self._failed():
             return self._search.found()

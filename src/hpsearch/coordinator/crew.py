@@ -1,4 +1,8 @@
-"""The workers of a study: started, renewed, asked what fits and how a model scores; signals that end them."""
+"""The workers of a study: the crew starts and replaces them, gives them work and asks them questions.
+
+The questions are what fits in memory, how long training takes and how a model scores. The crew also handles the
+signals that end a sweep.
+"""
 
 import math
 import signal
@@ -35,15 +39,15 @@ from hpsearch.training.models import with_attention
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers.interface import Worker, Workplace
 
-HEAR_SECONDS = 0.5  # between two looks at the clock and at signals
-LATE, LATE_SECONDS = 2.0, 60.0  # times and seconds by which a floor may be late before it is left out
-SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of the trial that it had last
+HEAR_SECONDS = 0.5  # between two checks of the clock and of signals
+LATE, LATE_SECONDS = 2.0, 60.0  # a floor is left out after LATE times its seconds plus LATE_SECONDS
+SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of its last trial
 
 M = TypeVar("M", Scored, FloorFitted)
 
 
 class Crew:
-    """The workers that a study's search and confirmation share."""
+    """The workers that all phases of a study share."""
 
     def __init__(
         self,
@@ -63,7 +67,10 @@ class Crew:
 
     @contextmanager
     def staffed(self) -> Iterator[None]:
-        """Workers, started before and ended after; signals are taken as a wish to pause, a second one at once."""
+        """Start the workers, and end them afterwards.
+
+        A first SIGINT or SIGTERM asks the study to pause. A second one interrupts it at once.
+        """
         self.workers = [self._start(index) for index in range(self.workplace.count)]
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -75,17 +82,17 @@ class Crew:
                 signal.signal(sign, handler)
 
     def renew(self, worker: Worker) -> None:
-        """A fresh process in the place of a worker."""
+        """Replace a worker by a fresh one."""
         worker.end(timeout_seconds=0.0)
         self.workers[self.workers.index(worker)] = self._start(worker.index)
 
     def give(self, worker: Worker, number: int, settings: Settings, ref: DataRef, folder: TrialFolder) -> None:
-        """Have an idle worker train a trial whose folder that is, in micro-batches that fit."""
+        """Have an idle worker train a trial, in micro-batches that fit; `folder` is the trial's."""
         fitting, data = self.micro.applied(settings), DataName.of(ref, self.home)
         worker.give(Train(number, fitting, data, named(folder.path, self.home)))
 
     def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
-        """What workers say of their work, within half a second; see `Workplace.hear`."""
+        """Yield the workers' messages about their work, within half a second; see `Workplace.hear`."""
         for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
             if isinstance(message, Ready):
                 if message.hardware != self.workplace.hardware:
@@ -95,16 +102,16 @@ class Crew:
 
     @property
     def hardware(self) -> StudyHardware:
-        """What trials are computed with, for runs and reports."""
+        """Hardware that trials are computed with, for MLflow runs and reports."""
         return with_attention(self.workplace.hardware.of_study(self.workplace.count), self.settings.model)
 
     def hangs(self, worker: Worker) -> bool:
-        """Whether a worker that has a trial gives no sign of life."""
+        """Return whether a worker that has a trial was silent for longer than `hardware.hang_seconds`."""
         return worker.trial is not None and worker.silent_seconds > self.settings.hardware.hang_seconds
 
     @property
     def silence(self) -> str:
-        """What to say of it."""
+        """Message about a worker that hangs."""
         return f"the worker gave no sign of life for hardware.hang_seconds={self.settings.hardware.hang_seconds:g}"
 
     def settle_memory(self) -> None:
@@ -123,7 +130,7 @@ class Crew:
             self.renew(self.workers[0])
             ended += fits is None
             if fits is None and ended < self.settings.hardware.max_attempts:
-                continue  # somebody has killed it, perhaps
+                continue  # another process may have killed it
             ended = 0
             if not micro.halve(micro.largest, micro_batch(micro.largest, micro.examples)):
                 raise RequestError(
@@ -135,11 +142,11 @@ class Crew:
             self._say_parts()
 
     def settle_pace(self, pace: KnownPace) -> Paced:
-        """Find what training and scoring take, before the first trial, unless it is known.
+        """Return the time that training and scoring take; measure it before the first trial, unless it is known.
 
         Raises:
             Interrupted: a signal came.
-            NoResultError: workers end over it, again and again.
+            NoResultError: the measurement failed `hardware.max_attempts` times.
         """
         ended = 0
         while pace.found is None:
@@ -156,7 +163,7 @@ class Crew:
         return pace.found
 
     def _answer(self, worker: Worker) -> Message | None:
-        """What an idle worker says to a question; None if it hangs. Raises Interrupted."""
+        """Return an idle worker's answer to a question; None if it hangs. Raises Interrupted."""
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
             for _, answer in self.hear([worker]):
                 return answer
@@ -166,7 +173,12 @@ class Crew:
         return None
 
     def halve(self, batch_size: int, examples: int) -> bool:
-        """Memory ran out over `examples` at once, of such a batch: train in smaller parts. False if it was one."""
+        """Train in smaller parts after memory ran out; return False if it ran out over a single example.
+
+        Args:
+            batch_size: examples of the batch.
+            examples: size of the forward pass that ran out of memory.
+        """
         before = self.micro.examples
         if not self.micro.halve(batch_size, examples):
             return False
@@ -184,23 +196,25 @@ class Crew:
         split: str,
         words: TrialFolder | None = None,
     ) -> Scored:
-        """Have the model of a complete trial scored, whose folder that is; and blended with words, where there are any.
+        """Have the first worker score the model of a complete trial; `folder` is the trial's.
+
+        Where `words` is given, it is the folder of the words floor, which the model may be blended with.
 
         Raises:
             Interrupted: a signal came.
-            NoResultError: workers end over it, again and again.
+            NoResultError: the scoring failed `hardware.max_attempts` times.
         """
         data, place = DataName.of(ref, self.home), named(folder.path, self.home)
         beside = named(words.path, self.home) if words is not None else None
         return self._scored(Score(record.number, settings, data, place, split, record.fitted, words=beside))
 
     def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, split: str) -> Scored:
-        """Have a floor scored; `settings` are the study's. Raises as `score` does."""
+        """Have the first worker score a floor; `settings` are the study's. Raises what `score` raises."""
         data, place = DataName.of(ref, self.home), named(self.folder.floor(floor.name).path, self.home)
         return self._scored(Score(0, settings, data, place, split, floor.fitted, floor.name))
 
     def fit_floor(self, number: int, name: str, settings: Settings, ref: DataRef, seconds: float) -> FloorFitted:
-        """Have a floor fitted in so many seconds. One that can't be has its fault.
+        """Have the first worker fit a floor in `seconds`. If that fails, the result holds the fault.
 
         Raises:
             Interrupted: a signal came.
@@ -227,7 +241,7 @@ class Crew:
         raise NoResultError(f"the worker that scores {work.split} ended {self.settings.hardware.max_attempts} times")
 
     def _done(self, work: Score | FitFloor, kind: type[M], interrupted: str, seconds: float) -> M | Lost | None:
-        """What the first worker, which is idle, answers; None if it hangs, or takes longer. Raises Interrupted."""
+        """Return the answer of the first worker, which is idle; None if it hangs or is late. Raises Interrupted."""
         worker, until = self.workers[0], time.monotonic() + seconds
         worker.give(work)
         while not self.hangs(worker):
@@ -245,11 +259,14 @@ class Crew:
         return self.workplace.start(index, named(self.folder.workers, self.home))
 
     def _fits(self, worker: Worker) -> bool | None:
-        """Ask an idle worker. False also if it hangs: memory on a disk is none. None if it ends for an unknown reason.
+        """Ask an idle worker whether the micro-batch fits in memory.
+
+        A worker that hangs counts as False, because memory that is swapped to disk does not help. The result is None
+        if the worker ends for an unknown reason.
 
         Raises:
             Interrupted: a signal came.
-            RequestError: the update fails for another reason, as every trial would.
+            RequestError: the update fails for another reason, as it would in every trial.
         """
         worker.ask(self.micro.question())
         answer = self._answer(worker)
@@ -258,7 +275,7 @@ class Crew:
         if isinstance(answer, Fits) and answer.fault is not None:
             raise RequestError(
                 f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
-                f"{worker.output}); mend it and give the same command"
+                f"{worker.output}); correct it and give the same command"
             )
         if isinstance(answer, Lost):
             return False if answer.for_memory else None

@@ -1,4 +1,4 @@
-"""The few fine-tunes of hours that hold no search: the reference recipe, and what is near it, each on all the data."""
+"""The few fine-tunes for hours that hold no search: the reference recipe and points near it, each on all the data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,57 +23,57 @@ VARIED = {space.RDROP: "R-Drop", space.RATE: "other learning rates"}
 
 
 class Few:
-    """Those of one study."""
+    """The few fine-tunes of one study."""
 
     def __init__(self, settings: Settings, workers: int, planner: "Planner", known: Known, begun: int) -> None:
-        """Plan the first, or the next.
+        """Plan the first run, or the next one.
 
         Args:
-            settings: of the study.
-            workers: that train at the same time.
-            planner: says what time is left.
-            known: what a plan is made of.
-            begun: how many there are already.
+            settings: the study's settings.
+            workers: number of workers that train at the same time.
+            planner: gives the time that is left.
+            known: figures that a plan is made of.
+            begun: number of runs that were begun before.
         """
         self._settings, self._workers, self._planner = settings, workers, planner
         self._to_try = space.to_try(settings)
-        self._retimers: dict[int, Retimer] = {}  # by trial
+        self._retimers: dict[int, Retimer] = {}  # by number of the trial
         if begun <= 1 and plan.alone(known, planner.left).search.runs == 1:
             known = planner.alone(known)
             dearer = [point for point in self._to_try if planner.cost(point) > 1]
             if dearer and not begun and self._holds(planner.at_cost(known, dearer[0]), plan.SHORTER):
-                self._to_try = dearer  # better than the reference recipe for so long: experiments/2026-11-consistency
+                self._to_try = dearer  # better than an equally long reference recipe: experiments/2026-11-consistency
         elif begun:
-            known = replace(known, reference=0.0)  # it is scored beside another
+            known = replace(known, reference=0.0)  # it is scored on test beside another model
         self.point: Params | None = self._to_try[0] if self._to_try else None
-        """What is run next; None: what the sampler draws."""
+        """Point of the next run; None: the sampler draws it."""
         self._planned(known)
 
     def _holds(self, known: Known, times: float) -> bool:
-        """Whether the time holds a run that is so many times as long as usual."""
+        """Return whether the time holds a run that is `times` as long as usual."""
         return self._planner.left - known.end >= known.run(known.sizes.train, times)
 
     def _affordable(self, point: Params, known: Known) -> Params:
-        """A point, or the same without R-Drop where the time holds no run with it that is worth it."""
+        """Return the point, but without R-Drop where the time is too short for a worthwhile run with it."""
         holds = self._holds(self._planner.at_cost(known, point), plan.SHORTER)
         return point if holds or space.RDROP not in point else point | {space.RDROP: self._settings.train.rdrop}
 
     def _planned(self, known: Known) -> None:
-        """Take as much time for the next one as it shall have."""
+        """Plan the length of the next run by the time that it may take."""
         self._known = known
         if self.point is not None and self._planner.cost(self.point) > 1:
             known = self._planner.at_cost(known, self.point)
         self.step = step = plan.spread(plan.alone(known, self._planner.left).search, known.sizes.train)
-        """It, and those after it."""
+        """Plan of the next run and those after it."""
         most = plan.MOST_PAYING * known.recipe.passes(step.examples)
-        # With several to come none may take the time of the others.
+        # With more runs than workers to come, no run may take the time of the others.
         self._times = most / step.passes if step.runs <= self._workers else 1.0
         self.length = Length(None, step.passes)
-        """Of the next one."""
+        """Length of the next run."""
 
     @property
     def introduction(self) -> str:
-        """What is run, for people."""
+        """Message that says what is run."""
         if self._settings.budget.max_trials == 1:
             return "budget.max_trials=1: the reference recipe, and the same with other seeds as the hours hold them"
         what = "points of the space are tried on all the data; the reference recipe lies outside of it"
@@ -88,13 +88,13 @@ class Few:
     def plan_next(
         self, there: Sequence[TrialRecord], phase: Phase, objective: Objective, asked: Params | None = None
     ) -> bool:
-        """Whether one more is begun, at the pace of now; `length` and `point` are its.
+        """Return whether one more run is begun, at the current pace; its `length` and `point` are set.
 
         Args:
-            there: what has been begun.
-            phase: whose trials they are.
-            objective: of the task.
-            asked: a point that somebody asks for, which comes first.
+            there: runs begun so far.
+            phase: the phase of these runs.
+            objective: the task's objective.
+            asked: a point that a command asks for, which comes first; None without one.
         """
         complete, running, failed = (
             sum(trial.status in statuses for trial in there)
@@ -104,10 +104,10 @@ class Few:
         most = count if count > 1 else plan.MOST_ALONE * self._workers
         if self._planner.finishing or running >= self._workers or len(there) >= most:
             return False
-        known = self._planner.known([phase]) if complete else self._known  # the complete ones have told the pace
+        known = self._planner.known([phase]) if complete else self._known  # complete runs have shown the pace
         points = [self._affordable(point, known) for point in self._to_try]
         if asked is not None and complete and not self._holds(self._planner.at_cost(known, asked), plan.SHORTER):
-            asked = None  # it waits for more hours, and nothing waits for it
+            asked = None  # it waits for more hours, and other runs do not wait for it
         self.point = asked if asked is not None else next_point(points, there, objective)
         if not complete:
             self._planned(known)
@@ -118,11 +118,11 @@ class Few:
         return True
 
     def seeded(self, trial: TrialRecord) -> TrialRecord:
-        """With a seed of its own; the first has the study's."""
+        """Return the trial with a seed of its own; the first trial has the study's."""
         return replace(trial, seed=(self._settings.seed + trial.number) % 2**31 if trial.number else None)
 
     def retime(self, progress: Progress, trial: TrialRecord, batch_size: int) -> int | None:
-        """Steps in all, where a run would end too late or too early."""
+        """Return a new total number of steps where a run would end too late or too early; None otherwise."""
         if progress.number not in self._retimers:
             known = self._planner.at_cost(self._known, trial.params)
             self._retimers[progress.number] = Retimer(self._planner, known, self._times, batch_size)
@@ -130,17 +130,17 @@ class Few:
 
 
 def next_point(points: Sequence[Params], there: Sequence[TrialRecord], objective: Objective) -> Params | None:
-    """What is run next: each point once, then the best so far, which gets another seed.
+    """Return the point of the next run: each point once, then the best so far, which gets another seed.
 
     Args:
-        points: each of which is run.
-        there: what has been begun.
-        objective: of the task.
+        points: points that are run once each, in this order.
+        there: runs begun so far.
+        objective: the task's objective.
 
     Returns:
-        None where there are no such points.
+        The point; None where `points` is empty.
     """
-    begun = [trial.params for trial in there if trial.status is not Status.PRUNED]  # one that was cut off is run again
+    begun = [trial.params for trial in there if trial.status is not Status.PRUNED]  # a run that was cut off is repeated
     new = [point for point in points if not any(point.items() <= params.items() for params in begun)]
     best = schedule.best_first(there, objective)
     if not points or new:
@@ -149,11 +149,14 @@ def next_point(points: Sequence[Params], there: Sequence[TrialRecord], objective
 
 
 def reference_of(best_first: Sequence[TrialRecord], reference: Mapping[str, Any]) -> TrialRecord | None:
-    """The best trial of the reference recipe; None where it is the best of all, none is complete, or all were searched.
+    """Return the best trial of the reference recipe, which is scored beside the best trial.
 
     Args:
-        best_first: complete trials that can be compared.
-        reference: parameters of the recipe.
+        best_first: complete trials that can be compared, best first.
+        reference: parameters of the reference recipe.
+
+    Returns:
+        None where the best trial has these parameters, no trial of them is complete, or the trials belong to a search.
     """
     if not best_first or best_first[0].epochs is None or best_first[0].params == reference:
         return None

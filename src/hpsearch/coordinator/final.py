@@ -1,6 +1,6 @@
-"""The final model: the winner's recipe on all the training examples that the time holds, with the seeds that it holds.
+"""The final model: the winner's recipe, trained on as many examples and with as many seeds as the time holds.
 
-Seeds are for time that nothing else has a use for: idle workers, and what a race that was soon decided has left.
+Further seeds use time that nothing else needs: idle workers, and what a race that was decided early has left.
 """
 
 import math
@@ -22,12 +22,12 @@ from hpsearch.tasks import metrics
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-PAID = 0.5  # of a usual fine-tune, or of that of another seed: a shorter one is none the better
-FURTHER = 1000  # added to the study's seed, which no run of the confirmation has then
+PAID = 0.5  # least share of the passes of a usual fine-tune, or of another seed's run; a shorter run is no better
+FURTHER = 1000  # added to the study's seed, so that no run of the confirmation has the same seed
 
 
 class Final(Phase):
-    """One run, or some that differ in their seeds."""
+    """The phase of the final model: one run, or several that differ in their seeds."""
 
     name: ClassVar[str] = "final"
     noun: ClassVar[str] = "run"
@@ -37,18 +37,18 @@ class Final(Phase):
     falls_back: ClassVar[bool] = True
 
     def __init__(self, study: StudyContext, before: Sequence[Phase]) -> None:
-        """Take up what there is; the phases before are done."""
+        """Continue from the runs in the state folder; the phases in `before` are done."""
         super().__init__(study, study.settings, study.ref)
         self._all_before, self._before = before, before[-1]
         [self._search] = [phase for phase in before if isinstance(phase, Search)]
         self._planner: Planner | None = None
-        self._retimers: dict[int, Retimer] = {}  # by run
+        self._retimers: dict[int, Retimer] = {}  # by number of the run
         self._step: Step | None = None
         if study.settings.budget.hours is None:
             self._step = self._worth(Step(1, self.ref.sizes["train"], math.nan, 0.0))
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
-        """Take what time is left, where it holds more than the winner has had."""
+        """Plan the final model for the time that is left, where that holds more training than the winner has had."""
         if planner is None or self._search.alone:
             return
         self._planner = planner
@@ -66,25 +66,26 @@ class Final(Phase):
                 planner.record(self, known, {self.name: step})
 
     def _bring_back(self, known: Known) -> None:
-        """Have the best run go once more whose model was not needed then, where the time holds it."""
+        """Repeat the best run whose model was not needed before, where the time holds it."""
         for best in self.keepers(self.study.settings, self._of_winner()):
             examples = best.examples or known.sizes.train
             trained = known.pace.train * examples * (best.epochs or known.recipe.passes(examples))
             assert self._planner is not None, "there are hours"
             holds = known.pace.trial + trained + known.scoring <= self._planner.left - known.end
             if holds and not self._worse(best) and not self.trial_folder(best.number).model.exists():
-                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # it comes to the same
+                self.trials[best.number] = replace(best, status=Status.RUNNING, told=False)  # with the same result
 
     def _known(self, planner: "Planner") -> Known:
-        """What is known now, of the winner's recipe."""
+        """Return what a plan is made of, at the current pace and for the winner's recipe."""
         known, epochs = planner.known([*self._all_before, self]), self._winners().epochs
         known = planner.at_cost(known, self._winner().params)
         if epochs is None:
             return known
-        return replace(known, recipe=replace(known.recipe, least_passes=epochs, most_passes=epochs))  # it was searched
+        # The winner's recipe has its own number of epochs.
+        return replace(known, recipe=replace(known.recipe, least_passes=epochs, most_passes=epochs))
 
     def _worth(self, step: Step) -> Step | None:
-        """The step, where it has so many more examples than the winner's run that they pay."""
+        """Return the step if it has enough more examples than the winner's run, or with folds; else None."""
         more = self.study.folds > 0 or step.examples >= FEW_MORE * self._before.examples
         return step if more else None
 
@@ -96,25 +97,25 @@ class Final(Phase):
 
     @property
     def examples(self) -> int:
-        """That the run is trained on."""
+        """Number of training examples of the best run; all examples where there is no best run."""
         run = self._best()
         examples = run.examples if run is not None else None
         return examples if examples is not None else self.ref.sizes["train"]
 
     @classmethod
     def asked(cls, settings: Settings) -> bool:
-        """As the budget says."""
+        """Return whether the budget asks for a final model."""
         return settings.budget.final
 
     @classmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """The study's, with the winner's parameters, another seed, and without rungs."""
+        """Return the study's settings with the winner's parameters and another seed, and without rungs."""
         search = settings.search.model_copy(update={"rungs": ()})
         return space.apply(settings, trial.params).model_copy(update={"seed": trial.seed, "search": search})
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The best complete one of the newest recipe."""
+        """Return the best complete run of the newest recipe, if there is one."""
         complete = [run for run in trials if run.status is Status.COMPLETE]
         newest = max(complete, key=lambda run: run.number, default=None)
         same = [run for run in complete if newest is not None and run.params == newest.params]
@@ -122,12 +123,12 @@ class Final(Phase):
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Final":
-        """Of whoever has won so far."""
+        """Return the phase for the recipe that has won so far."""
         return cls(study, before)
 
     @property
     def introduction(self) -> str | None:
-        """Whose recipe is trained on what."""
+        """Message that names the recipe and its training examples; None where nothing is left to run."""
         if self._step is None or self.done():
             return None
         winner, passes = self._winner(), self._step.passes
@@ -138,21 +139,21 @@ class Final(Phase):
 
     @property
     def total(self) -> int | None:
-        """Runs, unless the time says."""
+        """Number of runs; None where the time decides, or where nothing is run."""
         return self._seeds if self._step is not None and (self._planner is None or self._seeds == 1) else None
 
     @property
     def _seeds(self) -> int:
-        """At the most."""
+        """Largest number of seeds."""
         if self._planner is not None and self._planner.finishing:
             return 1
         asked = self.study.settings.budget.final_seeds
         return asked or (1 if self.study.settings.budget.hours is None else MOST_SEEDS)
 
     def next(self, hours: float) -> TrialRecord | None:
-        """The run; and one more with another seed, where there is an idle worker and time."""
+        """Return the first run, or one more with another seed where a worker is idle and time is left; None for now."""
         runs = [run for run in self._of_winner() if run.status is not Status.PRUNED]
-        there = runs if any(map(self._long_enough, runs)) else []  # else the time holds so much more than they had
+        there = runs if any(map(self._long_enough, runs)) else []  # else the time holds much longer runs
         running = sum(not run.status.final for run in self.trials.values())
         if self._step is None or len(there) >= self._seeds or running >= self.study.workers:
             return None
@@ -172,7 +173,7 @@ class Final(Phase):
         )
 
     def _further(self, there: Sequence[TrialRecord]) -> float | None:
-        """Passes of one more run; None where the time that is left does not hold one that is worth it."""
+        """Return the passes of one more run; NaN without hours, None where the time left holds no worthwhile run."""
         if self._planner is None:
             return math.nan
         known, everything = self._known(self._planner), self.ref.sizes["train"]
@@ -184,32 +185,32 @@ class Final(Phase):
         return winner.entrant or f"trial {winner.number}"
 
     def _of_winner(self) -> list[TrialRecord]:
-        """Runs of the winner's recipe."""
+        """Return the runs of the winner's recipe."""
         params = self._winner().params
         return [run for run in self.trials.values() if run.params == params]
 
     def _long_enough(self, run: TrialRecord) -> bool:
-        """Whether a longer one would not pay."""
+        """Return whether a longer run, or one on more examples, would not pay."""
         if self._step is None:
             return True
         more_examples = self._step.examples > (run.examples or 0) * FEW_MORE
         return not more_examples and not self._step.passes > (run.epochs or math.inf) * FEW_MORE
 
     def _worse(self, run: TrialRecord) -> bool:
-        """Whether it is worse on validation than the best run before it."""
+        """Return whether a run is worse on validation than the best run of the phases before."""
         before = self._winner().score
         if run.score is None or before is None:
             return True
-        comparable = self.study.folds == 0  # else each run has had other validation examples
+        comparable = self.study.folds == 0  # with folds, each run had other validation examples
         return comparable and metrics.OBJECTIVES[self.study.settings.task.metric].better(before, run.score)
 
     def _best(self) -> TrialRecord | None:
-        """The complete run of the winner's recipe that is best on validation; None where its model was not needed."""
+        """Return the complete run of the winner's recipe that is best on validation; None without one or its model."""
         best = next(iter(self.keepers(self.study.settings, self._of_winner())), None)
         return best if best is not None and self.trial_folder(best.number).model.exists() else None
 
     def retime(self, progress: Progress) -> int | None:
-        """Where a run would end too late or too early."""
+        """Return a new total number of steps where a run would end too late or too early; None otherwise."""
         run = self.trials[progress.number]
         if self._planner is None or run.epochs is None:
             return None
@@ -221,26 +222,26 @@ class Final(Phase):
         return self._retimers[progress.number].heard(progress)
 
     def over(self, hours: float) -> str | None:
-        """Once it is late: what is trained by then does not count."""
+        """Return why no run goes on, once it is late; None until then. A run still in training does not count."""
         if self._planner is None or not self._planner.late:
             return None
         return f"budget.hours={self._planner.hours:.3g} are over; no run of the final model goes on"
 
     def closing(self) -> list[TrialRecord]:
-        """A run that was cut off ends where it is."""
+        """Return the runs that have not ended, as pruned."""
         return [replace(run, status=Status.PRUNED) for run in self.trials.values() if not run.status.final]
 
     def done(self) -> bool:
-        """Whether all runs are there that there shall be."""
+        """Return whether nothing is running or left to run."""
         running = any(run.status is Status.RUNNING for run in self.trials.values())
         return not running and self.next(self.hours) is None
 
     def planned(self) -> float:
-        """What is begun, and one at the least."""
+        """Return the number of runs that are begun; at least one where a run is planned."""
         return float(max(len(self.trials), self._step is not None))
 
     def found(self) -> Found:
-        """The final model, unless it is worse on validation than the best run before it."""
+        """Return the final model, or the result before it where there is none or it is worse on validation."""
         before, run = self._before.found(), self._best()
         if run is None or self._worse(run):
             return before

@@ -1,4 +1,4 @@
-"""The floors of a study: fitted before its first trial, in a small share of its time, and kept."""
+"""The floors of a study: they are fitted before its first trial, in a small share of its time, and kept."""
 
 import json
 import shutil
@@ -28,22 +28,23 @@ from hpsearch.tracking.floors import FLOOR, FloorRuns
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data
 
-PHASE = "floors"  # on the console, in `seconds.json`
-SHARE = 0.05  # of the hours, all floors together
-WITHOUT_HOURS = 600.0  # seconds, where a study may take however long
-FIRST = 0.6  # share of the time left that a floor may take before the last
+PHASE = "floors"  # name on the console and in `seconds.json`
+SHARE = 0.05  # of the hours, for all floors together
+WITHOUT_HOURS = 600.0  # seconds for all floors of a study without hours
+FIRST = 0.6  # share of the time left that each floor but the last may take
 
 
 def limit_seconds(settings: Settings) -> float:
-    """That all floors together may take."""
+    """Return the seconds that all floors together may take."""
     hours = settings.budget.hours
     return SHARE * 3600 * hours if hours is not None else WITHOUT_HOURS
 
 
 def fit(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tuple[FloorRecord, ...]:
-    """Fit those that are not there, and say what they come to; one that can't be fitted is said and left out.
+    """Fit the missing floors, show their results, and return the records of all floors.
 
-    What is there from an earlier run of the command is not fitted again, nor is what had a fault then.
+    A floor that can't be fitted is shown as left out, and its record holds the fault. Floors of an earlier run of the
+    command are not fitted again, nor are those that had a fault then.
 
     Raises:
         Interrupted: a signal came; what was fitted is kept.
@@ -70,10 +71,12 @@ def fit(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tupl
 def tell(
     study: StudyContext, floors: Sequence[FloorRecord], runs: FloorRuns, reading: Reading | None
 ) -> tuple[FloorRecord, ...]:
-    """Have MLflow show them, with what is known of test where that has been read; returns them with their runs.
+    """Log the floors in MLflow, and return their records with their run ids.
+
+    Their scores on test are logged too, where test has been read.
 
     Raises:
-        OutOfReachError: it does not answer.
+        OutOfReachError: MLflow does not answer.
     """
     read = {one.name: one.measured.metrics for one in reading.floors} if reading is not None else {}
     told = []
@@ -88,7 +91,7 @@ def tell(
 
 
 def tables(study: StudyContext, floors: Sequence[FloorRecord], reading: Reading) -> dict[str, dict[str, Answers]]:
-    """MLflow run: what a floor said, by split."""
+    """Return the answers of each floor by split, under the id of its MLflow run."""
     kind, ref = KINDS[study.settings.task.kind], study.ref
     read = {one.name: one.measured.answers for one in reading.floors}
     rows = data.load(ref, "validation").to_dict() if floors else {}
@@ -107,7 +110,7 @@ def tables(study: StudyContext, floors: Sequence[FloorRecord], reading: Reading)
 
 
 def free_disk(study: StudyContext, floors: Sequence[FloorRecord]) -> None:
-    """Of floors that have been scored on test keep the best one's model, and that which a later winner may need."""
+    """Delete the models of floors scored on test, except the best one and the one that a later winner may need."""
     kept = best(floors, study.settings.task.metric)
     for floor in floors:
         if floor is not kept and floor.name != WORDS.name:
@@ -115,21 +118,21 @@ def free_disk(study: StudyContext, floors: Sequence[FloorRecord]) -> None:
 
 
 def best(floors: Sequence[FloorRecord], metric: str) -> FloorRecord | None:
-    """The best on validation, of equal ones the first; None where there is none."""
+    """Return the best floor on validation, the first of equal ones; None where no floor was fitted."""
     worth = OBJECTIVES[metric].worth
     fitted = [floor for floor in floors if floor.fault is None]
     return max(fitted, key=lambda floor: worth(floor.metrics[f"validation_{metric}"]), default=None)
 
 
 def untell(folder: StudyFolder) -> None:
-    """Have the sweep's command tell MLflow all of a study's floors, and of its result."""
+    """Have the sweep's command log all of a study's floors, and its result, in MLflow again."""
     if folder.floors.exists():
         write_floors(folder, tuple(replace(floor, run_id=None) for floor in read_floors(folder)))
     folder.published.unlink(missing_ok=True)
 
 
 def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Iterator[Fault]:
-    """What is wrong with the floors of a study: their models, what a crash has left, their runs in MLflow."""
+    """Yield the faults of a study's floors: in their models, leftovers of a crash, and their runs in MLflow."""
     try:
         floors = [floor for floor in read_floors(folder) if floor.fault is None]
     except RequestError as error:
@@ -156,7 +159,7 @@ def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Itera
         run = runs.get(floor.name)
         if parent is not None and run is None and floor.run_id is not None:
             yield Fault(
-                f"{name} has no run in MLflow; mend this, and the sweep's command tells it", partial(untell, folder)
+                f"{name} has no run in MLflow; repair this, and the sweep's command logs it", partial(untell, folder)
             )
         elif run is not None and floor is kept and model.weights.exists():
             logged = tracking.weights(run.run_id)
@@ -165,24 +168,24 @@ def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Itera
 
 
 def as_slow_as_trials(settings: Settings, folder: StudyFolder) -> int:
-    """How many floors, scored on test, take as long as a trial's model does; the others take next to nothing."""
+    """Return how many floors take as long to score on test as a trial's model; the others take almost no time."""
     there = {record.name for record in read_floors(folder) if record.fault is None}
     return sum(floor.script is None and floor.name in there for floor in KINDS[settings.task.kind].floors)
 
 
 def may_blend(settings: Settings) -> bool:
-    """Whether the winner is scored together with the words, too, on validation."""
+    """Return whether the winner is also scored together with the words floor on validation."""
     return settings.budget.blend and settings.budget.floors and WORDS in KINDS[settings.task.kind].floors
 
 
 def _is_there(folder: StudyFolder, record: FloorRecord) -> bool:
-    """Whether nothing is left to be fitted: once test has been scored, what it said there is known."""
+    """Return whether a floor need not be fitted: once test has been scored, its answers there are known."""
     place = folder.floor(record.name)
     return record.fault is not None or folder.test.exists() or (place.weights.exists() and place.answers.exists())
 
 
 def _kept(folder: StudyFolder, floor: Floor, found: FloorFitted) -> FloorRecord:
-    """The record of a floor, whose answers are on disk before it; one with a fault leaves nothing else."""
+    """Write a floor's answers to disk, and return its record. Of a floor with a fault, only the record is kept."""
     if found.fault is not None:
         shutil.rmtree(folder.floor(floor.name).path, ignore_errors=True)
     else:

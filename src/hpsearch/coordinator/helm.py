@@ -1,4 +1,4 @@
-"""What commands from another terminal do to a study that is run."""
+"""The effects that commands from another terminal have on a study."""
 
 from dataclasses import replace
 
@@ -16,21 +16,21 @@ from hpsearch.state.steering import SKIPPED, Asked, Command, Steering
 
 
 class TakenUpAgain(Exception):
-    """The study is to go on with other hours, or to finish: it is saved, and begun again in this process."""
+    """The study gets other hours, or is to finish: it is saved, and begun again in this process."""
 
     since = 0.0
-    """By the monotonic clock, from when on time is not yet counted."""
+    """Time of the monotonic clock from which on time is not counted yet."""
 
 
 class Helm:
-    """Acts on commands while one phase runs."""
+    """The handler of commands while one phase runs."""
 
     def __init__(self, phase: Phase, books: Books, crew: Crew, display: Display) -> None:
         self._phase, self._books, self._crew, self._display = phase, books, crew, display
         self._steering = Steering(phase.study.folder)
 
     def heed(self) -> None:
-        """Act on what waits. A trial that is trained is skipped once it is saved, at the next call.
+        """Act on the waiting commands. A trial in training is skipped once it is saved, at a later call.
 
         Raises:
             TakenUpAgain: the study is to be begun again; its trials are not saved yet.
@@ -55,12 +55,12 @@ class Helm:
             refusal = f"the study is in its {self._phase.name}, and trials of the search have ended"
         elif trial is None:
             refusal = f"there is no trial {number}"
-        elif trial.status.final:
+        elif trial.status.final and trial.reason != SKIPPED:  # that one was skipped, and nobody was told before a crash
             refusal = f"trial {number} has ended: {trial.status}"
         elif held := [worker for worker in self._crew.workers if worker.trial == number]:
             held[0].pause()
             return
-        else:
+        elif not trial.status.final:
             self._books.keep(replace(trial, status=Status.FAILED, reason=SKIPPED))
         self._answer(asked, refusal, f"trial {number} is skipped")
 
@@ -70,12 +70,14 @@ class Helm:
 
 
 def taken_up(settings: Settings, folder: StudyFolder, finishing: bool) -> tuple[Settings, bool]:
-    """What a study is begun with, and whether it is to finish, with what was asked for while it was not run.
+    """Return the settings of a study with its extended hours, and whether it is to finish.
+
+    The commands `finish` and `extend` that came while the study was not run are answered here.
 
     Args:
-        settings: as given with its command.
-        folder: of the study.
-        finishing: whether its command says so.
+        settings: the settings given with the study's command.
+        folder: the study's folder.
+        finishing: whether the study's command asks it to finish.
 
     Raises:
         RequestError: a file of the study is damaged.
@@ -96,10 +98,10 @@ def _extended(settings: Settings, kept: Steering) -> Settings:
 
 
 def _on_the_whole(command: Command, settings: Settings, finishing: bool) -> tuple[str | None, str]:
-    """Why a command on the whole study is refused, and what is said where it is not."""
+    """Return why a command on the whole study is refused (None: accepted), and the reply if it is accepted."""
     if command.verb == "finish":
         refusal = "the study finishes already" if finishing else None
-        return refusal, "what there is is confirmed, the final model trained, test scored"
+        return refusal, "its trials are confirmed, the final model trained, test scored"
     hours, asked = settings.budget.hours, command.hours
     assert asked is not None, "an extension has its hours"
     if hours is None:

@@ -1,4 +1,4 @@
-"""Lengths of trials: which can be compared by them, and where their rungs can lie."""
+"""Lengths of trials: they decide which trials can be compared, and where rungs can lie."""
 
 import math
 from collections.abc import Iterable
@@ -10,34 +10,34 @@ from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import Objective
 from hpsearch.training import parts
 
-LATEST = 0.5  # share of a schedule; a first rung that would have to come then or later saves little
+LATEST = 0.5  # share of a schedule; a first rung at this point or later saves little
 
 
 @dataclass(frozen=True)
 class Length:
-    """What must be equal of trials that are compared, beside their settings."""
+    """What trials must have in common to be compared, beside their settings."""
 
     examples: int | None
-    """Training examples; None: all."""
+    """Number of training examples; None means all."""
     epochs: float | None
-    """Passes of one of the few fine-tunes that the time holds; None where the parameters say."""
+    """Passes of one of the few fine-tunes that the time holds; None where settings and parameters decide."""
 
     @staticmethod
     def of_record(trial: TrialRecord) -> "Length":
-        """Of a trial."""
+        """Return the length of a trial."""
         return Length(trial.examples, trial.epochs)
 
     def has(self, trial: TrialRecord) -> bool:
-        """Whether a trial is of this length."""
+        """Return whether a trial has this length; any two fixed numbers of passes count as equal."""
         return (trial.examples, trial.epochs is None) == (self.examples, self.epochs is None)
 
     def of(self, trial: TrialRecord) -> TrialRecord:
-        """A trial of this length."""
+        """Return a copy of the trial with this length."""
         return replace(trial, examples=self.examples, epochs=self.epochs)
 
 
 def best_of_last_length(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Complete trials that can be compared, best first: those of the length that the newest has."""
+    """Return the complete trials that can be compared, best first: those with the length of the newest."""
     complete = [trial for trial in trials if trial.status is Status.COMPLETE]
     if not complete:
         return []
@@ -46,14 +46,14 @@ def best_of_last_length(trials: Iterable[TrialRecord], objective: Objective) -> 
 
 
 def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
-    """The settings with rungs that come before anything can be seen moved to where it can.
+    """Return the settings with rungs that come too early moved to `search.rungs_after` training examples.
 
     Before some hundred examples most trials are at chance, and a rung would choose by luck: experiments/search_race.
-    Where that is half of the shortest schedule or more, there is little to save and no rung at all.
+    If `search.rungs_after` is half of the shortest schedule or more, a rung saves little, and all are removed.
 
     Args:
-        settings: as asked for.
-        train: training examples of a trial.
+        settings: the settings as requested.
+        train: number of training examples of a trial.
     """
     factor = min(possible(settings, "train.epochs_factor"))
     lengths = [settings.train.model_copy(update={"epochs": epochs}) for epochs in possible(settings, "train.epochs")]

@@ -1,4 +1,4 @@
-"""The loop of a phase: idle workers are given what is next, and what workers say goes into the books."""
+"""The loop of a phase: it gives trials to idle workers and passes the workers' messages to the books."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training.parts import with_change
 from hpsearch.workers.interface import Worker
 
-INTERRUPT_SECONDS = 20.0  # to save checkpoints after a signal
+INTERRUPT_SECONDS = 20.0  # time for workers to save their checkpoints
 
 
 class Loop:
@@ -27,12 +27,14 @@ class Loop:
         self._helm = Helm(phase, books, crew, display)
 
     def run(self) -> None:
-        """Do all that is to be done, or as much as the budget holds.
+        """Run the phase until nothing is left to do or the budget is spent.
+
+        Running trials are saved before one of these errors is raised. They continue when the command is given again.
 
         Raises:
-            Interrupted: a signal came; trials are saved and go on when the command is given again.
-            OutOfReachError: the study's database does not answer; the same.
-            TakenUpAgain: somebody has extended the study, or has it finish; the same.
+            Interrupted: a signal came.
+            OutOfReachError: the study's database does not answer.
+            TakenUpAgain: a user has extended the study or asked it to finish.
         """
         try:
             self._run()
@@ -67,7 +69,7 @@ class Loop:
                     self._lost(worker, Lost(worker.trial, self.crew.silence))
 
     def _feed(self, worker: Worker, hours: float) -> None:
-        """Give an idle worker what is next: first of all a trial that lost its worker."""
+        """Give an idle worker the next trial. A running trial without a worker comes first."""
         held = {w.trial for w in self.crew.workers}
         trials = self.phase.trials
         orphans = [t for t in trials.values() if t.status is Status.RUNNING and t.number not in held]
@@ -115,12 +117,12 @@ class Loop:
         )
 
     def _ended(self, result: TrialResult) -> None:
-        """A worker's part in a trial is over: settle what follows from it, and free the disk of what nobody needs."""
+        """Record the end of a worker's part in a trial, end beaten trials, and delete files that are not needed."""
         self.phase.answered(result)
         before = self.phase.trials[result.number]
         trial = result.added_to(before)
         if result.status is Status.PAUSED and before.status is Status.RUNNING:
-            trial = replace(trial, status=Status.RUNNING)  # asked to pause between rungs: it goes on where it is
+            trial = replace(trial, status=Status.RUNNING)  # it was asked to pause between rungs, and continues later
         self.books.keep(trial)
         held = {worker.trial for worker in self.crew.workers}
         for beaten in self.phase.beaten():
@@ -129,7 +131,7 @@ class Loop:
         free_disk(self.phase, self.phase.kept_models())
 
     def _lost(self, worker: Worker, lost: Lost) -> None:
-        """A worker died: its trial goes on in a fresh one, unless it has cost too many."""
+        """Replace a worker that died. Its trial continues in a fresh one, or fails after too many losses."""
         self.crew.renew(worker)
         if lost.number is None:
             return
@@ -141,7 +143,10 @@ class Loop:
             self.books.keep(replace(trial, status=Status.FAILED, reason=lost.reason))
 
     def _out_of_memory(self, worker: Worker, message: OutOfMemory) -> None:
-        """Halve the micro-batch and have the trial go on from its checkpoint in a fresh worker."""
+        """Halve the micro-batch and continue the trial from its checkpoint in a fresh worker.
+
+        The trial fails where one example does not fit in memory.
+        """
         self.crew.renew(worker)
         trial = self.phase.trials[message.number]
         if self.crew.halve(self.phase.settings_of(trial).train.batch_size, message.examples):
@@ -151,7 +156,7 @@ class Loop:
             self.books.keep(replace(trial, status=Status.FAILED, reason=reason))
 
     def _pause_all(self) -> None:
-        """Have every running trial saved; what does not answer in time keeps its last checkpoint."""
+        """Save every running trial. A trial whose worker does not answer in time keeps its last checkpoint."""
         deadline = time.monotonic() + INTERRUPT_SECONDS
         for worker in self.crew.workers:
             worker.pause()

@@ -1,4 +1,4 @@
-"""What is found out before the first trial and kept: how many examples fit in memory at once, and what they take."""
+"""Measurements before the first trial, which are kept: how many examples fit in memory, and how long they take."""
 
 import json
 from dataclasses import asdict
@@ -13,11 +13,11 @@ NEEDY = ("train.batch_size", "train.rdrop", "task.max_length", "model.dropout", 
 
 
 class MicroBatch:
-    """The most examples of a forward pass. Remembered for what it depends on: model, data, optimizer, hardware."""
+    """The largest forward pass that fits in memory. It is kept for each model, data, optimizer and hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
         self._data = DataName.of(ref, home)
-        # What needs the most memory of all that may be sampled; a mask is kept for each dropout that is not 0.
+        # The sampled values that need the most memory. Each dropout above 0 keeps a mask.
         most = {path: max(possible(settings, path)) for path in NEEDY}
         train = {name: most[f"train.{name}"] for name in ("batch_size", "rdrop")}
         model = {name: most[f"model.{name}"] for name in ("dropout", "attention_dropout")}
@@ -45,38 +45,43 @@ class MicroBatch:
         )
         self._file = home / "cache" / "micro_batch" / f"{key}.json"
         self.known = self._file.exists()
-        """Whether it was found to fit."""
+        """Whether this number of examples was found to fit."""
         self.examples: int = json.loads(self._file.read_text()) if self.known else micro_batch(self.largest, asked)
 
     def question(self) -> Probe:
-        """Whether the longest examples fit."""
+        """Return the question whether the longest examples fit."""
         return Probe(self._settings, self._data, self.examples)
 
     def keep(self) -> None:
-        """It fits."""
+        """Record that the micro-batch fits."""
         write_durably(self._file, json.dumps(self.examples))
         self.known = True
 
     def halve(self, batch_size: int, examples: int) -> bool:
-        """Memory ran out over `examples` at once, of a batch of that size: take half as many, or a little less.
+        """Halve the micro-batch after memory ran out; return False if it ran out over a single example.
 
-        What another worker found since then stands where it is less. False if it was one example.
+        The new size is the largest divisor of the batch size that is at most half of `examples`. A smaller size that
+        another worker has found since then stays.
+
+        Args:
+            batch_size: examples of the batch.
+            examples: size of the forward pass that ran out of memory.
         """
         if examples > 1:
             self.examples = min(self.examples, micro_batch(batch_size, examples // 2))
         return examples > 1
 
     def applied(self, settings: Settings) -> Settings:
-        """Settings of a trial, to be trained in micro-batches that fit."""
+        """Return a trial's settings with micro-batches that fit."""
         train = settings.train.model_copy(update={"micro_batch_size": self.examples})
         return settings.model_copy(update={"train": train})
 
 
-PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # of the hours, and at most, for the updates that are timed
+PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # share of the hours, and most seconds, for the timed updates
 
 
 class KnownPace:
-    """What training and scoring take. Remembered for what it depends on: model, length, optimizer, hardware."""
+    """The time that training and scoring take. It is kept for each model, length, optimizer and hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
         self._settings, self._data = settings, DataName.of(ref, home)
@@ -96,15 +101,15 @@ class KnownPace:
         )
         self._file = home / "cache" / "pace" / f"{key}.json"
         self.found = Paced(**json.loads(self._file.read_text())) if self._file.exists() else None
-        """None until it is known."""
+        """Measured times; None until they are known."""
 
     def question(self, micro: MicroBatch) -> Pace:
-        """What it is, in micro-batches that fit."""
+        """Return the question how long training and scoring take, in micro-batches that fit."""
         hours = self._settings.budget.hours
         assert hours is not None, "nobody needs it where there are no hours"
         return Pace(micro.applied(self._settings), self._data, min(PACE_SECONDS, PACE_SHARE * hours * 3600))
 
     def keep(self, found: Paced) -> None:
-        """It has been measured."""
+        """Record the measured times."""
         write_durably(self._file, json.dumps(asdict(found)))
         self.found = found

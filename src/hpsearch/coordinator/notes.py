@@ -1,4 +1,4 @@
-"""What people are told before the first trial: choices made on their behalf, and what their data are like."""
+"""Messages before the first trial: choices that the program has made, and facts about the data."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +13,7 @@ from hpsearch.tasks.kinds import KINDS
 
 
 def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
-    """What trials run on, and what was done to the data."""
+    """Yield messages on the hardware, the disk space, and what was done to the data."""
     settings, ref, corpus = study.settings, study.ref, study.corpus
     yield (
         f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, {chosen.attention} attention, "
@@ -39,7 +39,7 @@ def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
 
 
 def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str]:
-    """What is cut off or out of reach, where trials are compared, and what is left out."""
+    """Yield messages on texts that are cut off, values out of reach, the rungs, and what is left out."""
     settings = study.settings
     for split, found in tokens.items():
         for remark in KINDS[settings.task.kind].remarks(found, split, settings.task):
@@ -57,7 +57,7 @@ def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str
 
 
 def _rungs(settings: Settings) -> str:
-    """Where trials are compared, for people."""
+    """Return the message on where trials are compared."""
     search = settings.search
     if search.rungs:
         return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"

@@ -1,4 +1,7 @@
-"""What a study with more hours is expected to reach: its plan says on how many examples, its curve how good that is."""
+"""What a study with more hours is expected to reach.
+
+The plan gives the number of training examples. The learning curve gives the error at that number.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,18 +16,20 @@ from hpsearch.state.plans import Outlook
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES, Objective
 
-FURTHER = (2, 4, 8, 16)  # times the hours
-MORE = 1.1  # times the examples; fewer more are no difference
+FURTHER = (2, 4, 8, 16)  # multiples of the study's hours
+MORE = 1.1  # least multiple of the examples before; a smaller increase makes no difference
 
 
 def of(planner: Planner, phases: Sequence[Phase], found: Found, reading: Reading) -> tuple[Outlook, ...]:
-    """What FURTHER times the hours are expected to reach; () where the winner has all the data already.
+    """Return what the study is expected to reach with FURTHER multiples of its hours.
+
+    The result is () where the winner has all the data already.
 
     Args:
-        planner: of the study.
-        phases: all of them, done.
-        found: whose model is kept.
-        reading: of test.
+        planner: planner of the study.
+        phases: all phases of the study, which are done.
+        found: the winner, whose model is kept.
+        reading: the study's reading of test.
     """
     settings, [search, *_] = phases[0].study.settings, phases
     objective = OBJECTIVES[settings.task.metric]
@@ -45,7 +50,7 @@ def of(planner: Planner, phases: Sequence[Phase], found: Found, reading: Reading
 
 
 def _runs(phases: Sequence[Phase], objective: Objective, winner: TrialRecord) -> Iterator[curve.Run]:
-    """Runs that nobody chose for their score, of the reference recipe and of the winner's."""
+    """Yield runs of the reference recipe and the winner's recipe that were not chosen for their score."""
     settings = phases[0].study.settings
     validation = phases[0].ref.sizes["validation"]
     reference = space.reference(settings)
@@ -59,7 +64,7 @@ def _runs(phases: Sequence[Phase], objective: Objective, winner: TrialRecord) ->
 
 
 def _error(objective: Objective, score: float, n: int) -> float:
-    """Above 0: with no error among n there may be half of one."""
+    """Return the error of a score, always above 0. No error among n examples counts as half an error."""
     return max(1 - score, 0.5 / n) if objective.share else max(score, 1e-6)
 
 

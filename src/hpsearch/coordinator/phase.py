@@ -1,6 +1,7 @@
-"""What a phase of a study is: numbered trials, and what decides which are next, how each goes on, and who is kept.
+"""A phase of a study: its numbered trials, which one is next, how each continues, and whose model is kept.
 
-A phase decides and writes nothing: `books` writes and tells, `loop` feeds the workers, `phases` lists them all.
+A phase decides and writes nothing. `books` writes the records and passes them on. `loop` feeds the workers. `phases`
+lists all phases.
 """
 
 from abc import ABC, abstractmethod
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
 
-ENOUGH = 200  # validation examples: the standard error of an accuracy is 3 points then
+ENOUGH = 200  # validation examples; the standard error of an accuracy is then 3 points
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What every phase of a study is opened with."""
+    """The parts of a study that each of its phases is opened with."""
 
     settings: Settings
     home: Path  # the state folder
@@ -41,12 +42,16 @@ class StudyContext:
     corpus: Corpus
     ref: DataRef  # the data of the search
     optuna: Study
-    workers: int  # that train at the same time
-    finishing: bool = False  # begin no trial of the search any more
+    workers: int  # number of workers that train at the same time
+    finishing: bool = False  # whether the search begins no more trials
 
     @property
     def folds(self) -> int:
-        """Of the cross-validation by which few labels are confirmed; 0 where validation has enough, or was given."""
+        """Number of folds of the cross-validation that confirms points on few labels; 0: no cross-validation.
+
+        It is 0 where the validation split has ENOUGH examples or was given. It is also 0 where the study uses only a
+        part of train or validation, the task kind has no folds, or examples are grouped.
+        """
         facts, kind = self.corpus.facts, KINDS[self.settings.task.kind]
         few = self.ref.sizes["validation"] < ENOUGH and facts.split_by["validation"] == "hpsearch"
         whole = all(self.ref.sizes[split] == facts.examples[split] for split in ("train", "validation"))
@@ -56,17 +61,17 @@ class StudyContext:
 
 @dataclass(frozen=True)
 class Found:
-    """Whose model is kept, and on what grounds."""
+    """The trial whose model is kept, and the model that it is compared with."""
 
     winner: TrialRecord
-    folder: str  # of the winner, inside the study's
-    reference: TrialRecord | None  # the other model that is scored
+    folder: str  # path of the winner's folder inside the study's folder
+    reference: TrialRecord | None  # trial of the reference recipe that is scored beside it, if any
     reference_folder: str | None
-    corrected: float | None  # what the choice is worth on a further seed; None where nobody knows
+    corrected: float | None  # estimated score of the choice on a further seed; None: unknown
 
 
 class Fields(TypedDict, total=False):
-    """Those of `Summary` that one phase alone can fill."""
+    """Fields of `Summary` that a single phase fills."""
 
     trials: Counts
     best: Best
@@ -78,18 +83,18 @@ class Fields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Fault:
-    """Something in a study that does not agree."""
+    """An inconsistency in a study."""
 
     text: str
-    mend: Callable[[], object] | None = None  # None: nothing here can put it right
+    repair: Callable[[], object] | None = None  # repairs it; None: no automatic repair
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the state folder keeps of a phase, for whoever checks it without running it."""
+    """Stored state of a phase, for checks that do not run it."""
 
     folder: StudyFolder
-    settings: Settings  # of the study
+    settings: Settings  # the study's
     records: Mapping[int, TrialRecord]
     optuna: Study
     later: bool  # a later phase has trials
@@ -97,7 +102,7 @@ class Stored:
 
 
 def as_recorded(settings: Settings, trial: TrialRecord) -> Settings:
-    """Settings with what a trial's record says of its length and its part of the data."""
+    """Return the settings with the length and the part of the data that a trial's record gives."""
     length: dict[str, Any] = {"examples": trial.examples, "fold": trial.fold, "retimed": trial.retimed}
     if trial.epochs is not None:
         length |= {"epochs": trial.epochs, "epochs_factor": 1.0}
@@ -108,147 +113,153 @@ def as_recorded(settings: Settings, trial: TrialRecord) -> Settings:
 
 
 class Phase(ABC):
-    """A phase of one study, as far as it has come."""
+    """A phase of one study, with its trials so far."""
 
     name: ClassVar[str]
-    """On the console, in `seconds.json`, in the summary."""
+    """Name of the phase on the console, in `seconds.json` and in the summary."""
     noun: ClassVar[str]
-    """What people are told of: a trial, or a run."""
+    """Word for one of its trials in messages: trial or run."""
     place: ClassVar[str]
-    """Name of its folder inside the study's."""
+    """Name of the phase's folder inside the study's folder."""
     tag: ClassVar[str]
-    """Tag of an MLflow run that holds the number of its trial."""
+    """Name of the tag of an MLflow run that holds the number of its trial."""
     left_out: ClassVar[str] = ""
-    """The setting that has a study do without it."""
+    """Setting by which a study leaves the phase out."""
     skips: ClassVar[bool] = False
-    """Whether people may have one of its trials skipped."""
+    """Whether users may skip one of its trials."""
     falls_back: ClassVar[bool] = False
-    """Whether the models of the phases before it are kept where it decides, because a later one of its may be worse."""
+    """Whether the models of earlier phases are kept where this phase decides.
+
+    A later model of this phase may be worse than they are.
+    """
 
     def __init__(self, study: StudyContext, settings: Settings, ref: DataRef) -> None:
-        """Take up what the state folder has.
+        """Load the phase's trials and hours from the state folder.
 
         Args:
-            study: that it is a phase of.
-            settings: of its trials, but for their parameters.
-            ref: the data of its trials.
+            study: the study that the phase belongs to.
+            settings: settings of its trials, except for their parameters.
+            ref: data of its trials.
         """
         self.study, self.settings, self.ref = study, settings, ref
         self.clocked = read_seconds(study.folder).get(self.name, 0.0) / 3600  # hours
         records = (TrialRecord.load(trial.path) for trial in study.folder.trials(self.place))
         self.trials: dict[int, TrialRecord] = {record.number: record for record in records}
 
-    # ---- what can be said without running it
+    # ---- answers that need no open phase
 
     @classmethod
     @abstractmethod
     def asked(cls, settings: Settings) -> bool:
-        """Whether a study with these settings has this phase."""
+        """Return whether a study with these settings has this phase."""
 
     @classmethod
     @abstractmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """What a trial of this phase is trained with, in a study with these settings."""
+        """Return the settings that a trial of this phase is trained with, in a study with these settings."""
 
     @classmethod
     @abstractmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The trials whose models are kept while no later phase has decided."""
+        """Return the trials whose models are kept while no later phase has decided."""
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
-        """What is wrong with stored trials beyond what `fsck` sees in every phase."""
+        """Yield the faults of stored trials beyond those that `fsck` finds in every phase."""
         yield from ()
 
-    # ---- how it runs
+    # ---- how the phase runs
 
     @classmethod
     @abstractmethod
     def open(cls, study: StudyContext, before: Sequence["Phase"]) -> "Phase":
-        """The phase as far as it has come.
+        """Open the phase with its trials so far.
 
         Args:
-            study: that it is a phase of; it has been asked for it.
+            study: the study that the phase belongs to; its settings ask for the phase.
             before: the phases before it, which are done.
         """
 
     def begin(self, planner: "Planner | None", before: Sequence["Phase"]) -> None:
-        """Decide how much is run, by the time that is left; called once, before the first trial is given to a worker.
+        """Decide how much is run in the time that is left. Called once, before a worker gets the first trial.
 
         Args:
-            planner: says what the time is for; None in a study without hours, whose settings say all.
+            planner: plans the time; None in a study without hours, where the settings decide.
             before: the phases before it.
         """
         return
 
     @property
     def introduction(self) -> str | None:
-        """What is run, for people."""
+        """Text for people that says what the phase runs; None: nothing to say."""
         return None
 
     @property
     def total(self) -> int | None:
-        """How many trials there will be; None where nobody knows."""
+        """Number of trials that the phase will have; None: unknown."""
         return None
 
     @abstractmethod
     def next(self, hours: float) -> TrialRecord | None:
-        """What an idle worker is given after `hours` of the phase: a new trial or a paused one; None for now."""
+        """Return a new or paused trial for an idle worker after `hours` of the phase; None: no trial for now."""
 
     def over(self, hours: float) -> str | None:
-        """Why running trials must be paused for good; None while they may go on."""
+        """Return why running trials must be paused for good; None while they may continue."""
         return None
 
     def decide(self, number: int) -> Decision:
-        """How a trial goes on that has just paused at a rung; its score is in `trials`."""
+        """Decide how a trial continues that has just paused at a rung; its score is in `trials`."""
         raise AssertionError(f"a {self.noun} of the {self.name} has no rungs")
 
     def take(self, asked: Asked) -> str | None:
-        """Take a point that somebody asks for, to be run next; None, or why it is not taken."""
+        """Take a point that a user asks for, to run it next. Return None, or why the point is refused."""
         return f"the study is in its {self.name}, and points are tried in the search only"
 
     def retime(self, progress: Progress) -> int | None:
-        """Another length for the schedule of a trial that says how far it is; None to leave it as it is."""
+        """Return new total steps for the schedule of a trial that reports progress; None: no change."""
         return None
 
     def answered(self, result: TrialResult) -> None:
-        """A worker's part in a trial is over: keep what the record will not hold, before it is written."""
+        """Keep the parts of a result that the trial's record does not hold.
+
+        Called when a worker's part in a trial is over, before the record is written.
+        """
         return
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
-        """A trial's record is on disk: tell who must know of it besides MLflow."""
+        """Report a trial's record, which is on disk, to systems other than MLflow."""
         return
 
     def beaten(self) -> list[TrialRecord]:
-        """Trials that can never go on, as they end."""
+        """Return the final records of trials that can never continue."""
         return []
 
     def closing(self) -> list[TrialRecord]:
-        """Trials that end because the phase is over, as they end. Raises NoResultError if there is no result."""
+        """Return the final records of trials that end with the phase. Raises NoResultError if there is no result."""
         return []
 
     @abstractmethod
     def done(self) -> bool:
-        """Whether nothing is left to be run, within the budget."""
+        """Return whether nothing is left to run within the budget."""
 
     @abstractmethod
     def planned(self) -> float:
-        """Trials that the phase plans in all, counted in whole ones."""
+        """Return how much training the phase plans in all, in units of whole trials."""
 
     @abstractmethod
     def found(self) -> Found:
-        """Whose model is kept if no phase follows. Raises NoResultError if there is none."""
+        """Return the trial whose model is kept if no phase follows. Raises NoResultError if there is none."""
 
     def said(self) -> Iterator[tuple[TrialRecord, Answers]]:
-        """Trials that keep what their models said of validation, each with that."""
+        """Yield the trials that keep their models' answers on validation, each with these answers."""
         yield from ()
 
     def fields(self) -> Fields:
-        """What it adds to the summary of the study."""
+        """Return the fields that the phase adds to the summary of the study."""
         return {}
 
     def outcome(self, seconds: float) -> PhaseOutcome:
-        """What it came to, in the summary. `seconds` passed in it, over all runs of the command."""
+        """Return the phase's result for the summary. `seconds` passed in it, over all runs of the command."""
         return PhaseOutcome(
             name=self.name,
             noun=self.noun,
@@ -274,7 +285,7 @@ class Phase(ABC):
 
     @classmethod
     def section(cls, told: Told) -> Section | None:
-        """Its part of the report; None where it was not run."""
+        """Return the phase's section of the report; None where the phase was not run."""
         outcome = next((one for one in told.summary.phases if one.name == cls.name), None)
         return sections.of_runs(told, outcome) if outcome is not None else None
 
@@ -282,29 +293,32 @@ class Phase(ABC):
 
     @property
     def hours(self) -> float:
-        """Spent so far: by the clock, or by the trials where a command was killed before it could write that down."""
+        """Hours of the phase so far.
+
+        The clock counts them. The trials' own seconds count where a command was killed before it wrote its time.
+        """
         trained = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.study.workers
         return max(trained, self.clocked)
 
     @property
     def examples(self) -> int:
-        """That one of its trials is trained on."""
+        """Number of training examples of one of its trials."""
         return self.ref.sizes["train"]
 
     def settings_of(self, trial: TrialRecord) -> Settings:
-        """What a trial is trained with."""
+        """Return the settings that a trial is trained with."""
         return as_recorded(self.trained_with(self.study.settings, trial), trial)
 
     def trained_on(self, trial: TrialRecord) -> int:
-        """Training examples that a trial has seen at least once: not all, where its time held less than a pass."""
+        """Return how many training examples a trial has seen at least once: not all, after less than one pass."""
         train = self.settings_of(trial).train
         given = train.examples if train.examples is not None else self.ref.sizes["train"]
         return max(1, min(given, trial.step * train.batch_size))
 
     def trial_folder(self, number: int) -> TrialFolder:
-        """Where a trial keeps its record, points, checkpoints and model."""
+        """Return the folder with a trial's record, points, checkpoints and model."""
         return self.study.folder.trial(self.place, number)
 
     def kept_models(self) -> list[TrialRecord]:
-        """The trials whose models are kept for now."""
+        """Return the trials whose models are kept for now."""
         return self.keepers(self.study.settings, list(self.trials.values()))

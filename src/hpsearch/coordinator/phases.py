@@ -1,4 +1,4 @@
-"""The phases of a study, in their order. A new one is a class and an entry here."""
+"""The phases of a study, in their order. A new phase is a class and an entry in PHASES."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ class Course:
         self._kinds = [kind for kind in PHASES if kind.asked(study.settings)]
 
     def __iter__(self) -> Iterator[Phase]:
-        """One after the other; the caller asks for the next one once a phase is done."""
+        """Yield the phases one after the other. The caller asks for the next phase once the present one is done."""
         for i, kind in enumerate(self._kinds):
             if i == len(self.opened):
                 self.opened.append(kind.open(self.study, tuple(self.opened)))
@@ -28,20 +28,20 @@ class Course:
 
     @property
     def first(self) -> Phase:
-        """Opened by then."""
+        """The first phase, which is opened if it is not open yet."""
         return next(iter(self))
 
     @property
     def last(self) -> Phase:
-        """Of those that are opened: once the study is done, the one that decides."""
+        """The last phase that is opened. Once the study is done, this phase decides."""
         return self.opened[-1]
 
     def phase_of(self, folder: str) -> Phase:
-        """The phase whose trial has this folder inside the study's."""
+        """Return the phase whose trial has this folder inside the study's folder."""
         return next(phase for phase in self.opened if folder.startswith(f"{phase.place}/"))
 
     def so_far(self) -> str:
-        """How much has been run, for people; the study is done."""
+        """Return a text for people that says how much has been run. The study must be done."""
         counts = []
         for phase in self:
             of = f" of {phase.total}" if phase.total is not None else ""
@@ -50,13 +50,13 @@ class Course:
         return ", ".join(counts)
 
     def done(self) -> bool:
-        """Whether nothing is left to be run."""
+        """Return whether nothing is left to run."""
         return all(phase.done() for phase in self)
 
     def check_left_out(self) -> None:
-        """See that the study can do without a phase that it has had. Raises RequestError if not.
+        """Check that the study can do without a phase that it has had. Raises RequestError if it cannot.
 
-        Once a later phase has decided, the models of those before it are gone.
+        Once a later phase has decided, the models of earlier phases are gone.
         """
         folder = self.study.folder
         former = [kind for kind in PHASES if kind not in self._kinds and folder.trials(kind.place)]

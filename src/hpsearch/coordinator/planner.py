@@ -1,4 +1,4 @@
-"""The plan of a study, made of what is measured: the pace of its workers, the time that is left."""
+"""The plan of a study, made from the measured pace of its workers and the time that is left."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,28 +26,28 @@ from hpsearch.state.records import write_durably
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.training import parts
 
-FIRST_TRIAL = 2.0  # times what loading and saving took alone: a trial has more to it
-REPORT_SECONDS = 20.0  # of report, pictures and MLflow
-SCORED_ON_TEST = 2  # models of trials
-RECENT = 4  # trials that tell the pace of now
-LEAST_STEPS = 10  # of a trial that tells anything
-LATE = 0.05  # of the hours: what a run that takes all that is left may take more, rather than be given up
-USUAL = 12  # trials, of which the share that is trained to the end is told
+FIRST_TRIAL = 2.0  # multiple of the time for loading and saving alone; a trial has more to do
+REPORT_SECONDS = 20.0  # for report, pictures and MLflow
+SCORED_ON_TEST = 2  # number of trial models
+RECENT = 4  # newest trials, from which the present pace is taken
+LEAST_STEPS = 10  # of a trial from which the pace is taken
+LATE = 0.05  # share of the hours by which a run may be late before it is given up
+USUAL = 12  # trials for which the mean trained share of a trial is computed
 
 
 @dataclass(frozen=True)
 class Data:
-    """A study's data."""
+    """Sizes of a study's data."""
 
     sizes: Sizes
     pieces: float
-    """Of a training example, in the mean."""
+    """Mean number of pieces of a training example."""
     tokens: dict[str, float]
-    """Split: tokens of an example, in the mean."""
+    """Split: mean number of tokens of an example."""
 
     @staticmethod
     def of(tokens: dict[str, Tokens]) -> "Data":
-        """Of the splits."""
+        """Return the sizes of tokenised splits."""
         train = tokens["train"]
         return Data(
             Sizes(*(tokens[split].examples for split in ("train", "validation", "test"))),
@@ -57,66 +57,66 @@ class Data:
 
 
 class Planner:
-    """Says what the time of a study with hours is for."""
+    """Plans the time of a study that has hours."""
 
     def __init__(
         self, settings: Settings, folder: StudyFolder, clock: Clock, measured: Paced, data: Data, finishing: bool
     ) -> None:
-        """Of one study.
+        """Load the plans that were made before.
 
         Args:
-            settings: of the study.
-            folder: of the study; it keeps the plans.
-            clock: of the study.
-            measured: the pace.
-            data: that it uses.
-            finishing: whether no trial shall begin any more: what there is is confirmed, and the final model trained.
+            settings: settings of the study.
+            folder: folder of the study, which keeps the plans.
+            clock: clock of the study.
+            measured: the measured pace.
+            data: sizes of the data that the study uses.
+            finishing: whether no more trials begin. Present trials are confirmed, and the final model is trained.
         """
         self._settings, self._clock, self._measured, self._data = settings, clock, measured, data
         self.finishing, self._folder = finishing, folder
         self._end = REPORT_SECONDS
         before = codec.read_file(Plans, folder.plans, "delete it")
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
-        """What was planned, by this run of the command and those before it."""
+        """Plans that this run of the command and earlier runs have made."""
         self._before = self.made
 
     @property
     def hours(self) -> float:
-        """Of the budget."""
+        """Hours of the budget."""
         assert self._settings.budget.hours is not None, "a study without hours has no plan"
         return self._settings.budget.hours
 
     @property
     def left(self) -> float:
-        """Seconds; below 0 once they are over."""
+        """Seconds of the budget that are left; below 0 once the budget is spent."""
         return self.hours * 3600 - self._clock.spent
 
     @property
     def over(self) -> bool:
-        """Whether what is left is needed for test and report."""
+        """Whether all the time that is left is needed for test and report."""
         return self.left <= self._end
 
     @property
     def late(self) -> bool:
-        """Whether even a run that is nearly done can't be waited for."""
+        """Whether the study can't wait any longer, even for a run that is nearly done."""
         return self.left <= self._end - LATE * self.hours * 3600
 
     def until(self, phase: Phase) -> float | None:
-        """Hours of a phase at which it shall be over, as these hours were planned; None where it is new in them."""
+        """Return the planned end of a phase, in its own hours; None: it was not planned with the present budget."""
         made = [one for one in self.made if one.phase == phase.name and one.hours == self.hours]
         return made[-1].until / 3600 if made else None
 
     def begun(self, phase: Phase) -> bool:
-        """Whether a former run of the command has begun a phase with these hours."""
+        """Return whether an earlier run of the command has begun a phase with the present budget."""
         return sum(one.phase == phase.name and one.hours == self.hours for one in self._before) > 0
 
     def alone(self, known: Known) -> Known:
-        """The same, where the reference recipe is not scored beside another."""
+        """Return `known` for a study that does not score the reference recipe on test beside another model."""
         self._end = known.end - known.reference
         return replace(known, end=self._end, reference=0.0)
 
     def check_fits(self, whole: Plan, known: Known) -> None:
-        """See that what is fixed by hand fits into the hours. Raises RequestError."""
+        """Check that the settings fixed by hand fit into the hours. Raises RequestError if they do not."""
         fixed, left = known.asked.settings, self.left
         if not fixed or whole.alone or whole.seconds <= left:
             return
@@ -129,7 +129,7 @@ class Planner:
         )
 
     def known(self, phases: Sequence[Phase]) -> Known:
-        """What a plan is made of, with the pace of the last trials of these phases."""
+        """Return the facts that a plan is made from, with the pace of the last trials of these phases."""
         pace, budget = self.pace(phases), self._settings.budget
         asked = Asked(
             trials=budget.max_trials,
@@ -157,28 +157,28 @@ class Planner:
         )
 
     def trained_on(self, known: Known, hours: float) -> int:
-        """Training examples of the winner of a study with other hours."""
+        """Return the number of training examples that the winner of a study with `hours` has."""
         found = of_all(known, hours * 3600)
         steps = (found.search, found.confirmation, found.final)
         return max(step.examples for step in steps if step is not None)
 
     def factor(self, known: Known, params: Params) -> float:
-        """How many times as long as usual a point of the space takes."""
+        """Return the training time of a point of the space, as a multiple of the usual time."""
         train = space.apply(self._settings, params).train
         usual = known.recipe.least_passes  # where epochs are given, they are the same for any number of examples
         return self.cost(params) * train.epochs_factor * (train.epochs / usual if train.epochs is not None else 1.0)
 
     def cost(self, params: Params) -> float:
-        """How many times as long as one of the reference recipe an update of a point takes."""
+        """Return the time of an update of a point, as a multiple of that of the reference recipe."""
         train = space.apply(self._settings, params).train
         return parts.passes_of_batch(train) / parts.passes_of_batch(self._settings.train)
 
     def at_cost(self, known: Known, params: Params) -> Known:
-        """The same, where what is trained is this point."""
+        """Return `known` for the training of this point."""
         return replace(known, pace=replace(known.pace, train=known.pace.train * self.cost(params)), dearer=1.0)
 
     def record(self, phase: Phase, known: Known, steps: Mapping[str, Step | None], alone: bool = False) -> None:
-        """Keep what a phase begins with: what the time that is left is for."""
+        """Write down what the time that is left is for, as a phase begins."""
         own = steps[phase.name]
         assert own is not None, "a phase that has nothing to do has no plan"
         planned = (
@@ -194,7 +194,7 @@ class Planner:
         write_durably(self._folder.plans, codec.write(Plans(self.made)))
 
     def pace(self, phases: Sequence[Phase]) -> Pace:
-        """Of an example. Until trials have told it, as it was measured."""
+        """Return the pace of an example: that of the last trials, or the measured one before there are trials."""
         measured, tokens = self._measured, self._data.tokens
         first = Pace(
             measured.train * tokens["train"], measured.score * tokens["validation"], FIRST_TRIAL * measured.trial
@@ -232,7 +232,7 @@ class Planner:
 
 
 def _mean(settings: Settings, path: str, fixed: float | None) -> float | None:
-    """Of the values that a setting takes in the search."""
+    """Return the mean of the values that a setting takes in the search, or `fixed` where it is not searched."""
     dimension = settings.search.space.get(path)
     if dimension is None:
         return fixed

@@ -1,4 +1,4 @@
-"""The race of a confirmation: what the runs of each entrant say, who is out, who wins."""
+"""The race of a confirmation: results of the entrants' runs, which entrants are out, and which one wins."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,42 +26,42 @@ from hpsearch.training.folds import Fold, rows
 
 @dataclass(frozen=True)
 class Standing:
-    """What an entrant came to."""
+    """The result of an entrant."""
 
     entrant: Entrant
-    runs: tuple[TrialRecord, ...]  # complete ones, by seed
-    out_after: int | None  # seeds, where it was not run to the end
+    runs: tuple[TrialRecord, ...]  # complete runs, by seed
+    out_after: int | None  # number of seeds; None: the entrant was run to the end
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """On validation, by seed."""
+        """Scores on validation, by seed."""
         return tuple(run.score for run in self.runs if run.score is not None)
 
     @property
     def mean(self) -> float:
-        """Of the scores."""
+        """Mean of the scores."""
         return fmean(self.scores)
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What is run of each entrant."""
+    """The runs that each entrant gets."""
 
     seeds: int
     examples: int
-    """Training examples."""
+    """Training examples of a run."""
     all: bool
-    """Whether these are all."""
+    """Whether these are all training examples of the study."""
     folds: int
-    """Parts of the examples that runs are validated on in turn; 0: on the validation split."""
+    """Number of folds, on which runs are validated in turn; 0: runs are validated on the validation split."""
 
     def fold(self, seed: int) -> Fold | None:
-        """What the run of a seed, by its place among them, is validated on."""
+        """Return the fold that a run is validated on; None without folds. `seed` is the place of its seed, from 0."""
         return (seed % self.folds, self.folds) if self.folds else None
 
 
 class Race:
-    """The entrants, and what their runs say as far as these are there."""
+    """The entrants, and the results of their runs so far."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class Race:
         folder_of: Callable[[int], TrialFolder],
         rounds: Rounds,
     ) -> None:
-        """Of one study.
+        """Set up the race of one study.
 
         Args:
-            entrants: who is run.
-            settings: of the runs, but for parameters and seed.
-            ref: the data of the runs.
-            records: of the runs, by number; more may come.
-            folder_of: where the run of a number has its answers.
-            rounds: what is run; runs on other examples are no part of it.
+            entrants: the points that are run.
+            settings: settings of the runs, except for parameters and seed.
+            ref: data of the runs.
+            records: records of the runs, by number; more may be added later.
+            folder_of: returns the folder of the run with a number, which has its answers.
+            rounds: the runs that each entrant gets; runs on other examples do not count.
         """
         self._rounds = rounds
         self.entrants, self._settings, self._ref = entrants, settings, ref
@@ -95,12 +95,12 @@ class Race:
         self._decided: tuple[frozenset[tuple[int, Status]], dict[str, int]] = frozenset(), {}
 
     def standings(self) -> list[Standing]:
-        """What each entrant came to, in the order in which they entered."""
+        """Return the result of each entrant, in the order in which they entered."""
         out = self.out()
         return [Standing(one, tuple(self.complete(one.name)), out.get(one.name)) for one in self.entrants]
 
     def winner(self) -> Standing:
-        """Raises NoResultError if no run is complete."""
+        """Return the result of the winner. Raises NoResultError if no run is complete."""
         name = racing.winner(self._by_name(), self.seeds, self.out())
         if name is None:
             reasons = "; ".join(sorted({trial.reason for trial in self._records.values() if trial.reason}))
@@ -111,28 +111,28 @@ class Race:
         return next(one for one in self.standings() if one.entrant.name == name)
 
     def corrected(self) -> float | None:
-        """What the choice is worth on a further seed, in the direction of the metric; None with one seed."""
+        """Return the estimated score of the winner on a further seed, in the metric's direction; None with one seed."""
         found = racing.corrected(self._by_name(), self.seeds, self.out())
         return self.objective.worth(found) if found is not None else None
 
     def interval(self, name: str) -> tuple[float, float]:
-        """95 %, over validation examples, of the mean of an entrant's runs.
+        """Return the 95 % interval, over validation examples, of the mean of an entrant's runs.
 
-        Each example counts with the mean of what the runs add for it, which varies less than one run does: where the
-        runs differ the interval is rather too wide.
+        Each example counts with the mean of what the runs add for it. This mean varies less than one run does. So the
+        interval is somewhat too wide where the runs differ.
         """
         of_runs = [self._run(run).tallies for run in self.complete(name)]
         tallies = np.vstack(of_runs) if self._rounds.folds else np.mean(of_runs, axis=0)
         return paired.intervals(tallies, self._rule.of_sums)[self.objective.name]
 
     def best_run(self, name: str) -> TrialRecord | None:
-        """The run of an entrant whose model is kept; None if none is complete."""
+        """Return the run of an entrant whose model is kept; None if no run is complete."""
         return max(
             self.complete(name), key=lambda run: (self.objective.worth(run.score or 0.0), -run.number), default=None
         )
 
     def answers(self, number: int) -> Answers:
-        """What a complete run's model said of each validation example."""
+        """Return the answer of a complete run's model to each validation example."""
         return Answers.of(*self._validated(self._records[number].fold), self._replies(number))
 
     def _replies(self, number: int) -> Replies:
@@ -140,20 +140,20 @@ class Race:
         return Replies(self._kind.answers(predictions, self._ref.labels), likelihoods)
 
     def _validated(self, fold: Fold | None) -> tuple[list[str], list[Any]]:
-        """Ids and truths of the examples that a run is validated on."""
+        """Return ids and truths of the examples that a run is validated on."""
         if fold not in self._examples:
             found = data.load(self._ref, "validation").to_dict() if fold is None else rows(self._ref, fold)
             self._examples[fold] = found["id"], self._kind.truths(found, self._ref.labels)
         return self._examples[fold]
 
     def complete(self, name: str) -> list[TrialRecord]:
-        """The complete runs of an entrant, in the order of the seeds; those of former seeds are left out."""
+        """Return the complete runs of an entrant, in the order of the seeds. Runs with former seeds are left out."""
         named = (run for run in self._records.values() if run.entrant == name and self.has(run))
         found = {run.seed: run for run in named if run.status is Status.COMPLETE}
         return [found[seed] for seed in self.seeds if seed in found]
 
     def has(self, run: TrialRecord) -> bool:
-        """Whether a run is on the examples of this race."""
+        """Return whether a run is trained and validated on the examples of this race."""
         folded = (run.fold is not None) == bool(self._rounds.folds)
         return folded and (run.examples == self._rounds.examples or (run.examples is None and self._rounds.all))
 
@@ -171,7 +171,10 @@ class Race:
         return self._runs[trial.number]
 
     def out(self) -> dict[str, int]:
-        """Who is out, after how many seeds; decided anew when a run has ended, for it takes up to seconds."""
+        """Return which entrants are out, each with the number of seeds after which it was out.
+
+        This takes up to seconds, so it is decided anew only when a run has ended.
+        """
         ended = frozenset((t.number, t.status) for t in self._records.values() if t.status.final)
         if ended != self._decided[0]:
             self._decided = ended, self._decide()
@@ -186,7 +189,7 @@ class Race:
         return racing.out(self._by_name(), self.seeds, self._rule, failed)
 
     def confirmed(self, standing: Standing) -> Confirmed:
-        """As the summary has it."""
+        """Return an entrant's result in the form of the summary."""
         scores, name = standing.scores, standing.entrant.name
         return Confirmed(
             entrant=name,
@@ -204,13 +207,16 @@ class Race:
 
 
 def read_answers(text: str) -> tuple[list[Any], list[float] | None]:
-    """Predictions and likelihoods of a complete run's file; one of before there were likelihoods is a list."""
+    """Return predictions and likelihoods from the text of a complete run's answers file.
+
+    A file from before there were likelihoods is a list. Its likelihoods are None.
+    """
     kept = json.loads(text)
     return (kept, None) if isinstance(kept, list) else (kept["predictions"], kept["likelihoods"])
 
 
 def optimism(best: TrialRecord, standings: Sequence[Standing], objective: Objective) -> Optimism | None:
-    """What the search's best score came to; None without fresh runs of the same point."""
+    """Compare the search's best score with fresh runs of the same point; None without such runs."""
     for standing in standings:
         if standing.entrant.params == best.params and standing.runs and best.score is not None:
             return Optimism(best.score, standing.mean, objective.gain(best.score, standing.mean))

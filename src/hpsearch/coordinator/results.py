@@ -1,4 +1,4 @@
-"""What a study leaves: settings, summary and report in its folder, and all that is published in MLflow."""
+"""The results of a study: settings, summary and report in its folder, and all that is published in MLflow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +23,20 @@ from hpsearch.tracking.floors import FloorRuns
 from hpsearch.tracking.parts import Words
 from hpsearch.tracking.runs import Tracking
 
-EXAMPLES = 3  # rows that the logged model shows as its input
+EXAMPLES = 3  # rows that the logged model shows as example input
 
 
 def write_settings(folder: StudyFolder, settings: Settings) -> None:
-    """Write `settings.yaml`: what the study runs with, as `make config` prints it, without secrets."""
+    """Write the study's settings to `settings.yaml`, as `make config` prints them, without secrets."""
     text = OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
     write_durably(folder.settings, redact(text))
 
 
 def read_settings(folder: StudyFolder, settings: Settings) -> Settings:
-    """What the study in `folder` runs with; where things are kept is as in `settings`.
+    """Return the settings of the study in `folder`, with the tracking and storage of `settings`.
 
     Raises:
-        HpsearchError, OSError, ValueError: there is no such file, or it is damaged.
+        HpsearchError, OSError, ValueError: the file does not exist or is damaged.
     """
     return _settings(folder.settings.read_text(encoding="utf-8"), folder.name, settings)
 
@@ -47,7 +47,10 @@ def _settings(text: str, study: str, settings: Settings) -> Settings:
 
 
 def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: FloorRuns) -> None:
-    """Write summary and report, log them, the models of winner and best floor, and answers; close the parent run."""
+    """Write summary and report, log all results in MLflow, close the parent run, and free the disk.
+
+    The logged results are summary, report, the models of the winner and the best floor, and the models' answers.
+    """
     study, found = finished.study, finished.found
     folder, settings = study.folder, study.settings
     trials = [(one, _points(folder, one)) for one in finished.phases[0].trials.values()]
@@ -63,7 +66,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card, words)
     if (best := floors.best(finished.floors, settings.task.metric)) is not None and summary.floor is not None:
         place, own = folder.floor(best.name).model, cards.floor_card(settings, summary, summary.floor)
-        if place.exists():  # else a former result of the study has it
+        if place.exists():  # else an earlier result of the study has it
             runs.log_model(best, place, settings, study.ref, examples, own)
     told = _answers(finished) | floors.tables(study, finished.floors, finished.reading)
     for run_id, tables in told.items():
@@ -79,10 +82,12 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
 
 
 def rebuild_report(settings: Settings, home: Path) -> Path:
-    """Write `report.html` of a finished study anew, from its folder, or from MLflow where that is gone.
+    """Write `report.html` of a finished study anew, and return its path.
+
+    The report is made from the study's folder, or from MLflow where the folder is gone.
 
     Args:
-        settings: name the study, and say where MLflow is; the page shows the study's own.
+        settings: name the study and the MLflow store; the page shows the study's own settings.
         home: the state folder.
 
     Raises:
@@ -107,7 +112,11 @@ def rebuild_report(settings: Settings, home: Path) -> Path:
 
 
 def _answers(finished: Finished) -> dict[str, dict[str, Answers]]:
-    """MLflow run: what its model said, by split: of validation where its phase keeps that, the scored two of test."""
+    """Return the answers of models, by MLflow run and split.
+
+    Runs have answers on validation where their phase keeps these; a blended winner has those of the blend. The winner
+    and the reference recipe have answers on test where they were scored.
+    """
     found, test = finished.found, finished.reading
     tables: dict[str, dict[str, Answers]] = {}
     for run, said in (pair for phase in finished.phases for pair in phase.said()):
@@ -124,7 +133,7 @@ def _answers(finished: Finished) -> dict[str, dict[str, Answers]]:
 
 
 def _words(summary: Summary, folder: StudyFolder) -> Words | None:
-    """What the winner is blended with."""
+    """Return the linear model of words that the winner is blended with; None without a blend."""
     blend = summary.blend
     if blend is None:
         return None

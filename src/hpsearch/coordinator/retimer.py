@@ -1,4 +1,4 @@
-"""Keeps a long fine-tune to the clock: its schedule is made shorter or longer as the machine turns out to be."""
+"""The retimer: it shortens or lengthens the schedule of a long fine-tune, so that the fine-tune ends in time."""
 
 import time
 from collections import deque
@@ -12,13 +12,15 @@ from hpsearch.state.messages import Progress
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-WINDOW = 0.25  # of the time that it has trained: what tells the rate of now
-LEAST_SECONDS, LEAST_SHARE = 10.0, 0.04  # between two changes, and of the window: the more of the two; of the hours
-TOLERATED, DOUBTED = 0.02, 0.1  # of the hours; of the time that the training still takes: rates are noisy
+WINDOW = 0.25  # share of the training time so far over which the present rate is measured
+# Least time between two changes, and least window: the longer of these seconds and this share of the hours.
+LEAST_SECONDS, LEAST_SHARE = 10.0, 0.04
+# Rates are noisy. A change is made only above this share of the hours and this share of the training time to come.
+TOLERATED, DOUBTED = 0.02, 0.1
 
 
 class Retimer:
-    """Of one trial."""
+    """Retimes the schedule of one trial."""
 
     def __init__(
         self,
@@ -28,18 +30,18 @@ class Retimer:
         batch_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin with the schedule as it is planned.
+        """Begin with the planned schedule.
 
         Args:
-            planner: says what time is left.
-            known: says what must come after the training, and what a step takes.
-            times: that the schedule may become longer at the most: more passes do not pay.
-            batch_size: examples a step.
-            clock: seconds.
+            planner: gives the time that is left.
+            known: gives the time of a step, and the time needed after the training.
+            times: longest schedule, as a multiple of the planned one; more passes do not pay.
+            batch_size: examples of a step.
+            clock: returns seconds.
         """
         self._planner, self._usual = planner, batch_size * known.pace.train
         self._scored = known.scoring + known.end - REPORT_SECONDS
-        # What is tolerated must not make it late, so it is to end as much before.
+        # The tolerated time must not make the trial late, so the trial aims to end earlier by it.
         self._spare = known.pace.trial / 2 + TOLERATED * planner.hours * 3600 + REPORT_SECONDS
         self._least = max(LEAST_SECONDS, LEAST_SHARE * planner.hours * 3600)
         self._most, self._clock = max(1.0, times), clock
@@ -49,7 +51,7 @@ class Retimer:
         self._planned: int | None = None
 
     def heard(self, progress: Progress) -> int | None:
-        """Steps in all that the time holds, where those of the schedule would end too late or too early."""
+        """Return new total steps that fit the time, where the schedule would end too late or too early; else None."""
         now = self._clock()
         self._began = self._began if self._began is not None else now
         self._planned = self._planned or progress.total_steps
@@ -62,7 +64,7 @@ class Retimer:
             return None
         rate = (progress.step - step) / (now - then)
         most = round(self._planned * self._most)
-        after = self._spare + self._scored * max(1.0, 1 / (rate * self._usual))  # slow at one thing, slow at the other
+        after = self._spare + self._scored * max(1.0, 1 / (rate * self._usual))  # slow training means slow scoring
         total = min(most, progress.step + max(0, int(rate * (self._planner.left - after))))
         change = abs(total - progress.total_steps) / rate
         still = (progress.total_steps - progress.step) / rate

@@ -1,4 +1,7 @@
-"""Test is scored here and nowhere else: once a choice; winner, reference recipe and floors on the same examples."""
+"""Scoring on test, which happens here and nowhere else: once for each choice of a winner.
+
+Winner, reference recipe and floors are scored on the same examples.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +27,7 @@ from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 from hpsearch.training import data
 
 MISTAKES = 10
-EXCERPT = 1200  # characters of a text that is shown
+EXCERPT = 1200  # most characters of a text that is shown
 
 
 def score_test(
@@ -35,23 +38,23 @@ def score_test(
     reference: Settings | None,
     floors: Sequence[FloorRecord],
 ) -> Reading:
-    """The study's reading of test: counted once a choice and kept, with what the models said.
+    """Return the study's reading of test, with the models' answers. It is counted once for each choice, and kept.
 
-    Floors are fitted before there is anything to choose, so what one said of these examples stands for every choice.
+    Floors are fitted before anything is chosen, so a floor's answers to these examples hold for every choice.
 
     Args:
-        crew: of the study.
+        crew: workers of the study.
         ref: the data.
-        found: whose models are scored.
-        settings: of the winner.
-        reference: of the other model, where there is one.
-        floors: of the study.
+        found: the trials whose models are scored.
+        settings: settings of the winner.
+        reference: settings of the other model; None where there is none.
+        floors: floors of the study.
 
     Raises:
-        RequestError: the former reading is damaged.
+        RequestError: the file of the former reading is damaged.
     """
     path, of = crew.folder.test, (found.folder, found.reference_folder)
-    before = codec.read_file(Reading, path, "bring it back, or give STUDY=<another name>")
+    before = codec.read_file(Reading, path, "restore it, or give STUDY=<another name>")
     exam = _Exam(crew, ref, settings)
     if before is not None and before.of == of:
         reading = before
@@ -87,17 +90,17 @@ def score_test(
 
 
 def _words(folder: StudyFolder, floors: Sequence[FloorRecord]) -> TrialFolder | None:
-    """Where the floor that a fine-tune may be blended with has its model; None where the study has none."""
+    """Return the folder of the floor that a fine-tune may be blended with; None where the study has no such model."""
     place = folder.floor(WORDS.name)
     fitted = any(floor.name == WORDS.name and floor.fault is None for floor in floors)
     return place if fitted and place.weights.exists() else None
 
 
 class _Exam:
-    """The test examples, and models that answer them."""
+    """The test examples, and the scoring of models on them."""
 
     def __init__(self, crew: Crew, ref: DataRef, settings: Settings) -> None:
-        """`settings` are the winner's; task and data are the study's."""
+        """Prepare the scoring. `settings` are the winner's; their task and data are the study's."""
         self._crew, self._ref, self._settings = crew, ref, settings
         self._kind, self._objective = KINDS[settings.task.kind], OBJECTIVES[settings.task.metric]
 
@@ -107,13 +110,13 @@ class _Exam:
 
     @cached_property
     def truths(self) -> list[Any]:
-        """(n,): the right answers."""
+        """Right answers, (n,)."""
         return self._kind.truths(self._rows, self._ref.labels)
 
     def of_trial(
         self, record: TrialRecord, folder: str, settings: Settings, words: TrialFolder | None = None
     ) -> tuple[Measured, BlendRead | None]:
-        """A trial's model, scored now; `settings` are the trial's. The same with `words`, where that is better."""
+        """Score a trial's model, alone and, where that is better, blended with `words`. `settings` are the trial's."""
         place = self._crew.folder.named(folder)
         said = self._crew.score(record, settings, self._ref, place, "test", words)
         alone = self._measured(said, place)
@@ -132,12 +135,12 @@ class _Exam:
         return alone, blend
 
     def of_floor(self, floor: FloorRecord) -> Measured:
-        """A floor, scored now."""
+        """Score a floor."""
         said = self._crew.score_floor(floor, self._settings, self._ref, "test")
         return self._measured(said, self._crew.folder.floor(floor.name))
 
     def gain(self, other: Measured, ours: Measured) -> Paired:
-        """What ours has over another."""
+        """Compare two models: what `ours` gains over `other`."""
         theirs = self._evidence(other)
         return paired.compare(theirs, self._evidence(ours), self._kind.sums_to(self._objective), self._objective)
 
@@ -150,7 +153,7 @@ class _Exam:
         return Answers.of(rows["id"], kind.truths(rows, labels), replies)
 
     def _measured(self, said: Scored, *places: TrialFolder) -> Measured:
-        """What a model said of test, which lies in some folders."""
+        """Return the results of a model on test; `places` are the folders with its weights."""
         kind, labels, rows = self._kind, self._ref.labels, self._rows
         table = self._answers("test", said)
         replies = table.replies
@@ -174,14 +177,16 @@ class _Exam:
 def mistakes(
     kind: Kind, rows: dict[str, list[Any]], table: Answers, confidences: Sequence[float], tallies: paired.Tallies
 ) -> Iterator[Mistake]:
-    """The wrong answers that a model is most sure of, with what it read: where labels are wrong, they are among these.
+    """Yield the wrong answers that a model is most sure of, with the texts that it read.
+
+    Where labels are wrong, they are among these.
 
     Args:
-        kind: of the task.
+        kind: kind of the task.
         rows: columns of `Kind.features`.
-        table: what the model said of each row.
-        confidences: of each answer.
-        tallies: of each answer, by `Kind.tallies`.
+        table: the model's answer to each row.
+        confidences: confidence of each answer.
+        tallies: tallies of each answer, by `Kind.tallies`.
     """
     wrong = np.flatnonzero(kind.of_sums(tallies)[kind.wrong_at_zero] == 0)
     for row in sorted(wrong.tolist(), key=lambda row: -confidences[row])[:MISTAKES]:
@@ -190,6 +195,6 @@ def mistakes(
 
 
 def _excerpt(text: str) -> str:
-    """A text without its middle, where it is long."""
+    """Return a text, without its middle where the text is long."""
     half = EXCERPT // 2
     return text if len(text) <= EXCERPT else f"{text[:half].rstrip()} [...] {text[-half:].lstrip()}"

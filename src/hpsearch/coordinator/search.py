@@ -1,4 +1,4 @@
-"""The search: trials drawn by Optuna, paused at rungs, of which the best share goes on."""
+"""The search: Optuna draws trials, they pause at rungs, and the best share of them continues."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +25,11 @@ from hpsearch.tasks import metrics
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-MORE = 2  # times the trials that the plan has: the machine may be faster than it was
+MORE = 2  # multiple of the planned trials that may begin: the machine may become faster
 
 
 class Search(Phase):
-    """One study's search, from the first trial or from wherever it was left."""
+    """The search of one study, new or continued."""
 
     name: ClassVar[str] = "search"
     noun: ClassVar[str] = "trial"
@@ -38,10 +38,10 @@ class Search(Phase):
     skips: ClassVar[bool] = True
 
     def __init__(self, study: StudyContext) -> None:
-        """Take up what the state folder and Optuna remember; tell Optuna what it was not told.
+        """Load the trials from the state folder and Optuna, and tell Optuna what it does not know yet.
 
         Raises:
-            RequestError: they are not of one study: one has trials that the other has never heard of.
+            RequestError: state folder and Optuna belong to different studies: one lacks trials that the other has.
         """
         super().__init__(study, study.settings, study.ref)
         known = {trial.number: trial for trial in study.optuna.known()}
@@ -55,7 +55,7 @@ class Search(Phase):
                     f"study {study.folder.name}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
                     "and storage.uri that belong together, or STUDY=<another name>"
                 )
-        self._drawn = known.keys() - self.trials.keys()  # a crash came before their records
+        self._drawn = known.keys() - self.trials.keys()  # a crash came before their records were written
         self.trials = {number: self.trials.get(number, trial) for number, trial in known.items()}
         begun = {trial.command for trial in self.trials.values()}
         accepted = Steering(study.folder).accepted()
@@ -65,13 +65,13 @@ class Search(Phase):
             study.optuna.tell(trial)
         budget = study.settings.budget
         self._planner: Planner | None = None
-        self._few: Few | None = None  # None: a search
-        self._ends_at: float | None = None  # hours of the phase; None where it has all the time it takes
+        self._few: Few | None = None  # None: there is a search
+        self._ends_at: float | None = None  # hours of the phase; None: no limit
         asked = self._part(budget.search_examples) if budget.search_examples is not None else None
         self._take_up(Length(asked, None), budget.max_trials or 1)
 
     def begin(self, planner: "Planner | None", before: Sequence[Phase]) -> None:
-        """Take the time that the plan has for the search. Trials that are there have others of as many examples."""
+        """Take the time that the plan gives the search. New trials get as many examples as the trials so far."""
         if planner is None:
             return
         self._planner = planner
@@ -79,7 +79,7 @@ class Search(Phase):
         recorded = [trial for number, trial in self.trials.items() if number not in self._drawn]
         begun = [trial for trial in recorded if trial.status is not Status.FAILED]
         searched = [trial for trial in begun if trial.epochs is None]
-        if searched:  # it goes on with as many examples, however few more trials the hours hold
+        if searched:  # it keeps their number of examples, however few more trials the hours hold
             examples = searched[-1].examples or known.sizes.train
             known = replace(known, asked=replace(known.asked, search_examples=examples))
         whole, until = plan.of_all(known, planner.left), planner.until(self)
@@ -87,12 +87,12 @@ class Search(Phase):
             planner.check_fits(whole, known)
         if until is None and searched and whole.alone:
             until = self.hours
-        # What was begun with these hours goes on so, however few of them are left after an interruption.
+        # A few fine-tunes begun with this budget continue as such, however little time an interruption has left.
         if not searched and (whole.alone or (planner.begun(self) and bool(begun))):
             self._few = Few(self.settings, self.study.workers, planner, known, len(begun))
         if until is None:
             search = self._few.step if self._few is not None else whole.search
-            if self.settings.budget.max_trials is not None:  # they are begun as long as the hours hold them
+            if self.settings.budget.max_trials is not None:  # trials begin as long as the hours hold them
                 spare = (1 - plan.RESERVE) * planner.left - whole.seconds
                 search = replace(search, seconds=search.seconds + max(0.0, spare))
             steps = {"search": search, "confirmation": whole.confirmation, "final": whole.final}
@@ -117,34 +117,34 @@ class Search(Phase):
                 self.trials[number] = length.of(trial)
 
     def _part(self, examples: int) -> int | None:
-        """As a record has it: None where they are all."""
+        """Return the number of examples as a record has it; None: all."""
         return examples if examples < self.ref.sizes["train"] else None
 
     def _comparable(self) -> list[TrialRecord]:
-        """Trials of the length that the search has now."""
+        """Return the trials of the length that the search has now."""
         return [trial for trial in self.trials.values() if self._length.has(trial)]
 
     @classmethod
     def asked(cls, settings: Settings) -> bool:
-        """Every study has one."""
+        """Return True, because every study has a search."""
         return True
 
     @classmethod
     def trained_with(cls, settings: Settings, trial: TrialRecord) -> Settings:
-        """The study's, with the trial's parameters, and its seed where it has one of its own."""
+        """Return the study's settings with the trial's parameters, and with its seed where it has its own."""
         own = space.apply(settings, trial.params)
         return own if trial.seed is None else own.model_copy(update={"seed": trial.seed})
 
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The best complete one; where the hours held no search, the reference recipe's best is scored beside it."""
+        """Return the best complete trial and, where the hours held no search, the best of the reference recipe."""
         best = best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])
         beside = reference_of(best, space.reference(settings))
         return best[:1] if beside is None else [best[0], beside]
 
     @classmethod
     def faults(cls, stored: Stored) -> Iterator[Fault]:
-        """Too many trials, a best model that is missing, and what Optuna says otherwise."""
+        """Yield faults: too many trials, a missing best model, and differences from Optuna."""
         records, settings = stored.records, stored.settings
         most = settings.budget.max_trials
         if most is not None and len(records) > most and settings.budget.hours is None:
@@ -157,49 +157,50 @@ class Search(Phase):
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Search":
-        """As far as it has come. Raises RequestError if state folder and study database do not belong together."""
+        """Open the search. Raises RequestError if state folder and study database do not belong together."""
         return cls(study)
 
     @property
     def introduction(self) -> str | None:
-        """Why there is no search, where the time holds none."""
+        """Text that says why there is no search; None where there is one."""
         return self._few.introduction if self._few is not None else None
 
     @property
     def total(self) -> int | None:
-        """Trials, unless the time ends before; None where the time alone says."""
+        """Most trials that the search can have; None where the time alone limits them."""
         return self.plan.max_trials if self.settings.budget.hours is None else self.settings.budget.max_trials
 
     @property
     def examples(self) -> int:
-        """That a trial is trained on."""
+        """Number of training examples of a trial."""
         best = self.best_first()
         examples = best[0].examples if best else self._length.examples
         return examples if examples is not None else self.ref.sizes["train"]
 
     @property
     def alone(self) -> bool:
-        """Whether nothing was searched: the time held a few fine-tunes."""
+        """Whether nothing was searched, because the time held only a few fine-tunes."""
         best = self.best_first()
         return bool(best) and best[0].epochs is not None
 
     def best_first(self) -> list[TrialRecord]:
-        """Complete trials that can be compared."""
+        """Return the complete trials that can be compared, best first."""
         return best_of_last_length(self.trials.values(), self.plan.objective)
 
     def next(self, hours: float) -> TrialRecord | None:
-        """A new trial, or the best that waits at a rung and may pass."""
+        """Return a new trial, or the best trial that waits at a rung and may pass."""
         if self._few is not None:
             return self._next_of_few(self._few)
         action = self._action(hours)
         if isinstance(action, schedule.Start):
-            point = self._to_try[0].command.params if self._to_try else None
+            wanted = self._to_try if self.trials else []  # the reference recipe comes first
+            point = wanted[0].command.params if wanted else None
             trial = self.study.optuna.ask(len(self.trials), self._comparable(), point)
             return self._as_asked(self._length.of(trial))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
     def _next_of_few(self, few: Few) -> TrialRecord | None:
-        """The reference recipe, then what is near it, as the time holds it."""
+        """Return the reference recipe, then points near it, as long as the time holds one more."""
         there, asked = self._comparable(), self._to_try[0].command.params if self._to_try else None
         if not few.plan_next(there, self, self.plan.objective, asked):
             return None
@@ -222,7 +223,7 @@ class Search(Phase):
         return None
 
     def _as_asked(self, trial: TrialRecord) -> TrialRecord:
-        """With the command that asked for its point, which is off the list then."""
+        """Return the trial with the command that asked for its point, and drop that command from the list."""
         for asked in self._to_try:
             if trial.params == asked.command.params:
                 self._to_try.remove(asked)
@@ -230,7 +231,7 @@ class Search(Phase):
         return trial
 
     def over(self, hours: float) -> str | None:
-        """Once its time is spent and there is a result, or all time is."""
+        """Return why the search ends: its own time is spent and it has a result, or all time is spent; else None."""
         if self.study.finishing and self.best_first() and (self._few is not None or self._planner is None):
             return "the study is to finish; no trial goes on"
         if self._planner is None or self._ends_at is None:
@@ -242,7 +243,7 @@ class Search(Phase):
         return None
 
     def decide(self, number: int) -> Decision:
-        """At once where it passes whatever is still to come, never where it can't, else it waits for the others."""
+        """Continue a trial that passes whatever is to come, stop one that can't pass, and let any other one wait."""
         trials = self._comparable()
         if number in schedule.losers(self.plan, trials):
             return Decision.STOP
@@ -252,14 +253,14 @@ class Search(Phase):
         return Decision.PAUSE
 
     def retime(self, progress: Progress) -> int | None:
-        """Where one of a few fine-tunes would end too late or too early."""
+        """Return new total steps where one of a few fine-tunes would end too late or too early."""
         trial = self.trials[progress.number]
         if self._few is None or trial.epochs is None:
             return None
         return self._few.retime(progress, trial, self.settings_of(trial).train.batch_size)
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
-        """Tell Optuna. Once it does not answer, the next start tells it."""
+        """Tell Optuna of a trial. Once Optuna does not answer, the next start tells it."""
         ended = trial.status.final and (before is None or not before.status.final)
         optuna = self.study.optuna
         if optuna.away or not (ended or (before is not None and trial.rungs != before.rungs)):
@@ -271,22 +272,22 @@ class Search(Phase):
                 raise
 
     def beaten(self) -> list[TrialRecord]:
-        """Paused trials that can't be among those that pass."""
+        """Return the paused trials that can't pass their rung, as pruned ones."""
         lost = schedule.losers(self.plan, self._comparable())
         return [replace(self.trials[number], status=Status.PRUNED) for number in lost]
 
     def closing(self) -> list[TrialRecord]:
-        """What is paused stays where it is. Raises NoResultError if no trial is complete."""
+        """Return all unfinished trials as pruned ones. Raises NoResultError if no trial is complete."""
         self.found()
         return [replace(one, status=Status.PRUNED) for one in self.trials.values() if not one.status.final]
 
     def done(self) -> bool:
-        """Whether all trials have ended, and no more may start."""
+        """Return whether all trials have ended and no more may start."""
         ended = all(trial.status.final for trial in self.trials.values())
         return ended and isinstance(self._action(self.hours), schedule.Done)
 
     def planned(self) -> float:
-        """By the shares that pass each rung."""
+        """Return the planned training in whole trials, by the shares that pass each rung."""
         trials = self._comparable()
         if self._few is not None:
             return len(trials)
@@ -294,7 +295,7 @@ class Search(Phase):
         return schedule.share_to_train(self.plan, max(most, len(trials)))
 
     def found(self) -> Found:
-        """The best trial, and the reference recipe's where the hours held no search."""
+        """Return the best trial and, where the hours held no search, the best of the reference recipe."""
         complete = self.best_first()
         if not complete:
             raise NoResultError(self._no_result())
@@ -306,7 +307,7 @@ class Search(Phase):
         return self.study.folder.inside(self.trial_folder(trial.number))
 
     def fields(self) -> Fields:
-        """How its trials ended, which is the best, and what they say of the space."""
+        """Return how the trials ended, which is the best, and what they show about the space."""
         trials, best = list(self.trials.values()), self.best_first()[0]
         assert best.score is not None, "a complete trial has its score"
         counts = Counter(trial.status for trial in trials)
@@ -319,12 +320,12 @@ class Search(Phase):
         }
 
     def outcome(self, seconds: float) -> PhaseOutcome:
-        """Without its trials, of which there may be thousands: `trials.json` has them."""
+        """Return the result without trials. There may be thousands of them, and `trials.json` has them."""
         return replace(super().outcome(seconds), runs=())
 
     @classmethod
     def section(cls, told: Told) -> Section:
-        """All trials."""
+        """Return a section with all trials."""
         return sections.trials(told)
 
     def _action(self, hours: float) -> schedule.Action:
@@ -336,7 +337,7 @@ class Search(Phase):
         return schedule.next_action(self.plan, trials, may_start and not (self.study.finishing and trials))
 
     def _no_result(self) -> str:
-        """Why there is no complete trial, with the reasons of the failed ones."""
+        """Return the message that no trial is complete, with the reasons of failed trials."""
         reasons = Counter(trial.reason for trial in self.trials.values() if trial.reason)
         said = "; ".join(f"{count} failed: {reason}" for reason, count in reasons.most_common(3))
         return (
@@ -347,7 +348,7 @@ class Search(Phase):
 
 
 def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fault]:
-    """Where Optuna's trials and the records differ."""
+    """Yield the differences between Optuna's trials and the records."""
     known = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
     for number, told in known.items():
         if told.state.is_finished() and number not in records:
@@ -370,9 +371,9 @@ def _of_optuna(records: Mapping[int, TrialRecord], study: Study) -> Iterator[Fau
 
 
 def make_plan(settings: Settings, trials: int) -> schedule.Plan:
-    """The schedule's part of the settings, for so many trials; a grid has no more than points.
+    """Return the schedule's plan for `trials` trials. A grid has no more trials than points.
 
-    As many trials are run to their end as the confirmation has places.
+    At least as many trials are run to their end as the confirmation has places.
     """
     if settings.sampler.name == "GridSampler":
         points = 1

@@ -1,4 +1,4 @@
-"""Optuna: open or continue a study, sample, report, tell."""
+"""The Optuna study: it is opened or continued, draws points, and receives trials' scores and status."""
 
 import functools
 import json
@@ -29,22 +29,22 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
-# Their points are one sequence, shuffled by the seed: it must be the same at each draw.
+# Samplers whose points are one sequence, shuffled by the seed: the seed must be the same at each draw.
 ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 STATES = {Status.COMPLETE: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
-# User attribute of a trial: what its sampler left on trial and study, so that the next draw knows it.
+# User attribute of a trial: the state that its sampler left on trial and study, which the next draw needs.
 SAMPLER_STATE = "sampler"
-NO_STATE: dict[str, Any] = {"trial": {}, "study": {}}  # of a point that no sampler has drawn
-PATIENCE_SECONDS = 90.0  # with a database that does not answer: it may be restarting
+NO_STATE: dict[str, Any] = {"trial": {}, "study": {}}  # state of a point that no sampler has drawn
+PATIENCE_SECONDS = 90.0  # how long a database that does not answer is asked again: it may be restarting
 RETRY_SECONDS = 1.0
-FEWEST = 6  # trials that tell which parameter matters
+FEWEST = 6  # trials from which the importance of parameters is computed
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatenate[Study, P], T]":
-    """A database that does not answer is asked again for a while, then ends in OutOfReachError."""
+    """Wrap a method so that it retries a database that does not answer, and then raises OutOfReachError."""
 
     @functools.wraps(method)
     def call(study: "Study", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,15 +70,15 @@ class Study:
     """The Optuna study. The coordinator is its only writer."""
 
     def __init__(self, settings: Settings, home: Path) -> None:
-        """Open or create, and take the database's lock where there is one.
+        """Open or create the study, and take the database's lock where there is one.
 
         Raises:
             OutOfReachError: the database does not answer.
-            RequestError: the sampler refuses its options, the study has another direction, or it is being run.
+            RequestError: the study has another direction, or another coordinator runs it.
         """
         self.settings = settings
-        self.hurry = False  # to be told at once if the database does not answer
-        self.away = False  # it did not answer
+        self.hurry = False  # whether to raise at once if the database does not answer
+        self.away = False  # whether the database did not answer, or another coordinator has the study
         direction = metrics.OBJECTIVES[settings.task.metric].direction
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or addresses.of_file(home / "optuna.db")
@@ -98,7 +98,7 @@ class Study:
             )
 
     def close(self) -> None:
-        """Let another coordinator have the study."""
+        """Close the database, so that another coordinator can have the study."""
         self._storage.remove_session()
         self._storage.engine.dispose()
         if self.lock is not None:
@@ -106,28 +106,28 @@ class Study:
 
     @patient
     def known(self) -> list[TrialRecord]:
-        """The trials that the study has, with what it knows of their status."""
+        """Return the trials of the study, each with its status as the study knows it."""
         for running in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             self._complete_draw(running)
         known = []
         for trial in self.optuna.get_trials(deepcopy=False):
-            if trial.state is not TrialState.WAITING:  # that one is taken up by `ask`
+            if trial.state is not TrialState.WAITING:  # `ask` takes that one up
                 status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
                 known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
         return known
 
     @patient
     def ask(self, number: int, trials: Sequence[TrialRecord], point: space.Params | None = None) -> TrialRecord:
-        """A new trial, of this number: the reference recipe first, then what the sampler says, given trials so far.
+        """Return a new trial of this number: first the reference recipe, then points that the sampler draws.
 
-        The sampler sees a paused or pruned trial as one that ended with its last score; Optuna itself would show it
-        a running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
-        was drawn before, when the study could not be told all of it, is the new one.
+        The sampler sees a paused or pruned trial as one that ended with its last score. Optuna itself would show it a
+        running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that was
+        drawn before, but not written whole to the study, becomes the new one.
 
         Args:
-            number: of trials that the study has.
-            trials: those of them that can be compared with the new one.
-            point: of the space, that is taken in place of a draw.
+            number: number of trials that the study has.
+            trials: its trials that can be compared with the new one.
+            point: point of the space that is taken in place of a draw; None: draw one.
         """
         if number == len(self.optuna.get_trials(deepcopy=False)):
             params, state = self._draw(number, trials) if point is None else (point, NO_STATE)
@@ -140,7 +140,7 @@ class Study:
 
     @patient
     def tell(self, trial: TrialRecord) -> None:
-        """A trial's scores at rungs and its final status, as far as the study does not know them."""
+        """Tell the study a trial's scores at rungs and its final status, as far as it does not know them."""
         frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
         if frozen.state.is_finished():
             return
@@ -153,10 +153,11 @@ class Study:
 
     @patient
     def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
-        """Path: share of the variance of the trials' scores that a searched parameter explains, largest first.
+        """Return the share of the scores' variance that each searched parameter explains, by path, largest first.
 
-        By functional ANOVA (Hutter, Hoos and Leyton-Brown 2014), of the scores at the first rung where there is one:
-        all trials come to it. Nothing where few trials, equal scores or equal points tell nothing.
+        The method is functional ANOVA (Hutter, Hoos and Leyton-Brown 2014). It uses the scores at the first rung where
+        there is one, because all trials reach it. The result is empty where trials are fewer than FEWEST, or where all
+        scores or all points are equal.
         """
         scored = [replace(trial, score=trial.rungs.get(0, trial.score)) for trial in trials]
         scored = [trial for trial in scored if trial.score is not None and trial.status is not Status.FAILED]
@@ -170,11 +171,11 @@ class Study:
         return dict(optuna.importance.get_param_importances(beside, evaluator=evaluator))
 
     def hasten(self) -> None:
-        """Be told at once from now on if the database does not answer."""
+        """From now on, raise at once if the database does not answer."""
         self.hurry = True
 
     def _complete_draw(self, frozen: FrozenTrial) -> None:
-        """Write down what a running trial was drawn with, as far as a crash left the database without it."""
+        """Write to the database the drawn parameters of a running trial that a crash has left out."""
         suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
 
     def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -217,13 +218,13 @@ def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
 def _away(error: Exception) -> OutOfReachError:
     reason = redact(first_line(error))
     return OutOfReachError(
-        f"storage.uri: the study database does not answer ({reason}); nothing is lost: start or mend it, "
+        f"storage.uri: the study database does not answer ({reason}); nothing is lost: start or repair it, "
         "and give the same command to go on"
     )
 
 
 def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for the draw of one trial. Raises RequestError where it refuses its options."""
+    """Return the sampler for the draw of one trial. Raises RequestError if it is unknown or refuses its options."""
     chosen: SamplerSettings = settings.sampler
     if chosen.name not in SAMPLERS:
         raise RequestError(f"sampler.name={chosen.name}: no such sampler; there are {', '.join(SAMPLERS)}")
@@ -242,7 +243,7 @@ def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
 def _as_seen(
     trial: TrialRecord, distributions: dict[str, BaseDistribution], system_attrs: dict[str, Any]
 ) -> FrozenTrial:
-    """A trial as the sampler is shown it."""
+    """Return a trial in the form that the sampler sees."""
     if trial.status is Status.FAILED:
         state = TrialState.FAIL
     else:

@@ -1,4 +1,4 @@
-"""What a finished study has found, put together from its phases."""
+"""The summary of a finished study, put together from its phases."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,18 +28,18 @@ class Finished:
 
     study: StudyContext
     phases: tuple[Phase, ...]
-    """In their order."""
+    """Phases of the study, in their order."""
     found: Found
     reading: Reading
-    """Of test."""
+    """The study's reading of test."""
     hardware: StudyHardware
-    """Of its workers."""
+    """Hardware of the study's workers."""
     plans: tuple[PlanMade, ...]
-    """() without hours."""
+    """Plans of the study; () without hours."""
     outlook: tuple[Outlook, ...]
-    """() without hours."""
+    """Expected results of more hours; () without hours."""
     floors: tuple[FloorRecord, ...]
-    """() where the study has none."""
+    """Floors of the study; () where it has none."""
 
     @property
     def decisive(self) -> Phase:
@@ -48,13 +48,13 @@ class Finished:
 
 
 def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float], run: StudyRun) -> Summary:
-    """The whole summary.
+    """Return the whole summary.
 
     Args:
         finished: the study.
         given: settings and options of the command.
-        seconds: of each phase.
-        run: the study's, in MLflow.
+        seconds: seconds of each phase.
+        run: the study's run in MLflow.
     """
     settings, metric = finished.study.settings, finished.study.settings.task.metric
     fields: Fields = {"confirmation": (), "optimism": None}
@@ -97,7 +97,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
 
 
 def _winner(finished: Finished) -> Winner:
-    """Whose model is kept."""
+    """Return the winner, whose model is kept."""
     winner, blend = finished.found.winner, finished.reading.blend
     assert winner.run_id is not None, "its phase has been told whole"
     return Winner(
@@ -114,7 +114,7 @@ def _winner(finished: Finished) -> Winner:
 
 
 def _blend(finished: Finished) -> outcome.BlendOutcome | None:
-    """The fine-tune alone, where it is not."""
+    """Return the results of the fine-tune alone where a blend is kept; None without a blend."""
     blend, folder = finished.reading.blend, finished.study.folder
     if blend is None:
         return None
@@ -129,7 +129,7 @@ def _blend(finished: Finished) -> outcome.BlendOutcome | None:
 
 
 def _on_test(scored: Measured, finished: Finished) -> OnTest:
-    """How a model does on test."""
+    """Return the results of a model on test."""
     metric, reading = finished.study.settings.task.metric, finished.reading
     low, high = scored.intervals[metric]
     return OnTest(
@@ -152,7 +152,7 @@ def _on_test(scored: Measured, finished: Finished) -> OnTest:
 
 
 def _floors(finished: Finished) -> Iterator[outcome.FloorOutcome]:
-    """Those that were scored on test."""
+    """Yield the floors that were scored on test."""
     settings, folder = finished.study.settings, finished.study.folder
     titles = {floor.name: floor.title for floor in KINDS[settings.task.kind].floors}
     read = {one.name: one for one in finished.reading.floors}
@@ -187,7 +187,7 @@ def _steps(phases: Sequence[Phase]) -> outcome.Steps:
 
 
 def _data(finished: Finished) -> StudyData:
-    """What was read, and how much of it was used."""
+    """Return what data were read, and how much of them was used."""
     ref, [search, *_] = finished.study.ref, finished.phases
     used = {
         "source": finished.study.settings.task.source,
@@ -201,7 +201,7 @@ def _data(finished: Finished) -> StudyData:
 
 
 def _reference(finished: Finished, metric: str) -> outcome.Reference | None:
-    """How the reference recipe does on the same test examples; None where it is the winner, or was not run."""
+    """Return the reference recipe's results on the same test examples; None where it won or was not run."""
     record, reading, scored = finished.found.reference, finished.reading, finished.reading.reference
     if record is None or scored is None:
         return None

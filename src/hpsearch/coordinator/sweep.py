@@ -45,7 +45,7 @@ from hpsearch.training import data, models
 from hpsearch.training.data import Corpus
 from hpsearch.workers.interface import Workplace
 
-LAST_SECONDS = 5.0  # for MLflow to hear of an interrupted sweep
+LAST_SECONDS = 5.0  # to tell MLflow of an interrupted sweep
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Request:
 
     settings: Settings
     home: Path  # the state folder
-    force: bool  # go on although code or libraries have changed
+    force: bool  # whether to continue although code or libraries have changed
     given: tuple[str, ...]  # settings and options of the command line
-    started: float  # of the monotonic clock
-    finishing: bool = False  # begin no trial of the search any more
+    started: float  # when the command was given, by the monotonic clock
+    finishing: bool = False  # whether the search begins no more trials
 
 
 def run_sweep(
@@ -68,18 +68,18 @@ def run_sweep(
     started: float | None = None,
     finishing: bool = False,
 ) -> Summary:
-    """Search, or go on searching, until the budget is spent; score the best on test; report.
+    """Begin or continue a search until the budget is spent, score the best model on test, and report.
 
     Args:
         settings: what to search.
         home: the state folder.
-        force: go on with a study although code or libraries have changed.
-        given: settings and options that say so on the command line; the next commands that are proposed repeat them.
-        started: when the command was given, of the monotonic clock; now, if nobody knows.
-        finishing: begin no trial any more: what there is is confirmed, and the final model is trained.
+        force: continue a study although code or libraries have changed.
+        given: settings and options of the command line; the next commands that are proposed repeat them.
+        started: when the command was given, by the monotonic clock; None: now.
+        finishing: begin no more trials. Present trials are confirmed, and the final model is trained.
 
     Raises:
-        HpsearchError: of the kinds and exit codes in `errors`; what was reached is kept.
+        HpsearchError: one of the kinds in `errors`, with its exit code; results so far are kept.
     """
     started = started if started is not None else time.monotonic()
     if not settings.search.space:
@@ -98,7 +98,10 @@ def run_sweep(
 def run_train(
     settings: Settings, home: Path, force: bool = False, given: Sequence[str] = (), started: float | None = None
 ) -> Summary:
-    """One fine-tune with the settings as they are: a study of one trial without rungs, named by settings and data."""
+    """Run one fine-tune with the settings as they are.
+
+    It is a study of one trial without rungs. Its name follows from settings and data.
+    """
     started = started if started is not None else time.monotonic()
     search = settings.search.model_copy(update={"name": "train", "space": {}, "rungs": ()})
     confirmation = settings.budget.confirmation.model_copy(update={"finalists": 0})
@@ -115,7 +118,7 @@ def run_train(
 def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
     settings, home = request.settings, request.home
     folder = StudyFolder.of(home, settings.study)
-    if read_summary(folder) is None:  # a finished study needs no more
+    if read_summary(folder) is None:  # a finished study needs no more disk
         check_disk(settings, workplace.count, home)
     ref = data.prepare(corpus, settings, home)
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
@@ -126,7 +129,7 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
         with contextlib.closing(Study(settings, home)) as optuna:
             workers, finishing = workplace.count, request.finishing
             course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
-            first = course.first  # state folder and database belong together
+            first = course.first  # raises where state folder and database do not belong together
             course.check_left_out()
             console = Console()
             if folder.published.exists() and (summary := read_summary(folder)) is not None and _done(course, summary):
@@ -141,7 +144,7 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
 
 
 def _done(course: Course, summary: Summary) -> bool:
-    """Whether a study that has a result needs no more: it had as many hours, or without hours nothing is left."""
+    """Return whether a study with a result needs no more: it had these hours or, without hours, nothing is left."""
     hours = course.study.settings.budget.hours
     if hours is not None:
         return hours <= max(summary.hours or 0.0, summary.total_seconds / 3600)
@@ -176,7 +179,7 @@ def _run(
         try:
             crew.settle_memory()
             fitted, runs = floors.fit(study, crew, display, clock), FloorRuns(tracking, parent)
-            with contextlib.suppress(OutOfReachError):  # it is told with the rest, then
+            with contextlib.suppress(OutOfReachError):  # MLflow is then told of them with the other results
                 fitted = floors.tell(study, fitted, runs, None)
             planner = _planner(course, request, crew, clock, tokens)
             found = _run_phases(course, planner, Desk(crew, delivery, display, clock))
@@ -206,14 +209,14 @@ def _run(
             clock.lap("setup")
             again.since = clock.last
             raise
-        finally:  # whatever the end, nothing is told behind the back of the next command
+        finally:  # in any case: no delivery may continue beside the next command
             delivery.close(LAST_SECONDS)
         clock.lap("report")
     return summary
 
 
 def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens: dict[str, Tokens]) -> Planner | None:
-    """Says what the time is for, once the pace is known; None where the budget has no hours."""
+    """Return the planner once the pace is known; None where the budget has no hours."""
     settings, study = course.study.settings, course.study
     if settings.budget.hours is None:
         return None
@@ -223,7 +226,7 @@ def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens:
 
 @dataclass(frozen=True)
 class Desk:
-    """What a phase is run with."""
+    """The parts that a phase is run with."""
 
     crew: Crew
     delivery: Delivery
@@ -232,7 +235,7 @@ class Desk:
 
 
 def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
-    """Run all phases, or as much of them as the budget holds; MLflow is told all of it."""
+    """Run the phases as far as the budget holds, tell MLflow all of it, and return the winner."""
     crew, delivery, display, clock = desk.crew, desk.delivery, desk.display, desk.clock
     kept: list[Books] = []
     for phase in course:
@@ -256,7 +259,7 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
 
 
 def _settings_of(course: Course, found: Found) -> tuple[Settings, Settings | None]:
-    """Of the winner, and of the model that is scored beside it."""
+    """Return the settings of the winner, and of the model scored beside it; None where there is none."""
     winner = course.phase_of(found.folder).settings_of(found.winner)
     if found.reference is None or found.reference_folder is None:
         return winner, None
@@ -264,11 +267,11 @@ def _settings_of(course: Course, found: Found) -> tuple[Settings, Settings | Non
 
 
 def _interrupt(tracking: Tracking, delivery: Delivery, parent: str) -> None:
-    """Show in MLflow as KILLED what is open, if it answers at once; else the next start opens or ends it."""
+    """Show open runs as KILLED in MLflow, if it answers at once. Otherwise the next start opens or ends them."""
     with contextlib.suppress(HpsearchError):
         delivery.flush(LAST_SECONDS)
     with contextlib.suppress(HpsearchError):
-        # A server that refuses something may well be told this; a locked database is not waited for once more.
+        # A server that refuses something may still accept this. A locked database is not waited for again.
         if delivery.close(LAST_SECONDS) and (delivery.complaint is None or tracking.artifacts is None):
             tracking.reach()
             tracking.interrupt_study(parent)

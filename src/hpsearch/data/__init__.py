@@ -1,1 +1,1 @@
-"""Sources to rows, texts to tokens."""
+"""Readers that turn data sources into rows, and texts into tokens."""

@@ -1,4 +1,4 @@
-"""Sentences in the layout of CoNLL: a token on each line, its tag last, blank lines between sentences."""
+"""Reader of the CoNLL layout: one token on each line, its tag last, and blank lines between sentences."""
 
 from hpsearch.errors import RequestError
 
@@ -8,17 +8,17 @@ DOCUMENT = "-DOCSTART-"
 
 
 def sentences(text: str, name: str) -> tuple[list[int], dict[str, list[list[str]]]]:
-    """The line where each sentence begins, and a column for each of `COLUMNS`, a list in it for each sentence.
+    """Return the line number of each sentence, and the columns of `COLUMNS` with one list per sentence.
 
-    Columns are divided by tabs, or by white space in a line without one. Those between token and tag are passed over,
-    as are the lines that begin documents.
+    Tabs divide the columns of a line. In a line without a tab, white space does. Columns between token and tag are
+    ignored, and so are the lines that begin documents.
 
     Args:
-        text: of the file.
-        name: of the file, as messages call it.
+        text: Content of the file.
+        name: Name of the file in messages.
 
     Raises:
-        RequestError: lines have not the same number of columns, or fewer than two.
+        RequestError: The lines differ in their number of columns, or have fewer than two.
     """
     numbers: list[int] = []
     columns: dict[str, list[list[str]]] = {column: [] for column in COLUMNS}

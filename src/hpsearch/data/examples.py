@@ -1,4 +1,4 @@
-"""Checked examples of any task kind: de-duplicated and split, so that no two splits share one."""
+"""Checked examples of any task kind, without duplicates and split so that no two splits share an example."""
 
 import math
 import warnings
@@ -22,26 +22,26 @@ class Example(NamedTuple):
     """One row, cleaned and checked by its task kind."""
 
     number: int
-    """Line or row in its source."""
+    """Number of the line or row in the source."""
     key: str
-    """What the model sees: no two splits share it."""
+    """Content that the model sees. No two splits share a key."""
     group: str | None
-    """Rows of one group stay together when splits are made."""
+    """Group of the row. Rows of one group stay together when splits are made."""
     classes: tuple[str, ...]
-    """Its labels: every split needs a row of each."""
+    """Labels of the row. Every split needs a row of each label."""
     stratum: str
-    """Splits and subsets have the strata in like proportions."""
+    """Stratum of the row. Splits and subsets contain the strata in similar proportions."""
     values: dict[str, Any]
-    """The columns to store; labels are strings still."""
+    """Columns to store. Labels are still strings."""
 
 
 def missing(value: object) -> bool:
-    """Whether a cell is empty: null, or the NaN that stands for it in a column of numbers."""
+    """Return whether a cell is empty: null, or NaN, which stands for null in a column of numbers."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text_fault(text: object) -> str | None:
-    """What is wrong with a cell that should hold a text, in words that begin a sentence; None if nothing is."""
+    """Return what is wrong with a cell that should hold a text, as the beginning of a sentence; None if it is right."""
     if missing(text):
         return "there is no text"
     if not isinstance(text, str):
@@ -54,15 +54,19 @@ def text_fault(text: object) -> str | None:
 
 
 def refuse(rows: Rows, setting: str, faults: Sequence[str | None]) -> None:
-    """Raise RequestError if a row has a fault, naming all rows with the first one."""
+    """Raise RequestError if a row has a fault. The message names all rows that have the same fault as the first."""
     first = next(filter(None, faults), None)
     if first is not None:
         where = rows.where([number for number, fault in zip(rows.numbers, faults, strict=True) if fault == first])
-        raise RequestError(f"{where}: {first} in the column of {setting}; mend or remove these rows")
+        raise RequestError(f"{where}: {first} in the column of {setting}; correct or remove these rows")
 
 
 def groups(rows: Rows, task: TaskSettings) -> list[str | None]:
-    """The group of each row, where `task.columns.group` names a column. Raises RequestError for rows without one."""
+    """Return the group of each row, or None for each where `task.columns` names no group column.
+
+    Raises:
+        RequestError: A row has no group.
+    """
     column = task.columns.get("group")
     if column is None:
         return [None] * len(rows.numbers)
@@ -78,16 +82,16 @@ def groups(rows: Rows, task: TaskSettings) -> list[str | None]:
 def deduplicate(
     given: Mapping[str, list[Example]], merge: Callable[[Example, Example], Example | None]
 ) -> tuple[dict[str, list[Example]], dict[str, int]]:
-    """Drop from the train split what stands in a given validation or test split, or twice, or contradicts itself.
+    """Drop train examples that are repeated, contradict each other, or are also in validation or test.
 
-    Given validation and test splits stay row for row, so that scores stay comparable.
+    Validation and test splits of the source keep all their rows, so that scores stay comparable.
 
     Args:
-        given: the splits of the source.
-        merge: two examples with one key to what they say together; None where they contradict each other.
+        given: Splits of the source.
+        merge: Function that joins two examples with the same key; None means that they contradict each other.
 
     Returns:
-        What stays of each split, and counts of what was dropped from train.
+        The remaining examples of each split, and the counts of examples dropped from train.
     """
     elsewhere = {e.key for split in ("validation", "test") for e in given.get(split, ())}
     merged: dict[str, Example | None] = {}
@@ -111,9 +115,10 @@ def deduplicate(
 
 
 def overlap(given: Mapping[str, list[Example]]) -> dict[str, Overlap]:
-    """What the given splits share before anything is dropped: for each pair, rows of the second that the first has.
+    """Count what the splits of the source share before anything is dropped.
 
-    Keys are like "train and test"; values count rows with the same content, and rows of a group of both.
+    A key names a pair of splits, for example "train and test". Its value counts the rows of the second split whose
+    content, or whose group, is also in the first.
     """
     found = {}
     names = [split for split in SPLITS if split in given]
@@ -130,13 +135,13 @@ def overlap(given: Mapping[str, list[Example]]) -> dict[str, Overlap]:
 def split(
     kept: Mapping[str, list[Example]], labels: Sequence[str], task: TaskSettings, rows: Mapping[str, Rows]
 ) -> dict[str, list[Example]]:
-    """Take the splits that the source does not give off the train split, stratified, each a share of all its rows.
+    """Split off the train split what the source does not give: validation, test or both, stratified.
 
-    Groups stay whole, so with few of them a share is met as nearly as they allow. Where a class is too rare for this,
-    train has at least a row of it, and the others have one as far as rows and shares allow.
+    Each new split is a share of all train rows. Groups stay whole, so few groups meet a share only roughly. If a class
+    is too rare for stratified splits, train gets at least one row of it. The others get one if rows and shares allow.
 
     Raises:
-        RequestError: a split would be empty, or train without a class.
+        RequestError: A split would be empty, or train would lack a class.
     """
     share = {"validation": task.split.validation, "test": task.split.test}
     if sum(share[split] for split in share if split not in kept) >= 1:
@@ -165,7 +170,7 @@ Part = Callable[[list[Example], int, int, TaskSettings], tuple[NDArray[np.int64]
 def _drawn(
     kept: Mapping[str, list[Example]], share: Mapping[str, float], task: TaskSettings, part: Part
 ) -> dict[str, list[Example]]:
-    """The splits, those that are not given drawn by `part`. Raises ValueError where it can't."""
+    """Return all splits, with those that the source lacks drawn by `part`. Raises ValueError if `part` cannot."""
     splits = dict(kept)
     for split in ("test", "validation"):
         if split not in kept:
@@ -181,7 +186,7 @@ def _classes(examples: Sequence[Example]) -> set[str]:
 
 
 def _back_to_train(label: str, splits: dict[str, list[Example]], kept: Mapping[str, list[Example]]) -> None:
-    """Give train the first drawn example of a class, and with it those of its group."""
+    """Move the first example of a class from a drawn split back to train, together with its group."""
     for split in ("test", "validation"):
         found = next((e for e in splits[split] if label in e.classes), None) if split not in kept else None
         if found is not None:
@@ -194,7 +199,11 @@ def _back_to_train(label: str, splits: dict[str, list[Example]], kept: Mapping[s
 def _part(
     pool: list[Example], wanted: int, spare: int, task: TaskSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices into `pool` of what stays and of about `wanted` that are taken. Raises ValueError for rare strata."""
+    """Return the indices into `pool` of the examples that stay and of about `wanted` examples that are taken.
+
+    Raises:
+        ValueError: A stratum is too rare.
+    """
     strata = [e.stratum for e in pool]
     if pool and pool[0].group is not None:
         return min(_folds(pool, strata, wanted, task), key=lambda part: abs(len(part[1]) - wanted))
@@ -207,7 +216,11 @@ def _part(
 def _folds(
     pool: list[Example], strata: list[str], wanted: int, task: TaskSettings
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Ways to take about `wanted` of `pool` that divide no group. Raises ValueError if every stratum is rare."""
+    """Return ways to take about `wanted` examples of `pool` without dividing a group.
+
+    Raises:
+        ValueError: Every stratum is rare.
+    """
     of_each = [e.group for e in pool]
     count = len(set(of_each))
     if count < 2:
@@ -227,10 +240,11 @@ def _folds(
 def _part_of_rare(
     pool: list[Example], wanted: int, spare: int, task: TaskSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same where some strata are rare: each leaves `spare` rows if it can, and one if it has no more than two.
+    """Do the same as `_part` where some strata are rare.
 
-    Rows are shared out by quota. What rounding leaves goes first to strata that have none, then to those that are
-    furthest below their quotas. Of groups those are taken that leave a row of most classes.
+    Each stratum leaves `spare` rows if it can, and one row if it has two at most. Quotas decide how many rows each
+    stratum gives. Rows left over by rounding come first from strata that give none, then from those furthest below
+    their quota. With groups, the way that leaves rows of the most classes is taken.
     """
     if pool[0].group is not None:
         try:
@@ -243,7 +257,7 @@ def _part_of_rare(
     wanted = max(1, wanted)
     quota, most = sizes * wanted / len(pool), np.maximum(sizes - spare, np.minimum(sizes - 1, 1))
     seats = np.minimum(quota.astype(np.int64), most)
-    drawn = rng.permutation(len(names))  # among equals
+    drawn = rng.permutation(len(names))  # decides between equal strata
     for _ in range(min(wanted, int(most.sum())) - int(seats.sum())):
         seats[max(np.flatnonzero(seats < most), key=lambda i: (seats[i] == 0, quota[i] - seats[i], drawn[i]))] += 1
     taken = [rng.permutation(np.flatnonzero(of_rows == i))[: seats[i]] for i in range(len(names))]
@@ -255,7 +269,7 @@ def _part_of_rare(
 def _too_few(
     split: str, kept: Mapping[str, list[Example]], labels: Sequence[str], rows: Mapping[str, Rows]
 ) -> RequestError:
-    """Every split needs rows, and train one of each class: nothing could be learnt of it."""
+    """Return the error for a split without rows, or for a train split without a class."""
     origin = split if split in kept else "train"
     count = len(kept[origin])
     remedy = "add rows" if origin == split else f"add rows, or raise task.split.{split}"

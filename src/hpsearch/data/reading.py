@@ -1,6 +1,6 @@
-"""Sources to rows: a packaged CSV, the user's own files, the Hugging Face hub.
+"""Readers of the data sources: a packaged CSV file, the user's own files, the Hugging Face hub.
 
-Values are taken as they stand (no type is guessed), and every fault names the line or row that the user sees.
+Values are taken unchanged: no type is guessed. Every error message names the line or row as the user sees it.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from hpsearch.data.text_files import Layout, names_of, parse, repeated
 from hpsearch.errors import RequestError, first_line, nearest
 
 HUB_TIMEOUT_SECONDS = 10.0
-SMALL_BYTES = 10_000_000  # of files that are read in a moment
+SMALL_BYTES = 10_000_000  # total size of files that are read in a moment
 SHOWN = 5  # numbers or names that a message lists before "and N more"
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-# Setting that names a column: the column.
+# Maps the setting that names a column to the column.
 Wanted = Mapping[str, str]
 
 
@@ -34,27 +34,29 @@ class Rows:
     """Columns of one file or hub split."""
 
     name: str
-    """Of the file or split, as messages call it."""
+    """Name of the file or split in messages."""
     unit: str
-    """What `numbers` count: "line", "row" or "question"."""
+    """Unit of `numbers`: "line", "row" or "question"."""
     numbers: Sequence[int]
-    """Where each row begins, from 1 on, as an editor or viewer counts."""
+    """Number of the line, row or question where each row begins, counted from 1 as in an editor or viewer."""
     columns: dict[str, list[Any]]
     notes: tuple[str, ...] = ()
-    """What people should know of how the file was read."""
+    """Remarks for the user on how the file was read."""
 
     def where(self, numbers: Sequence[int]) -> str:
-        """Some of `numbers` in words: "reviews.csv, lines 3, 7 and 12"."""
+        """Return some of `numbers` in words, for example "reviews.csv, lines 3, 7 and 12"."""
         return f"{self.name}, {self.unit}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
 
 
 def read(task: TaskSettings, demo: str | None = None) -> dict[str, Rows]:
-    """The splits that the source gives, train among them, with the columns that `task.columns` names.
+    """Read the splits of the source, train among them, with the columns that `task.columns` names.
 
-    `demo` is a shipped task of the same kind that needs no network, for who can't reach the hub.
+    Args:
+        task: Settings of the task.
+        demo: Shipped task of the same kind that needs no network. The message names it if the hub cannot be reached.
 
     Raises:
-        RequestError: the source is missing, unreadable, or lacks a column.
+        RequestError: The source is missing or unreadable, or lacks a column or rows.
     """
     wanted = {f"task.columns.{role}": column for role, column in task.columns.items()}
     if task.source == "hub":
@@ -68,7 +70,7 @@ def read(task: TaskSettings, demo: str | None = None) -> dict[str, Rows]:
 
 
 def describe(task: TaskSettings) -> str:
-    """The source in one line, for records and reports."""
+    """Return a description of the source in one line, for records and reports."""
     if task.source == "packaged" and task.packaged is not None:
         matching = ", ".join(f"{column}={value}" for column, value in task.packaged.where.items())
         return f"packaged: {task.packaged.package}/{task.packaged.file}" + (f" ({matching})" if matching else "")
@@ -79,7 +81,7 @@ def describe(task: TaskSettings) -> str:
 
 
 def listed(values: Any) -> str:
-    """ "3, 7, 9, 12, 15 and 4 more"."""
+    """Return the values as a list in words, at most `SHOWN` of them: "3, 7, 9, 12, 15 and 4 more"."""
     shown = [str(value) for value in values]
     if len(shown) > SHOWN:
         return ", ".join(shown[:SHOWN]) + f" and {len(shown) - SHOWN} more"
@@ -116,7 +118,7 @@ def _packaged(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
 
 def _packaged_path(described: PackagedData) -> Path:
     try:
-        # Finds a top-level package without importing it: an import may run anything, and may be slow.
+        # find_spec finds a top-level package without importing it. An import may run any code, and may be slow.
         spec = None if "." in described.package else importlib.util.find_spec(described.package)
     except (ImportError, ValueError):
         spec = None
@@ -129,9 +131,12 @@ def _packaged_path(described: PackagedData) -> Path:
 
 
 def check_files(task: TaskSettings) -> None:
-    """See that the files of a task are there, before anything is imported that takes time. Raises RequestError.
+    """Check that the files of a task exist, before slow imports.
 
-    They are read too, unless they are large: that is done once.
+    Small files, `SMALL_BYTES` in all, are also read. Larger ones are read later, once.
+
+    Raises:
+        RequestError: A file is missing, or a small one is faulty.
     """
     if task.source != "files":
         return
@@ -153,7 +158,7 @@ def _files(task: TaskSettings, wanted: Wanted) -> dict[str, Rows]:
 
 
 def _paths(task: TaskSettings) -> dict[str, tuple[str, Path]]:
-    """Split: the setting that gives its file, as it was given, and the path."""
+    """Return for each split the setting with the value that names its file, and the path."""
     assert task.files is not None
     if task.files.train is None:
         raise RequestError("task.files.train: is required; give the path of the file with the training rows")
@@ -202,7 +207,7 @@ def _parse(content: bytes, path: Path, wanted: Wanted, encoding: str, quoting: s
 
 def _decode(content: bytes, name: str, encoding: str) -> str:
     try:
-        return content.decode(encoding).removeprefix("\ufeff")  # the byte-order mark that spreadsheets write
+        return content.decode(encoding).removeprefix("\ufeff")  # byte-order mark that spreadsheet programs write
     except UnicodeDecodeError as error:
         line = content[: error.start].decode(encoding, errors="ignore").count("\n") + 1
         hint = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
@@ -215,7 +220,7 @@ def _decode(content: bytes, name: str, encoding: str) -> str:
 
 
 def check_columns(wanted: Wanted, found: Sequence[str], name: str) -> None:
-    """See that each wanted column is there, once. Raises RequestError."""
+    """Raise RequestError unless each wanted column is present exactly once."""
     for setting, column in wanted.items():
         if column not in found:
             raise RequestError(
@@ -253,13 +258,13 @@ def _csv(text: str, layout: Layout, wanted: Wanted) -> Rows:
 
 
 def _lines(text: str) -> io.StringIO:
-    return io.StringIO(text, newline="")  # keeps the line ends inside quotes
+    return io.StringIO(text, newline="")  # keeps line ends inside quotes as they are
 
 
 def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
     numbers: list[int] = []
     columns: dict[str, list[Any]] = {column: [] for column in wanted.values()}
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    # splitlines() would also split at characters like U+2028, which a JSON string may contain.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -280,7 +285,7 @@ def _jsonl(text: str, name: str, wanted: Wanted) -> Rows:
 
 
 def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
-    import pyarrow  # costs 0.2 s, and only this format needs it
+    import pyarrow  # the import takes 0.2 s, and only this format needs it
     import pyarrow.parquet
 
     try:
@@ -288,14 +293,14 @@ def _parquet(content: bytes, name: str, wanted: Wanted) -> Rows:
         check_columns(wanted, file.schema_arrow.names, name)
         table = file.read(columns=sorted(set(wanted.values())))
     except (pyarrow.ArrowException, OSError) as error:
-        raise RequestError(f"{name}: not a readable Parquet file ({error}); write it anew") from None
+        raise RequestError(f"{name}: not a readable Parquet file ({error}); write it again") from None
     columns = {}
     for setting, column in wanted.items():
         try:
             columns[column] = table.column(column).to_pylist()
         except UnicodeDecodeError as error:
             raise RequestError(
-                f"{setting}={column}: {name} has a text there that is no UTF-8 ({error}); write it anew"
+                f"{setting}={column}: {name} has a text there that is no UTF-8 ({error}); write it again"
             ) from None
     return Rows(name, "row", range(1, table.num_rows + 1), columns)
 
@@ -323,39 +328,39 @@ def _hub_rows(dataset: Any, name: str, wanted: Wanted) -> Rows:
     columns = {}
     for column in wanted.values():
         feature = dataset.features[column]
-        names = getattr(getattr(feature, "feature", feature), "names", None)  # of a ClassLabel, or of a list of them
+        names = getattr(getattr(feature, "feature", feature), "names", None)  # for a ClassLabel or a list of them
         values = list(dataset[column])
         columns[column] = [_named(value, names) for value in values] if names else values
     return Rows(name, "row", range(1, len(dataset) + 1), columns)
 
 
 def _named(value: Any, names: list[str]) -> Any:
-    """A ClassLabel's integer, or a list of them, by name; -1 stands for "no label"."""
+    """Return the name of a ClassLabel's integer, or the names of a list of them; None for -1, "no label"."""
     if isinstance(value, list):
         return [_named(one, names) for one in value]
     return None if value is None or value < 0 else names[value]
 
 
 def _load_hub(described: HubData, instead: str) -> Any:
-    """A DatasetDict, from the hub or from the local Hugging Face cache."""
+    """Load a DatasetDict from the hub or from the local Hugging Face cache."""
     import datasets
     import huggingface_hub
 
     setting = f"task.hub.path={described.path}"
     try:
         if not huggingface_hub.is_offline_mode() and not Path(described.path).is_dir():
-            # load_dataset retries a name that does not resolve for 23 s, and longer behind a firewall; this asks once.
+            # load_dataset retries an unknown host name for 23 s, and longer behind a firewall. This request asks once.
             api = huggingface_hub.HfApi()
             api.dataset_info(described.path, revision=described.revision, timeout=HUB_TIMEOUT_SECONDS)
         return datasets.load_dataset(described.path, name=described.config, revision=described.revision)
-    # The hub, its HTTP client and the builders raise dozens of unrelated types; each means that this data can't be had.
+    # The hub, its HTTP client and the builders raise dozens of unrelated types. Each means: the data is not available.
     except Exception as error:
         reason = first_line(error)
         raise RequestError(f"{setting}: cannot be loaded from the Hugging Face hub: {reason}; {instead}") from error
 
 
 def _instead(task: TaskSettings, demo: str | None) -> str:
-    """What a user can do where the hub gives no data."""
+    """Return what the user can do if the hub gives no data."""
     ways = []
     if task.packaged is not None:
         ways.append("choose task.source=packaged, which needs no network")

@@ -1,4 +1,4 @@
-"""Questions in the published layout of SQuAD: data > paragraphs > qas."""
+"""Reader of questions in the published layout of SQuAD: data > paragraphs > qas."""
 
 import json
 from typing import Any
@@ -7,20 +7,20 @@ from hpsearch.data.text_files import parse, repeated
 from hpsearch.errors import RequestError
 
 ARTICLE = "title"
-COLUMNS = ("id", ARTICLE, "context", "question", "answers")  # those of its copy on the hub
+COLUMNS = ("id", ARTICLE, "context", "question", "answers")  # as in the copy of SQuAD on the hub
 IMPOSSIBLE = "is_impossible"
 READ = {"data", "paragraphs", "qas", ARTICLE, "context", "question", "answers", IMPOSSIBLE, "text", "answer_start"}
 
 
 def questions(text: str, name: str) -> dict[str, list[Any]]:
-    """A column for each of `COLUMNS`, a value in it for each question; none of an impossible one's answers.
+    """Return the columns of `COLUMNS` with one value per question. An impossible question has no answers.
 
     Args:
-        text: of the file.
-        name: of the file, as messages call it.
+        text: Content of the file.
+        name: Name of the file in messages.
 
     Raises:
-        RequestError: it is no JSON, not in the layout, or says one thing twice.
+        RequestError: The file is not JSON, does not have the layout, or has a key twice in one object.
     """
     columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
     where = "data"
@@ -37,7 +37,7 @@ def questions(text: str, name: str) -> dict[str, list[Any]]:
                     for column, value in zip(COLUMNS, row, strict=True):
                         columns[column].append(value)
     except (ValueError, RecursionError) as error:
-        remedy = "write it anew"
+        remedy = "write it again"
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             remedy = "if it holds an object on each line, rename it to .jsonl"
         raise RequestError(f"{name}: not JSON ({error}); {remedy}") from None
@@ -53,7 +53,10 @@ def questions(text: str, name: str) -> dict[str, list[Any]]:
 
 
 def _impossible(flag: object, where: str) -> bool:
-    """Whether a question is said to have no answer. A text is no truth value: "False" would be one that is true."""
+    """Return whether a question is marked as having no answer.
+
+    A text such as "False" raises RequestError, because Python would take it as true.
+    """
     if flag is None or (isinstance(flag, int | float) and flag in (0, 1)):
         return bool(flag)
     raise RequestError(f"{where}: {IMPOSSIBLE} is {flag!r}, and must be true or false; correct it")

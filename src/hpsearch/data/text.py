@@ -1,4 +1,4 @@
-"""A text on its way to the model: cleaned, cut to length, as token ids. A served model carries this file."""
+"""Texts made ready for the model: cleaned, cut to length, as token ids. A served model contains this file."""
 
 import html
 import re
@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 from hpsearch.errors import RequestError
 
-TOKENISE_AT_ONCE = 1000  # texts; bounds the memory of the Python lists that tokenizers return
+TOKENISE_AT_ONCE = 1000  # texts; limits the memory for the Python lists that tokenizers return
 
 
 def clean(text: str, how: str) -> str:
-    """The text as the model sees it: `how` is `task.clean`.
+    """Return the text as the model sees it.
 
-    html drops the tags of known elements and leaves other angle brackets ("a < b", "<3", "<sigh>") alone;
-    html and whitespace fold runs of white space. No word is removed: these models were trained on whole sentences.
+    No word is removed, because these models were trained on whole sentences.
+
+    Args:
+        text: The text.
+        how: `task.clean`. html drops the tags of known HTML elements and decodes entities. It keeps other angle
+            brackets ("a < b", "<3", "<sigh>"). html and whitespace fold runs of white space. none changes nothing.
     """
     if how == "none":
         return text
@@ -33,12 +37,12 @@ _ELEMENTS = (
     "object|ol|option|p|param|picture|pre|q|s|samp|script|section|select|small|source|span|strike|strong|style|sub|"
     "summary|sup|svg|table|tbody|td|textarea|tfoot|th|thead|time|title|tr|tt|u|ul|var|video|wbr"
 )
-# Attributes must have values: otherwise "a <b and c> d" would lose its middle.
+# Attributes must have values. Otherwise "a <b and c> d" would lose its middle.
 _TAG = re.compile(
     rf"""<!--.*?-->|</?(?:{_ELEMENTS})(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*/?>""",
     re.IGNORECASE | re.DOTALL,
 )
-# With the semicolon only: html.unescape alone turns "black&notwhite" into "black¬white".
+# An entity must end with a semicolon. html.unescape alone turns "black&notwhite" into "black¬white".
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -47,17 +51,23 @@ class Encoded(NamedTuple):
 
     pieces: list[NDArray[np.int32]]
     owners: list[int]
-    """Index of the text that each piece is of."""
+    """Index of the text that each piece belongs to."""
     truncated: int
-    """Texts that lost tokens."""
+    """Number of texts that lost tokens."""
 
 
 def encode(texts: Sequence[str], tokenizer: Any, max_length: int, truncation: str, stride: int) -> Encoded:
-    """Token ids of each text in pieces of at most `max_length` with the special tokens, which are never cut.
+    """Return the token ids of each text in pieces of at most `max_length` tokens.
 
-    `truncation` is `task.truncation`: a text is one piece, cut where it is longer, or, with `windows`, as many as it
-    needs, neighbours overlapping by `stride` tokens. A text without tokens, of a tokenizer without special tokens
-    (GPT-2), becomes one end-of-text token: a model cannot read nothing.
+    The length includes the special tokens, which are never cut. Some tokenizers (GPT-2) have no special tokens. Then a
+    text without tokens becomes one end-of-text token, because a model cannot read an empty input.
+
+    Args:
+        texts: The texts, cleaned.
+        tokenizer: The model's tokenizer.
+        max_length: Maximum number of tokens in a piece.
+        truncation: `task.truncation`. With `windows` a text has as many pieces as it needs, else one, cut to length.
+        stride: Number of tokens that neighbouring windows share.
     """
     plain = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
     before, after = special_tokens(tokenizer)
@@ -75,7 +85,7 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, truncation: st
 
 
 def _cut(ids: list[int], room: int, truncation: str, stride: int) -> list[list[int]]:
-    """Pieces of at most `room` of ids that are more than that."""
+    """Return pieces of at most `room` tokens from a list of ids that is longer."""
     if truncation == "windows":
         return [ids[begin : begin + room] for begin in window_starts(len(ids), room, stride)]
     head = {"head": room, "tail": 0, "head_tail": room // 4}[truncation]
@@ -83,15 +93,15 @@ def _cut(ids: list[int], room: int, truncation: str, stride: int) -> list[list[i
 
 
 def window_starts(length: int, room: int, stride: int) -> range:
-    """Where windows of `room` tokens begin that overlap by `stride` and reach the end of `length` tokens.
+    """Return the starts of windows of `room` tokens that overlap by `stride` and cover `length` tokens.
 
-    A window that began `stride` tokens before the end, or later, would lie in the one before it.
+    A window that began `stride` tokens before the end, or later, would lie inside the window before it.
     """
     return range(0, max(1, length - stride), room - stride)
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer's own template puts before and after a single text."""
+    """Return the ids that the tokenizer's own template puts before and after a single text."""
     inner = tokenizer("a", add_special_tokens=False, padding=False, truncation=False)["input_ids"]
     outer = tokenizer("a", padding=False, truncation=False)["input_ids"]
     for start in range(len(outer) - len(inner) + 1):

@@ -1,4 +1,4 @@
-"""Text files as they stand: the fields of CSV and TSV, the objects of JSON. Training and `predict` read them alike."""
+"""Readers of text files: fields of CSV and TSV, objects of JSON. Training and `predict` use the same ones."""
 
 import csv
 import json
@@ -16,27 +16,27 @@ BOTH_WAYS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How the fields of a CSV or TSV file stand in it."""
+    """Layout of the fields in a CSV or TSV file."""
 
     name: str
-    """Of the file, as messages call it."""
+    """Name of the file in messages."""
     delimiter: str
     quoting: str
-    """`task.quoting`."""
+    """Meaning of double quotes, as in `task.quoting`."""
 
     def records(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        """(line on which a record begins, from 1 on; its fields); blank lines are passed over.
+        """Yield the line number on which each record begins, counted from 1, and its fields. Blank lines are skipped.
 
         Args:
-            lines: with their ends untranslated, so that those inside quotes stay.
+            lines: Lines with their original line ends, so that line ends inside quotes are kept.
 
         Raises:
-            RequestError: a quote is not closed, or goes on behind its end.
+            RequestError: A quote is not closed, or text follows the closing quote.
         """
-        csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
+        csv.field_size_limit(2**31 - 1)  # the default limit is 131,072 characters
         if self.quoting == "none":
             reader = csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE)
-        else:  # strict refuses a quote that is not closed instead of swallowing the rest of the file
+        else:  # strict raises an error for a quote that is not closed; otherwise it would take the rest of the file
             reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         line = 1
         try:
@@ -52,23 +52,23 @@ class Layout:
             ) from None
 
     def remedy(self) -> str:
-        """What to do where a record has more or fewer fields than the header."""
+        """Return what the user can do if a record has more or fewer fields than the header."""
         if self.quoting == "none":
             return f"no text may hold {self.delimiter!r} with task.quoting=none"
         return f"put a text that holds {self.delimiter!r} into double quotes"
 
     def check_quotes(self, lines: Iterable[str]) -> str | None:
-        """See whether quoted fields swallow rows: files in which quotes are plain characters are as common.
+        """Check whether quoted fields hide rows, because in many files quotes are ordinary characters.
 
-        A record is in doubt if it goes on over several lines, each of them has as many fields as the header, and no
-        quote in it is doubled. In a TSV file, where texts hold no tabs, or if the whole file can be read so, nothing
-        tells which is meant.
+        A record is doubtful if it has several lines, each with as many fields as the header, and no doubled quote.
+        Nothing tells which reading is right if every line of the file has as many fields as the header. The same holds
+        for a doubtful TSV file, because its texts contain no tabs.
 
         Returns:
-            What to say of a CSV file that can be read one way only, and has such records all the same.
+            A remark on a CSV file that can be read in one way only but has doubtful records, else None.
 
         Raises:
-            RequestError: it can be read both ways.
+            RequestError: The file can be read in both ways.
         """
         if self.quoting != "auto":
             return None
@@ -101,7 +101,7 @@ def _kept(lines: Iterable[str], read: list[str]) -> Iterator[str]:
 
 
 class Repeated(dict[str, Any]):
-    """A JSON object in which a key stands twice; as everywhere, the last one counts for those who do not look."""
+    """A JSON object that has a key twice. As in other JSON readers, the last value of the key counts."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -109,7 +109,12 @@ class Repeated(dict[str, Any]):
 
 
 def parse(text: str) -> Any:
-    """JSON, with objects that have a key twice as `Repeated`. Raises ValueError, RecursionError."""
+    """Parse JSON; an object that has a key twice becomes a `Repeated`.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: Objects or lists are nested too deeply.
+    """
     return json.loads(text, object_pairs_hook=_object)
 
 
@@ -119,12 +124,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def names_of(row: dict[str, Any]) -> list[str]:
-    """The keys of an object, as often as they stand in it."""
+    """Return the keys of an object, each as often as the text has it."""
     return row.names if isinstance(row, Repeated) else list(row)
 
 
 def repeated(value: Any, among: Container[str] | None = None) -> str | None:
-    """A key that stands twice in an object somewhere in `value`, one of `among` where that is given."""
+    """Return a key that an object inside `value` has twice, or None. Only keys in `among` count, if it is given."""
     if isinstance(value, Repeated):
         for name in value.names:
             if value.names.count(name) > 1 and (among is None or name in among):

@@ -1,4 +1,4 @@
-"""Tokenised examples as models take them: memory-mapped arrays, and batches made of them."""
+"""Tokenised examples for models: memory-mapped arrays, and batches made from them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,40 +9,42 @@ import torch
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-Padding = Mapping[str, int | bool]  # array with an element for each token: what fills it in a batch
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # of a batch; all else is for the loss
+Padding = Mapping[str, int | bool]  # name of an array with an element for each token: its padding value in a batch
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # the rest of a batch is for the loss
 
 
 class Tokens:
-    """A tokenised split as a map-style data set of pieces; memory-mapped, so all processes share it.
+    """A tokenised split as a map-style data set of pieces, memory-mapped so that all processes share it.
 
-    An example is one piece, or several where it is longer than the model takes. The arrays, a file each:
-    `ids` and `lengths` (special tokens included), `owners` (the example of each piece, ascending), `labels`
-    (pieces, ...) or, where they are padded, (tokens, ...), `truncated` (a scalar: examples that lost tokens); where
-    the task kind has them, `types` (of each token), and arrays of its own with a row for each token, piece or example.
+    An example has one piece, or several if it is longer than the model's input. Each array has its own file.
+
+    `ids` (tokens,) and `lengths` (pieces,) include the special tokens. `owners` (pieces,) is the index of each piece's
+    example, ascending. `labels` has the shape (pieces, ...), or (tokens, ...) if labels are padded. `truncated` is a
+    scalar, the number of examples that lost tokens. Some task kinds also have `types` (tokens,), the token types.
+    They may have arrays of their own with a row for each token, piece or example.
     """
 
     def __init__(self, folder: Path, padding: Padding, first: int | None = None) -> None:
-        """Open what `save` wrote.
+        """Open the arrays that `save` wrote.
 
         Args:
-            folder: of the arrays.
-            padding: the kind's: arrays by token that batches have for the loss.
-            first: so many examples alone; None: all.
+            folder: Folder of the arrays.
+            padding: Arrays by token that batches contain for the loss, as the task kind declares them.
+            first: Number of examples to use, the first ones; None: all.
         """
         self._folder, self._padding, self._first = folder, dict(padding), first
         self._arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
         self.lengths: NDArray[np.int64] = np.array(self._arrays["lengths"])
-        """Tokens of each piece."""
+        """Number of tokens in each piece."""
         self.labels: NDArray[Any] = np.array(self._arrays["labels"])
         self.owners: NDArray[np.int64] = np.array(self._arrays["owners"])
-        """Index of the example that each piece is of."""
+        """Index of the example that each piece belongs to."""
         self.truncated = int(self._arrays["truncated"])
-        """Number of examples that lost tokens, of all that there are."""
+        """Number of examples that lost tokens, counted over all examples of the split."""
         if first is not None:
             pieces = self.pieces(first)
             self.lengths, self.owners = self.lengths[:pieces], self.owners[:pieces]
-            if "labels" not in self._padding:  # else they are by token
+            if "labels" not in self._padding:  # otherwise labels have a row for each token
                 self.labels = self.labels[:pieces]
         self._ends: NDArray[np.int64] = np.cumsum(self.lengths)
 
@@ -55,25 +57,25 @@ class Tokens:
         return int(self.owners[-1]) + 1
 
     def pieces(self, examples: int) -> int:
-        """Number of pieces of the first `examples` examples."""
+        """Return the number of pieces of the first `examples` examples."""
         return int(np.searchsorted(self.owners, examples))
 
     def first(self, examples: int | None) -> "Tokens":
-        """The same, of the first so many examples alone; None: of all."""
+        """Return the data set with the first `examples` examples only; None: all."""
         if examples is None or examples >= self.examples:
             return self
         return Tokens(self._folder, self._padding, examples)
 
     def of_piece(self, name: str, i: int) -> NDArray[Any]:
-        """The rows of an array by token (`ids`, `types`, one of the kind's) that are piece `i`'s."""
+        """Return the rows of piece `i` from an array by token: `ids`, `types` or one of the task kind."""
         return self._arrays[name][self._ends[i] - self.lengths[i] : self._ends[i]]  # type: ignore[no-any-return]
 
     def by_piece(self, name: str) -> NDArray[Any]:
-        """An array of the kind with a row for each piece."""
+        """Return an array of the task kind with a row for each piece."""
         return self._arrays[name]  # type: ignore[no-any-return]
 
     def by_example(self, name: str) -> NDArray[Any]:
-        """An array of the kind with a row for each example."""
+        """Return an array of the task kind with a row for each example."""
         return self._arrays[name]  # type: ignore[no-any-return]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
@@ -90,10 +92,10 @@ class Tokens:
 
 
 class Selected(Tokens):
-    """Some examples of several splits, in the order given; their arrays of the kind are left behind."""
+    """Chosen examples of several splits, in the order given, without the arrays of the task kind."""
 
     def __init__(self, parts: Sequence[tuple[Tokens, NDArray[np.int64]]]) -> None:
-        """Each part with the examples that are taken of it, ascending."""
+        """Join the chosen examples of each part; their indices must be ascending."""
         self._parts = parts
         self._places: list[tuple[Tokens, int]] = []
         lengths, owners, labels, before = [], [], [], 0
@@ -121,7 +123,7 @@ class Selected(Tokens):
 
 
 def save(arrays: Arrays, folder: Path) -> None:
-    """Write arrays for `Tokens(folder)`."""
+    """Write the arrays so that `Tokens(folder)` can open them."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
 
@@ -129,18 +131,18 @@ def save(arrays: Arrays, folder: Path) -> None:
 def collate(
     items: list[dict[str, Any]], pad_token_id: int, types: bool, padding: Padding, lengths: Sequence[int] = ()
 ) -> dict[str, torch.Tensor]:
-    """Pad on the right to the longest. Draws no randomness.
+    """Make a batch of items, padded on the right to the longest one. No random numbers are drawn.
 
     Args:
-        items: of Tokens.
-        pad_token_id: fills `input_ids`; the mask and the token types are filled with 0.
-        types: whether the model takes token types.
-        padding: the kind's, as in Tokens.
-        lengths: ascending; pad to the first of these that holds the longest instead.
+        items: Items of `Tokens`.
+        pad_token_id: Padding value of `input_ids`; that of the mask and of the token types is 0.
+        types: Whether the model takes token types.
+        padding: Arrays by token and their padding values, as in `Tokens`.
+        lengths: Ascending lengths. If given, the batch is padded to the first one that holds the longest item.
 
     Returns:
-        input_ids (B, L), attention_mask (B, L), labels (B, ...) and what else `padding` names, (B, L) each; if the
-        model takes them and the items have them, token_type_ids (B, L).
+        input_ids (B, L), attention_mask (B, L), labels (B, ...), and each array that `padding` names (B, L). Also
+        token_type_ids (B, L), if the model takes them and the items have them.
     """
     found = [len(item["input_ids"]) for item in items]
     longest = max(found)
@@ -159,5 +161,5 @@ def collate(
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The part of a batch that the model reads; labels and what else the loss needs are left out."""
+    """Return the part of a batch that the model reads, without labels and other inputs of the loss."""
     return {name: batch[name] for name in MODEL_INPUTS if name in batch}

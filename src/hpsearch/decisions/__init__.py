@@ -1,1 +1,1 @@
-"""Pure functions over records: who starts, who goes on, who is out, who wins, what is better."""
+"""Pure functions over records: which trials start, go on, drop out or win, and which model is better."""

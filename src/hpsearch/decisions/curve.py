@@ -1,7 +1,8 @@
-"""What more training examples would buy: the logarithm of the error falls in a line with that of the examples.
+"""How much more training examples would lower the error.
 
-How steeply is known from other data sets, and from the study's own runs of one recipe on few and many examples; the
-more these tell, the more they weigh.
+The logarithm of the error falls linearly with the logarithm of the number of examples. The slope is known from other
+data sets, and from the study's own runs of one recipe on few and many examples. The more these runs tell, the more they
+weigh.
 """
 
 import math
@@ -10,29 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Of other data sets, and of runs that differ by their seed: judged by the few lines that experiments/2026-11-table has.
-SLOPE, SLOPES = 0.2, 0.12  # mean and standard deviation, of log error against log examples
+# Estimates from other data sets, and from runs that differ by their seed. They rest on the few lines of
+# experiments/2026-11-table.
+SLOPE, SLOPES = 0.2, 0.12  # mean and standard deviation of the slope of log error against log examples
 RUN = 0.06  # standard deviation of the log error of a run
 WIDE = 1.2816  # standard errors to either side of an 80 % interval
 
 
 @dataclass(frozen=True)
 class Run:
-    """A fine-tune of some recipe."""
+    """A fine-tune of one recipe."""
 
     recipe: str
-    """Runs of one recipe differ by examples and seed."""
+    """Key of the recipe. Runs of one recipe differ by examples and seed."""
     examples: int
-    """That it was trained on."""
+    """Number of training examples."""
     error: float
-    """On validation: 1 - score for a share, the loss for a loss; above 0."""
+    """Error on validation, above 0: 1 - score for a share, the loss for a loss."""
     doubt: float
-    """Standard error of its logarithm, over validation examples."""
+    """Standard error of the error's logarithm, over validation examples."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """By how much the log error falls for each unit of the log of the examples."""
+    """Fall of the log error for each unit of the log of the examples."""
 
     mean: float
     deviation: float
@@ -40,7 +42,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class Expected:
-    """An error, with its 80 % interval."""
+    """An expected error, with its 80 % interval."""
 
     error: float
     low: float
@@ -48,14 +50,14 @@ class Expected:
 
 
 def doubt(error: float, examples: int) -> float:
-    """Standard error of the logarithm of a share of errors among so many examples."""
+    """Return the standard error of the logarithm of a share of errors among `examples` examples."""
     return math.sqrt(max(0.0, 1 - error) / max(1.0, error * examples))
 
 
 def slope(runs: Sequence[Run]) -> Slope:
-    """The slope of a study, from what is known of others and from its own runs.
+    """Return the slope of a study, from what is known of others and from its own runs.
 
-    Each recipe has a level of its own, so that only runs of one recipe on different numbers of examples tell anything.
+    Each recipe has its own level of error. So only runs of one recipe on different numbers of examples tell anything.
     """
     precision, weighted = 1 / SLOPES**2, SLOPE / SLOPES**2
     for recipe in dict.fromkeys(run.recipe for run in runs):
@@ -69,13 +71,13 @@ def slope(runs: Sequence[Run]) -> Slope:
 
 
 def expected(error: float, examples: int, more: int, slope: Slope) -> Expected:
-    """What a run of the same recipe is expected to have on the same examples, trained on more.
+    """Return the error to expect of a run of the same recipe with more training examples, on the same scored examples.
 
     Args:
-        error: of a run.
-        examples: that it was trained on.
-        more: that the other would be trained on.
-        slope: of the study.
+        error: error of a run.
+        examples: number of its training examples.
+        more: number of training examples of the other run.
+        slope: slope of the study.
     """
     further = math.log(more / examples)
     middle, wide = math.log(error) - slope.mean * further, WIDE * math.hypot(slope.deviation * further, RUN * 2**0.5)

@@ -1,7 +1,7 @@
-"""What answers to the same examples are worth: intervals of one model's metrics, and two models side by side.
+"""Intervals of one model's metrics, and comparisons of two models on the same examples.
 
-Intervals and tests are over examples: they say what other examples of the same kind would have given for these very
-models. How much another seed changes a model is no part of them.
+Intervals and tests are over examples. They say what other examples of the same kind would have given for the same
+models. They do not cover how much another seed changes a model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,25 +15,26 @@ from hpsearch.tasks.metrics import OBJECTIVES, Objective, OfSums, wilson
 
 SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000
-AT_ONCE = 500  # resamples, to bound the memory
+AT_ONCE = 500  # resamples at a time, to bound the memory
 SEED = 0
-FEW = 10  # with fewer answers that differ, a resample of them says little
+FEW = 10  # answers that differ; with fewer, a resample says little
 
 Tallies = NDArray[np.float64]
 
 
 def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> Paired:
-    """Compare answers to the same examples.
+    """Compare two models' answers to the same examples.
 
-    The p-value is that of the exact McNemar test (McNemar 1947) for accuracy, else of the paired bootstrap (Efron and
-    Tibshirani 1993, chapter 16): the share of resamples in which the challenger gains nothing. Where few answers
-    differ, four in favour of one would be enough for that; then it is no less than the exact sign test's.
+    For accuracy, the p-value is that of the exact McNemar test (McNemar 1947). For other metrics it is that of the
+    paired bootstrap (Efron and Tibshirani 1993, chapter 16). That is the share of resamples in which the challenger
+    gains nothing. If few answers differ, four in favour of one model would be enough for a small p-value. So p is then
+    at least that of the exact sign test.
 
     Args:
         champion: (n, k), by `Kind.tallies`.
-        challenger: the same of the other's answers, example by example.
+        challenger: (n, k), the same for the other model's answers, in the same order of examples.
         of_sums: `Kind.of_sums`.
-        objective: one of its keys, and which way it is better.
+        objective: one of the keys that `of_sums` returns, with its direction.
     """
     drawn = gains([champion], [challenger], of_sums, objective)
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -61,11 +62,11 @@ def compare(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: 
 
 
 def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective, alpha: float) -> float:
-    """What the challenger gains at the least, at the one-sided level `alpha`: the paired bootstrap's.
+    """Return the least gain of the challenger at the one-sided level `alpha`, by the paired bootstrap.
 
-    Where few answers differ, it is no more than what the share of answers that got worse may be (Clopper and Pearson
-    1934): of 100 examples without a difference, 3 or 4 in a hundred others may well get worse. That says something
-    where an example counts between 0 and 1.
+    If few answers differ, the share of answers that got worse also bounds the gain (Clopper and Pearson 1934). If none
+    of 100 answers differs, 3 or 4 of a hundred others may well get worse. This bound holds only for metrics in which an
+    example counts between 0 and 1.
     """
     bound = float(np.quantile(gains([champion], [challenger], of_sums, objective), alpha))
     gained, lost = _differing(champion, challenger, of_sums, objective)
@@ -75,7 +76,7 @@ def least_gain(champion: Tallies, challenger: Tallies, of_sums: OfSums, objectiv
 
 
 def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, objective: Objective) -> tuple[int, int]:
-    """On how many examples, each taken alone, the challenger is better, and on how many worse."""
+    """Return on how many examples, each taken alone, the challenger is better, and on how many it is worse."""
     before, now = (objective.worth(of_sums(one)[objective.name]) for one in (champion, challenger))
     return int((now > before).sum()), int((now < before).sum())
 
@@ -83,13 +84,13 @@ def _differing(champion: Tallies, challenger: Tallies, of_sums: OfSums, objectiv
 def gains(
     champions: Sequence[Tallies], challengers: Sequence[Tallies], of_sums: OfSums, objective: Objective
 ) -> NDArray[np.float64]:
-    """(RESAMPLES,): what the challengers gain over the champions, in the mean over pairs, on resampled examples.
+    """Return the challengers' gain over the champions on resampled examples, as a mean over pairs: (RESAMPLES,).
 
     Args:
         champions: tallies of some models, on the same examples.
-        challengers: of as many others.
+        challengers: tallies of the same number of other models, on these examples.
         of_sums: `Kind.of_sums`.
-        objective: one of its keys, and which way it is better.
+        objective: one of the keys that `of_sums` returns, with its direction.
     """
     models, k = len(champions), champions[0].shape[1]
     means = []
@@ -100,16 +101,20 @@ def gains(
 
 
 def mcnemar(challenger_alone: int, champion_alone: int) -> float:
-    """One-sided p-value of the exact McNemar test: of the examples that one alone has right, how many are whose."""
+    """Return the one-sided p-value of the exact McNemar test.
+
+    It counts the examples that only one of the two models has right.
+    """
     differing = challenger_alone + champion_alone
     return float(stats.binom.sf(challenger_alone - 1, differing, 0.5)) if differing else 1.0
 
 
 def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, Interval]:
-    """95 % interval of each metric: Wilson's of shares of the examples, else the percentiles of resamples.
+    """Return the 95 % interval of each metric.
 
-    Where no resample differs, as where every answer is right, Wilson's stands in: a mean of what lies between 0 and 1
-    varies no more than a share.
+    Metrics that are shares of the examples have Wilson's interval, others the percentiles of resamples. If no resample
+    differs, as when every answer is right, Wilson's interval replaces the percentiles. This is safe because a mean of
+    values between 0 and 1 varies no more than a share.
     """
     found: dict[str, list[NDArray[np.float64]]] = {}
     for sums in _resampled(tallies):
@@ -125,9 +130,9 @@ def intervals(tallies: Tallies, of_sums: OfSums) -> dict[str, Interval]:
 
 
 def _resampled(tallies: Tallies) -> Iterator[Tallies]:
-    """Sums over n examples drawn with replacement, (up to AT_ONCE, k) a time, RESAMPLES in all; seeded.
+    """Yield sums over n examples drawn with replacement, (up to AT_ONCE, k) at a time, RESAMPLES in all; seeded.
 
-    Equal rows are drawn together: how often each of the few different ones comes up is multinomial.
+    Equal rows are drawn together. How often each of the few different rows is drawn is multinomial.
     """
     different, counts = np.unique(tallies, axis=0, return_counts=True)
     generator = np.random.default_rng(SEED)

@@ -1,45 +1,46 @@
-"""What the hours are spent on: a pure function of pace, data and hours.
+"""The plan of what the hours are spent on: a pure function of pace, data and hours.
 
-The pace says what an example costs. A plan says how many trials are searched on how many examples, who is run again
-with how many fresh seeds, and what is left to train the final model on all the data. It is made when a study begins,
-and for what is left of it whenever a phase begins, so that a machine that became slower costs trials and not hours.
+The pace says what an example costs. A plan says how many trials the search has, and on how many examples. It says how
+many of the best points are run again, and with how many fresh seeds. It also says what time is left to train the final
+model on all the data. A plan is made when a study begins, and again for the remaining time whenever a phase begins. So
+a machine that became slower costs trials and not hours.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-# Shares and counts, judged by single studies; experiments/budget_race shows what they come to.
-CONFIRMED = 0.35  # of the time before the final model: of the confirmation
+# Shares and counts, chosen from single studies; experiments/budget_race shows their results.
+CONFIRMED = 0.35  # share of the time before the final model that the confirmation has
 WORTH_SEARCHING = 16  # trials that the search must hold; with fewer, the reference recipe gets all the time
-FEW = 8  # fine-tunes on all the data, with R-Drop where it is tried: hours that hold fewer try a few recipes whole
-ASKED_FOR = 2  # trials that are compared at all
-FEWEST = 1000  # training examples of a search trial, where there are so many
-CHEAPER = 0.9  # of the cost: fewer examples, which are seen more often, must save that much
-PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, where there is time: rather other seeds than many more passes
-FEW_MORE = 1.3  # times the examples of the confirmation; a final model of fewer would be none the better
+FEW = 8  # fine-tunes on all the data, with R-Drop if it is tried; hours that hold fewer try a few recipes on all data
+ASKED_FOR = 2  # least trials of a search whose number of examples is fixed by hand: fewer can't be compared
+FEWEST = 1000  # least training examples of a search trial, if the data have that many
+CHEAPER = 0.9  # times the cost: half the examples, which are seen more often, must cost no more than this
+PAYING, MOST_PAYING = 1.5, 2.2  # times the usual passes, if there is time; other seeds are better than many more passes
+FEW_MORE = 1.3  # times the examples of the confirmation; with fewer, a final model would be no better
 FINALISTS, MOST_FINALISTS = 2, 4
 SEEDS, MOST_SEEDS = 2, 5
-SHORTER = 0.75  # times the usual passes: a run that has no more time is worth it still
-MOST_ALONE = 20  # runs a worker, where nothing is searched: hours that hold more are searched
-RESERVE = 0.02  # of the hours, for what nobody foresees
+SHORTER = 0.75  # times the usual passes: the shortest run that is still worth its time
+MOST_ALONE = 20  # most runs of a worker without a search: hours that hold more are searched
+RESERVE = 0.02  # share of the hours for what can't be foreseen
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a worker takes."""
+    """The time that a worker takes."""
 
     train: float
-    """Seconds a training example, each time it is seen."""
+    """Seconds for a training example, each time it is seen."""
     score: float
-    """Seconds an example that is scored."""
+    """Seconds for an example that is scored."""
     trial: float
-    """Seconds of a trial besides: a model is loaded and saved."""
+    """Other seconds of a trial, to load and save a model."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Examples that there are."""
+    """Number of examples in each split."""
 
     train: int
     validation: int
@@ -48,7 +49,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is fixed by hand; None: the plan's."""
+    """What is fixed by hand. None: the plan decides."""
 
     trials: int | None
     search_examples: int | None
@@ -59,7 +60,7 @@ class Asked:
 
     @property
     def settings(self) -> dict[str, int]:
-        """Setting of the budget: what it is fixed to."""
+        """Setting of the budget: its fixed value."""
         fixed = {
             "max_trials": self.trials,
             "search_examples": self.search_examples,
@@ -72,21 +73,21 @@ class Asked:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the plan must know of what is trained."""
+    """What the plan must know of the recipes that are trained."""
 
     seen: float
-    """Training examples that the usual fine-tune sees at least; few examples are seen more often."""
+    """Least number of training examples that the usual fine-tune sees, with repeats; few examples are repeated more."""
     least_passes: float
     most_passes: float
     factor: float
-    """Mean over the space of how many times as long as usual a recipe trains."""
+    """Mean training time of the space's recipes, as a multiple of the usual time."""
     longest: float
-    """The largest such multiple: what wins may have it."""
+    """The largest such multiple, which the winner may have."""
     share: float
-    """Of a trial that is trained in the mean, with what is stopped at rungs."""
+    """Mean share of a trial that is trained, as some trials are stopped at rungs."""
 
     def passes(self, examples: int) -> float:
-        """The usual number, of so many examples."""
+        """Return the usual number of passes over `examples` examples."""
         return max(self.least_passes, min(self.most_passes, self.seen / examples))
 
 
@@ -98,15 +99,15 @@ class Step:
     examples: int
     passes: float
     seconds: float
-    """Of all of them together, by the clock."""
+    """Wall-clock seconds of all of them together."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the seconds are for, from now on."""
+    """What the seconds from now on are spent on."""
 
     search: Step
-    """Of the reference recipe and what is near it, in one run or more, where the hours hold no search."""
+    """The search. If the hours hold none: one or more runs of the reference recipe and points near it."""
     confirmation: Step | None
     finalists: int
     seeds: int
@@ -114,17 +115,17 @@ class Plan:
     end: float
     """Seconds for test and report."""
     alone: bool = False
-    """Whether nothing is searched: the reference recipe and what is near it have all the time."""
+    """Whether nothing is searched, so that the reference recipe and points near it have all the time."""
 
     @property
     def seconds(self) -> float:
-        """All of them."""
+        """Seconds of the whole plan."""
         return sum(step.seconds for step in (self.search, self.confirmation, self.final) if step is not None) + self.end
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a plan is made of."""
+    """What a plan is made from."""
 
     pace: Pace
     sizes: Sizes
@@ -134,64 +135,70 @@ class Known:
     end: float
     """Seconds for test and report."""
     reference: float = 0.0
-    """Of them, for the reference recipe on test, which is not scored where it is alone."""
+    """Seconds of these for the reference recipe on test. It is not scored there if no other recipe is run."""
     folds: int = 0
-    """Of the cross-validation by which few examples are confirmed; 0: there is none."""
+    """Folds of the cross-validation that the confirmation uses if examples are few; 0: no cross-validation."""
     dearer: float = 1.0
-    """Where hours hold no search: how many times as long an update of what is run after the reference recipe takes."""
+    """Time of an update in runs after the reference recipe's, as a multiple of its own, if the hours hold no search."""
 
     @property
     def least_trials(self) -> int:
-        """Of a search; where somebody has fixed its examples, a search is wanted."""
+        """Least number of trials of a search. If its examples are fixed by hand, a search is wanted."""
         return WORTH_SEARCHING if self.asked.search_examples is None else ASKED_FOR
 
     @property
     def least_seeds(self) -> int:
-        """Fresh seeds of a confirmation: each fold has one, and of a single one nobody knows how much it flatters."""
+        """Least number of fresh seeds of a confirmation.
+
+        Each fold has one seed. A single seed does not show by how much it flatters.
+        """
         return self.asked.seeds or self.folds or SEEDS
 
     def confirmed(self, search_examples: int) -> int:
-        """Training examples of a confirmation run, at the least."""
+        """Return the least number of training examples of a confirmation run."""
         return min(self.sizes.train, self.asked.confirmation_examples or search_examples)
 
     @property
     def scoring(self) -> float:
-        """Seconds in which a model is scored on validation."""
+        """Seconds to score a model on validation."""
         return self.sizes.validation * self.pace.score
 
     def run(self, examples: int, factor: float = 1.0) -> float:
-        """Seconds of one fine-tune of the usual length, scored on validation."""
+        """Return the seconds of one fine-tune, `factor` times the usual length, with its scoring on validation."""
         seen = examples * self.recipe.passes(examples) * factor
         return self.pace.trial + seen * self.pace.train + self.scoring
 
     def searched(self, examples: int) -> float:
-        """Seconds of a search trial in the mean, by the clock."""
+        """Return the mean wall-clock seconds of a search trial."""
         return self.run(examples, self.recipe.factor * self.recipe.share) / self.workers
 
     def step(self, runs: int, examples: int, factor: float = 1.0) -> Step:
-        """Runs that need nothing of each other, `factor` times as long as usual in the mean."""
+        """Return the step of runs that are independent, and on average `factor` times as long as usual."""
         together = math.ceil(runs / self.workers)
         return Step(runs, examples, self.recipe.passes(examples), together * self.run(examples, factor))
 
     def race(self, finalists: int, seeds: int, examples: int, factor: float) -> Step:
-        """Finalists that are `factor` times as long as usual, and the reference recipe, with so many seeds."""
+        """Return the step of the finalists and the reference recipe, with `seeds` seeds each.
+
+        The finalists are `factor` times as long as usual.
+        """
         mean = (finalists * factor + 1) / (finalists + 1)
         return self.step((finalists + 1) * seeds, examples, mean)
 
 
 def of_all(known: Known, seconds: float) -> Plan:
-    """The plan of a study that begins.
+    """Return the plan of a study that begins.
 
-    The search has as many examples as leave room for WORTH_SEARCHING trials; its best are confirmed on as many or
-    more, and the winner's recipe is trained on all of them, where that is not what the confirmation does. What is
-    fixed by hand is kept, and may take more seconds than there are.
+    The search has the most examples that leave room for WORTH_SEARCHING trials. Its best points are confirmed on that
+    number of examples or more. The winner's recipe is trained on all examples, unless the confirmation does that. What
+    is fixed by hand is kept, and may take more seconds than there are.
 
     Args:
         known: pace, data, recipe, what is fixed.
-        seconds: that there are, test and report included.
+        seconds: available seconds, with test and report.
     """
     left = seconds * (1 - RESERVE) - known.end
-    if known.asked.trials == 1:  # which is the reference recipe
+    if known.asked.trials == 1:  # it is the reference recipe
         return alone(known, seconds)
     free = known.asked.trials is None and known.asked.search_examples is None
     if free and left < known.step(FEW, known.sizes.train, PAYING * known.dearer).seconds:
@@ -205,7 +212,10 @@ def of_all(known: Known, seconds: float) -> Plan:
 
 
 def _sizes(known: Known) -> Iterator[int]:
-    """Examples that a search trial may have, most first: halved, until fewer cost nearly the same."""
+    """Yield the numbers of examples that a search trial may have, largest first.
+
+    Each is half of the one before. They end at FEWEST, or where fewer examples cost nearly the same.
+    """
     if known.asked.search_examples is not None:
         yield min(known.asked.search_examples, known.sizes.train)
         return
@@ -219,7 +229,7 @@ def _sizes(known: Known) -> Iterator[int]:
 
 
 def _searched(known: Known, left: float, examples: int) -> Plan | None:
-    """The plan with search trials of so many examples; None where the time does not hold enough of them."""
+    """Return the plan with search trials of `examples` examples; None if the time holds too few of them."""
     everything = known.sizes.train
     if not known.asked.final or (examples * FEW_MORE >= everything and not known.folds):
         return _divided(known, left, examples, None)
@@ -232,7 +242,11 @@ def _searched(known: Known, left: float, examples: int) -> Plan | None:
 
 
 def _divided(known: Known, left: float, examples: int, final: Step | None) -> Plan | None:
-    """The time between search and confirmation; the final model has its own."""
+    """Divide the time between search and confirmation; the final model has its own.
+
+    Returns:
+        The plan; None if the time holds too few search trials.
+    """
     asked, spare = known.asked, left - (final.seconds if final is not None else 0.0)
     longest = known.recipe.longest
     least = known.race(asked.finalists or 1, known.least_seeds, known.confirmed(examples), longest)
@@ -243,20 +257,22 @@ def _divided(known: Known, left: float, examples: int, final: Step | None) -> Pl
         return None
     trials, of_one = asked.trials or possible, known.searched(examples)
     finalists, seeds, confirmation = of_confirmation(known, spare - trials * of_one, examples, longest)
-    if asked.trials is None:  # they have what the confirmation leaves of its part
+    if asked.trials is None:  # they also get what the confirmation leaves of its part
         trials = max(trials, int((spare - (confirmation.seconds if confirmation is not None else 0.0)) / of_one))
     search = Step(trials, examples, known.recipe.passes(examples), trials * of_one)
     return Plan(search, confirmation, finalists, seeds, final, known.end)
 
 
 def of_confirmation(known: Known, seconds: float, search_examples: int, factor: float) -> tuple[int, int, Step | None]:
-    """Finalists, fresh seeds, and the runs: more examples first, then seeds, then finalists.
+    """Return the numbers of finalists and fresh seeds, and the step of the runs.
+
+    Time is spent on more examples first, then on seeds, then on finalists.
 
     Args:
         known: pace, data, recipe, what is fixed.
-        seconds: that there are for it.
-        search_examples: of a trial of the search; a run has no fewer.
-        factor: how many times as long as usual the finalists are.
+        seconds: available seconds.
+        search_examples: number of training examples of a search trial; a run has no fewer.
+        factor: length of the finalists, as a multiple of the usual length.
     """
     asked = known.asked
     if asked.finalists == 0:
@@ -283,12 +299,15 @@ def of_confirmation(known: Known, seconds: float, search_examples: int, factor: 
 
 
 def of_final(known: Known, seconds: float, factor: float) -> Step:
-    """The final model: all examples, as often as it pays or the time holds; fewer where it does not hold one pass.
+    """Return the step of the final model.
+
+    It sees all examples, in the passes that pay or that the time holds. It has fewer examples if the time does not hold
+    one pass.
 
     Args:
         known: pace, data, recipe, what is fixed.
-        seconds: that there are for it.
-        factor: of the winner's recipe: its `train.epochs_factor`.
+        seconds: available seconds.
+        factor: `train.epochs_factor` of the winner's recipe.
     """
     spare = seconds - known.pace.trial - known.scoring
     seen = max(1.0, spare / known.pace.train)
@@ -301,23 +320,27 @@ def of_final(known: Known, seconds: float, factor: float) -> Step:
 
 
 def spread(step: Step, everything: int) -> Step:
-    """The same length over all examples: what is seen once at the most can be new to the end, however long it gets."""
+    """Return a step of the same length over all examples.
+
+    Examples that are seen at most once are new until the end, however long the step gets.
+    """
     return Step(step.runs, everything, step.passes * step.examples / everything, step.seconds)
 
 
 def alone(known: Known, seconds: float) -> Plan:
-    """The reference recipe and what is near it: as long as pays, and as many runs as the time holds of that.
+    """Return the plan without a search: the reference recipe and points near it.
 
-    Where what comes after it is dearer, it leaves the time for a run of that as long as itself, or is the only one.
-    Where it is the only one, no other model is scored beside it.
+    Each run is as long as pays, and the time decides their number. If an update of the later runs takes longer, the
+    reference recipe leaves the time for one of them that is as long as itself. If that does not fit, the reference
+    recipe is the only run. If it is the only run, no other model is scored beside it.
     """
     everything, end = known.sizes.train, known.end
     spare = seconds * (1 - RESERVE) - end
-    factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two sees all of them
+    factor = max(PAYING, 4 / 3 / known.recipe.passes(everything))  # so that each of two runs sees all examples
     most = min(MOST_ALONE, int(spare / known.run(everything, factor / PAYING)))
     rounds = max(1, min(most, round(spare / known.run(everything, factor))))
     if rounds > 1 and known.dearer > 1:
-        together = 1 + known.dearer  # of both, as the usual length
+        together = 1 + known.dearer  # length of both, as a multiple of the usual length
         rounds = max(rounds, math.ceil(together)) if spare >= known.run(everything, together) else 1
     if rounds * known.workers == 1:
         end, spare = end - known.reference, spare + known.reference

@@ -1,8 +1,8 @@
-"""Who is run again with fresh seeds, how long each stays in the race, and who wins. Pure functions over runs.
+"""Which points are run again with fresh seeds, how long each stays in the race, and which wins: pure functions of runs.
 
-Scores of the search decide who enters; only the fresh runs decide who wins. All that are in the race share their
-seeds, and are compared example by example, so what an example is worth cancels out. Who clearly loses to the best is
-run no more, as in racing (Maron and Moore 1997).
+Scores of the search decide which points enter. Only the fresh runs decide which wins. All entrants share their seeds,
+and are compared example by example, so that the difficulty of an example cancels out. An entrant that clearly loses to
+the best is run no more, as in racing (Maron and Moore 1997).
 """
 
 import math
@@ -20,7 +20,7 @@ from hpsearch.state.records import TrialRecord
 from hpsearch.tasks.metrics import Objective, OfSums
 
 REFERENCE = "reference"
-NEAR = 0.1  # share of a range; on three seeds a tenth of a decade of the learning rate cannot be told from noise
+NEAR = 0.1  # share of a range; with three seeds a tenth of a decade of the learning rate can't be told from noise
 LEFT_OUT = 0.632  # 1 - 1/e: the weight of the .632 estimator
 
 
@@ -34,22 +34,22 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Run:
-    """A confirmation run that is complete."""
+    """A complete confirmation run."""
 
     seed: int
     score: float  # on validation, as `Objective.worth` has it: more is better
     tallies: Tallies  # (validation examples, k)
-    cost: float  # training examples, each as often as it was seen
+    cost: float  # training examples that it saw, with repeats
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides who stays."""
+    """What decides which entrants stay."""
 
     of_sums: OfSums
     objective: Objective
     confidence: float
-    apart: bool = False  # each seed has validation examples of its own, as in cross-validation
+    apart: bool = False  # whether each seed has its own validation examples, as in cross-validation
 
 
 def entrants(
@@ -58,9 +58,10 @@ def entrants(
     finalists: int,
     space: Mapping[str, Dimension],
 ) -> list[Entrant]:
-    """The best points of the search and the reference recipe, which is one of them or comes last.
+    """Return the best points of the search and the reference recipe, which is one of them or comes last.
 
-    Twins enter once, by the name of the better: a search cannot tell them apart. The reference recipe stands for its.
+    Twins enter once, under the name of the better one, because a search can't tell them apart. The reference recipe
+    takes the place of its twin.
     """
     points: list[TrialRecord] = []
     for trial in best_first:
@@ -78,11 +79,11 @@ def entrants(
 
 
 def twins(one: Mapping[str, Any], other: Mapping[str, Any], space: Mapping[str, Dimension]) -> bool:
-    """Whether two points differ by less than NEAR of the range of each interval, and in no choice.
+    """Return whether two points differ by no more than NEAR of the range of each interval, and in no choice.
 
     Args:
         one: a point.
-        other: another; the reference recipe may lie outside the space.
+        other: another point; the reference recipe may lie outside the space.
         space: path: its dimension.
     """
     if one.keys() != other.keys():
@@ -104,17 +105,17 @@ def twins(one: Mapping[str, Any], other: Mapping[str, Any], space: Mapping[str, 
 def out(
     runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], rule: Rule, ended: Mapping[str, int]
 ) -> dict[str, int]:
-    """Who is out of the race, and after how many seeds.
+    """Return the entrants that are out of the race, and after how many seeds each left.
 
     Args:
-        runs: of each entrant, as far as they are there; the order of entrants does not matter.
-        seeds: of the rounds, in their order.
-        rule: says when somebody clearly loses.
-        ended: who failed, and after how many seeds.
+        runs: complete runs of each entrant so far; the order of entrants does not matter.
+        seeds: seeds of the rounds, in their order.
+        rule: decides when an entrant clearly loses.
+        ended: entrants that failed, and after how many seeds.
     """
     left = dict(ended)
-    for done in range(1, len(seeds)):  # after the last round nobody need be spared another
-        # Who failed will not win, so nobody is out for being worse than them.
+    for done in range(1, len(seeds)):  # the last round needs no decision: no round follows it
+        # A failed entrant can't win, so no entrant is out for being worse than it.
         racing = {
             name: _first(found, seeds[:done])
             for name, found in runs.items()
@@ -130,17 +131,20 @@ def out(
 
 
 def winner(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> str | None:
-    """The best mean wins, of equal ones the smallest spread, then the least cost; None if nobody has run."""
+    """Return the entrant with the best mean; None without complete runs.
+
+    Among equal means the smallest spread wins, then the least cost.
+    """
     racing = _compared(runs, seeds, out)
     return _ranked(racing)[0] if racing else None
 
 
 def corrected(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> float | None:
-    """What the choice is worth on a seed that has no part in it; None with fewer than two seeds.
+    """Return the score to expect of the choice on a seed that has no part in it; None with fewer than two seeds.
 
-    The winner's mean is too good, as the best of some means is. Where each seed scores whom the others alone would
-    choose the error is to the other side, because a choice by fewer seeds is a worse one. The two are weighed as Efron
-    weighs the error on examples that are left out and on those that are used (1983, JASA 78, pages 316-331).
+    The winner's mean is too good, because it is the best of several means. A second estimate lets each seed score the
+    entrant that the other seeds choose. It is too low, because a choice by fewer seeds is worse. The two are weighted
+    as Efron weights the errors on left-out examples and on used ones (1983, JASA 78, pages 316-331).
     """
     racing = _compared(runs, seeds, out)
     if not racing or len(next(iter(racing.values()))) < 2:
@@ -150,7 +154,7 @@ def corrected(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapp
 
 
 def _crossfitted(racing: Mapping[str, Sequence[Run]]) -> float:
-    """Each seed scores whom the other seeds choose."""
+    """Return the mean score if each seed scores the entrant that the other seeds choose."""
     rounds = range(len(next(iter(racing.values()))))
     return fmean(
         racing[_ranked({name: [*found[:i], *found[i + 1 :]] for name, found in racing.items()})[0]][i].score
@@ -159,7 +163,10 @@ def _crossfitted(racing: Mapping[str, Sequence[Run]]) -> float:
 
 
 def _compared(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], out: Mapping[str, int]) -> dict[str, list[Run]]:
-    """The runs of all who stayed, by seed; as many of each, because the last round may be cut off."""
+    """Return the runs of all entrants that stayed, in the order of the seeds.
+
+    Each has the same number of runs, because the last round may be cut off.
+    """
     racing = {name: _first(found, seeds) for name, found in runs.items() if name not in out and found}
     shared = min((len(found) for found in racing.values()), default=0)
     return {name: found[:shared] for name, found in racing.items()}
@@ -171,7 +178,7 @@ def _first(runs: Sequence[Run], seeds: Sequence[int]) -> list[Run]:
 
 
 def _ranked(racing: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Best first."""
+    """Return the names of the entrants, best first."""
 
     def order(name: str) -> tuple[float, float, float, str]:
         scores = [run.score for run in racing[name]]

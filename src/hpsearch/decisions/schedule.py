@@ -1,8 +1,8 @@
-"""Rungs: start a trial, go on with a paused one, or be done. Pure functions over the trials' records.
+"""Rungs: whether to start a trial, resume a paused one, or be done. Pure functions over the trials' records.
 
-Successive halving by promotion (asynchronous successive halving, arXiv 1810.05934): trials pause at a rung, and the
-best share of all that were planned goes on from its checkpoints. With the number of trials known, a new trial is
-preferred to a promotion, so that the best of all are promoted and not the best of the first.
+This is successive halving by promotion (asynchronous successive halving, arXiv 1810.05934). Trials pause at a rung, and
+the best share of all planned trials goes on from its checkpoints. The number of trials is known, so a new trial is
+preferred to a promotion. Thus the best of all trials are promoted, and not the best of the first ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from hpsearch.tasks.metrics import Objective
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides who goes on."""
+    """What decides which trials go on."""
 
     max_trials: int
     rungs: tuple[float, ...]
     keep: float
-    at_least: int  # trials that pass each rung, where there are so many
+    at_least: int  # least number of trials that pass each rung, if there are that many
     objective: Objective
 
 
@@ -30,7 +30,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a paused trial."""
+    """Resume a paused trial."""
 
     number: int
 
@@ -49,25 +49,29 @@ Action = Start | Resume | Wait | Done
 
 
 def quota(plan: Plan, rung: int, trials: int) -> int:
-    """How many of `trials` may pass a rung: the share `keep` for each rung so far, or `at_least` if that is more."""
+    """Return how many of `trials` trials may pass a rung.
+
+    This is the share `keep` for each rung so far, or `at_least` if that is more.
+    """
     return min(trials, max(plan.at_least, int(trials * plan.keep ** (rung + 1) + 1e-9)))
 
 
 def most_checkpoints(plan: Plan, workers: int) -> int:
-    """How many there can be at once: one of each trial that may go on, and of each running one up to three.
+    """Return how many checkpoints there can be at once.
 
-    These are the rung's, a newer one, and the one that is being written.
+    Each trial that may go on has one. Each running trial has up to three: the rung's, a newer one, and the one that is
+    being written.
     """
     return (quota(plan, 0, plan.max_trials) if plan.rungs else 0) + 3 * workers
 
 
 def next_action(plan: Plan, trials: Sequence[TrialRecord], may_start: bool) -> Action:
-    """What a free worker should do.
+    """Return what a free worker should do.
 
     Args:
-        plan: of the study.
-        trials: all of them; the order does not matter.
-        may_start: whether the budget allows a new trial, apart from their number.
+        plan: plan of the study.
+        trials: all trials, in any order.
+        may_start: whether the budget allows a new trial, apart from the number of trials.
     """
     if may_start and len(trials) < plan.max_trials:
         return Start()
@@ -78,7 +82,7 @@ def next_action(plan: Plan, trials: Sequence[TrialRecord], may_start: bool) -> A
 
 
 def losers(plan: Plan, trials: Sequence[TrialRecord]) -> list[int]:
-    """Paused trials that can never go on, whatever the trials to come are worth."""
+    """Return the paused trials that can never go on, whatever later trials score."""
     lost = []
     for rung in range(len(plan.rungs)):
         ranked = _ranked(plan, trials, rung)
@@ -88,15 +92,16 @@ def losers(plan: Plan, trials: Sequence[TrialRecord]) -> list[int]:
 
 
 def best_first(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Complete trials; of equal ones the first comes first."""
+    """Return the complete trials, best first; of equal ones the lowest number comes first."""
     found = (trial for trial in trials if trial.status is Status.COMPLETE)
     return sorted(found, key=lambda trial: (-objective.worth(trial.score or 0.0), trial.number))
 
 
 def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]:
-    """Expected best validation score of 1, 2, ... trials drawn from these (Dodge et al. 2019, arXiv 1909.03004).
+    """Return the expected best validation score of 1, 2, ... trials drawn from these.
 
-    Each trial counts with its last score, of a rung if it was stopped there.
+    The estimate is that of Dodge et al. 2019 (arXiv 1909.03004). Each trial counts with its last score, which is a
+    rung's if the trial was stopped there.
     """
     scores = sorted(objective.worth(t.score) for t in trials if t.score is not None)
     total = len(scores)
@@ -108,7 +113,7 @@ def expected(trials: Sequence[TrialRecord], objective: Objective) -> list[float]
 
 
 def share_to_train(plan: Plan, trials: int) -> float:
-    """Schedules, counted in whole trials, that a study of so many trials trains."""
+    """Return how much a study of `trials` trials trains, counted in whole trials."""
     if not plan.rungs:
         return float(trials)
     total = trials * plan.rungs[0]
@@ -119,10 +124,10 @@ def share_to_train(plan: Plan, trials: int) -> float:
 
 
 def may_start(plan: Plan, trials: Sequence[TrialRecord], hours_spent: float, max_hours: float | None) -> bool:
-    """Whether the time left holds one more trial and the promotions that are then due.
+    """Return whether the time left holds one more trial and the promotions that are then due.
 
-    The time a trial takes is estimated from the schedules trained so far, in whole trials; for trials that are about to
-    go on, from their own: a trial with more epochs or smaller batches than most may well be the best.
+    The time of a trial is estimated from the schedules trained so far, in whole trials. For trials that are about to go
+    on, it is estimated from their own time. A trial with more epochs or smaller batches than most may well be the best.
     """
     if max_hours is None:
         return True
@@ -134,7 +139,7 @@ def may_start(plan: Plan, trials: Sequence[TrialRecord], hours_spent: float, max
 
 
 def _excess(plan: Plan, trials: Sequence[TrialRecord]) -> float:
-    """What the trials that are about to go on will take beyond as many of mean length, in whole trials."""
+    """Return how much longer the trials about to go on take than the same number of mean length, in whole trials."""
     begun = [t for t in trials if t.step and t.total_steps]
     mean = sum(sum(t.seconds.values()) for t in begun) / sum(t.step / t.total_steps for t in begun)
     if not plan.rungs or not mean:
@@ -147,7 +152,7 @@ def _excess(plan: Plan, trials: Sequence[TrialRecord]) -> float:
 
 
 def _promotable(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[TrialRecord]:
-    """Trials paused at a rung that may go on, best first."""
+    """Return the trials paused at a rung that may go on, best first."""
     ranked = _ranked(plan, trials, rung)
     allowed = quota(plan, rung, len(trials))
     passed = sum(1 for trial in ranked if _rung(trial) > rung or trial.status in (Status.RUNNING, Status.COMPLETE))
@@ -156,11 +161,11 @@ def _promotable(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[Tr
 
 
 def _ranked(plan: Plan, trials: Sequence[TrialRecord], rung: int) -> list[TrialRecord]:
-    """Trials that have a score at a rung, best first; a failed trial leaves its place to the next."""
+    """Return the trials that have a score at a rung, best first. A failed trial leaves its place to the next."""
     scored = [t for t in trials if rung in t.rungs and t.status is not Status.FAILED]
     return sorted(scored, key=lambda t: (-plan.objective.worth(t.rungs[rung]), t.number))
 
 
 def _rung(trial: TrialRecord) -> int:
-    """The last rung a trial has reached."""
+    """Return the last rung that a trial has reached; -1 before the first."""
     return max(trial.rungs, default=-1)

@@ -1,1 +1,1 @@
-"""Who is champion, and why: the gate, promotion, rollback, history."""
+"""Which version is champion, and why: the gate, promotion, rollback, history."""

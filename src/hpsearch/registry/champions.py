@@ -1,7 +1,7 @@
-"""Which version of a task's registered model is the champion: look it up, change it, roll back.
+"""The champion among the versions of a task's registered model: looking it up, changing it, rolling back.
 
-Every change is one tag of the registered model, which `history` reads. It is written before the aliases move, so a
-change that was cut off is completed by the next command, and two that cross see each other.
+Every change is one tag of the registered model, which `history` reads. The tag is written before the aliases move. So
+the next command completes a change that was cut off, and two commands at the same time see each other.
 """
 
 import contextlib
@@ -25,35 +25,38 @@ from hpsearch.tracking.registered import RegisteredModel, Version
 from hpsearch.tracking.runs import Tracking
 
 CHAMPION, PREVIOUS = "champion", "previous"  # aliases
-EVENT = "hpsearch.history."  # and the time in nanoseconds: a tag of the registered model for each change of champion
+EVENT = "hpsearch.history."  # followed by the time in nanoseconds: the tag of a change of champion
 ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of champion, as a tag of the registered model keeps it."""
+    """A change of champion, as a tag of the registered model holds it."""
 
     time: str
-    """UTC, ISO 8601, to the second."""
+    """Time of the change: UTC, ISO 8601, to the second."""
     version: int
-    """The champion from then on."""
+    """Number of the new champion."""
     previous: int | None
-    """The champion until then; None where there was none."""
+    """Number of the former champion; None if there was none."""
     study: str
-    """That `version` is of."""
+    """Name of the study that made `version`."""
     how: str
-    """It came to this, for people."""
+    """How the change was made, such as by a rule or a rollback, for people."""
     why: str
-    """The same."""
+    """Why the change was made, for people."""
     pending: bool = False
-    """Whether it is announced only: the aliases do not follow yet."""
+    """Whether the change is only announced: the aliases have not moved yet."""
 
 
-Events = dict[str, Change]  # tag: a change of champion; oldest first
+Events = dict[str, Change]  # tag: change of champion; oldest first
 
 
 def announced(version: Version, former: Version | None, how: str, why: str) -> Change:
-    """`version` is to be the champion in place of `former`, which becomes `previous`; None if there is none."""
+    """Return the announcement that `version` becomes the champion.
+
+    `former` is the champion until then, and becomes `previous`; None if there is no champion.
+    """
     return Change(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         version=version.number,
@@ -66,7 +69,7 @@ def announced(version: Version, former: Version | None, how: str, why: str) -> C
 
 
 def champion_uri(settings: Settings, home: Path) -> str:
-    """The address of the task's champion. Raises RequestError if there is none."""
+    """Return the address of the task's champion. Raises RequestError if there is none."""
     model = RegisteredModel(Tracking(settings, home))
     if model.version_of(CHAMPION) is None:
         raise RequestError(
@@ -77,7 +80,7 @@ def champion_uri(settings: Settings, home: Path) -> str:
 
 
 def history(settings: Settings, home: Path) -> Table | str:
-    """Which version was champion when, and why, newest first."""
+    """Return the table of the task's champions, with times and reasons, newest first."""
     model = RegisteredModel(Tracking(settings, home))
     changes = events(model)
     if not changes:
@@ -94,7 +97,7 @@ def history(settings: Settings, home: Path) -> Table | str:
 
 
 def rollback(settings: Settings, home: Path) -> str:
-    """Make `previous` the champion again, and the champion `previous`; returns what was done, for the user."""
+    """Make `previous` the champion again and the champion `previous`; return a message for the user."""
     model = RegisteredModel(Tracking(settings, home))
     with one_at_a_time(home):
         return _rollback(model)
@@ -102,7 +105,7 @@ def rollback(settings: Settings, home: Path) -> str:
 
 @contextlib.contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
-    """On one machine, the second of two that are given at once waits, and sees what the first has done."""
+    """Let only one command at a time change the champion on this machine; the next one waits and sees the result."""
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "promotion.lock"):
         yield
@@ -111,15 +114,16 @@ def one_at_a_time(home: Path) -> Iterator[None]:
 def change(model: RegisteredModel, seen: Events, event: Change) -> bool:
     """Make another version the champion.
 
-    It is announced first: of two commands that cross, at least one sees the other's announcement and withdraws.
+    The change is announced first. Of two commands at the same time, at least one sees the other's announcement and
+    withdraws its own.
 
     Args:
-        model: whose.
-        seen: its history, as it was before the champion until now was looked at.
-        event: what is to be done, by `announced`.
+        model: The registered model.
+        seen: The model's history, read before the present champion was looked up.
+        event: The change, as `announced` returned it.
 
     Returns:
-        False if somebody else has changed the champion since; then nothing is changed.
+        False if another command has changed the champion since `seen`; then nothing is changed.
     """
     key = f"{EVENT}{time.time_ns()}"
     _tag(model, key, event)
@@ -130,7 +134,11 @@ def change(model: RegisteredModel, seen: Events, event: Change) -> bool:
 
 
 def _withdrawn(model: RegisteredModel, key: str, event: Change) -> bool:
-    """Take an announcement back; False where another command took it for one that was cut off, and completed it."""
+    """Withdraw an announcement, and return whether that worked.
+
+    Returns:
+        False if another command took the change for one that was cut off, and completed it.
+    """
     if not events(model).get(key, event).pending:
         return False
     model.delete_tag(key)
@@ -142,10 +150,10 @@ def _withdrawn(model: RegisteredModel, key: str, event: Change) -> bool:
 
 
 def _move(model: RegisteredModel, key: str, event: Change) -> None:
-    """Let the aliases follow an announced change. Harmless when repeated.
+    """Move the aliases for an announced change. Harmless when repeated.
 
-    Another command may have made a later change meanwhile, and the aliases are those of the newest. One that has only
-    been announced is its maker's to make or to take back.
+    Another command may have made a later change in the meantime. The aliases must follow the newest change, unless that
+    is only announced: then the command that announced it makes or withdraws it.
     """
     while True:
         if event.previous is not None:
@@ -164,7 +172,7 @@ def _tag(model: RegisteredModel, key: str, event: Change) -> None:
 
 
 def complete(model: RegisteredModel) -> Change | None:
-    """Complete the last change if it was cut off, and return it."""
+    """Complete the last change if it was cut off, and return it; else return None."""
     for key, event in list(events(model).items())[-1:]:
         if event.pending:
             _move(model, key, event)
@@ -173,10 +181,10 @@ def complete(model: RegisteredModel) -> Change | None:
 
 
 def events(model: RegisteredModel) -> Events:
-    """Changes of champion. Raises RequestError if a tag is damaged."""
+    """Return the changes of champion, oldest first. Raises RequestError if a tag is damaged."""
     tags = model.tags()
     keys = sorted((key for key in tags if key.startswith(EVENT)), key=lambda key: int(key.removeprefix(EVENT)))
-    return {key: codec.read(Change, tags[key], f"{model.name}: its tag {key}", "mend it in MLflow") for key in keys}
+    return {key: codec.read(Change, tags[key], f"{model.name}: its tag {key}", "correct it in MLflow") for key in keys}
 
 
 def _rollback(model: RegisteredModel) -> str:
@@ -185,7 +193,7 @@ def _rollback(model: RegisteredModel) -> str:
     champion, previous = (model.version_of(alias) for alias in (CHAMPION, PREVIOUS))
     if champion is None or previous is None or champion.number == previous.number:
         raise RequestError(f"{model.name} has no previous champion to go back to")
-    if completed is not None and completed.how == ROLLBACK:  # it is what this command is to do
+    if completed is not None and completed.how == ROLLBACK:  # completing it has done what this command was to do
         champion, previous = previous, champion
     else:
         event = announced(previous, champion, ROLLBACK, f"in place of version {champion.number}")

@@ -1,4 +1,4 @@
-"""What a version of the registered model tells of itself: where it comes from, what it scored, why it was promoted."""
+"""What a version of the registered model states: where it comes from, what it scored, why it was promoted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,35 +11,38 @@ from hpsearch.state.records import StudyHardware
 from hpsearch.tracking.registered import Version
 
 if TYPE_CHECKING:
-    from hpsearch.registry.gate import GateDecision  # brings in scipy, and who reads a version decides nothing
+    from hpsearch.registry.gate import GateDecision  # imports scipy, which reading a version does not need
 
-# Tags that are read again.
-STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # the second is followed by a split
+# Tags that hpsearch reads again.
+STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # a split's name follows the second
 MEGABYTES, SECONDS_PER_EXAMPLE = "hpsearch.model.megabytes", "hpsearch.seconds_per_example"
 HARDWARE = "hpsearch.hardware"
 DECISION = "hpsearch.decision"
 FLOOR = "hpsearch.floor"
-MOST_REASONS, NOTES = 12, 4  # on the card; the last of them that stay
+MOST_REASONS, NOTES = 12, 4  # reasons on the card; the number of last ones that always stay
 LONGEST = 5000  # characters of a tag that every MLflow store takes
-SHORT = 500  # characters of a text that is part of a tag, however it is escaped
+SHORT = 500  # characters of a text within a tag: it fits however it is escaped
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a version says of itself, as far as others are compared with it: anybody can register one without a tag."""
+    """What a version states for comparisons with other versions.
+
+    A value is None if the version lacks its tag: any user can register a version without tags.
+    """
 
     study: str | None
     megabytes: float | None
-    """Of its weights, 10^6 bytes."""
+    """Size of its weights, in 10^6 bytes."""
     seconds_per_example: float | None
-    """Of predicting, on `hardware`."""
+    """Time to predict an example, on `hardware`."""
     hardware: str | None
     test_digest: str | None
-    """Of the test examples that it was scored on."""
+    """Digest of the test examples that it was scored on."""
 
 
 def of(version: Version) -> Evidence:
-    """That of a version."""
+    """Return the evidence of a version."""
     found = version.tags
     megabytes, seconds = (found.get(name) for name in (MEGABYTES, SECONDS_PER_EXAMPLE))
     return Evidence(
@@ -56,18 +59,18 @@ class Candidate:
     """A model of a study that may become champion."""
 
     name: str
-    """For people."""
+    """Its name, for people."""
     run_id: str
-    """Of the MLflow run that holds it."""
+    """Id of the MLflow run that holds the model."""
     test: OnTest
     seed: int | None
-    """Of a fine-tune."""
+    """Seed of a fine-tune; None for a floor."""
     floor: str | None
-    """Name, where it is a floor and not the winner."""
+    """Name of the floor; None for the winner."""
 
 
 def candidate(summary: Summary, floor: bool) -> Candidate:
-    """The winner of a study, or its best floor. Raises RequestError if it has none."""
+    """Return the winner of a study, or its best floor. Raises RequestError if the study has no floor."""
     if not floor:
         return Candidate(f"study {summary.study}", summary.winner.run_id, summary.test, summary.winner.seed, None)
     best = summary.floor
@@ -80,7 +83,7 @@ def candidate(summary: Summary, floor: bool) -> Candidate:
 
 
 def tags(summary: Summary, chosen: Candidate) -> dict[str, str]:
-    """The tags of a version: where it comes from, what it scored, on what."""
+    """Return the tags of a version: where it comes from, what it scored, and on which data and hardware."""
     test = chosen.test
     seeds = [str(seed) for one in summary.confirmation for seed in one.seeds] if chosen.floor is None else []
     intervals = {
@@ -119,8 +122,8 @@ def tags(summary: Summary, chosen: Candidate) -> dict[str, str]:
 
 
 def description(card: str, reasons: Sequence[str]) -> str:
-    """The model's card, and why it became champion, Markdown."""
-    if len(reasons) > MOST_REASONS:  # of a rule that looks at many classes; the notes come last
+    """Return the model's card and the reasons why it became champion, in Markdown."""
+    if len(reasons) > MOST_REASONS:  # from a rule that checks many classes; the notes come last
         left_out = f"{len(reasons) - MOST_REASONS} more, in the folder promotion of the winner's MLflow run"
         reasons = [*reasons[: MOST_REASONS - NOTES], left_out, *reasons[-NOTES:]]
     lines = "\n".join(f"- {reason}" for reason in reasons)
@@ -129,11 +132,11 @@ def description(card: str, reasons: Sequence[str]) -> str:
 
 
 def of_decision(decision: "GateDecision") -> dict[str, str]:
-    """The decision as tags of the version: the numbers one by one, and the whole, shortened where it must be."""
+    """Return the decision as tags of the version: its numbers, and the whole decision, shortened if it is too long."""
     found, whole, forced = decision.comparison, codec.write(decision), decision.forced
     if forced is not None:
         forced = forced[:SHORT]
-    if len(whole) > LONGEST:  # a rule that looks at many classes; the file of the winner's run has all of it
+    if len(whole) > LONGEST:  # from a rule that checks many classes; the file of the winner's run has it whole
         first = decision.reasons[0][:SHORT]
         whole = codec.write(replace(decision, checks=(), reasons=(first,), forced=forced))
     tags = {DECISION: whole, "hpsearch.promotion.rule": decision.rule.name}
@@ -148,5 +151,5 @@ def of_decision(decision: "GateDecision") -> dict[str, str]:
 
 
 def hardware(chosen: StudyHardware) -> str:
-    """On what times were taken."""
+    """Return the text that names the hardware on which times were taken."""
     return f"{chosen.name}, {chosen.threads} threads, {chosen.precision}"

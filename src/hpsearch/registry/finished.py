@@ -1,4 +1,4 @@
-"""Whether a study has a winner to promote, told without importing what takes time."""
+"""Check that a study has a winner to promote, without imports that take long."""
 
 from pathlib import Path
 
@@ -10,7 +10,11 @@ from hpsearch.state.outcome import Summary, read_summary
 
 
 def finished(settings: Settings, home: Path) -> Summary:
-    """The result of the study `settings.study`. Raises RequestError if it is not finished, or is another task's."""
+    """Return the summary of the study `settings.study`.
+
+    Raises:
+        RequestError: The study is not finished, or belongs to another task.
+    """
     folder = StudyFolder.of(home, settings.study)
     identity.check_folder(folder)
     summary = read_summary(folder)

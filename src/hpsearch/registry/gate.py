@@ -1,4 +1,4 @@
-"""Whether a challenger becomes champion: a rule, two models' answers to the same test examples, a decision."""
+"""The gate: a rule that decides, by models' answers to the same test examples, if a challenger becomes champion."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from hpsearch.state.measured import ClassScores, Paired, Replies
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES, Objective
 
-DIGITS = 2  # of points
-EPSILON = 1e-12  # of rounding: a loss of just the margin is allowed
+DIGITS = 2  # decimals of points
+EPSILON = 1e-12  # for rounding errors: a loss of exactly the margin is allowed
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model and what it said on test."""
+    """A model and its answers on test."""
 
     name: str
     replies: Replies
-    megabytes: float | None  # None where it is not known
-    seconds_per_example: float | None  # None where it was never timed
-    hardware: str | None  # on which it was timed
+    megabytes: float | None  # size of its weights; None if not known
+    seconds_per_example: float | None  # None if it was never timed
+    hardware: str | None  # the hardware on which it was timed
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a rule asks for."""
+    """One condition of a rule, and whether the challenger meets it."""
 
     passed: bool
     text: str
@@ -45,20 +45,20 @@ class Exam:
     labels: Sequence[str]
     """The classes."""
     objective: Objective
-    """What is compared."""
+    """The metric that is compared, and its direction."""
     truths: Sequence[Any]
     """(n,): the right answers."""
 
     def evidence(self, replies: Replies) -> Tallies:
-        """(n, k), by `Kind.evidence`."""
+        """Return the replies' tallies (n, k), by `Kind.evidence`."""
         return self.kind.evidence(self.objective, self.truths, replies, self.labels)
 
     def compare(self, champion: Tallies, challenger: Tallies) -> Paired:
-        """One's answers against another's."""
+        """Compare the challenger's answers with the champion's."""
         return paired.compare(champion, challenger, self.kind.sums_to(self.objective), self.objective)
 
     def constant(self) -> tuple[str, Replies]:
-        """The best that says the same of every example: its name, and what it says."""
+        """Return the best model that says the same of every example: its name and its replies."""
         kind, answer, n = self.kind, self.kind.constant(self.truths), len(self.truths)
         if self.objective != LOG_LOSS:
             return f"the one answer that is right most often ({answer or 'none'!r})", Replies([answer] * n, None)
@@ -67,13 +67,13 @@ class Exam:
         return "the shares of the classes in these examples", Replies([answer] * n, likelihoods)
 
     def by_class(self, replies: Replies) -> dict[str, ClassScores]:
-        """How good the answers are in each class."""
+        """Return how good the answers are for each class."""
         return self.kind.by_class(self.kind.tallies(self.truths, replies.answers, self.labels).sum(0), self.labels)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule makes of a challenger."""
+    """A rule's judgement of a challenger."""
 
     rule: PromotionSettings
     checks: tuple[Check, ...]
@@ -81,12 +81,15 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the challenger has shown all that is asked for."""
+        """Whether the challenger meets all conditions of the rule."""
         return all(check.passed for check in self.checks)
 
 
 def _with_difference(written: Any) -> Any:
-    """A comparison from before the log loss, when more was better by every metric, does not say what is gained."""
+    """Add the difference to a stored comparison that lacks it.
+
+    Those were written before the log loss was a metric, when more was better by every metric.
+    """
     if isinstance(written, dict) and {"challenger", "champion"} <= written.keys():
         return {"difference": written["challenger"] - written["champion"]} | written
     return written
@@ -94,25 +97,25 @@ def _with_difference(written: Any) -> Any:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """A verdict and its circumstances, as the winner's MLflow run and the registered version keep them."""
+    """A verdict and its circumstances, as the promoted model's MLflow run and the registered version keep them."""
 
     passed: bool
     rule: PromotionSettings
     checks: tuple[Check, ...]
-    """() where the contenders could not be compared, and the promotion was forced."""
+    """The checks of the verdict; () if the contenders could not be compared and the promotion was forced."""
     comparison: Annotated[Paired, BeforeValidator(_with_difference)] | None
-    """None there too."""
+    """Comparison of the verdict; None if the contenders could not be compared."""
     time: str
-    """UTC, ISO 8601, to the second."""
+    """Time of the decision: UTC, ISO 8601, to the second."""
     study: str
     in_place_of: int | None
-    """The version that was champion; None where there was none."""
+    """Number of the version that was champion; None if there was none."""
     forced: str | None
-    """Why it is promoted whatever the gate says."""
+    """Why it is promoted whatever the gate says; None if it is not forced."""
     reasons: tuple[str, ...]
     """Checks and notes, for people."""
     floor: str | None = None
-    """Name of the floor that is promoted in place of the study's winner."""
+    """Name of the floor that is promoted in place of the study's winner; None for the winner."""
 
 
 def decide(
@@ -123,19 +126,19 @@ def decide(
     reference: Replies | None,
     floor: Contender | None,
 ) -> Verdict:
-    """Apply a rule.
+    """Apply a rule to a challenger.
 
-    Without a champion the challenger must beat the one answer that is right most often, or by the log loss the shares
-    of the classes; it must not lose to the reference recipe by more than the rule's margin, and be no worse than the
-    best simple model.
+    Without a champion, the challenger must beat the one answer that is right most often. By the log loss, it must beat
+    the shares of the classes instead. It must not lose to the reference recipe by more than the rule's margin. It must
+    be no worse than the best simple model.
 
     Args:
-        rule: of `conf/promotion/`.
-        exam: what all of them have answered.
-        challenger: who wants to be champion.
-        champion: who is.
-        reference: what a model of the reference recipe said; None where the challenger is one, or none was trained.
-        floor: the best simple model of the study; None where the challenger is one, or none was fitted.
+        rule: A rule from `conf/promotion/`.
+        exam: The test examples that all of them have answered.
+        challenger: The model that may become champion.
+        champion: The present champion; None if there is none.
+        reference: Replies of a model of the reference recipe. None if the challenger is one, or none was trained.
+        floor: The best simple model of the study. None if the challenger is one, or none was fitted.
     """
     objective, ours = exam.objective, exam.evidence(challenger.replies)
     if champion is None:
@@ -187,7 +190,7 @@ def _shown(found: Paired, other: str) -> str:
 
 def _cheaper(challenger: Contender, champion: Contender, cost: float) -> Check:
     pairs = {"MB": (challenger.megabytes, champion.megabytes)}
-    if challenger.hardware == champion.hardware:  # else times say nothing
+    if challenger.hardware == champion.hardware:  # times on different hardware say nothing
         pairs["s an example"] = (challenger.seconds_per_example, champion.seconds_per_example)
     passed, said = False, []
     for unit, (ours, theirs) in pairs.items():

@@ -1,4 +1,4 @@
-"""Whether a study's winner becomes the task's champion: registered with its evidence, by the gate's decision."""
+"""Promotion of a study's winner to the task's champion: the gate decides, and it is registered with its evidence."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,33 +28,33 @@ from hpsearch.training import data
 
 @dataclass(frozen=True)
 class Request:
-    """One run of the command."""
+    """What one run of the command works on."""
 
     tracking: Tracking
-    summary: Summary  # of the study
+    summary: Summary  # summary of the study
     settings: Settings
     home: Path
-    chosen: Candidate  # what is to be promoted
-    force: str | None  # why it is to become champion whatever the gate says
+    chosen: Candidate  # the model to promote
+    force: str | None  # why the model is promoted whatever the gate says; None: not forced
 
 
 def promote(
     settings: Settings, home: Path, force: str | None = None, dry_run: bool = False, floor: bool = False
 ) -> str:
-    """Register the winner of the study `settings.study` and make it champion; returns what was done, for the user.
+    """Register the winner of the study `settings.study` and make it champion; return a message for the user.
 
-    The model of a run that is registered already is not registered again, so the command may be repeated.
+    A run's model that is registered already is not registered again, so the command may be repeated.
 
     Args:
-        settings: name study, task and gate.
-        home: the state folder.
-        force: why it is to become champion whatever the gate says.
-        dry_run: say what the gate says, and change nothing.
-        floor: take the study's best simple model in place of its winner.
+        settings: Settings that name study, task and gate.
+        home: The state folder.
+        force: Why the model becomes champion whatever the gate says; None means the gate decides.
+        dry_run: Whether to report the gate's decision and change nothing.
+        floor: Whether to take the study's best simple model in place of its winner.
 
     Raises:
-        RequestError: the study is not finished, or is another task's, or has no floor.
-        PromotionRefused: the gate is not satisfied; nothing is changed.
+        RequestError: The study is not finished, belongs to another task, or has no floor.
+        PromotionRefused: The gate refuses the model; nothing is changed.
     """
     summary = finished(settings, home)
     KINDS[settings.task.kind].check(settings)
@@ -82,7 +82,7 @@ def _promote(request: Request, dry_run: bool) -> str:
     beside = f"in place of version {champion.number}" if champion is not None else "the task's first"
     if dry_run:
         return f"{model.name}: {chosen.name} would become champion, {beside}: {score}\n{reasons}"
-    if events(model).keys() != seen.keys():  # somebody was faster; see it before anything is registered
+    if events(model).keys() != seen.keys():  # another command was faster; look again before registering
         return _promote(request, dry_run)
     version, made_now = model.register(run_id, evidence.tags(summary, chosen) | evidence.of_decision(decision))
     model.describe(version, evidence.description(tracking.card(run_id), decision.reasons))
@@ -91,14 +91,14 @@ def _promote(request: Request, dry_run: bool) -> str:
     how = how if chosen.floor is None else f"{how}, the floor {chosen.floor}"
     why = force or decision.reasons[0].removeprefix("passed: ")
     if not change(model, seen, announced(version, champion, how, why)):
-        if made_now:  # a refusal leaves nothing behind
+        if made_now:  # a refusal must leave nothing behind
             model.delete(version)
-        return _promote(request, dry_run)  # against the champion of now
+        return _promote(request, dry_run)  # against the present champion
     return f"{model.name} version {version.number} is the champion now, {beside}: {score}\n{reasons}"
 
 
 def _remedy(request: Request) -> str:
-    """What may help a model that is refused."""
+    """Return advice for a model that the gate refuses."""
     floor = request.summary.floor
     if request.chosen.floor is None and floor is not None and floor.gain.difference < -gate.EPSILON:
         return "search on with a larger budget, promote the simple model with ARGS=--floor"
@@ -106,7 +106,7 @@ def _remedy(request: Request) -> str:
 
 
 def _decide(request: Request, champion: Version | None) -> tuple[GateDecision, str]:
-    """The gate's decision, and its reasons as lines for people."""
+    """Return the gate's decision, and its reasons as lines for people."""
     settings, force = request.settings, request.force
     verdict: Verdict | None = None
     try:
@@ -134,10 +134,10 @@ def _decide(request: Request, champion: Version | None) -> tuple[GateDecision, s
 
 
 def _compare(request: Request, champion: Version | None) -> tuple[Verdict, list[str]]:
-    """The gate's verdict on the challenger's test examples, and notes on how they were come by.
+    """Return the gate's verdict on the challenger, and notes on the answers that were compared.
 
     Raises:
-        RequestError: an answer is missing and can't be had.
+        RequestError: Answers are missing and can't be obtained.
     """
     tracking, summary, settings, chosen = request.tracking, request.summary, request.settings, request.chosen
     table, test = _answers(tracking, chosen.run_id), chosen.test
@@ -162,7 +162,7 @@ def _compare(request: Request, champion: Version | None) -> tuple[Verdict, list[
 
 
 def _answers(tracking: Tracking, run_id: str) -> Answers:
-    """What the model of a run said of test. Raises RequestError if MLflow does not have it."""
+    """Return a run's answers on the test examples. Raises RequestError if MLflow does not have them."""
     table = tracking.answers(run_id, "test")
     if table is None:
         raise RequestError(
@@ -173,7 +173,7 @@ def _answers(tracking: Tracking, run_id: str) -> Answers:
 
 
 def _reference(request: Request) -> Replies | None:
-    """What the reference recipe said; None where the challenger is one, or none was trained."""
+    """Return the replies of the reference recipe's model; None if the challenger is one, or none was trained."""
     summary, recipe = request.summary, request.summary.reference
     if recipe is None and request.chosen.floor is not None and _won(request):
         return _answers(request.tracking, summary.winner.run_id).replies
@@ -182,7 +182,7 @@ def _reference(request: Request) -> Replies | None:
 
 
 def _won(request: Request) -> bool:
-    """Whether the reference recipe is the study's winner."""
+    """Return whether the reference recipe is the study's winner."""
     winner, settings = request.summary.winner, request.settings
     folder = StudyFolder.of(request.home, request.summary.study)
     if folder.settings.exists():
@@ -191,7 +191,7 @@ def _won(request: Request) -> bool:
 
 
 def _floor(request: Request) -> Contender | None:
-    """The study's best simple model; None where the challenger is one, or none was fitted."""
+    """Return the study's best simple model; None if the challenger is one, or none was fitted."""
     floor = request.summary.floor
     if floor is None or request.chosen.floor is not None:
         return None
@@ -203,15 +203,16 @@ def _floor(request: Request) -> Contender | None:
 def _champions_replies(
     tracking: Tracking, champion: Version, exam: Answers, summary: Summary, settings: Settings, home: Path
 ) -> tuple[Replies, str | None]:
-    """What the champion says of the challenger's test examples, as stored, or by running it; and a note on that.
+    """Return the champion's replies to the challenger's test examples, and a note if it was run for them.
 
-    Where the metric needs probabilities that were not stored with its answers, it is run.
+    Stored replies are used if they are for the same test data. The champion is run if there are none, or if the metric
+    needs probabilities that were not stored.
 
     Raises:
-        RequestError: neither can be had.
+        RequestError: The needed replies are not stored, and the champion can't give them.
     """
     digest, objective = summary.test.digest, OBJECTIVES[summary.test.metric]
-    table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # another's model has no run
+    table = tracking.answers(champion.run_id, "test") if champion.run_id else None  # a foreign model has no run
     before = evidence.of(champion).test_digest or "unknown"
     if table is not None and before == digest:
         stored = table.replies
@@ -228,7 +229,7 @@ def _champions_replies(
     if ref.digests["test"] != digest:
         raise RequestError(
             f"study {settings.study}: the test data are no longer those that it was scored on (digest {digest}, now "
-            f"{ref.digests['test']}); bring them back, or search anew with STUDY=<another name>"
+            f"{ref.digests['test']}); restore them, or search again with STUDY=<another name>"
         )
     rows, kind = data.load(ref, "test").to_dict(), KINDS[own.task.kind]
     inputs = {role: rows[role] for role in kind.inputs}

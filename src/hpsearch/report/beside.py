@@ -1,4 +1,4 @@
-"""What people are told of the simple models beside a study's winner."""
+"""Sentences and a table that compare a study's winner with its floors, the simple models on the same data."""
 
 from collections.abc import Iterator
 
@@ -9,28 +9,28 @@ from hpsearch.state.outcome import BlendOutcome, FloorOutcome, Summary
 from hpsearch.state.plans import Outlook
 from hpsearch.tasks.metrics import OBJECTIVES
 
-EPSILON = 1e-12  # of rounding
-DOUBLED = 4  # trials of which half are compared with all
+EPSILON = 1e-12  # differences up to this are rounding errors
+DOUBLED = 4  # fewest trials for which the gain from half of them to all is reported
 
 
 def ahead(summary: Summary) -> FloorOutcome | None:
-    """The best floor, where it does better on test than the winner."""
+    """Return the best floor if it scores better on test than the winner, else None."""
     floor = summary.floor
     return floor if floor is not None and floor.gain.difference < -EPSILON else None
 
 
 def kept(summary: Summary) -> str:
-    """What people call the model that the study ends with."""
+    """Return the name of the model that the study keeps."""
     return summary.model if summary.blend is None else f"{summary.model} with words"
 
 
 def named(floor: FloorOutcome) -> str:
-    """What it is and how long it takes to make."""
+    """Return what the floor is and how long it trains, as the subject of a sentence."""
     return f"{floor.title}, which trains in {formats.duration(floor.seconds)},"
 
 
 def warning(summary: Summary) -> str | None:
-    """What is said first where the search was not worth it at all; None where it was."""
+    """Return the warning that a simple model beats the winner; None if the winner is at least as good."""
     floor = ahead(summary)
     if floor is None:
         return None
@@ -43,7 +43,10 @@ def warning(summary: Summary) -> str | None:
 
 
 def _remedy(summary: Summary, floor: FloorOutcome) -> str:
-    """What to do where a floor is ahead: the hours that are expected to reach it, if the curve has such."""
+    """Return what to do when a floor beats the winner.
+
+    It names the hours that should reach the floor's score, if the outlook has such hours.
+    """
     instead = "promote the simple model (--floor)"
     objective = OBJECTIVES[summary.metric]
     enough = [one for one in summary.outlook if not objective.better(floor.test.value, one.value)]
@@ -59,7 +62,7 @@ def _hours(outlook: Outlook) -> str:
 
 
 def outlook(summary: Summary) -> str | None:
-    """What more hours are expected to bring, a sentence; None in a study without hours."""
+    """Return a sentence on the expected effect of more hours; None in a study without hours."""
     if summary.hours is None:
         return None
     if summary.outlook:
@@ -79,7 +82,7 @@ def outlook(summary: Summary) -> str | None:
 
 
 def findings(summary: Summary) -> Iterator[str]:
-    """What the winner gains over the best floor, and by the words that it is one model with, a sentence each."""
+    """Yield a sentence on the gain from blending with the model of words, and one on the gain over the best floor."""
     floor = summary.floor
     if (blend := summary.blend) is not None:
         tuned, words = blend.weights
@@ -100,7 +103,7 @@ def findings(summary: Summary) -> Iterator[str]:
 
 
 def gained(found: Paired) -> str:
-    """With its interval."""
+    """Return the gain with its 95 % interval."""
     return f"{formats.gain(found.difference, OBJECTIVES[found.metric].share)} (95 % interval {_interval(found)})"
 
 
@@ -110,7 +113,7 @@ def _interval(found: Paired) -> str:
 
 
 def section(told: Told) -> Section | None:
-    """The floors, and the fine-tune where it is kept with one of them, a table; None without any."""
+    """Return the table of floors, with the fine-tune alone if the winner is a blend; None without floors."""
     summary = told.summary
     if not summary.floors:
         return None

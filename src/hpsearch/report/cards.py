@@ -1,4 +1,4 @@
-"""The model card: what someone who is handed the winner must know, in Markdown."""
+"""The model card, in Markdown: what the user of a winner or a floor must know."""
 
 import json
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ UNSTATED = "not stated by their source"
 
 
 def model_card(settings: Settings, summary: Summary) -> str:
-    """The card of a study's winner.
+    """Return the model card of a study's winner.
 
     Args:
-        settings: of the study, with the winner's parameters applied.
-        summary: as in `summary.json`.
+        settings: Settings of the study, with the winner's parameters applied.
+        summary: The study's summary, as in `summary.json`.
     """
     return "\n".join(_lines(settings, summary)) + "\n"
 
 
 def floor_card(settings: Settings, summary: Summary, floor: FloorOutcome) -> str:
-    """The card of a floor that is kept as a model."""
+    """Return the model card of a floor that is kept as a model."""
     task, kind = settings.task, KINDS[settings.task.kind]
     on = f"on {formats.count(floor.examples)} training examples " if floor.examples else ""
     chosen = [f"- {name}: {formats.value(value)}" for name, value in floor.chosen.items()]
@@ -129,7 +129,7 @@ def _longer(settings: Settings) -> str:
 
 
 def _data(summary: Summary) -> Iterator[str]:
-    """What this model was trained on, chosen by and scored on."""
+    """Yield the data that the model was trained on, chosen by and scored on."""
     data = summary.data
     sizes = data.used | {"train": data.trained_on}
     yield f"{data.source}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."

@@ -1,4 +1,4 @@
-"""Live progress of a sweep: a panel that renews itself on a terminal, plain dated lines elsewhere."""
+"""Live progress of a sweep: a panel that redraws itself on a terminal, plain lines with the time elsewhere."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ from hpsearch.state.plans import PlanMade
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import Objective
 
-# Without a terminal a running trial says something this often, whichever comes first.
+# Without a terminal, a running trial prints a line after this time or share of its steps, whichever comes first.
 LINE_SECONDS = 30.0
 LINE_SHARE = 0.1
 
@@ -30,27 +30,27 @@ AT_RUNG = {Decision.CONTINUE: "goes on", Decision.PAUSE: "pauses", Decision.STOP
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that a worker is training, as last heard of."""
+    """A trial that a worker is training, as of its last message."""
 
     number: int
     params: Mapping[str, Any]
-    step: int | None = None  # None until it reports: a resumed trial begins at its checkpoint
+    step: int | None = None  # None until a resumed trial reports: it begins at its checkpoint
     total_steps: int = 0
     validation: float | None = None
     train_loss: float | None = None
     examples_per_second: float | None = None
-    said_at: float = 0.0  # clock of its last plain line
-    said_step: int = 0
+    said_at: float = 0.0  # clock reading of its last plain line
+    said_step: int = 0  # step of its last plain line
 
 
 class Display:
-    """Shows what the coordinator tells it. Use it as a context manager."""
+    """The display of what the coordinator reports. Use it as a context manager."""
 
     def __init__(self, console: Console, objective: Objective, clock: Callable[[], float] = time.monotonic) -> None:
-        """`objective` says which trial is the best so far; `clock` gives seconds."""
+        """Create the display. `objective` decides which trial is the best so far; `clock` gives seconds."""
         self.console, self.objective, self.metric, self.clock = console, objective, objective.name, clock
         self.began = clock()
-        self.searching_since: float | None = None  # since the first trial; before, no step is trained
+        self.searching_since: float | None = None  # start of the first trial; before it, no step is trained
         self.steps_seen = 0
         self.remaining_steps: int | None = None
         self.total: int | None = None
@@ -59,7 +59,7 @@ class Display:
         self.statuses: dict[int, Status] = {}
         self.running: dict[int, Running] = {}
         self.best: TrialRecord | None = None
-        self._lock = threading.Lock()  # the panel is renewed by a thread of its own
+        self._lock = threading.Lock()  # a thread of its own redraws the panel
         self._live = (
             Live(console=console, get_renderable=self._panel, refresh_per_second=4, transient=True)
             if console.is_terminal
@@ -78,12 +78,12 @@ class Display:
             self._live.stop()
 
     def start(self, earlier: Iterable[TrialRecord], total: int | None, noun: str) -> None:
-        """Trials, or runs of another kind, begin.
+        """Start the display of a phase's trials or runs.
 
         Args:
-            earlier: those from an earlier run of the command; counted and compared with, not printed.
-            total: how many there will be; None where nobody knows.
-            noun: what one of them is called.
+            earlier: Trials from an earlier run of the command. They are counted and compared with, but not printed.
+            total: Number of trials that the phase will have; None if it is not known.
+            noun: What one of them is called.
         """
         with self._lock:
             self.total, self.noun, self.statuses, self.best = total, noun, {}, None
@@ -97,13 +97,13 @@ class Display:
             self._say(f"continuing: {self._so_far(len(self.statuses))} are there from before")
 
     def phase(self, name: str) -> None:
-        """What is done now: data, search, confirmation, test, report."""
+        """Show the current phase: data, search, confirmation, test, report."""
         with self._lock:
             self.phase_name, self.remaining_steps = name, None
         self._say(f"phase: {name}", style="dim")
 
     def plan(self, made: PlanMade) -> None:
-        """What the time that is left is for."""
+        """Print how the remaining time is planned."""
         end = (datetime.fromisoformat(made.time) + timedelta(seconds=made.left)).astimezone()
         self._say(f"plan: {duration(made.left)} are left, the end is at {end:%H:%M:%S}", style="yellow")
         for step in made.steps:
@@ -114,11 +114,11 @@ class Display:
         self._say(f"  {'test, report':<13}{duration(made.end):>12}", style="yellow")
 
     def note(self, text: str) -> None:
-        """A choice made on the user's behalf, or a warning."""
+        """Print a choice that was made on the user's behalf, or a warning."""
         self._say(text, style="yellow")
 
     def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
-        """A worker has taken a trial, anew or from its checkpoint."""
+        """Show that a worker has started a trial, or resumed it from its checkpoint."""
         now = self.clock()
         with self._lock:
             self.searching_since = self.searching_since if self.searching_since is not None else now
@@ -130,13 +130,13 @@ class Display:
     def progress(
         self, number: int, step: int, total_steps: int, metrics: Mapping[str, float], remaining_steps: int | None
     ) -> None:
-        """Points of a running trial's curves; `remaining_steps` are those the whole search still plans."""
+        """Show new metrics of a running trial; `remaining_steps` are the steps that the whole search still plans."""
         now = self.clock()
         with self._lock:
             before = self.running.get(number)
-            if before is None:  # it was stopped at a rung, and this was on its way
+            if before is None:  # the trial ended or stopped at a rung while this was on its way
                 return
-            if before.step is not None:  # the first report of a resumed trial is where its counting begins
+            if before.step is not None:  # steps of a resumed trial count from its first report on
                 self.steps_seen += max(0, step - before.step)
             self.remaining_steps = remaining_steps
             trial = replace(
@@ -156,7 +156,7 @@ class Display:
             self._say(f"{self.noun} {number}: step {step}/{total_steps}{_measures(trial)}{left}")
 
     def rung(self, number: int, rung: int, score_there: float, decision: Decision) -> None:
-        """A trial has shown what it is worth at a rung, and whether it goes on."""
+        """Show a trial's score at a rung and whether it continues."""
         with self._lock:
             trial = self.running[number]
             if decision is Decision.CONTINUE:
@@ -168,7 +168,7 @@ class Display:
         self._say(f"{self.noun} {number} {AT_RUNG[decision]} at rung {rung + 1}: {found}  {parameters(trial.params)}")
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial has a final status, or was paused between rungs."""
+        """Show that a trial has a final status, or was paused between rungs."""
         is_best = self._book(record)
         if not record.status.final:
             return
@@ -183,7 +183,7 @@ class Display:
         )
 
     def _book(self, record: TrialRecord) -> bool:
-        """Take a record into the counts; whether it is the best complete trial so far."""
+        """Count a record; return whether it is the best complete trial so far."""
         with self._lock:
             self.running.pop(record.number, None)
             self.statuses[record.number] = record.status
@@ -199,7 +199,7 @@ class Display:
         return f"{count} {self.noun}{'' if count == 1 else 's'}"
 
     def _time_left(self) -> str | None:
-        """By the steps a second of this run so far, with all that is not training in it."""
+        """Return the expected remaining time, by the steps a second since the first trial began."""
         if self.remaining_steps is None or not self.steps_seen or self.searching_since is None:
             return None
         return duration(self.remaining_steps * (self.clock() - self.searching_since) / self.steps_seen)
@@ -209,8 +209,8 @@ class Display:
             text, style = f"{time.strftime('%H:%M:%S')}  {text}", ""
         try:
             self.console.print(Text(text, style=style), soft_wrap=not self._live)
-        except (OSError, SystemExit):  # rich makes a SystemExit of a closed pipe
-            self.console.quiet = True  # whoever read has gone; the sweep goes on
+        except (OSError, SystemExit):  # rich turns a closed pipe into SystemExit
+            self.console.quiet = True  # the reader of the output is gone; the sweep continues
 
     # ---- the panel
 

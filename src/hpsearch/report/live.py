@@ -9,39 +9,39 @@ from hpsearch.report.page import pages
 from hpsearch.report.sections import COMPLETE, FAILED, STOPPED, Column, Line, Section
 from hpsearch.state.records import Points, Status, TrialRecord
 
-SECONDS = 5  # between two looks
+SECONDS = 5  # between two reloads of the page
 LOOKS = {Status.COMPLETE: COMPLETE, Status.FAILED: FAILED}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial has come to."""
+    """The present state of one trial."""
 
     phase: str
     record: TrialRecord
     examples: int | None
-    """Training examples; None: all that the study uses."""
+    """Number of training examples; None means all that the study uses."""
     points: Points
-    """Of its curves."""
+    """Points of its curves."""
 
 
 @dataclass(frozen=True)
 class Now:
-    """What a study has come to."""
+    """The present state of a study."""
 
     study: str
     state: str
     metric: str
     best: float | None
-    """On validation."""
+    """Best score on validation so far; None before the first complete trial."""
     facts: tuple[tuple[str, str], ...]
-    """Name and text."""
+    """Facts of the study: (name, text)."""
     trials: Sequence[Trial]
-    """In the order in which they began."""
+    """The trials, in the order in which they began."""
 
 
 def page(now: Now) -> str:
-    """As HTML, which loads nothing and renews itself."""
+    """Return the page as HTML. It loads nothing from elsewhere and reloads itself."""
     done = [one for one in now.trials if one.record.status is Status.COMPLETE]
     reached = [
         plots.Reached(one.examples, one.record.at, one.record.score, f"{one.phase} {one.record.number}")
@@ -64,7 +64,7 @@ def page(now: Now) -> str:
 
 
 def _trials(now: Now) -> Section:
-    """Newest first."""
+    """Return the table of trials, newest first."""
     return Section(
         title="Trials",
         said="Newest first. The score is that of the last rung, or of the whole validation split at the end.",

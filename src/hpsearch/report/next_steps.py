@@ -1,4 +1,4 @@
-"""The commands that a finished study proposes: those that made it, changed."""
+"""The commands that a finished study proposes: changes of the command that made it."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from hpsearch.config.settings import Settings
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
 
-CHOICES = ("task", "model", "search", "budget", "study")  # with a make variable of their own
-TIMED = ("quick", "standard")  # budgets that are a time and no more
+CHOICES = ("task", "model", "search", "budget", "study")  # these have a make variable of their own
+TIMED = ("quick", "standard")  # budgets that state nothing but a time
 
 
 def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
-    """What to do next: (purpose, command), by a study's settings and summary."""
+    """Return what to do next, as (purpose, command), from a study's settings and summary."""
     budget, given = settings.budget, summary.given
     steps = [
         ("see every run in the MLflow UI", "make ui"),
@@ -35,19 +35,19 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
 
 
 def again(settings: Settings, given: Sequence[str]) -> str:
-    """The command that made the study, its choices written out."""
+    """Return the command that made the study, with its choices written out."""
     return make(_verb(settings), settings, given)
 
 
 def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
-    """The make command that hands what was given, changed by `overrides`, to `verb`.
+    """Return the make command that runs `verb` with what was given, changed by `overrides`.
 
-    Choices are given whole, defaults too: the command then holds when a default changes.
+    It names all choices, defaults included, so that it stays right when a default changes.
     """
-    if verb == "serve":  # which knows of no model and no search
+    if verb == "serve":  # it takes neither a model nor a search
         given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
     own, chosen = _own(given), _chosen([*given, *overrides])
-    if "budget" in _own(overrides):  # it says all of the hours
+    if "budget" in _own(overrides):  # the chosen budget sets the hours
         given = [word for word in given if _key(word) != "budget.hours"]
     overrides = tuple(word for word in overrides if _key(word) not in CHOICES)
     words = [f"TASK={chosen['task']}"]
@@ -64,12 +64,12 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
     replaced = {*CHOICES, *map(_key, overrides)}
     if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
         quoted = shlex.quote(shlex.join(arguments))
-        words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single one as a variable's
+        words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single $ as the start of a variable
     return " ".join(["make", verb, *words])
 
 
 def _with_hours(choice: str, hours: float) -> str:
-    """A choice of a budget with other hours: a time where that says all of it, as it does of the shipped ones."""
+    """Return the override that sets a budget's hours: `budget=2h` if the budget is only a time, else `budget.hours`."""
     named = hours_named(hours)
     if is_time(choice) or (choice in TIMED and is_time(named)):
         return f"budget={named}"
@@ -77,20 +77,20 @@ def _with_hours(choice: str, hours: float) -> str:
 
 
 def _own(given: Sequence[str]) -> dict[str, str]:
-    """What was given, by setting."""
+    """Return the given values by setting."""
     return {_key(word): word.partition("=")[2] for word in given}
 
 
 def _chosen(given: Sequence[str]) -> dict[str, str]:
-    """The choices of a command, defaults too."""
+    """Return the choices of a command, defaults included."""
     return default_choices() | _own(given)
 
 
 def _key(word: str) -> str:
-    """The setting that an override is of."""
+    """Return the setting that an override changes."""
     return word.lstrip("+~").partition("=")[0]
 
 
 def _verb(settings: Settings) -> str:
-    """The command that made the study: a fine-tune without a search is `train`'s."""
+    """Return the command that made the study: `train` if nothing was searched, else `sweep`."""
     return "sweep" if settings.search.space else "train"

@@ -22,13 +22,13 @@ PLOTS = {
 
 
 def draw(study: optuna.Study, folder: Path) -> list[Path]:
-    """Draw them: a PNG each, and all of them in one `optuna.html`.
+    """Draw the plots: a PNG for each, and all of them in one `optuna.html`.
 
-    One page for all, with plotly.js in it: MLflow shows an HTML artifact as a blob in a sandbox, where no file beside
-    it can be reached. A plot that can't be drawn of so few trials is left out and logged with the reason.
+    The page contains plotly.js, because MLflow shows an HTML artifact in a sandbox that reaches no other file.
+    A plot for which there are too few trials is left out, and the reason is logged.
 
     Returns:
-        The files that were written; none with fewer than two complete trials.
+        The files that were written; none with fewer than two complete trials or without a searched parameter.
     """
     complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     if len(complete) < 2 or not complete[0].params:
@@ -42,7 +42,7 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
         try:
             with warnings.catch_warnings(), matplotlib.rc_context({"figure.figsize": (10, 5)}):
                 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-                # Without a difference between the trials Optuna warns and draws equal bars, which say nothing.
+                # If all trials score alike, Optuna warns and draws equal bars, which say nothing.
                 warnings.filterwarnings("error", message=".*importances will be equal", category=UserWarning)
                 warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)
                 getattr(pictures, f"plot_{plot}")(study)

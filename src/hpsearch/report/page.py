@@ -1,4 +1,4 @@
-"""What a finished study has to say: one self-contained HTML page, the last lines on the console."""
+"""The report of a finished study: one self-contained HTML page, and the last lines on the console."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,17 +25,17 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
 
 SPLITS = ("train", "validation", "test")
-LOSS = "loss"  # beside the metrics of a kind
-TABLE_ROWS = 5  # of the console's table
+LOSS = "loss"  # a score on test that is not among the metrics of a kind
+TABLE_ROWS = 5  # rows of the console's table
 
 
 def known(records: Sequence[TrialRecord], summary: Summary) -> list[TrialRecord]:
-    """Those of which the summary knows: a study may have been continued, and not to its end."""
+    """Return the trials that the summary covers. A continued study may have newer ones."""
     return [record for record in records if record.number < summary.trials.all]
 
 
 def pages() -> jinja2.Environment:
-    """The templates of pages."""
+    """Return the environment with the templates of the pages."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -48,14 +48,14 @@ def pages() -> jinja2.Environment:
 
 
 def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Sequence[Section]) -> Path:
-    """Write the report, one page that loads nothing from anywhere; returns its path.
+    """Write the report, one page that loads nothing from elsewhere, and return its path.
 
     Args:
-        path: of the page.
-        told: what it says.
-        curves: of every trial.
-        later: trials that have begun since the summary was written.
-        sections: what was run.
+        path: Path of the page.
+        told: Settings, summary and trials of the study.
+        curves: Curves of every trial.
+        later: Number of trials that have begun since the summary was written.
+        sections: Tables of what was run.
     """
     environment = pages()
     settings, summary, records = told.settings, told.summary, told.records
@@ -98,7 +98,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
 
 
 def headline(summary: Summary) -> str:
-    """The winner's score on test, a sentence; before it another, where a simple model does better."""
+    """Return a sentence on the winner's test score, after a warning if a simple model is better."""
     test, first = summary.test, beside.warning(summary)
     value, low, high = map(formats.score, (test.value, test.low, test.high))
     return (f"{first} " if first is not None else "") + (
@@ -108,12 +108,12 @@ def headline(summary: Summary) -> str:
 
 
 def _often(test: OnTest) -> str:
-    """What stands behind a score on test that is not the first."""
+    """Return the remark on a test score if the study has scored test more than once, else nothing."""
     return f"; read {test.readings} times: the more often, the less it proves" if test.readings > 1 else ""
 
 
 def findings(summary: Summary) -> Iterator[str]:
-    """What confirmation and test say beyond the winner's score, a sentence each."""
+    """Yield sentences on what confirmation and test show besides the winner's score."""
     metric, winner, data = summary.metric, summary.winner, summary.data
     share = OBJECTIVES[metric].share
     race = {one.entrant: one for one in summary.confirmation}
@@ -154,7 +154,10 @@ def findings(summary: Summary) -> Iterator[str]:
 
 
 def _over_reference(summary: Summary, reference: Reference, what: str) -> str:
-    """What the winner gains over the reference recipe, or its fine-tune where it has the words besides."""
+    """Return a sentence on the winner's gain over the reference recipe.
+
+    If the winner is a blend with the model of words, the gain is that of its fine-tune alone, if it is known.
+    """
     alone = summary.blend.search if summary.blend is not None else None
     gain, who = (reference.gain, "winner") if alone is None else (alone, "winner's fine-tune alone")
     doubt = "" if gain.low > 0 else f"; these examples do not show that {what} worth it"
@@ -187,7 +190,7 @@ def _unconfirmed(summary: Summary) -> str:
 
 
 def _final(summary: Summary) -> Iterator[str]:
-    """What more data brought the winner's recipe."""
+    """Yield a sentence on what more training data brought to the winner's recipe."""
     final, confirmed = _phase(summary, "final"), _phase(summary, "confirmation")
     runs = [run for run in final.runs if run.status is Status.COMPLETE] if final is not None else []
     if not runs or final is None or confirmed is None:
@@ -209,7 +212,7 @@ def _final(summary: Summary) -> Iterator[str]:
 
 
 def saved(records: Sequence[TrialRecord]) -> float:
-    """Seconds that trials which were stopped early would have gone on, each at its own pace so far."""
+    """Return the training seconds that early stops saved, by each stopped trial's own pace so far."""
     return sum(
         (record.total_steps - record.step) / record.step * record.seconds.get("training", 0.0)
         for record in records
@@ -218,13 +221,15 @@ def saved(records: Sequence[TrialRecord]) -> float:
 
 
 def final_table(summary: Summary, records: Sequence[TrialRecord], settings: Settings, folder: StudyFolder) -> Group:
-    """The end of a sweep on the console; print it with `soft_wrap=True`, so that paths and commands stay whole.
+    """Return the console output at the end of a sweep.
+
+    Print it with `soft_wrap=True`, so that paths and commands stay whole.
 
     Args:
-        summary: of the study.
-        records: all trials of the study.
-        settings: of the study.
-        folder: of the study.
+        summary: Summary of the study.
+        records: All trials of the study.
+        settings: Settings of the study.
+        folder: Folder of the study.
     """
     rows, first = leaderboard(records, settings), beside.warning(summary)
     more = [Text(f"and {len(rows) - TABLE_ROWS} more in the report", style="dim")] if len(rows) > TABLE_ROWS else []
@@ -251,19 +256,19 @@ class Confusion:
     """A confusion matrix as the page shows it."""
 
     shown: bool
-    """Whether it is small enough; else the errors are."""
+    """Whether the matrix is small enough to be shown; otherwise the errors are shown."""
     rows: list[tuple[str, list[tuple[int, float]]]]
-    """(true class, (count, share of it) for each predicted class)."""
+    """(true class, [(count, share of the true class) for each predicted class])."""
     errors: list[tuple[str, str, int]]
-    """(true class, predicted class, count), the most frequent first."""
+    """(true class, predicted class, count), most frequent first."""
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Confusion:
-    """The confusion matrix for the page, and its most frequent errors.
+    """Return the confusion matrix for the page, and its most frequent errors.
 
     Args:
-        labels: the classes.
-        counts: a row for each true class, a column for each predicted one.
+        labels: The classes.
+        counts: A row for each true class, a column for each predicted class.
     """
     true = [sum(row) for row in counts]
     errors = Counter(
@@ -300,28 +305,28 @@ def _trials_table(rows: Sequence[Ranked], summary: Summary) -> Table:
 
 
 def headings(settings: Settings, summary: Summary) -> dict[str, str]:
-    """Metric: heading, of what is known on test."""
+    """Return the heading of each metric that is known on test."""
     kind = KINDS[settings.task.kind]
     return {name: text for name, text in (kind.headings | kind.details).items() if name in summary.test.all}
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of the winner."""
+    """One metric of the winner, on validation and test."""
 
     name: str
     chosen: bool
-    """Whether it is what was searched for."""
+    """Whether the search optimised this metric."""
     validation: float | None
     test: float
     interval: Interval | None
-    """95 %, of the test score."""
+    """95 % interval of the test score."""
 
 
 def _scores(settings: Settings, summary: Summary) -> Iterator[Score]:
     known, test = summary.winner.validation, summary.test
     shown = headings(settings, summary)
-    if LOSS in test.all and LOG_LOSS.name not in test.all:  # studies of before lack the latter, which is the same
+    if LOSS in test.all and LOG_LOSS.name not in test.all:  # older studies lack the latter, which is the same number
         shown |= {LOSS: "loss (nats)"}
     for key, name in shown.items():
         yield Score(name, key == summary.metric, known.get(f"validation_{key}"), test.all[key], test.intervals.get(key))
@@ -332,7 +337,7 @@ def _test_lines(settings: Settings, summary: Summary) -> Iterator[Table | Text]:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("test", no_wrap=True)
     for name in shown.values():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))  # no word is cut
     scores = [formats.score(test.all[key]) for key in shown]
     table.add_row(f"{formats.count(test.n)} examples", *scores, style="bold")
     if summary.blend is not None:
@@ -360,7 +365,7 @@ def _work(records: Sequence[TrialRecord]) -> list[tuple[str, float]]:
 
 
 def _split_facts(data: StudyData) -> Iterator[tuple[str, list[str]]]:
-    """What is known of each split: (name, a text for each of SPLITS)."""
+    """Yield what is known of each split: (name, a text for each of SPLITS)."""
     yield "used in this study", [formats.value(data.used[split]) for split in SPLITS]
     for name, fact in codec.plain(data).items():
         if _by_split(fact):
@@ -368,7 +373,7 @@ def _split_facts(data: StudyData) -> Iterator[tuple[str, list[str]]]:
 
 
 def _facts(data: StudyData) -> Iterator[tuple[str, str]]:
-    """What is known of the data as a whole: (name, text)."""
+    """Yield what is known of the data as a whole: (name, text)."""
     for name, fact in codec.plain(data).items():
         if name not in (*SPLITS, "note", "confirmation") and fact not in (None, {}) and not _by_split(fact):
             yield name.replace("_", " "), formats.value(fact)
@@ -379,5 +384,5 @@ def _by_split(fact: object) -> bool:
 
 
 def _settings_text(settings: Settings) -> str:
-    """The settings as YAML, without the addresses of databases and servers: these may hold a password."""
+    """Return the settings as YAML, without addresses of databases and servers, which may hold a password."""
     return OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json", exclude={"tracking", "storage"})))

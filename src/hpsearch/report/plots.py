@@ -1,4 +1,4 @@
-"""A study's charts as inline SVG: coloured by the page's style sheet, so they follow its light and dark themes."""
+"""A study's charts as inline SVG. The page's style sheet colours them, so they follow its light and dark themes."""
 
 import math
 from collections import Counter
@@ -19,22 +19,22 @@ from hpsearch.tasks.metrics import OBJECTIVES
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
 
-# Units of the drawings: about a phone's pixels, so that text stays readable there; wider columns scale it up.
+# Units of the drawings, about a phone's pixels: text stays readable there. Wider columns scale the drawings up.
 WIDE, NARROW, HEIGHT = 400, 300, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 24, 40
 
-KINDS = ("stopped", "failed", "complete", "best")  # in the order of drawing: later ones lie on top
+KINDS = ("stopped", "failed", "complete", "best")  # in the order of drawing: later marks lie on top
 
 
 def kind(record: TrialRecord, best: int) -> str:
-    """How a trial is marked."""
+    """Return the mark of a trial, one of KINDS."""
     if record.number == best:
         return "best"
     return {Status.COMPLETE: "complete", Status.FAILED: "failed"}.get(record.status, "stopped")
 
 
 def validation(records: Sequence[TrialRecord], settings: Settings, best: int) -> Markup:
-    """Each trial's validation scores at rungs and end, over the share of its own schedule."""
+    """Draw each trial's validation scores at its rungs and its end, over the share of its own schedule."""
     series = []
     for record in _in_order(records, best):
         points = [(settings.search.rungs[rung], reached) for rung, reached in sorted(record.rungs.items())]
@@ -47,11 +47,11 @@ def validation(records: Sequence[TrialRecord], settings: Settings, best: int) ->
 
 
 def training_loss(records: Sequence[TrialRecord], curves: Curves, settings: Settings, best: int) -> Markup | None:
-    """Each trial's training loss over the share of its own schedule; None where no trial was long enough for one."""
+    """Draw each trial's training loss over the share of its own schedule; None if there is no loss to draw."""
     series = []
     for record in _in_order(records, best):
         losses = {step: metrics["train_loss"] for step, metrics in curves[record.number] if "train_loss" in metrics}
-        # A trial that was lost before it told the length of its schedule has no place on the axis.
+        # A trial that was lost before it reported the length of its schedule has no place on the axis.
         if losses and record.total_steps:
             points = tuple((step / record.total_steps, losses[step]) for step in sorted(losses))
             series.append(Series(points, kind(record, best), _title(record)))
@@ -62,7 +62,7 @@ def training_loss(records: Sequence[TrialRecord], curves: Curves, settings: Sett
 
 
 def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> Iterator[Markup]:
-    """Newest score against each searched parameter; trials without a score or this parameter are left out."""
+    """Draw the newest score against each searched parameter, without trials that lack a score or the parameter."""
     for path, dimension in settings.search.space.items():
         shown = [(r, r.score) for r in _in_order(records, best) if r.score is not None and path in r.params]
         if not shown:
@@ -77,7 +77,7 @@ def scatters(records: Sequence[TrialRecord], settings: Settings, best: int) -> I
 
 
 def answer(records: Sequence[TrialRecord], summary: Summary) -> Markup:
-    """One number line: validation scores of the complete trials above, the test score with its interval below."""
+    """Draw a number line: validation scores of the complete trials above, the test score with its interval below."""
     complete = {r.number: r.score for r in records if r.status is Status.COMPLETE and r.score is not None}
     best, test = summary.best.trial, summary.test
     x = _axis("", [*complete.values(), test.value, test.low, test.high])
@@ -97,9 +97,9 @@ def answer(records: Sequence[TrialRecord], summary: Summary) -> Markup:
 
 
 def bought(records: Sequence[TrialRecord], summary: Summary) -> Markup | None:
-    """Validation scores against the minutes of the study at which they were there; None where nobody noted these.
+    """Draw validation scores against the minutes of the study at which they were reached; None if no time is known.
 
-    The line is the best so far of whatever was trained on as many examples.
+    Each line is the best score so far among what was trained on the same number of examples.
     """
     search = next((phase for phase in summary.phases if phase.name == "search"), None)
     ended = [
@@ -122,20 +122,23 @@ def bought(records: Sequence[TrialRecord], summary: Summary) -> Markup | None:
 
 @dataclass(frozen=True)
 class Reached:
-    """What was trained to its end."""
+    """A trial or run that was trained to its end, as `over_time` draws it."""
 
     examples: int | None
-    """Training examples; None: all."""
+    """Number of training examples; None means all that the study uses."""
     at: float
-    """Seconds of the study, when it ended."""
+    """Seconds of the study at which it ended."""
     score: float
-    """On validation."""
+    """Its score on validation."""
     name: str
-    """For people."""
+    """Its name, for people."""
 
 
 def over_time(reached: Sequence[Reached], metric: str) -> Markup | None:
-    """Validation scores against minutes, with the best so far on as many examples; None where there is nothing yet."""
+    """Draw validation scores against minutes; None if nothing is complete yet.
+
+    A line shows the best score so far for each number of training examples.
+    """
     found = sorted(reached, key=lambda one: one.at)
     if not found:
         return None
@@ -160,7 +163,7 @@ def _examples(number: int | None) -> str:
 
 
 def expected(values: Sequence[float], metric: str) -> Markup:
-    """Expected best validation score against the number of trials."""
+    """Draw the expected best validation score against the number of trials."""
     points = tuple((float(i), value) for i, value in enumerate(values, 1))
     series = [Series(points, "best", f"expected best of so many trials, up to {score(values[-1])}")]
     return _chart(series, _axis("trials", [1, len(values)]), _axis(_validation(metric), values), NARROW)
@@ -170,13 +173,13 @@ def expected(values: Sequence[float], metric: str) -> Markup:
 
 
 def _validation(metric: str) -> str:
-    """What an axis of validation scores is called."""
+    """Return the label of an axis of validation scores."""
     return ", ".join(filter(None, (f"validation {metric}", OBJECTIVES[metric].remark)))
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values along one side of a chart; with `choices`, positions 0, 1, ... stand for them."""
+    """The axis along one side of a chart; with `choices`, positions 0, 1, ... stand for the choices."""
 
     label: str
     low: float
@@ -186,13 +189,13 @@ class Axis:
     choices: tuple[str, ...] = ()
 
     def share(self, number: float) -> float:
-        """Where a value lies between low (0) and high (1)."""
+        """Return where a value lies between low (0) and high (1)."""
         if self.log:
             return math.log(number / self.low) / math.log(self.high / self.low)
         return (number - self.low) / (self.high - self.low)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
-        """Values to mark, with their text: about `most` of them, all choices if there are any."""
+        """Return values to mark, with their text: all choices if the axis has choices, else about `most` values."""
         if self.choices:
             return [(float(index), choice) for index, choice in enumerate(self.choices)]
         if self.log:
@@ -205,7 +208,7 @@ class Axis:
         return [(mark, f"{mark:.0%}" if self.percent else f"{mark:g}") for mark in marks]
 
     def _inside(self, marks: Sequence[float]) -> list[float]:
-        rounded = [float(f"{mark:.12g}") for mark in marks]  # 0.15000000000000002
+        rounded = [float(f"{mark:.12g}") for mark in marks]  # removes rounding errors such as 0.15000000000000002
         return [mark for mark in rounded if self.low <= mark <= self.high]
 
 
@@ -213,7 +216,7 @@ SCHEDULE = Axis("share of the trial's own schedule", 0, 1.03, percent=True)
 
 
 def _axis(label: str, numbers: Sequence[float], log: bool = False) -> Axis:
-    """An axis that shows all numbers with some room around them, a point where there is but one."""
+    """Return an axis that shows all numbers, with some room around them even if they are equal."""
     low, high = min(numbers), max(numbers)
     if log:
         room = (high / low) ** 0.06 if high > low else 1.5
@@ -223,7 +226,7 @@ def _axis(label: str, numbers: Sequence[float], log: bool = False) -> Axis:
 
 
 def _places(name: str, dimension: Dimension, chosen: Sequence[Any]) -> tuple[Axis, list[float]]:
-    """The axis of a parameter and where its values lie; equal choices are spread a little, so that none is hidden."""
+    """Return the axis of a parameter and the places of its values; equal choices are spread so that none is hidden."""
     if not isinstance(dimension, Choice):
         span = [float(dimension.low), float(dimension.high), *map(float, chosen)]
         return _axis(name + (" (log)" if dimension.log else ""), span, dimension.log), [float(one) for one in chosen]
@@ -241,7 +244,7 @@ def _places(name: str, dimension: Dimension, chosen: Sequence[Any]) -> tuple[Axi
 
 @dataclass(frozen=True)
 class Series:
-    """What one trial draws: a line through its points, a mark at the last one, text to hover."""
+    """The drawing of one trial: a line through its points, a mark at the last one, text to hover."""
 
     points: tuple[tuple[float, float], ...]
     kind: str  # one of KINDS
@@ -291,7 +294,7 @@ def _line(parent: Element, style: str, x1: str, y1: str, x2: str, y2: str) -> No
 
 
 def _mark(parent: Element, x: str, y: str, kind: str) -> None:
-    """A disc; a ring for what was stopped early and a cross for what failed, so that colour is not all that tells."""
+    """Draw a disc, a ring for an early stop or a cross for a failure, so that more than colour tells them apart."""
     if kind == "failed":
         SubElement(parent, "path", {"d": f"M{x} {y}m-4 -4l8 8m0 -8l-8 8"})
     else:

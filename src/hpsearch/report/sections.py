@@ -1,4 +1,4 @@
-"""The parts of the page that show what was run: a table of trials, or of the runs of a later phase, or of a race."""
+"""The sections of the page that show what was run: tables of trials, of a later phase's runs, or of a race."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,34 +16,34 @@ BEST, COMPLETE, STOPPED, FAILED = "best", "complete", "stopped", "failed"  # loo
 
 @dataclass(frozen=True)
 class Told:
-    """What a page is made of."""
+    """What the page of a finished study is made from."""
 
     settings: Settings
     summary: Summary
     records: Sequence[TrialRecord]
-    """Trials of the search of which the summary knows."""
+    """Trials of the search that the summary covers."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Of a table."""
+    """A column of a table."""
 
     heading: str
     left: bool = False
-    """Whether its texts stand to the left."""
+    """Whether its texts are aligned to the left."""
     status: bool = False
-    """Whether it bears the mark of the row's look."""
+    """Whether it shows the mark of the row's look."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Of a table."""
+    """A row of a table."""
 
     look: str
     """BEST, COMPLETE, STOPPED or FAILED."""
     cells: tuple[str, ...]
     reason: str | None = None
-    """What is said below it."""
+    """Text below the row; None means no text."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A trial among the others."""
+    """A trial with its place in the leaderboard."""
 
     rank: int
-    """From 1."""
+    """Place in the leaderboard, from 1."""
     trial: int
     status: str
     params: dict[str, Any]
@@ -73,9 +73,10 @@ class Ranked:
 
 
 def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[Ranked]:
-    """A row for each trial, best first.
+    """Return a row for each trial, best first.
 
-    Complete trials by score; then those stopped early, by how far they came and their score there; then the failed.
+    Complete trials come first, by score. Trials stopped early follow, by their last rung and then by score. Failed
+    trials come last.
     """
     objective = OBJECTIVES[settings.task.metric]
 
@@ -102,7 +103,7 @@ def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[Rank
 
 
 def trials(told: Told) -> Section:
-    """The trials of the search."""
+    """Return the table of the search's trials."""
     settings, summary = told.settings, told.summary
     names = [Column(formats.parameter(path)) for path in settings.search.space]
     score = Column(f"validation {summary.metric}")
@@ -140,7 +141,7 @@ def trials(told: Told) -> Section:
 
 
 def race(told: Told) -> Section:
-    """The entrants of the confirmation."""
+    """Return the table of the confirmation's entrants."""
     settings, summary, data = told.settings, told.summary, told.summary.data
     names, confirmed_on = [Column(formats.parameter(path)) for path in settings.search.space], _confirmed_on(summary)
     return Section(
@@ -180,13 +181,13 @@ def race(told: Told) -> Section:
 
 
 def _confirmed_on(summary: Summary) -> int:
-    """Training examples of a run of the confirmation."""
+    """Return the number of training examples of a confirmation run."""
     own = [phase.train_examples for phase in summary.phases if phase.name == "confirmation"]
     return own[0] if own else summary.data.trained_on
 
 
 def of_time(told: Told) -> Section | None:
-    """What the hours were planned for, and what they went into; None in a study without hours."""
+    """Return the table of planned and spent time by phase; None in a study without hours."""
     summary = told.summary
     if not summary.plans or summary.hours is None:
         return None
@@ -235,7 +236,7 @@ def of_time(told: Told) -> Section | None:
 
 
 def of_runs(told: Told, outcome: PhaseOutcome) -> Section:
-    """The runs of a phase, one by one."""
+    """Return the table of a phase's runs."""
     settings, summary = told.settings, told.summary
     names = [Column(formats.parameter(path)) for path in settings.search.space]
     looks = {Status.COMPLETE: COMPLETE, Status.FAILED: FAILED}
@@ -274,5 +275,5 @@ def of_runs(told: Told, outcome: PhaseOutcome) -> Section:
 
 
 def _values(params: Mapping[str, Any], settings: Settings) -> list[str]:
-    """Of each searched path."""
+    """Return the text of each searched parameter's value."""
     return [formats.value(params[path]) if path in params else formats.NONE for path in settings.search.space]

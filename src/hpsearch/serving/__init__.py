@@ -1,1 +1,1 @@
-"""The model as a product: logged, loaded, served; files of predictions."""
+"""Logged models in use: loading, serving, and predictions for files."""

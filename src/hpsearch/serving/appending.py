@@ -1,4 +1,4 @@
-"""Files whose rows get more columns; what stands in them goes through as it stands, whether it is read or not."""
+"""Files whose rows get more columns. What a file holds is copied unchanged, whether it is read or not."""
 
 import csv
 import json
@@ -20,35 +20,38 @@ Columns = Mapping[str, str]  # role of the task: column of the file
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows that follow each other."""
+    """Some consecutive rows of a file."""
 
     first: int
-    """Number of the first, from 1 on."""
+    """Number of the first row, counted from 1."""
     read: dict[str, list[Any]]
-    """Of each column that was asked for, the values."""
+    """The values of each column that was asked for."""
     raw: Any
-    """The rows as the file has them; only their own file's `writer` knows what that is."""
+    """The rows as the file holds them; only the same file's `writer` can read this."""
 
 
 Write = Callable[[Chunk, Mapping[str, Sequence[Any]]], None]
-"""Writes a chunk with, for each column that is added, a value a row."""
+"""Function that writes a chunk, with one value a row for each added column."""
 
 
 class RowFile(Protocol):
-    """A file of one format. Every method raises RequestError where the file is not what it must be."""
+    """A file of one format. Every method raises RequestError if the file is not valid."""
 
     def names(self, wanted: Columns) -> list[str]:
-        """Names of its columns, as often as they stand in it; each wanted one is there, once, in every row."""
+        """Return its column names, a name several times if the file has it several times.
+
+        Each wanted column must be in every row, once.
+        """
 
     def chunks(self, wanted: Columns, size: int) -> Iterator[Chunk]:
-        """Its rows, at most `size` at a time."""
+        """Yield its rows, at most `size` at a time."""
 
     def writer(self, destination: Path, added: Mapping[str, pa.DataType]) -> AbstractContextManager[Write]:
-        """Write a file of the same format with these columns after those of this one."""
+        """Open a file of the same format for writing, with these columns after those of this file."""
 
 
 def row_file(path: Path, quoting: str) -> RowFile:
-    """The file of a path, which must end in one of `SUFFIXES`; `quoting` is `task.quoting`."""
+    """Return the file of a path, which must end in one of `SUFFIXES`; `quoting` is `task.quoting`."""
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         return _JsonLines(path)
@@ -72,7 +75,7 @@ def _check(where: Path | str, wanted: Columns, found: Sequence[str]) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has characters only: neither halves of surrogate pairs nor bytes that were no UTF-8."""
+    """Return whether a text holds neither halves of surrogate pairs nor bytes that were not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -81,7 +84,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _open(path: Path, newline: str) -> IO[str]:
-    """Bytes that are no UTF-8 go through too: perhaps nobody reads their column."""
+    """Open a file for reading; bytes that are not UTF-8 are kept, as their column may not be read."""
     return open(path, newline=newline, encoding="utf-8-sig", errors="surrogateescape")
 
 
@@ -90,7 +93,7 @@ def _create(path: Path) -> IO[str]:
 
 
 def _chunked(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    """(number of the first row, rows)."""
+    """Yield (number of the first row, rows), at most `size` rows at a time."""
     first, following = 1, iter(rows)
     while chunk := list(islice(following, size)):
         yield first, chunk
@@ -98,7 +101,7 @@ def _chunked(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
 
 
 class _Separated:
-    """CSV or TSV."""
+    """A CSV or TSV file."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self._path, self._layout = path, layout
@@ -161,7 +164,7 @@ class _Separated:
 
 
 class _JsonLines:
-    """Its lines are kept, and the columns written before the bracket at their end."""
+    """A JSONL file. Its lines are copied, and new columns are written before the closing brace of each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -189,10 +192,10 @@ class _JsonLines:
             try:
                 row = parse(line)
             except (ValueError, RecursionError) as error:
-                said = f"JSON ({error}); mend or remove it" if is_unicode(line) else "UTF-8; convert the file"
+                said = f"JSON ({error}); correct or remove it" if is_unicode(line) else "UTF-8; convert the file"
                 raise RequestError(f"{where}: is not {said}") from None
             if not isinstance(row, dict):
-                raise RequestError(f'{where}: is not an object like {{"text": "..."}}; mend or remove it')
+                raise RequestError(f'{where}: is not an object like {{"text": "..."}}; correct or remove it')
             yield line, row
 
     def chunks(self, wanted: Columns, size: int) -> Iterator[Chunk]:
@@ -214,7 +217,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """Batches are kept as they are."""
+    """A Parquet file. Its batches are copied unchanged."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -247,7 +250,7 @@ class _Parquet:
 
 
 def check_paths(source: Path, destination: Path) -> None:
-    """See that rows can be read from one file and written to the other. Raises RequestError."""
+    """Check that rows can be read from one file and written to the other. Raises RequestError."""
     for path in (source, destination):
         if path.suffix.lower() not in SUFFIXES:
             raise RequestError(f"{path}: its name must end in one of {', '.join(SUFFIXES)}")

@@ -1,16 +1,16 @@
-"""What a served script needs: files of hpsearch, found by walking its imports, and libraries."""
+"""What a served script needs: files of hpsearch, found through its imports, and libraries."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that what is sent imports
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas")  # all that the logged code imports
 
 
 def needed(script: Path) -> list[Path]:
-    """Files of hpsearch that running `script` runs, with the `__init__.py` of their packages; the script is none.
+    """Return the files of hpsearch that `script` imports, directly or not, with the `__init__.py` of their packages.
 
-    Paths are relative to the package, sorted. Imports in functions count, too.
+    The script itself is not among them. Paths are relative to the package and sorted. Imports in functions count too.
     """
     found: set[Path] = set()
     todo = [script]
@@ -24,7 +24,10 @@ def needed(script: Path) -> list[Path]:
 
 
 def libraries(script: Path) -> list[str]:
-    """Those of REQUIREMENTS that `script` needs: all, for a model of transformers, which loads some by itself."""
+    """Return the libraries of REQUIREMENTS that `script` needs.
+
+    A model of transformers needs all of them, because transformers loads some itself.
+    """
     found = {
         name.partition(".")[0] for file in (script, *map(PACKAGE.joinpath, needed(script))) for name in _names(file)
     }
@@ -32,7 +35,7 @@ def libraries(script: Path) -> list[str]:
 
 
 def _imported(file: Path) -> set[Path]:
-    """Modules of hpsearch that a file imports."""
+    """Return the modules of hpsearch that a file imports."""
     names = _names(file)
     inside = {Path(*name.split(".")[1:]) for name in names if name.startswith(f"{PACKAGE.name}.")}
     files = {path.with_suffix(".py") for path in inside} | {path / "__init__.py" for path in inside}
@@ -40,7 +43,7 @@ def _imported(file: Path) -> set[Path]:
 
 
 def _names(file: Path) -> set[str]:
-    """Dotted names of what a file imports."""
+    """Return the dotted names that a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

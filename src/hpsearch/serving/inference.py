@@ -1,4 +1,7 @@
-"""A fine-tuned model outside training: loaded from its folder, run on pieces of tokens. A served model carries this."""
+"""A fine-tuned model outside training: loaded from its folder, run on pieces of tokens.
+
+A served model carries a copy of this file.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +15,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from hpsearch.training import pooling
 
-BATCH = 32  # pieces a forward pass
+BATCH = 32  # pieces in a forward pass
 
 
 class Inference:
-    """Weights and tokenizer on the device there is."""
+    """A model and its tokenizer, on CUDA if available, else on the CPU."""
 
     def __init__(self, folder: str | Path, head: str) -> None:
         """Load from a folder that `save_pretrained` wrote; `head` is a class of transformers.
 
-        Raises ValueError where the tokenizer has more tokens than the model.
+        Raises ValueError if the tokenizer has more tokens than the model's embedding has rows.
         """
         disable_progress_bar()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,7 +36,7 @@ class Inference:
         if tokens > rows:
             raise ValueError(
                 f"its tokenizer has tokens with numbers up to {tokens - 1}, and its embedding has {rows} rows, "
-                f"numbered from 0; call resize_token_embeddings({tokens}), train it, and save it anew"
+                f"numbered from 0; call resize_token_embeddings({tokens}), train it, and save it again"
             )
         if pooling.of_config(self.model.config) == pooling.MEAN:
             pooling.install(self.model)
@@ -45,14 +48,14 @@ class Inference:
         types: Sequence[NDArray[np.int8]] | None,
         outputs: Sequence[str],
     ) -> list[NDArray[np.float32]]:
-        """Outputs for each piece: (C,), or a row for each of its tokens; several outputs are stacked last.
+        """Return the outputs for each piece: (C,), or a row for each token. Several outputs are stacked last.
 
         Args:
-            ids: of each piece.
-            types: token types of each piece, for a model that takes them.
-            outputs: names of the model's outputs.
+            ids: Token ids of each piece.
+            types: Token types of each piece; None for a model that takes none.
+            outputs: Names of the model's outputs.
         """
-        # Pieces of like length share a batch, so that little is padding.
+        # Pieces of similar length share a batch, so that there is little padding.
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         results: list[Any] = [None] * len(ids)
         pad = self.model.config.pad_token_id

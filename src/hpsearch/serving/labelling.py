@@ -1,4 +1,4 @@
-"""Texts that a model is given, and labels that it gives, as tables. A served model carries this file."""
+"""Input texts and output labels of a model, as tables. A served model carries a copy of this file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ COLUMN = "text"
 
 
 def texts(model_input: pd.DataFrame) -> list[str]:
-    """The texts of a column `text`, or of a plain list, which MLflow hands over as column 0."""
+    """Return the texts of a column `text`, or of a plain list, which MLflow passes as column 0."""
     column = model_input.columns[0]
     if column not in (COLUMN, 0):
         raise MlflowException.invalid_parameter_value(
@@ -21,28 +21,30 @@ def texts(model_input: pd.DataFrame) -> list[str]:
     found: list[str] = model_input[column].tolist()
     for row, text in enumerate(found):
         if not isinstance(text, str):
-            raise MlflowException.invalid_parameter_value(f"row {row} is {text!r}, not a text; leave it out or mend it")
+            raise MlflowException.invalid_parameter_value(f"row {row} is {text!r}, not a text; correct it or drop it")
     return found
 
 
 def texts_of(model_input: pd.DataFrame, column: str, columns: Sequence[str]) -> list[str]:
-    """The texts of a column, of several that a model takes; none may be empty."""
+    """Return the texts of one of a model's `columns`; no text may be empty."""
     if column not in model_input.columns:
         raise MlflowException.invalid_parameter_value(f"there is no column {column!r}; give {' and '.join(columns)}")
     found: list[str] = model_input[column].tolist()
     for row, text in enumerate(found):
         if not isinstance(text, str) or not text.strip():
-            raise MlflowException.invalid_parameter_value(f"row {row} of {column} is {text!r}, not a text; mend it")
+            raise MlflowException.invalid_parameter_value(f"row {row} of {column} is {text!r}, not a text; correct it")
     return found
 
 
 def labelled(logits: NDArray[np.float64], described: Mapping[str, Any], index: pd.Index) -> pd.DataFrame:
-    """A row for each text: label and score, or labels and scores where a text may have several; probabilities.
+    """Return a row for each text, with the probability of each class.
+
+    A row has label and score, or labels and scores if a text may have several labels.
 
     Args:
         logits: (texts, classes).
-        described: by `packaging.describe`.
-        index: of the texts.
+        described: What `packaging.describe` returned.
+        index: Index of the texts.
     """
     labels, thresholds = described["labels"], described["fitted"].get("thresholds")
     if thresholds is None:

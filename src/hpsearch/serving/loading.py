@@ -1,4 +1,7 @@
-"""A logged model in this process. It runs with the code that travels with it, which a former version may have sent."""
+"""A logged model in this process.
+
+It runs with the code that was logged with it, which may be that of an older version.
+"""
 
 import atexit
 import os
@@ -20,11 +23,11 @@ from mlflow.exceptions import MlflowException
 
 from hpsearch.errors import RequestError, first_line
 
-LOADING = (MlflowException, OSError, ValueError, ImportError)  # the last two of addresses that MLflow can't read
+LOADING = (MlflowException, OSError, ValueError, ImportError)  # the last two for addresses that MLflow can't read
 
 
 def load(model_uri: str) -> Any:
-    """The model. Raises RequestError if none can be loaded from there."""
+    """Return the model at an address. Raises RequestError if no model can be loaded from there."""
     try:
         with ours_aside():
             return mlflow.pyfunc.load_model(fetched(model_uri))
@@ -33,12 +36,13 @@ def load(model_uri: str) -> Any:
 
 
 def fetched(model_uri: str) -> str:
-    """A path of the model's files that MLflow can load them from.
+    """Return a path from which MLflow can load the model's files.
 
-    It takes a path for an address once more, in which `%41` is a letter: then it is given the path over a link.
+    MLflow decodes a path as if it were an address, in which `%41` is a letter. If that would change the path, the
+    returned path leads through a link.
 
     Raises:
-        RequestError: there is no such model.
+        RequestError: There is no such model.
     """
     try:
         local = os.path.abspath(model_uri) if os.path.exists(model_uri) else None
@@ -48,9 +52,9 @@ def fetched(model_uri: str) -> str:
     if url2pathname(str(path)) == str(path):
         return str(path)
     scratch = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, scratch)  # a model may read its files as late as that
+    atexit.register(shutil.rmtree, scratch)  # at exit, because a model may read its files until then
     link = Path(scratch) / "link"
-    link.symlink_to(path.parent)  # not to the model: MLflow refuses what a link leads out of its folder
+    link.symlink_to(path.parent)  # not to the model itself: MLflow refuses a link that leads out of its folder
     return str(link / path.name)
 
 
@@ -60,9 +64,9 @@ def _not_loaded(model_uri: str, error: Exception) -> RequestError:
 
 @contextmanager
 def ours_aside() -> Iterator[None]:
-    """Put the modules of this package away, so that a model imports those of its own folder by the same names.
+    """Set this package's modules aside, so that a model imports its own modules of the same names.
 
-    It keeps what it has imported; afterwards these names are our modules' again.
+    The model keeps what it has imported. Afterwards the names belong to our modules again.
     """
     path, ours = sys.path, _modules()
     for name in ours:
@@ -73,7 +77,7 @@ def ours_aside() -> Iterator[None]:
         for name in _modules():
             del sys.modules[name]
         sys.modules.update(ours)
-        sys.path = path  # MLflow has put the model's folder in front
+        sys.path = path  # MLflow has put the model's folder first
 
 
 def _modules() -> dict[str, ModuleType]:

@@ -1,4 +1,4 @@
-"""A model that takes raw input: what it must know beside its weights, predicting with it, serving it."""
+"""A model that takes raw input: what it needs besides its weights, predictions, and a server."""
 
 import json
 import os
@@ -22,13 +22,16 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, ListOf, MapOf, Record, Type
 from hpsearch.training.models import FAMILIES
 
-ROWS = 1024  # predicted at once; bounds the memory
-CLASSES = "probabilities"  # column with the probability of each class
+ROWS = 1024  # rows predicted at once, to bound the memory
+CLASSES = "probabilities"  # output column with the probability of each class
 ARROW = {STRING: pa.string(), DOUBLE: pa.float64(), LONG: pa.int64(), BOOLEAN: pa.bool_()}
 
 
 def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]) -> dict[str, Any]:
-    """What a served model must know beside its weights, JSON-able: the text must be made to tokens as in training."""
+    """Return what a served model needs besides its weights, JSON-able.
+
+    It must turn a text into tokens as in training.
+    """
     task = settings.task
     return {
         "kind": task.kind,
@@ -46,7 +49,7 @@ def describe(settings: Settings, labels: tuple[str, ...], fitted: dict[str, Any]
 
 
 def arrow(given: Type) -> Any:
-    """A column's type in Arrow."""
+    """Return a column's type in Arrow."""
     if isinstance(given, ListOf):
         return pa.list_(arrow(given.of))
     if isinstance(given, MapOf):
@@ -59,22 +62,22 @@ def arrow(given: Type) -> Any:
 def predict_file(
     model_uri: str, source: Path, destination: Path, kind: str, columns: Mapping[str, str], quoting: str
 ) -> int:
-    """Predict for each row of a CSV, TSV, JSONL or Parquet file; returns the number of its rows.
+    """Predict for each row of a CSV, TSV, JSONL or Parquet file and return the number of its rows.
 
-    `destination` gets the rows in the format of its own name, as they stand, with the columns that the task kind's
-    product adds; where the file has one of these already, they are called `predicted_...`. It appears when it is whole.
+    `destination` gets the rows unchanged, with the columns that the task kind's product adds. If the file already has
+    one of these columns, the new ones are called `predicted_...`. `destination` appears when it is complete.
     In CSV and TSV a list is written as JSON. Memory does not grow with the file.
 
     Args:
-        model_uri: of the model.
-        source: the file.
-        destination: another file, of the same format.
-        kind: of the task.
-        columns: for each input role of the kind, the column of the file.
+        model_uri: Address of the model.
+        source: The file to read.
+        destination: Another file, of the same format.
+        kind: Name of the task's kind.
+        columns: The file's column for each input role of the kind.
         quoting: `task.quoting`.
 
     Raises:
-        RequestError: the file or the model can't be read, or a row has no text.
+        RequestError: The file or the model can't be read, a row has no text, or the result can't be written.
     """
     check_paths(source, destination)
     beside = destination.with_name(destination.name + ".tmp")
@@ -105,14 +108,14 @@ def predict_file(
 def answers(
     model_uri: str, settings: Settings, inputs: Mapping[str, Sequence[str]]
 ) -> tuple[list[Any], list[dict[str, float]] | None]:
-    """What a model says of examples, in the form of `Kind.answers`, and the probability of each class.
+    """Return a model's answers to examples, in the form of `Kind.answers`, and the probability of each class.
 
-    The latter are None where it gives none. Raises RequestError if it can't be loaded or run.
+    The probabilities are None if the model gives none. Raises RequestError if it can't be loaded or run.
 
     Args:
-        model_uri: of the model.
-        settings: of the task.
-        inputs: for each input role, the texts.
+        model_uri: Address of the model.
+        settings: Settings with the task.
+        inputs: The texts of each input role.
     """
     column, model = KINDS[settings.task.kind].answer, load(model_uri)
     frame = pd.DataFrame(inputs)
@@ -124,13 +127,16 @@ def answers(
             given = model.predict(part if len(inputs) > 1 else part.iloc[:, 0].tolist())
             said += given[column].tolist()
             sure += given[CLASSES].tolist() if CLASSES in given else []
-        except (MlflowException, KeyError, IndexError) as error:  # the last of a token that it does not know
+        except (MlflowException, KeyError, IndexError) as error:  # IndexError: the model does not know a token
             raise RequestError(f"{model_uri}: the model can't predict these examples: {error}") from None
     return said, sure if len(sure) == len(said) else None
 
 
 def serve(model_uri: str, port: int, kind: str) -> None:
-    """Become a server of a model of this task kind on loopback; `POST /invocations` takes what its product shows."""
+    """Become a server of a model of this task kind on loopback.
+
+    `POST /invocations` takes input like the example of the kind's product.
+    """
     address = f"http://{mlflow_process.HOST}:{port}"
     example = json.dumps(KINDS[kind].product.example)
     print(f"{model_uri} is served on {address}; ask it with")
@@ -142,21 +148,21 @@ def serve(model_uri: str, port: int, kind: str) -> None:
 def _predicted(
     chunk: Chunk, model: Any, source: Path, columns: Mapping[str, str], added: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """What the model says of the rows of a chunk: a list for each column that is added."""
+    """Return the model's predictions for the rows of a chunk: a list for each added column."""
     for column, values in chunk.read.items():
         for number, value in enumerate(values, chunk.first):
             where = f"{source}, row {number}"
             if not isinstance(value, str):
-                raise RequestError(f"{where}: {value!r} in column {column} is not a text; mend that row")
+                raise RequestError(f"{where}: {value!r} in column {column} is not a text; correct that row")
             if not is_unicode(value):
                 raise RequestError(
-                    f"{where}: the text in column {column} is not UTF-8, or holds half a surrogate pair; mend that row"
+                    f"{where}: the text in column {column} is not UTF-8, or has half a surrogate pair; correct that row"
                 )
     inputs = {role: chunk.read[column] for role, column in columns.items()}
     try:
         predicted = model.predict(pd.DataFrame(inputs) if len(inputs) > 1 else inputs.popitem()[1])
         return {name: predicted[name].tolist() for name in added}
-    except (MlflowException, KeyError, IndexError) as error:  # the last of a token that it does not know
+    except (MlflowException, KeyError, IndexError) as error:  # IndexError: the model does not know a token
         last = chunk.first + len(next(iter(chunk.read.values()))) - 1
         raise RequestError(
             f"{source}, rows {chunk.first} to {last}: the model can't predict these rows: {error}"
@@ -164,7 +170,7 @@ def _predicted(
 
 
 def _added(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
-    """Names for the new columns that cover nothing up."""
+    """Return names for the new columns that differ from those of the file."""
     taken = set(columns)
     if not taken & set(added):
         return {name: name for name in added}

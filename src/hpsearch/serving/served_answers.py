@@ -1,7 +1,7 @@
-"""The code of a logged MLflow model without a model of language: questions and contexts in, answers out.
+"""The code of a logged MLflow model without a language model: questions and contexts in, answers out.
 
-MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
+MLflow runs this file when it loads a model, and hpsearch need not be installed there. The modules of hpsearch that it
+imports are logged with the model (`serving.code`). They must import no library but `code.REQUIREMENTS`.
 """
 
 import math
@@ -18,15 +18,15 @@ COLUMNS = ("question", "context")
 
 
 class Answers(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """One answer to all questions, or a sentence of each one's context; or none."""
+    """The answer to each question: the same for all, a sentence of its context, or none."""
 
     def load_context(self, context: Any) -> None:
-        """Load what it says; `context.model_config` is what `serving.describe` wrote."""
+        """Load the answerer; `context.model_config` is what `packaging.describe` returned."""
         self.described = context.model_config
         self.answerer = Answerer.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """As `served_reader` does; an answer that does not stand in the context has -1 as begin and end."""
+        """Return the same columns as `served_reader`. An answer that is not in the context has -1 as begin and end."""
         questions, contexts = (texts_of(model_input, column, COLUMNS) for column in COLUMNS)
         rows = [self._answer(*pair) for pair in zip(questions, contexts, strict=True)]
         return pd.DataFrame(rows, index=model_input.index)

@@ -1,7 +1,7 @@
 """The code of a logged MLflow model: raw texts in, labels out.
 
-MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
+MLflow runs this file when it loads a model, and hpsearch need not be installed there. The modules of hpsearch that it
+imports are logged with the model (`serving.code`). They must import no library but `code.REQUIREMENTS`.
 """
 
 from pathlib import Path
@@ -19,17 +19,23 @@ from hpsearch.tasks.blend import together
 
 
 class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Label or labels of each text, with the probability of each class."""
+    """The label or labels of each text, with the probability of each class."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights, tokenizer and the words, if any; `context.model_config` is what `serving.describe` wrote."""
+        """Load weights, tokenizer and, for a blend, the model of words.
+
+        `context.model_config` is what `packaging.describe` returned, and for a blend also its weights.
+        """
         self.described = context.model_config
         self.inference = Inference(context.artifacts["model"], self.described["head"])
         words = context.artifacts.get("words")
         self.words = Bag.load(Path(words)) if words is not None else None
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """A row for each text: label and score, or labels and scores where a text may have several; probabilities."""
+        """Return a row for each text, with the probability of each class.
+
+        A row has label and score, or labels and scores if a text may have several labels.
+        """
         described = self.described
         given = [clean(text, described["clean"]) for text in texts(model_input)]
         logits = self._logits(given)
@@ -38,7 +44,7 @@ class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return labelled(logits, described, model_input.index)
 
     def _logits(self, given: list[str]) -> np.ndarray:
-        """(texts, classes): the mean over the pieces of a text."""
+        """Return logits (texts, classes): the mean over the pieces of a text."""
         described = self.described
         encoded = encode(
             given, self.inference.tokenizer, described["max_length"], described["truncation"], described["stride"]

@@ -1,7 +1,7 @@
 """The code of a logged MLflow model: questions and contexts in, answers out.
 
-MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
+MLflow runs this file when it loads a model, and hpsearch need not be installed there. The modules of hpsearch that it
+imports are logged with the model (`serving.code`). They must import no library but `code.REQUIREMENTS`.
 """
 
 from typing import Any
@@ -21,15 +21,15 @@ class Reader(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """The answer to each question, as a span of its context, or none."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights and tokenizer; `context.model_config` is what `serving.describe` wrote."""
+        """Load weights and tokenizer; `context.model_config` is what `packaging.describe` returned."""
         self.described = context.model_config
         self.inference = Inference(context.artifacts["model"], self.described["head"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """A row for each question: answer, score, begin and end in the context, no_answer, best_answer.
+        """Return a row for each question: answer, score, begin and end in the context, no_answer, best_answer.
 
-        `score` is the probability of what is answered, among the best spans and "no answer". Where `no_answer` is
-        true, `answer` is empty, `begin` and `end` are -1, and `best_answer` still tells the best span.
+        `score` is the probability of the given answer, among the best spans and "no answer". If `no_answer` is true,
+        `answer` is empty, `begin` and `end` are -1, and `best_answer` still holds the best span.
         """
         questions, contexts = (texts_of(model_input, column, COLUMNS) for column in COLUMNS)
         described = self.described

@@ -1,7 +1,7 @@
 """The code of a logged MLflow model: raw texts in, entities out.
 
-MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
+MLflow runs this file when it loads a model, and hpsearch need not be installed there. The modules of hpsearch that it
+imports are logged with the model (`serving.code`). They must import no library but `code.REQUIREMENTS`.
 """
 
 from typing import Any
@@ -19,15 +19,15 @@ class Tagger(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """The entities of each text."""
 
     def load_context(self, context: Any) -> None:
-        """Load weights and tokenizer; `context.model_config` is what `serving.describe` wrote."""
+        """Load weights and tokenizer; `context.model_config` is what `packaging.describe` returned."""
         self.described = context.model_config
         self.inference = Inference(context.artifacts["model"], self.described["head"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """A row for each text: its entities in order, each with label, text, begin, end and score.
+        """Return a row for each text: its entities in order, each with label, text, begin, end and score.
 
-        `begin` and `end` count characters of the text as it was given: it is text[begin:end]. `score` is the mean
-        probability of the tags of its words.
+        `begin` and `end` count characters of the given text: the entity is text[begin:end]. `score` is the mean
+        probability of the tags of the entity's words.
         """
         given, described = texts(model_input), self.described
         tokenizer = self.inference.tokenizer

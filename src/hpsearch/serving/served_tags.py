@@ -1,7 +1,7 @@
 """The code of a logged MLflow model, the most frequent tag of each word: raw texts in, entities out.
 
-MLflow runs this file when it loads a model, where hpsearch need not be installed: what it imports of
-hpsearch is sent along (`serving.code`), and must import no library but `code.REQUIREMENTS`.
+MLflow runs this file when it loads a model, and hpsearch need not be installed there. The modules of hpsearch that it
+imports are logged with the model (`serving.code`). They must import no library but `code.REQUIREMENTS`.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ class Tags(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """The entities of each text."""
 
     def load_context(self, context: Any) -> None:
-        """Load the words; `context.model_config` is what `serving.describe` wrote."""
+        """Load the tags of the words; `context.model_config` is what `packaging.describe` returned."""
         self.described = context.model_config
         self.tagger = FrequentTags.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """As `served_tagger` does."""
+        """Return the same columns as `served_tagger`."""
         labels = self.described["labels"]
         found = [
             [

@@ -1,4 +1,4 @@
-"""Addresses of databases: a path may have any character, and an address gives some of them a meaning."""
+"""Addresses of databases. A path may contain any character, and an address gives some of them a meaning."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,16 @@ from hpsearch.errors import RequestError, first_line, redact
 
 
 def of_file(path: Path) -> str:
-    """The address of an SQLite file."""
+    """Return the address of an SQLite file."""
     return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def read(setting: str, address: str) -> sqlalchemy.URL:
-    """A setting's address in its parts.
+    """Split a setting's address into its parts.
 
     Raises:
-        RequestError: it names a file with a question mark, after which an address has options.
-        sqlalchemy.exc.ArgumentError: it is none.
+        RequestError: the address names a file with a question mark, after which an address has options.
+        sqlalchemy.exc.ArgumentError: the text is no address.
     """
     url = sqlalchemy.make_url(address)
     _, mark, options = address.partition("?")
@@ -31,7 +31,7 @@ def read(setting: str, address: str) -> sqlalchemy.URL:
 
 
 def check_folder(setting: str, file: Path) -> None:
-    """See that a file can be made or changed where it lies. Raises RequestError."""
+    """Check that a file can be created or changed in its folder. Raises RequestError if not."""
     folder = file.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise RequestError(
@@ -40,7 +40,13 @@ def check_folder(setting: str, file: Path) -> None:
 
 
 def check_storage(uri: str) -> None:
-    """See that `storage.uri` names a kind of database, with its driver, or a file in a folder. Raises RequestError."""
+    """Check that `storage.uri` names a database whose driver is installed.
+
+    The folder of an SQLite file must exist and be writable.
+
+    Raises:
+        RequestError: the address fails one of these checks.
+    """
     try:
         url = read("storage.uri", uri)
         url.get_dialect().import_dbapi()

@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back, for every result that is kept: in a study's folder, in MLflow, in the registry.
+"""Frozen dataclasses to JSON and back, for every stored result: in a study's folder, in MLflow, in the registry.
 
-A key that came later than a file has a default in its class, which means what was done before there was the key. A
-key that only a newer version knows is passed over.
+A key that is newer than a file has a default in its class. The default stands for what was done before the key existed.
+A key that only a newer version knows is ignored.
 """
 
 import json
@@ -14,21 +14,25 @@ from hpsearch.errors import RequestError
 
 T = TypeVar("T")
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # made once: each takes milliseconds
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # kept, because making one takes milliseconds
 
 
 def write(result: object, indent: int | None = None) -> str:
-    """A dataclass as JSON, keys in the order of its fields. A loss may be inf, and stays it."""
+    """Return a dataclass as JSON, with keys in the order of its fields. An infinite loss stays infinite."""
     return json.dumps(_adapter(type(result)).dump_python(result), indent=indent)
 
 
 def plain(result: object) -> Any:
-    """What JSON makes of a dataclass: dictionaries, lists, strings, numbers."""
+    """Return a dataclass as the values that JSON has: dictionaries, lists, strings, numbers."""
     return json.loads(write(result))
 
 
 def parse(kind: type[T], text: str) -> T:
-    """A dataclass from JSON. Raises ValueError if it is no JSON, lacks a key, or has a value of another type."""
+    """Read a dataclass from JSON.
+
+    Raises:
+        ValueError: the text is no JSON, lacks a key, or has a value of another type.
+    """
     adapter: TypeAdapter[T] = _adapter(kind)
     try:
         return adapter.validate_json(text, strict=True)
@@ -39,16 +43,16 @@ def parse(kind: type[T], text: str) -> T:
 
 
 def read(kind: type[T], text: str, where: str, remedy: str) -> T:
-    """A dataclass from JSON that people can bring back.
+    """Read a dataclass from JSON that users can restore.
 
     Args:
-        kind: of result.
+        kind: class of the result.
         text: the JSON.
-        where: it stands, for people.
-        remedy: for a damaged one.
+        where: place of the JSON, for the message.
+        remedy: what to do if it is damaged, for the message.
 
     Raises:
-        RequestError: it is damaged, as `parse` says.
+        RequestError: the JSON is damaged, as `parse` says.
     """
     try:
         return parse(kind, text)
@@ -57,7 +61,7 @@ def read(kind: type[T], text: str, where: str, remedy: str) -> T:
 
 
 def read_file(kind: type[T], path: Path, remedy: str) -> T | None:
-    """A dataclass from a JSON file, None where there is no file. Raises RequestError as `read` does."""
+    """Read a dataclass from a JSON file; None if there is no file. Raises RequestError as `read` does."""
     if not path.exists():
         return None
     try:

@@ -1,41 +1,41 @@
-"""What was read of a task's data, and what was done to it."""
+"""Facts about a task's data: what was read, and what was done to it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two splits share as they were given."""
+    """What two splits share, as the source gives them."""
 
     rows: int
-    """Of the second that the first has."""
+    """Rows of the second split whose content is also in the first."""
     rows_of_shared_groups: int
-    """Of the second whose group is in the first."""
+    """Rows of the second split whose group is also in the first."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of a corpus: keys of mappings are names of splits, but where a field says otherwise; counts are in rows."""
+    """Facts about a corpus. Unless a field says otherwise, keys are names of splits and counts are in rows."""
 
     source: str
     note: str | None
     """What a reader of scores on packaged data must know."""
     rows: dict[str, int]
-    """Of each split that the source gives."""
+    """Rows of each split that the source gives."""
     empty_texts: dict[str, int]
-    """Of the same."""
+    """Rows without text in each of these splits."""
     dropped: dict[str, dict[str, int]]
-    """Split: why: rows."""
+    """Split: reason: dropped rows."""
     examples: dict[str, int]
-    """In all, of which a study may use a part."""
+    """Examples in all, of which a study may use a part."""
     overlap: dict[str, Overlap]
-    """Pair of splits, like "train and test": what they share; only of those that share something."""
+    """Pair of splits, like "train and test": what they share. Pairs that share nothing are left out."""
     groups: dict[str, int]
-    """Groups that were kept together."""
+    """Number of groups that were kept together."""
     split_by: dict[str, str]
-    """`source` or `hpsearch`."""
+    """Who made the split: `source` or `hpsearch`."""
     labels: dict[str, int]
-    """Class: its number; {} where the kind has none."""
+    """Class: its number; {} if the kind has no classes."""
     classes: dict[str, dict[str, int]]
-    """Split: class: examples."""
+    """Split: class: number of examples."""
     digests: dict[str, str]

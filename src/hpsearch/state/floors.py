@@ -1,4 +1,4 @@
-"""What the floors of a study came to before its first trial, as `floors.json` keeps it."""
+"""Results of a study's floors, which are fitted before its first trial, as stored in `floors.json`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,40 +10,40 @@ from hpsearch.state.records import write_durably
 
 @dataclass(frozen=True)
 class FloorRecord:
-    """One floor."""
+    """The result of one floor."""
 
     name: str
     examples: int
-    """Training examples that it was fitted on, the first so many; 0 where none are needed."""
+    """Number of training examples that it was fitted on, the first ones; 0 if it needs none."""
     seconds: float
-    """That fitting took, and scoring on validation."""
+    """Seconds for fitting and for scoring on validation."""
     chosen: dict[str, Any]
-    """For it, for people."""
+    """Values that fitting chose, for people."""
     metrics: dict[str, float]
     """`validation_accuracy`, ...: score."""
     confusion: tuple[tuple[int, ...], ...] | None
-    """On validation: a row for each true class, a column for each predicted one."""
+    """Counts on validation: a row for each true class, a column for each predicted class."""
     fitted: dict[str, Any]
     """Thresholds from the validation split, as the kind has them."""
     fault: str | None
-    """Why there is no such floor; then nothing else is known of it."""
+    """Why the floor could not be fitted. Then nothing else is known of it."""
     run_id: str | None = None
-    """Of its MLflow run, once that is there."""
+    """Id of its MLflow run; None until the run exists."""
 
 
 @dataclass(frozen=True)
 class FloorRecords:
-    """All of them, in the order in which they were fitted."""
+    """All floors of a study, in the order in which they were fitted."""
 
     floors: tuple[FloorRecord, ...]
 
 
 def read_floors(folder: StudyFolder) -> tuple[FloorRecord, ...]:
-    """Those of the study in `folder`; none where it has had none. Raises RequestError if the file is damaged."""
-    found = codec.read_file(FloorRecords, folder.floors, "delete it, and the sweep's command fits them anew")
+    """Return the floors of the study in `folder`; () if it has none. Raises RequestError if the file is damaged."""
+    found = codec.read_file(FloorRecords, folder.floors, "delete it, and the sweep's command fits them again")
     return found.floors if found is not None else ()
 
 
 def write_floors(folder: StudyFolder, floors: tuple[FloorRecord, ...]) -> None:
-    """Write those of the study in `folder`, so that a crash leaves the file whole."""
+    """Write the floors of the study in `folder`, so that a crash leaves the file whole."""
     write_durably(folder.floors, codec.write(FloorRecords(floors), indent=1))

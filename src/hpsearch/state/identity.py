@@ -1,4 +1,4 @@
-"""Whether a study goes on with what it was begun with: question, data, and the code and libraries that make results."""
+"""Checks that a study continues with the question, data, code and libraries that it began with."""
 
 import ast
 import functools
@@ -17,22 +17,22 @@ from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import DataRef, write_durably
 
-# Of what a study leaves in its folder and in MLflow: one more with each change that former versions can't read. What is
-# of format OLDEST or later is read for ever.
-OLDEST, FORMAT = 4, 5  # 5: answers with likelihoods, a summary's phases
+# Format of what a study leaves in its folder and in MLflow. It goes up by one with each change that earlier versions
+# can't read. Formats from OLDEST on stay readable for ever.
+OLDEST, FORMAT = 4, 5  # 5 added likelihoods to answers, and phases to the summary
 PACKAGE = Path(__file__).parents[1]
-# Of the worker's half: what is in them decides a trial's result, and so do libraries, by their arithmetic or order of
-# things. Of what else a worker imports, `config` is compared as settings and not as code; `state` and `errors` only
-# carry, keep and say what was computed.
+# Packages that a worker runs. Their code decides a trial's result. Libraries do so too, by their arithmetic or their
+# order of things. A worker also imports `config`, which is compared as settings and not as code. It imports `state` and
+# `errors` too, which only carry, store and report what was computed.
 PACKAGES = ("data", "tasks", "training")
-SHOWN = 5  # modules that a sentence names
-# Settings that change no result.
+SHOWN = 5  # modules that a message names
+# Settings that change no result, or whose effect is compared elsewhere.
 APART = (
     *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
-    "task.quoting",  # decides what the data are, and their digests are compared
-    "model.prior",  # decides what the space is, and that is compared
+    "task.quoting",  # it decides what the data are, and their digests are compared
+    "model.prior",  # it decides what the space is, and the space is compared
     *("budget.name", "budget.hours", "budget.max_trials", "budget.startup_trials", "budget.floors", "budget.blend"),
-    # A trial says on how many examples it was trained; only those of as many are compared.
+    # A trial records its number of training examples, and only trials with the same number are compared.
     *("budget.search_examples", "budget.final", "budget.final_seeds", "budget.confirmation"),
     *("train.examples", "train.fold", "train.retimed"),
 )
@@ -40,15 +40,16 @@ LIBRARIES = ("accelerate", "numpy", "safetensors", "scikit-learn", "tokenizers",
 
 
 def comparable(settings: Settings) -> dict[str, Any]:
-    """What makes results of one study comparable: all that changes a trial's result or the choice among trials.
+    """Return the settings that must stay the same for results of one study to be comparable.
 
-    The budget's trials and hours, the hardware, the gate, and where things are kept are no part of it.
+    They change a trial's result or the choice among trials. The budget's trials and hours, the hardware, the gate and
+    the places of storage are no part of them.
     """
     return _comparable(settings.model_dump(mode="json"))
 
 
 def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
-    """The same of settings as JSON, whole or what an identity has kept of them."""
+    """Do the same for settings as JSON: all of them, or those that an identity file keeps."""
     for path in APART:
         section, _, name = path.rpartition(".")
         (plain[section] if section else plain).pop(name, None)
@@ -56,19 +57,19 @@ def _comparable(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(folder: StudyFolder, settings: Settings, ref: DataRef, force: bool) -> list[str]:
-    """See that a study goes on with the same question, data and code as before.
+    """Check that a study continues with the same question, data and code as before.
 
     Args:
-        folder: the study's.
-        settings: of this run of the command.
-        ref: the data of this run.
-        force: go on although code or libraries have changed; what has is kept in the file.
+        folder: folder of the study.
+        settings: settings of this run of the command.
+        ref: data of this run.
+        force: continue even if code or libraries have changed; the identity file keeps these changes.
 
     Returns:
         All changes that were ever forced, for people to read.
 
     Raises:
-        RequestError: something has changed, and is not forced or can't be.
+        RequestError: something has changed, and the change is not forced or can't be.
     """
     path = folder.identity
     question = json.loads(json.dumps({"settings": comparable(settings), "data": ref.digests}))
@@ -96,37 +97,37 @@ def check(folder: StudyFolder, settings: Settings, ref: DataRef, force: bool) ->
         )
     today = datetime.now(UTC).date().isoformat()
     forced += [f"{today}: {change}" for change in differing]
-    if differing or before["format"] != FORMAT:  # from here on its files are this version's
+    if differing or before["format"] != FORMAT:  # from here on this version writes the study's files
         write_durably(path, json.dumps(before | {"format": FORMAT} | made_now | {"forced": forced}, indent=1))
     return forced
 
 
 def read_id(folder: StudyFolder) -> str | None:
-    """What tells the study in `folder` from others of its name; None where there is none yet."""
+    """Return the id that tells the study in `folder` from others of its name; None if it has none yet."""
     check_folder(folder)
     path = folder.identity
     return str(_read(path)["id"]) if path.exists() else None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises RequestError if the file is damaged."""
+    """Read an identity file. Raises RequestError if it is damaged."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RequestError(f"{path}: is damaged ({error}); bring it back, or give STUDY=<another name>") from None
+        raise RequestError(f"{path}: is damaged ({error}); restore it, or give STUDY=<another name>") from None
     return found
 
 
 def check_folder(folder: StudyFolder) -> None:
-    """See that this version can read what a study has left in `folder`. Raises RequestError if not."""
+    """Check that this version can read what a study has left in `folder`. Raises RequestError if not."""
     path = folder.identity
     if path.exists():
         check_format(folder.name, _read(path))
 
 
 def check_format(study: str, written: Mapping[str, Any]) -> None:
-    """See that this version can read what `written`, a file of a study, belongs to. Raises RequestError if not."""
-    found = written.get("format", 0)  # the first had none
+    """Check that this version can read a study, by one of its files, `written`. Raises RequestError if not."""
+    found = written.get("format", 0)  # the first format had no number
     if not OLDEST <= found <= FORMAT:
         age = "an older" if found < OLDEST else "a newer"
         readable = " to ".join(map(str, dict.fromkeys((OLDEST, FORMAT))))
@@ -137,16 +138,16 @@ def check_format(study: str, written: Mapping[str, Any]) -> None:
 
 
 def made_by() -> dict[str, dict[str, str]]:
-    """What decides a trial's result beside settings, data and hardware: our code, and libraries."""
+    """Return what decides a trial's result besides settings, data and hardware: our code, and libraries."""
     return {"code": _code(), "libraries": _libraries()}
 
 
 def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Where what made a result differs from `made_by()` of now: a sentence for each library, and one for the code.
+    """Return the differences in code and libraries: one line for each library, and one for the code.
 
     Args:
-        then: has `code` and `libraries`, perhaps with more.
-        now: the same.
+        then: what made a result, with keys `code` and `libraries` and perhaps others.
+        now: the same for the present, by `made_by`.
     """
     differing = list(changes({"libraries": then["libraries"]}, {"libraries": now["libraries"]}))
     code, ours = then["code"], now["code"]
@@ -160,7 +161,7 @@ def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Where two JSON values differ, as `path: before -> now`."""
+    """Yield the differences of two JSON values, as `path: before -> now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
@@ -170,21 +171,21 @@ def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 @functools.cache
 def _code() -> dict[str, str]:
-    """A digest of each module of PACKAGES, without what it says to people."""
+    """Return a digest of each module of PACKAGES, without its texts for people."""
     files = sorted(path for package in PACKAGES for path in (PACKAGE / package).rglob("*.py"))
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): digest(_bare(path)) for path in files}
 
 
 def _bare(path: Path) -> str:
-    """A module without its comments, docstrings, layout and messages."""
+    """Return a module's syntax without comments, docstrings, layout and messages."""
     return ast.dump(_Silent().visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 class _Silent(ast.NodeTransformer):
-    """Leaves out what only people read.
+    """Removes from a syntax tree what only people read.
 
-    That is a string that stands alone, what an error or an assertion says, and any other text of several words: what
-    decides a result must be written otherwise.
+    This is a string that stands alone, the message of an error or an assertion, and any other text of several words.
+    So no text of several words may decide a result.
     """
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
@@ -213,5 +214,5 @@ def _is_prose(text: str) -> bool:
 
 
 def _libraries() -> dict[str, str]:
-    """Versions without their build: `2.13.0+cpu` is 2.13.0."""
+    """Return the versions without their build: `2.13.0+cpu` is 2.13.0."""
     return {name: importlib.metadata.version(name).partition("+")[0] for name in LIBRARIES}

@@ -1,4 +1,4 @@
-"""One coordinator a study: a lock of the operating system and, on a shared PostgreSQL, one of the database's."""
+"""Locks that allow one coordinator a study: of the operating system and, on a shared PostgreSQL, of the database."""
 
 import contextlib
 import fcntl
@@ -13,17 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.state.folder import StudyFolder
 
-# The server ends the session of a machine that is gone after about a minute; that of a dead process ends at once.
+# The server ends the session of a vanished machine after about a minute, and that of a dead process at once.
 KEEPALIVE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
 CONNECT_SECONDS = 5
 TRIES, TRY_SECONDS = 3, 0.05
 
 
 class Lock:
-    """Of the study's folder: held by the operating system, so it is gone when the process is."""
+    """Lock on the study's folder. The operating system holds it, so it ends with the process."""
 
     def __init__(self, folder: StudyFolder) -> None:
-        """Raises RequestError if another process has it."""
+        """Take the lock. Raises RequestError if another process has it."""
         folder.path.mkdir(parents=True, exist_ok=True)
         self._file: TextIO = open(folder.lock, "a+", encoding="utf-8")  # noqa: SIM115  # held until close()
         if not self._taken():
@@ -38,7 +38,10 @@ class Lock:
         self._file.flush()
 
     def _taken(self) -> bool:
-        """Whether it is ours now. `holder` has it for a moment, so one refusal says nothing."""
+        """Try to take the lock, and return whether that succeeded.
+
+        `holder` has the lock for a moment, so one refusal says nothing.
+        """
         for _ in range(TRIES):
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,12 +50,12 @@ class Lock:
         return False
 
     def close(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         self._file.close()
 
 
 def holder(folder: StudyFolder) -> int | None:
-    """Process id of the study's coordinator on this machine; None where it is not run."""
+    """Return the process id of the study's coordinator on this machine; None if there is none."""
     try:
         file = open(folder.lock, encoding="utf-8")  # noqa: SIM115  # closed below
     except FileNotFoundError:
@@ -66,13 +69,13 @@ def holder(folder: StudyFolder) -> int | None:
 
 
 class DatabaseLock:
-    """Of the study in PostgreSQL: held by a session, so it is gone when the process is, on whatever machine."""
+    """Lock on the study in PostgreSQL. A session holds it, so it ends with the process, on any machine."""
 
     def __init__(self, url: str, study: str) -> None:
-        """Take it.
+        """Take the lock.
 
         Raises:
-            RequestError: another session has it.
+            RequestError: another session has the lock.
             SQLAlchemyError: the database does not answer.
         """
         self._study = study
@@ -91,10 +94,10 @@ class DatabaseLock:
             )
 
     def check(self) -> None:
-        """See that it is still ours, and take it again if the database has dropped the session.
+        """Check that the lock is still held, and take it again if the database has dropped the session.
 
         Raises:
-            OutOfReachError: another coordinator has it by now.
+            OutOfReachError: another coordinator has the lock by now.
             SQLAlchemyError: the database does not answer.
         """
         if self._session is not None:
@@ -110,9 +113,9 @@ class DatabaseLock:
             )
 
     def close(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         if self._session is not None:
-            with contextlib.suppress(SQLAlchemyError):  # it is broken, so the lock is gone
+            with contextlib.suppress(SQLAlchemyError):  # the session is broken, so the lock is gone
                 self._session.close()
             self._session = None
 

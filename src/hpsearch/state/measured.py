@@ -1,19 +1,19 @@
-"""What answers on test are worth: of one model, of each class, of two models side by side, as `test.json` keeps it."""
+"""Scores on test, as stored in `test.json`: of one model, of each class, and of two models side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Interval = tuple[float, float]
-"""Low and high end, 95 %, over examples."""
+"""Low and high end of a 95 % interval over examples."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How good predictions of one class are."""
+    """Scores of the predictions of one class."""
 
     n: int
-    """Examples, or places in them, that have it."""
+    """Number of examples, or of places in them, that have the class."""
     precision: float
     recall: float
     f1: float
@@ -21,38 +21,38 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same examples, by one metric."""
+    """Comparison of two models on the same examples, by one metric."""
 
     metric: str
     n: int
-    """Examples."""
+    """Number of examples."""
     champion: float
     challenger: float
     low: float
-    """Of the 95 % interval of the difference, by the paired bootstrap."""
+    """Low end of the 95 % interval of the difference, by the paired bootstrap."""
     high: float
     p: float
-    """One-sided: as much or more of a gain if the challenger were no better."""
+    """One-sided p-value: the probability of this gain or more if the challenger were no better."""
     test: str
-    """Where `p` is from."""
+    """Name of the test that gave `p`."""
     challenger_alone: int | None
-    """Examples that only the challenger has right, where each is right or wrong."""
+    """Examples that only the challenger has right; None if the metric is not accuracy."""
     champion_alone: int | None
     difference: float
-    """What the challenger gains: more is better, whatever the metric."""
+    """Gain of the challenger; more is better, whatever the metric."""
 
 
 @dataclass(frozen=True)
 class Replies:
-    """What a model said of n examples."""
+    """A model's replies to n examples."""
 
     answers: Sequence[Any]
-    """(n,): as `Kind.answers` gives them."""
+    """(n,): the answers, as `Kind.answers` gives them."""
     likelihoods: Sequence[float] | None
-    """(n,): the probability that it gave to what is right; None where nobody knows it."""
+    """(n,): the probability that the model gave to the right answer; None if it is unknown."""
 
     def of(self, ids: Sequence[str], wanted: Sequence[str]) -> "Replies":
-        """Those of some examples, in their order; `ids` are of all."""
+        """Return the replies to the examples `wanted`, in that order; `ids` are those of all n."""
         place, likely = {name: i for i, name in enumerate(ids)}, self.likelihoods
         order = [place[name] for name in wanted]
         return Replies([self.answers[i] for i in order], [likely[i] for i in order] if likely is not None else None)
@@ -60,18 +60,18 @@ class Replies:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a model said of each example of a split, in the layout of MLflow's tables."""
+    """A model's answers to each example of a split, in the layout of MLflow's tables."""
 
     columns: tuple[str, ...] = ("id", "truth", "answer")
     data: tuple[tuple[Any, ...], ...]
-    """(n, 3): id, right answer and the model's, as `Kind.truths` and `Kind.answers` give them.
+    """(n, 3): id, right answer and the model's answer, as `Kind.truths` and `Kind.answers` give them.
 
-    (n, 4) with a column `probability`, the likelihoods, where the kind has them; older tables have none.
+    (n, 4) with a column `probability` for the likelihoods, if the kind has them. Older tables have no such column.
     """
 
     @staticmethod
     def of(ids: Sequence[str], truths: Sequence[Any], replies: Replies) -> "Answers":
-        """A table of examples and what a model replied."""
+        """Return the table of examples and a model's replies."""
         if replies.likelihoods is None:
             return Answers(data=tuple(zip(ids, truths, replies.answers, strict=True)))
         rows = zip(ids, truths, replies.answers, replies.likelihoods, strict=True)
@@ -79,7 +79,7 @@ class Answers:
 
     @property
     def ids(self) -> list[str]:
-        """(n,): of the examples."""
+        """(n,): the ids of the examples."""
         return [row[0] for row in self.data]
 
     @property
@@ -94,13 +94,13 @@ class Answers:
 
     @property
     def replies(self) -> Replies:
-        """All that the model said."""
+        """The model's answers, with likelihoods if the table has them."""
         return Replies(self.said, [row[3] for row in self.data] if "probability" in self.columns else None)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer, with what the model read."""
+    """A wrong answer, with the input that the model read."""
 
     id: str
     confidence: float
@@ -108,81 +108,81 @@ class Mistake:
     truth: Any
     answer: Any
     inputs: dict[str, str]
-    """Role: text, without its middle where it is long."""
+    """Role: text. A long text lacks its middle."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model on test."""
+    """Scores of a model on test."""
 
     metrics: dict[str, float]
     intervals: dict[str, Interval]
-    """Of the metrics that tables show."""
+    """Intervals of the metrics that tables show."""
     classes: dict[str, ClassScores]
-    """Of each class that has an example; {} where the kind has none."""
+    """Scores of each class that has an example; {} if the kind has no classes."""
     confusion: tuple[tuple[int, ...], ...] | None
-    """Counts: a row for each true class, a column for each predicted one."""
+    """Counts: a row for each true class, a column for each predicted class."""
     mistakes: tuple[Mistake, ...]
-    """Those that the model is most sure of, the surest first."""
+    """The mistakes that the model is most sure of, the surest first."""
     megabytes: float
-    """Of the weights, 10^6 bytes."""
+    """Size of the weights in 10^6 bytes."""
     seconds_per_example: float
-    """Of predicting, without loading."""
+    """Time of predicting, without loading."""
     answers: Answers
 
 
 @dataclass(frozen=True)
 class FloorRead:
-    """A floor on test."""
+    """Scores of a floor on test."""
 
     name: str
     measured: Measured
     gain: Paired
-    """What is kept against it."""
+    """Gain of the kept model over the floor."""
 
 
 @dataclass(frozen=True)
 class BlendRead:
-    """The winner's fine-tune and the linear model of words as one model, on test."""
+    """Scores on test of the winner's fine-tune and the linear model of words, used as one model."""
 
     weights: tuple[float, float]
-    """Of the one and of the other, from the validation split."""
+    """Weights of the fine-tune and of the words, from the validation split."""
     fitted: dict[str, Any]
-    """Thresholds from there, as the kind has them."""
+    """Thresholds from the validation split, as the kind has them."""
     metrics: dict[str, float]
     """`validation_accuracy`, ...: score."""
     validation: Answers
     measured: Measured
     gain: Paired
-    """Over the fine-tune alone."""
+    """Gain of both together over the fine-tune alone."""
     search: Paired | None
-    """The fine-tune alone against the reference."""
+    """Gain of the fine-tune alone over the reference; None if no reference was scored."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A study's reading of test: counted once a choice."""
+    """A study's scores on test. Each choice of winner and reference counts as one reading."""
 
     of: tuple[str, str | None]
-    """Folders of winner and reference, inside the study's."""
+    """Folders of winner and reference, inside the study's folder."""
     readings: int
-    """So far, this one too."""
+    """Number of readings so far, with this one."""
     n: int
-    """Examples."""
+    """Number of examples."""
     digest: str
-    """Of the test split that was scored."""
+    """Digest of the test split that was scored."""
     winner: Measured
-    """Its fine-tune."""
+    """Scores of the winner's fine-tune."""
     reference: Measured | None
-    """The reference recipe; None where it is the winner, or was not run."""
+    """Scores of the reference recipe; None if it is the winner, or was not run."""
     gain: Paired | None
-    """What is kept against the reference."""
+    """Gain of the kept model over the reference; None without a reference."""
     floors: tuple[FloorRead, ...] = ()
-    """In their order."""
+    """Scores of the floors, in the order in which they were fitted."""
     blend: BlendRead | None = None
-    """Where that is kept in place of the winner's fine-tune alone."""
+    """Scores of the blend, if it is kept in place of the winner's fine-tune alone."""
 
     @property
     def kept(self) -> Measured:
-        """The model that the study ends with."""
+        """Scores of the model that the study ends with."""
         return self.blend.measured if self.blend is not None else self.winner

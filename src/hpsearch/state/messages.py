@@ -1,7 +1,7 @@
-"""What the coordinator and its workers say to each other, wherever workers run: all of it, and in one place.
+"""All messages between the coordinator and its workers, wherever workers run.
 
-Every message can be pickled and holds no path of any disk. Of what lies on a disk, a message has the name: the path
-inside the state folder, with `/` between its parts. A worker has a state folder of its own, and finds it there.
+Every message can be pickled. A message holds no path of a disk, except `Begin`. It names a file or folder by its path
+inside the state folder, with `/` between the parts. Each worker has its own state folder, and finds the file there.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -16,26 +16,26 @@ from hpsearch.state.records import DataRef, Status, StudyHardware, TrialRecord
 
 
 def named(path: Path, home: Path) -> str:
-    """The name of what lies at `path` in the state folder `home`."""
+    """Return the name of the file or folder at `path` in the state folder `home`."""
     return path.absolute().relative_to(home.absolute()).as_posix()
 
 
 @dataclass(frozen=True)
 class DataName:
-    """Prepared data, wherever they are."""
+    """Name of prepared data, which holds on any machine."""
 
-    folder: str  # name
+    folder: str  # name of the data's folder
     labels: tuple[str, ...]
     digests: dict[str, str]  # split: digest of its rows
     sizes: dict[str, int]  # split: rows that this study uses
 
     @staticmethod
     def of(ref: DataRef, home: Path) -> "DataName":
-        """The name of data in the state folder `home`."""
+        """Return the name of data in the state folder `home`."""
         return DataName(named(ref.folder, home), ref.labels, ref.digests, ref.sizes)
 
     def at(self, home: Path) -> DataRef:
-        """The data in the state folder `home`."""
+        """Return the data in the state folder `home`."""
         return DataRef(home / self.folder, self.labels, self.digests, self.sizes)
 
 
@@ -44,51 +44,51 @@ class DataName:
 
 @dataclass(frozen=True)
 class Begin:
-    """The first message to a worker, by whoever has started it."""
+    """The first message to a worker, from the process that started it."""
 
-    wish: HardwareSettings  # `workers`: those that share its GPU, or without one its memory; `threads`: a number
-    home: Path  # its state folder: the one path, and of its own disk
+    wish: HardwareSettings  # `workers`: those that share its GPU, or its memory if it has no GPU; `threads`: a number
+    home: Path  # the worker's state folder: the only path in a message, on the worker's own disk
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a trial, or go on with it from its newest checkpoint; TrialResult is the answer."""
+    """Request to train a trial, or to resume it from its newest checkpoint. TrialResult is the answer."""
 
     number: int
     settings: Settings  # with the trial's parameters applied
     data: DataName
-    folder: str  # name, of the trial's folder
+    folder: str  # name of the trial's folder
 
 
 @dataclass(frozen=True)
 class Score:
-    """Score a finished trial's model on one split; Scored is the answer."""
+    """Request to score a finished trial's model on one split. Scored is the answer."""
 
     number: int
     settings: Settings
     data: DataName
-    folder: str  # name, of the trial's folder
+    folder: str  # name of the trial's folder
     split: str
     fitted: dict[str, Any]  # thresholds from the validation split
-    floor: str | None = None  # name, where it is no trial's model but a floor's, and its folder that
-    words: str | None = None  # name, of the folder of the floor that a trial's model may be blended with
+    floor: str | None = None  # name of the floor that is scored instead of a trial; then `folder` is the floor's
+    words: str | None = None  # name of the folder of the floor that the trial's model may be blended with
 
 
 @dataclass(frozen=True)
 class FitFloor:
-    """Fit a floor, and score it on validation; FloorFitted is the answer."""
+    """Request to fit a floor, and to score it on validation. FloorFitted is the answer."""
 
-    number: int  # among the floors of the task kind
+    number: int  # position among the floors of the task kind
     name: str
-    settings: Settings  # of the study
+    settings: Settings  # settings of the study
     data: DataName
-    folder: str  # name, of the floor's folder
-    seconds: float  # that it may take
+    folder: str  # name of the floor's folder
+    seconds: float  # seconds that it may take
 
 
 @dataclass(frozen=True)
 class Probe:
-    """See whether one update of these settings fits in memory; Fits is the answer."""
+    """Request to check whether one update with these settings fits in memory. Fits is the answer."""
 
     settings: Settings
     data: DataName
@@ -97,15 +97,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Pace:
-    """See what training and scoring take; Paced is the answer."""
+    """Request to time training and scoring. Paced is the answer."""
 
     settings: Settings
     data: DataName
-    seconds: float  # for the updates, about
+    seconds: float  # approximate time for the updates
 
 
 class Decision(StrEnum):
-    """What the coordinator answers to a rung's report. PAUSE is said at any time."""
+    """The coordinator's answer to a rung's report. PAUSE may come at any time."""
 
     CONTINUE = "continue"
     PAUSE = "pause"  # save a checkpoint and stop
@@ -114,7 +114,10 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Retime:
-    """Let the schedule of the trial in training have another length; Retimed is the answer, unless it has ended."""
+    """Request to change the schedule length of the trial in training.
+
+    Retimed is the answer, unless the trial has ended.
+    """
 
     total_steps: int
 
@@ -124,22 +127,22 @@ class Retime:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a worker computes with."""
+    """The hardware that a worker computes with."""
 
     device: str
     precision: str
     attention: str  # a name of transformers.AttentionInterface
     threads: int
-    name: str  # of the processor or GPU
-    memory: float  # GiB of it, or of the machine, that are this worker's, in tenths
-    compile: bool = False  # the model, by torch.compile
+    name: str  # name of the processor or GPU
+    memory: float  # this worker's part of the memory of the GPU or machine: GiB, rounded to tenths
+    compile: bool = False  # whether torch.compile compiles the model
     on_a_gpu: int = 1  # workers that share its GPU, each with its part of the memory
 
     def __str__(self) -> str:
         return f"{self.name}, {self.device}, {self.precision}, {self.attention} attention"
 
     def of_study(self, workers: int) -> StudyHardware:
-        """That of a study which has so many workers like this one."""
+        """Return the hardware of a study that has `workers` workers like this one."""
         known = asdict(self)
         del known["memory"]
         return StudyHardware(workers=workers, **known)
@@ -147,21 +150,21 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's first message: it can begin, with this."""
+    """A worker's first message: it can begin, with this hardware."""
 
     hardware: Hardware
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Its first message instead: it can't have what it shall compute with, and ends."""
+    """A worker's first message instead of Ready: it can't use the hardware that was asked for, and ends."""
 
     reason: str  # setting, value, rule, remedy
 
 
 @dataclass(frozen=True)
 class Alive:
-    """A worker is at work."""
+    """A sign that the worker is at work."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +179,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Retimed:
-    """A trial's schedule has another length from `step` on."""
+    """Report that a trial's schedule has another length from `step` on."""
 
     number: int
     step: int
     total_steps: int
-    former: int  # steps in all before
+    former: int  # total steps before the change
 
 
 @dataclass(frozen=True)
 class RungReport:
-    """What a trial is worth at a rung; the worker waits for a Decision."""
+    """A trial's score at a rung. The worker waits for a Decision."""
 
     number: int
     rung: int
@@ -198,7 +201,7 @@ class RungReport:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a worker's part in a trial ended: PAUSED, COMPLETE or FAILED."""
+    """Result of a worker's part in a trial: PAUSED, COMPLETE or FAILED."""
 
     number: int
     status: Status
@@ -207,14 +210,14 @@ class TrialResult:
     score: float | None
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None  # rows: true class, columns: predicted class
-    fitted: dict[str, Any]  # thresholds, fitted on the validation split; {} before it is scored whole
-    predictions: tuple[Any, ...]  # of each validation example, JSON-able; () before it is scored whole
-    reason: str | None  # of a failure
-    seconds: dict[str, float]  # setup, training, evaluation, checkpoint: of this part
-    likelihoods: tuple[float, ...] | None = None  # of each validation example, where the kind has them
+    fitted: dict[str, Any]  # thresholds, fitted on the validation split; {} before the whole split is scored
+    predictions: tuple[Any, ...]  # of each validation example, JSON-able; () before the whole split is scored
+    reason: str | None  # why the trial failed
+    seconds: dict[str, float]  # of this part, by setup, training, evaluation, checkpoint
+    likelihoods: tuple[float, ...] | None = None  # of each validation example, if the kind has them
 
     def added_to(self, record: TrialRecord) -> TrialRecord:
-        """The trial's record once this part has ended."""
+        """Return the trial's record after this part has ended."""
         seconds = {key: record.seconds.get(key, 0.0) + value for key, value in self.seconds.items()}
         return replace(
             record,
@@ -239,36 +242,36 @@ class Scored:
     metrics: dict[str, float]
     confusion: tuple[tuple[int, ...], ...] | None
     predictions: tuple[Any, ...]  # of each example, JSON-able
-    confidences: tuple[float, ...]  # of each prediction, the probability that the model gives it
-    likelihoods: tuple[float, ...] | None  # the probability of what is right of each example, where the kind has it
-    seconds: float  # of predicting, without loading
-    blended: "Blended | None" = None  # with the words of the Score, where that is better on validation
+    confidences: tuple[float, ...]  # the model's probability of each prediction
+    likelihoods: tuple[float, ...] | None  # the model's probability of each right answer, if the kind has it
+    seconds: float  # time of predicting, without loading
+    blended: "Blended | None" = None  # the blend with `Score.words`, if it is better on validation
 
 
 @dataclass(frozen=True)
 class Blended:
-    """A trial's model and the words as one model."""
+    """Scores of a trial's model and the linear model of words, used as one model."""
 
-    weights: tuple[float, float]  # of the one and of the other
-    fitted: dict[str, Any]  # thresholds, on the validation split
+    weights: tuple[float, float]  # of the trial's model and of the words
+    fitted: dict[str, Any]  # thresholds, fitted on the validation split
     validation: Scored
     scored: Scored  # on the split that was asked for
 
 
 @dataclass(frozen=True)
 class FloorFitted:
-    """Answer to a FitFloor; with a fault there is no model, and nothing else is known."""
+    """Answer to a FitFloor. With a fault there is no model, and nothing else is known."""
 
     number: int
-    examples: int = 0  # training examples that it was fitted on
-    chosen: dict[str, Any] = field(default_factory=dict)  # for it, JSON-able
+    examples: int = 0  # number of training examples that it was fitted on
+    chosen: dict[str, Any] = field(default_factory=dict)  # values that fitting chose, JSON-able
     metrics: dict[str, float] = field(default_factory=dict)  # validation_<metric>: score
     confusion: tuple[tuple[int, ...], ...] | None = None
-    fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, on the validation split
+    fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, fitted on the validation split
     predictions: tuple[Any, ...] = ()  # of each validation example, JSON-able
-    likelihoods: tuple[float, ...] | None = None  # of each, where the kind has them
+    likelihoods: tuple[float, ...] | None = None  # of each validation example, if the kind has them
     seconds: float = 0.0
-    fault: str | None = None  # why there is no such floor
+    fault: str | None = None  # why the floor could not be fitted
 
 
 @dataclass(frozen=True)
@@ -276,46 +279,46 @@ class Fits:
     """Answer to a Probe."""
 
     fits: bool
-    fault: str | None = None  # why the first update fails, where that is not for memory
+    fault: str | None = None  # why the first update fails, if the cause is not memory
 
 
 @dataclass(frozen=True)
 class Paced:
     """Answer to a Pace."""
 
-    train: float  # seconds a token of a training batch
-    score: float  # seconds a token that is scored
-    trial: float  # seconds in which a model is loaded and saved
+    train: float  # seconds for each token of a training batch
+    score: float  # seconds for each token that is scored
+    trial: float  # seconds to load and save a model
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """A trial does not fit in memory as it was given; its worker keeps nothing of it but the checkpoints."""
+    """Report that a trial ran out of memory. Its worker keeps only the trial's checkpoints."""
 
     number: int
-    examples: int  # of the forward pass that it ran out over
+    examples: int  # number of examples in the forward pass that ran out of memory
     reason: str
 
 
 @dataclass(frozen=True)
 class NoRoom:
-    """The disk was too full for what a trial had to write; it can go on from its checkpoints."""
+    """Report that the disk was too full for a trial's files. The trial can resume from its checkpoints."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker ended without being told to; whoever started it says so."""
+    """Report that a worker ended without a request to end. It comes from the process that started the worker."""
 
-    number: int | None  # of the trial that it had, if any
+    number: int | None  # number of the worker's trial; None if it had none
     reason: str
-    for_memory: bool = False  # its system ended it because memory ran out
-    last_words: str = ""  # the end of what it wrote besides its messages
+    for_memory: bool = False  # whether the system ended it because memory ran out
+    last_words: str = ""  # the end of its output besides messages
 
 
 Request = Begin | Train | Score | FitFloor | Probe | Pace | Decision | Retime | None
-"""All that a worker is told; None: to end."""
+"""All that a worker receives. None tells it to end."""
 
 Message = (
     Ready
@@ -332,4 +335,4 @@ Message = (
     | NoRoom
     | Lost
 )
-"""All that the coordinator hears. Of an Unfit worker it hears by a RequestError."""
+"""All that the coordinator receives. It learns of an Unfit worker by a RequestError."""

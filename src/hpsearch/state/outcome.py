@@ -1,4 +1,4 @@
-"""What a finished study has found, as `summary.json` keeps it. Users' scripts read that file: its keys stay."""
+"""Result of a finished study, as stored in `summary.json`. Users' scripts read that file, so its keys stay."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,13 @@ from hpsearch.state.records import Status, StudyHardware
 
 Params = dict[str, Scalar | None]
 """Searched path: value."""
-TOTAL = "total"  # beside the phases in `Summary.seconds`
-SETTINGS_TAG = "hpsearch.settings"  # in `Summary.lineage`: the digest of the settings
+TOTAL = "total"  # key in `Summary.seconds`, beside the phases
+SETTINGS_TAG = "hpsearch.settings"  # key in `Summary.lineage`: the digest of the settings
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials of the search by how they ended."""
+    """Numbers of search trials, by how they ended."""
 
     complete: int
     pruned: int
@@ -27,7 +27,7 @@ class Counts:
 
     @property
     def all(self) -> int:
-        """However they ended."""
+        """Number of all these trials."""
         return self.complete + self.pruned + self.failed
 
 
@@ -36,201 +36,204 @@ class Best:
     """The search's best trial."""
 
     trial: int
-    """Its number."""
+    """Number of the trial."""
     params: Params
     validation: float
-    """Its score, in the direction of the metric."""
+    """Score of the trial on validation, in the direction of the metric."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """Whose model is kept."""
+    """The winner, whose model is kept."""
 
     entrant: str
-    """`trial 3`, or `reference`."""
+    """Name of the entrant: `trial 3`, or `reference`."""
     params: Params
     seed: int
     run_id: str
-    """Of its MLflow run."""
+    """Id of its MLflow run."""
     fitted: dict[str, Any]
     """Thresholds from the validation split, as the kind has them."""
     digests: dict[str, str]
-    """Split: digest of what it was trained on, chosen by and scored on."""
+    """Split: digest of the examples that it was trained on, chosen by and scored on."""
     folder: str
-    """Inside the study's."""
+    """Its folder, inside the study's folder."""
     validation: dict[str, float]
     """`validation_accuracy`, ...: score."""
     corrected: float | None
-    """What the choice is worth on a further seed; None without two seeds."""
+    """Score to expect of the choice on a further seed; None without two seeds."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """What one entrant of the confirmation came to; sequences have an item for each seed."""
+    """Result of one entrant of the confirmation. Sequences have an item for each seed."""
 
     entrant: str
     reference: bool
     """Whether it is the reference recipe."""
     params: Params
     seeds: tuple[int, ...]
-    """Of complete runs."""
+    """Seeds of the complete runs."""
     validation: tuple[float, ...]
     mean: float | None
-    """None without a complete run."""
+    """Mean of the scores; None without a complete run."""
     interval: Interval | None
-    """Of the mean, over validation examples."""
+    """Interval of the mean, over validation examples."""
     spread: float | None
     """Standard deviation over seeds; None with fewer than two."""
     out_after: int | None
-    """Seeds, where it was not run to the end."""
+    """Number of seeds after which the entrant left the race; None if it was run to the end."""
     seconds: tuple[float, ...]
     run_ids: tuple[str, ...]
-    """Of MLflow."""
+    """Ids of the MLflow runs."""
 
 
 @dataclass(frozen=True)
 class Optimism:
-    """What the search's best score was worth with fresh seeds."""
+    """The search's best score, compared with fresh runs of the same point."""
 
     search: float
     confirmed: float
-    """Mean of the fresh runs of the same point."""
+    """Mean score of the fresh runs."""
     difference: float
-    """Search minus confirmed."""
+    """By how much `search` is better than `confirmed`."""
 
 
 @dataclass(frozen=True)
 class OnTest:
-    """How the winner does on test."""
+    """Scores of a model on test."""
 
     metric: str
-    """The task's."""
+    """The task's metric."""
     value: float
     low: float
-    """Of the 95 % interval over examples."""
+    """Low end of the 95 % interval over examples."""
     high: float
     n: int
-    """Examples."""
+    """Number of examples."""
     all: dict[str, float]
-    """Every metric."""
+    """Scores by every metric."""
     intervals: dict[str, Interval]
-    """Of the metrics that tables show."""
+    """Intervals of the metrics that tables show."""
     readings: int
-    """How often this study has scored test, this time too."""
+    """How often this study has scored test, with this time."""
     classes: dict[str, ClassScores]
     confusion: tuple[tuple[int, ...], ...] | None
-    """Counts: a row for each true class, a column for each predicted one."""
+    """Counts: a row for each true class, a column for each predicted class."""
     mistakes: tuple[Mistake, ...]
     digest: str
-    """Of the examples that were scored."""
+    """Digest of the examples that were scored."""
     megabytes: float
-    """Of the weights, 10^6 bytes."""
+    """Size of the weights in 10^6 bytes."""
     seconds_per_example: float
-    """Of predicting, without loading."""
+    """Time of predicting, without loading."""
     split_digest: str
-    """Of the whole test split."""
+    """Digest of the whole test split."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """How the reference recipe does on the same test examples."""
+    """Score of the reference recipe on the same test examples."""
 
     params: Params
     seed: int
     run_id: str
     value: float
     low: float
-    """Of the 95 % interval over examples."""
+    """Low end of the 95 % interval over examples."""
     high: float
     gain: Paired
-    """Of the winner over it."""
+    """Gain of the winner over the reference recipe."""
 
 
 @dataclass(frozen=True)
 class FloorOutcome:
-    """How a simple model does on the same examples as the winner."""
+    """Result of a floor on the same examples as the winner."""
 
     name: str
     title: str
-    """What people call it, with its article."""
+    """Name for people, with its article."""
     best: bool
-    """Whether it is the best of them on validation, which is kept as a model."""
+    """Whether it is the best floor on validation, whose model is kept."""
     examples: int
-    """Training examples that it was fitted on; 0 where it needs none."""
+    """Number of training examples that it was fitted on; 0 if it needs none."""
     seconds: float
-    """That fitting took."""
+    """Seconds for fitting and for scoring on validation."""
     chosen: dict[str, Any]
-    """For it, for people."""
+    """Values that fitting chose, for people."""
     run_id: str
-    """Of its MLflow run."""
+    """Id of its MLflow run."""
     folder: str
-    """Inside the study's."""
+    """Its folder, inside the study's folder."""
     fitted: dict[str, Any]
     """Thresholds from the validation split, as the kind has them."""
     validation: dict[str, float]
     """`validation_accuracy`, ...: score."""
     test: OnTest
     gain: Paired
-    """Of the winner over it, on test."""
+    """Gain of the winner over the floor, on test."""
 
 
 @dataclass(frozen=True)
 class BlendOutcome:
-    """The winner's fine-tune, which is kept together with the linear model of words: how it does alone."""
+    """Scores of the winner's fine-tune alone, where it is kept together with the linear model of words."""
 
     weights: tuple[float, float]
-    """Of the logits of the fine-tune and of the words, from the validation split."""
+    """Weights of the logits of the fine-tune and of the words, from the validation split."""
     words: str
-    """Folder of the floor, inside the study's."""
+    """Folder of the floor `words`, inside the study's folder."""
     validation: dict[str, float]
     """`validation_accuracy`, ...: score of the fine-tune alone."""
     test: OnTest
-    """Of the fine-tune alone."""
+    """Scores of the fine-tune alone."""
     gain: Paired
-    """Of both together over the fine-tune alone, on test."""
+    """Gain of both together over the fine-tune alone, on test."""
     search: Paired | None
-    """Of the fine-tune alone over the reference recipe; None as `Summary.reference`."""
+    """Gain of the fine-tune alone over the reference recipe; None if `Summary.reference` is None."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Updates."""
+    """Numbers of updates."""
 
     trained: int
-    """By the trials of the search."""
+    """Updates by the trials of the search."""
     all_to_the_end: int
-    """That these would have taken without pruning."""
+    """Updates that these trials would have taken without pruning."""
     confirmation: int
-    """By the runs of all phases after it."""
+    """Updates by the runs of all later phases."""
 
 
 @dataclass(frozen=True)
 class StudyData(Facts):
-    """What was read, and how much of it the study used. `source` is the setting, `digests` are of what was used."""
+    """What was read, and how much of it the study used.
+
+    `source` is the setting. `digests` are those of the part that was used.
+    """
 
     digest: str
-    """Of all splits."""
+    """Digest of all splits."""
     train: int
-    """Examples of a trial of the search."""
+    """Number of training examples of a search trial."""
     validation: int
     test: int
     confirmation: int | None
-    """Training examples of the winner; None in summaries of before where the search decided."""
+    """Number of training examples of the winner; None in older summaries in which the search decided."""
 
     @property
     def used(self) -> dict[str, int]:
-        """Split: examples that the search used."""
+        """Split: number of examples that the search used."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def trained_on(self) -> int:
-        """Training examples of the winner."""
+        """Number of training examples of the winner."""
         return self.confirmation if self.confirmation is not None else self.train
 
 
 @dataclass(frozen=True)
 class Licenses:
-    """Of what the model is made of; None where their source states none."""
+    """Licenses of what the model is made of; None where the source states none."""
 
     weights: str | None
     data: str | None
@@ -238,7 +241,7 @@ class Licenses:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """Where MLflow has the study."""
+    """The study's place in MLflow."""
 
     experiment_id: str | None
     run_id: str
@@ -246,51 +249,51 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What one trial of a phase came to."""
+    """Result of one trial of a phase."""
 
     number: int
     entrant: str | None
-    """Whose point it is, where it is a run of somebody's."""
+    """Name of the entrant whose point is run; None if the trial is no entrant's run."""
     seed: int | None
-    """None where it is the study's."""
+    """Seed of the trial; None if it is the study's seed."""
     params: Params
     status: Status
     score: float | None
-    """On validation, in the direction of the metric."""
+    """Score on validation, in the direction of the metric."""
     step: int
     """Updates done, of `total_steps`."""
     total_steps: int
     seconds: float
     reason: str | None
-    """Of a failure."""
+    """Why the trial failed."""
     at: float | None = None
-    """Seconds of the study, all its phases, when it ended; None in summaries of before."""
+    """Seconds that the study's phases had taken in all when the trial ended; None in older summaries."""
 
     @property
     def named(self) -> str:
-        """For people."""
+        """Name of the trial, for people."""
         of = f"{self.entrant}, seed {self.seed}" if self.entrant is not None else str(self.number)
         return of
 
 
 @dataclass(frozen=True)
 class PhaseOutcome:
-    """What one phase came to."""
+    """Result of one phase."""
 
     name: str
     noun: str
-    """What one of its trials is called."""
+    """Word for one of its trials."""
     train_examples: int
-    """Of each of its trials."""
+    """Number of training examples of each of its trials."""
     seconds: float
-    """Over all runs of the command."""
+    """Seconds of the phase, over all runs of the command."""
     runs: tuple[RunOutcome, ...]
-    """Its trials, by number; () where they are kept elsewhere: those of the search are in `trials.json`."""
+    """Trials of the phase, by number; () if they are stored elsewhere, as the search's are in `trials.json`."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The whole result."""
+    """The whole result of a study."""
 
     format: int
     study: str
@@ -307,53 +310,53 @@ class Summary:
     best: Best
     winner: Winner
     confirmation: tuple[Confirmed, ...]
-    """In the order in which they entered; () where there was none."""
+    """Entrants, in the order in which they entered; () without a confirmation."""
     optimism: Optimism | None
     """None without fresh runs of the search's best point."""
     expected: tuple[float, ...]
-    """Best validation score to expect of 1, 2, ... trials drawn from these."""
+    """Best validation score to expect of 1, 2, ... trials drawn from the search's trials."""
     importance: dict[str, float]
-    """Searched path: share of the variance of scores that it explains, largest first; {} where nothing is known."""
+    """Searched path: share of the variance of scores that it explains, largest first; {} if this is unknown."""
     test: OnTest
     reference: Reference | None
-    """None where the reference recipe is the winner, or was not run."""
+    """None if the reference recipe is the winner, or was not run."""
     seconds: dict[str, float]
-    """Of each phase, over all runs of the command; beside them TOTAL."""
+    """Phase: seconds over all runs of the command; also TOTAL: their sum."""
     steps: Steps
     data: StudyData
     licenses: Licenses
     lineage: dict[str, str]
     """Tags: SETTINGS_TAG, and those of `tracking.lineage`."""
     labels: tuple[str, ...]
-    """The classes; () where the kind has none."""
+    """The classes; () if the kind has none."""
     hardware: StudyHardware
     mlflow: StudyRun
     phases: tuple[PhaseOutcome, ...] = ()
-    """In their order; () in summaries from before there was this key, which have `trials` and `confirmation` alone."""
+    """Phases in their order; () in summaries older than this key, which have `trials` and `confirmation` alone."""
     hours: float | None = None
-    """That the study was to take in all; None where it took as long as it took."""
+    """Hours that the study was to take in all; None without a limit."""
     plans: tuple[PlanMade, ...] = ()
-    """In their order; () without hours."""
+    """Plans in their order; () without hours."""
     floors: tuple[FloorOutcome, ...] = ()
-    """Simple models on the same data, in the order in which they were fitted; () where none was."""
+    """Simple models on the same data, in the order in which they were fitted; () without any."""
     outlook: tuple[Outlook, ...] = ()
-    """By hours, ascending; () without hours, and where the winner has all the data already."""
+    """Outlooks by hours, ascending; () without hours, and if the winner has all the data already."""
     blend: BlendOutcome | None = None
-    """Where the winner is kept together with the linear model of words: then `winner` and `test` are of both."""
+    """Not None if the winner is kept together with the linear model of words; then `winner` and `test` are of both."""
     steering: tuple[str, ...] = ()
-    """What was asked for from another terminal and done, each with its time, in this order."""
+    """Commands from another terminal that were accepted, each with its time, in this order."""
 
     @property
     def floor(self) -> FloorOutcome | None:
-        """The best of the floors on validation."""
+        """The best floor on validation; None without floors."""
         return next((floor for floor in self.floors if floor.best), None)
 
     @property
     def total_seconds(self) -> float:
-        """Of all phases together."""
+        """Seconds of all phases together."""
         return self.seconds[TOTAL]
 
 
 def read_summary(folder: StudyFolder) -> Summary | None:
-    """The result of the study in `folder`, or None. Raises RequestError if the file is damaged."""
-    return codec.read_file(Summary, folder.summary, "delete it, and the sweep's command writes it anew")
+    """Return the result of the study in `folder`; None if it has none. Raises RequestError if the file is damaged."""
+    return codec.read_file(Summary, folder.summary, "delete it, and the sweep's command writes it again")

@@ -1,61 +1,61 @@
-"""What the time of a study was planned for, and what more of it is expected to bring, as results keep it."""
+"""What the time of a study was planned for, and what more time is expected to bring, as results store it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """What a plan has for one phase."""
+    """The part of a plan for one phase."""
 
     phase: str
     runs: int
     examples: int
-    """Training examples of each."""
+    """Number of training examples of each run."""
     passes: float
-    """Over these, of a recipe of the usual length."""
+    """Passes over these examples, for a recipe of the usual length."""
     seconds: float
-    """Of all of them, by the clock."""
+    """Wall-clock seconds of all runs together."""
 
 
 @dataclass(frozen=True)
 class PlanMade:
-    """What the time that was left was for, when a phase began."""
+    """The plan for the remaining time, made when a phase began."""
 
     time: str
     """UTC, ISO 8601, to the second."""
     phase: str
-    """That began."""
+    """Phase that began."""
     hours: float
-    """Of the budget."""
+    """Hours of the budget."""
     until: float
-    """Seconds of the phase, over all runs of the command, at which it shall be over."""
+    """Seconds of the phase, over all runs of the command, at which it is to end."""
     left: float
-    """Seconds, test and report included."""
+    """Remaining seconds, with test and report."""
     end: float
-    """Of them, for test and report."""
+    """Seconds of these for test and report."""
     pace: dict[str, float]
-    """`train` and `score`: seconds an example; `trial`: seconds of a trial besides."""
+    """`train` and `score`: seconds for each example; `trial`: other seconds of a trial."""
     steps: tuple[PlannedStep, ...]
     alone: bool = False
-    """Whether nothing is searched: the reference recipe and what is near it have all the time."""
+    """Whether nothing is searched, so that the reference recipe and points near it have all the time."""
 
 
 @dataclass(frozen=True)
 class Plans:
-    """Of one study, as `plans.json` has them."""
+    """Plans of one study, as stored in `plans.json`."""
 
     made: tuple[PlanMade, ...]
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the study is expected to reach with more hours, on the same test examples."""
+    """The score that the study is expected to reach with more hours, on the same test examples."""
 
     hours: float
-    """In all."""
+    """Hours in all."""
     examples: int
-    """Training examples of its winner."""
+    """Number of training examples of the winner."""
     value: float
     low: float
-    """Of the 80 % interval."""
+    """Low end of the 80 % interval."""
     high: float

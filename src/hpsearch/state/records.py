@@ -1,4 +1,4 @@
-"""The nouns that travel between coordinator, tracking and report; what workers say is in `messages`."""
+"""Records that coordinator, tracking and report share; the messages of workers are in `messages`."""
 
 import json
 import os
@@ -14,7 +14,7 @@ Points = list[tuple[int, dict[str, float]]]  # (step, metrics)
 
 
 class Status(StrEnum):
-    """Where a trial stands. The last three are final and told exactly once."""
+    """Status of a trial. The last three are final and reported exactly once."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more can come of it."""
+        """Whether the trial has ended."""
         return self in (Status.COMPLETE, Status.PRUNED, Status.FAILED)
 
 
@@ -40,63 +40,63 @@ class DataRef:
 
 @dataclass(frozen=True)
 class StudyHardware:
-    """What the trials of a study are computed with."""
+    """The hardware that computes the trials of a study."""
 
     device: str
     precision: str
     attention: str  # a name of transformers.AttentionInterface
     workers: int
     threads: int  # of each worker
-    name: str  # of the processor or GPU
-    compile: bool = False  # the model, by torch.compile
-    on_a_gpu: int = 1  # workers that share one, each with its part of the memory
+    name: str  # name of the processor or GPU
+    compile: bool = False  # whether torch.compile compiles the model
+    on_a_gpu: int = 1  # workers that share one GPU, each with its part of the memory
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the coordinator remembers it; `trials/<n>/trial.json` is the state folder's word on it."""
+    """A trial as the coordinator remembers it. The state folder has it in `trials/<n>/trial.json`."""
 
     number: int
     params: dict[str, Any]  # search path: value
     status: Status
     run_id: str | None = None  # MLflow child run
-    attempts: int = 0  # times given to a worker anew after a loss
+    attempts: int = 0  # how often its worker was lost
     step: int = 0
     total_steps: int = 0
     rungs: dict[int, float] = field(default_factory=dict)  # rung: score there
-    score: float | None = None  # newest: of the last rung, or of the whole validation split once complete
+    score: float | None = None  # newest score: at the last rung, or on the whole validation split once complete
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] | None = None
     fitted: dict[str, Any] = field(default_factory=dict)  # thresholds, stored with the model
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    told: bool = False  # tracking has been told the final status
-    entrant: str | None = None  # of a confirmation run: whose
-    seed: int | None = None  # its own; None: the study's, as a search trial has it
-    examples: int | None = None  # that it is trained on; None: all of the study's
-    fold: tuple[int, int] | None = None  # as `train.fold` has it
-    epochs: float | None = None  # passes, where a plan has fixed them; None: as the settings and parameters have it
-    retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, as `train.retimed` has them
-    command: str | None = None  # name of the one that asked for its point; None: nobody did
-    at: float | None = None  # seconds of the study, all its phases, when it ended
+    told: bool = False  # whether tracking has the final status
+    entrant: str | None = None  # name of the entrant whose point a later phase runs; None in the search
+    seed: int | None = None  # its own seed; None: the study's seed
+    examples: int | None = None  # number of training examples; None: all of the study's
+    fold: tuple[int, int] | None = None  # in the form of `train.fold`
+    epochs: float | None = None  # passes that a plan has fixed; None: the settings and parameters decide
+    retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, in the form of `train.retimed`
+    command: str | None = None  # name of the command that asked for its point; None: no command did
+    at: float | None = None  # seconds that the study's phases had taken in all when it ended
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What tells it from others, for people."""
+        """What tells the trial from others, for people."""
         return self.params if self.entrant is None else {"of": self.entrant, "seed": self.seed} | self.params
 
     def save(self, folder: Path) -> None:
-        """Write beside, fsync, rename: the file is whole or the one before."""
+        """Write the record into `folder`, so that a crash leaves the old file or the new one, whole."""
         write_durably(TrialFolder(folder).record, codec.write(self, indent=1))
 
     @staticmethod
     def load(folder: Path) -> "TrialRecord":
-        """The record that `save` wrote into `folder`. Raises ValueError if it is damaged."""
+        """Read the record that `save` wrote into `folder`. Raises ValueError if it is damaged."""
         return codec.parse(TrialRecord, TrialFolder(folder).record.read_text(encoding="utf-8"))
 
 
 def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
-    """Add a step's metrics to a trial's curves."""
+    """Append a step's metrics to a trial's curves."""
     folder.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"step": step, "metrics": values}) + "\n"
     with open(TrialFolder(folder).points, "ab+") as file:
@@ -108,7 +108,7 @@ def add_points(folder: Path, step: int, values: dict[str, float]) -> None:
 
 
 def read_points(folder: Path) -> Points:
-    """A trial's curves; a line that a crash cut off is left out."""
+    """Return a trial's curves, without a line that a crash cut off."""
     points = []
     path = TrialFolder(folder).points
     if path.exists():

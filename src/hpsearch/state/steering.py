@@ -1,7 +1,7 @@
-"""What people ask of a study from another terminal: a file for each command, and one for the coordinator's reply.
+"""Commands to a study from another terminal: one file for each command, and one for the coordinator's reply.
 
-A command waits in the study's folder until it is answered. So it needs no running coordinator, and none loses it.
-Whoever may write to that folder may steer the study.
+A command waits in the study's folder until it is answered. So it needs no running coordinator, and is never lost.
+Any user who may write to that folder may steer the study.
 """
 
 import secrets
@@ -17,22 +17,22 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import write_durably
 
 REMEDY = "delete it, and give the command again"
-SKIPPED = "skipped on request"  # reason of such a trial
+SKIPPED = "skipped on request"  # `reason` of a skipped trial
 
 
 @dataclass(frozen=True)
 class Command:
-    """What is asked."""
+    """A command to a study."""
 
     verb: Literal["finish", "skip", "try", "extend"]
     time: str
     """UTC, ISO 8601, to the second."""
     trial: int | None = None
-    """To be skipped."""
+    """Number of the trial to skip."""
     params: dict[str, Any] | None = None
-    """The point to be tried."""
+    """The point to try."""
     hours: float | None = None
-    """That the study is to take in all."""
+    """Hours that the study is to take in all."""
 
     @staticmethod
     def now(
@@ -41,7 +41,7 @@ class Command:
         params: dict[str, Any] | None = None,
         hours: float | None = None,
     ) -> "Command":
-        """Of this moment."""
+        """Return a command with the present time."""
         return Command(verb, datetime.now(UTC).isoformat(timespec="seconds"), trial, params, hours)
 
     def __str__(self) -> str:
@@ -54,24 +54,24 @@ class Command:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a command."""
+    """The coordinator's reply to a command."""
 
     time: str
     """UTC, ISO 8601, to the second."""
     accepted: bool
     said: str
-    """For people."""
+    """Text of the reply, for people."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A command in its place."""
+    """A stored command, with its reply."""
 
     name: str
-    """Of its file; sorts by time."""
+    """Name of the command's file; names sort by time."""
     command: Command
     reply: Reply | None
-    """None while it waits."""
+    """Reply to the command; None while it waits."""
 
     def __str__(self) -> str:
         return f"{self.command.time} {self.command}"
@@ -84,27 +84,27 @@ class Steering:
         self._folder = folder
 
     def ask(self, command: Command) -> str:
-        """Leave a command; its name."""
+        """Write a command, and return its name."""
         name = f"{time.time_ns()}-{secrets.token_hex(4)}"
         write_durably(self._folder.command(name), codec.write(command))
         return name
 
     def answer(self, asked: Asked, accepted: bool, said: str) -> None:
-        """Reply to a command. Only the study's coordinator does."""
+        """Reply to a command. Only the study's coordinator calls this."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_durably(self._folder.reply(asked.name), codec.write(Reply(now, accepted, said)))
 
     def reply(self, name: str) -> Reply | None:
-        """To a command, once there is one. Raises RequestError if its file is damaged."""
+        """Return the reply to a command; None if there is none yet. Raises RequestError if its file is damaged."""
         return codec.read_file(Reply, self._folder.reply(name), REMEDY)
 
     def waiting(self) -> list[Asked]:
-        """Commands without a reply, in their order. Raises RequestError if a file is damaged."""
+        """Return the commands without a reply, in their order. Raises RequestError if a file is damaged."""
         names = [name for name in self._folder.commands() if not self._folder.reply(name).exists()]
         return [self._read(name) for name in names]
 
     def accepted(self) -> list[Asked]:
-        """Commands that were or are acted on, in their order. Raises RequestError if a file is damaged."""
+        """Return the accepted commands, in their order. Raises RequestError if a file is damaged."""
         found = [self._read(name) for name in self._folder.commands() if self._folder.reply(name).exists()]
         return [asked for asked in found if asked.reply is not None and asked.reply.accepted]
 
@@ -115,17 +115,22 @@ class Steering:
 
 
 def hours(given: float | None, commands: Sequence[Asked]) -> float | None:
-    """That a study takes in all: as given with its command, or as it was extended to where that is more."""
+    """Return the hours that a study takes in all; None if none were given.
+
+    They are those given when it was started, or those that it was extended to if these are more.
+    """
     asked = [one.command.hours for one in commands if one.command.hours is not None]
     return None if given is None else max([given, *asked])
 
 
 def finishing(commands: Sequence[Asked], finished: str | None) -> bool:
-    """Whether a study is to finish: it was asked to, since its last result, and has not been extended after that.
+    """Return whether a study is to finish.
+
+    It is if it was asked to finish since its last result and has not been extended after that.
 
     Args:
-        commands: that were accepted, in their order.
-        finished: time of its result, UTC, ISO 8601; None without one.
+        commands: accepted commands, in their order.
+        finished: time of the last result, UTC, ISO 8601; None without a result.
     """
     decisive = [one.command for one in commands if one.command.verb in ("finish", "extend")]
     return bool(decisive) and decisive[-1].verb == "finish" and (finished is None or finished <= decisive[-1].time)

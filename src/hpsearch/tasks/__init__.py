@@ -1,1 +1,1 @@
-"""Kinds of task, each whole in its module, and their metrics."""
+"""Kinds of task, each complete in its own module, and their metrics."""

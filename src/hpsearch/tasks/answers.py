@@ -1,15 +1,15 @@
-"""Answers as files have them: what is wrong with a cell, and the texts and places that it says are right."""
+"""Answers in files: check a cell, and read the right texts and their places from it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hpsearch.data.examples import missing
 
-Answer = tuple[str, int]  # text, first character in the context
+Answer = tuple[str, int]  # the text, and the index of its first character in the context
 
 
 def answers_fault(cell: Any, context: str) -> str | None:
-    """What is wrong with the answers of a row, in words that begin a sentence."""
+    """Return what is wrong with the answers of a row, in words that begin a sentence; None if nothing is."""
     if cell is None:
         return None
     try:
@@ -31,7 +31,10 @@ def answers_fault(cell: Any, context: str) -> str | None:
 
 
 def answers_of(cell: Any, context: str) -> list[Answer]:
-    """Checked answers with their places, each once; an answer without a place is taken where it first stands."""
+    """Return the checked answers with their places, each once.
+
+    An answer without a place gets the first place in the context where its text stands.
+    """
     if cell is None:
         return []
     placed = ((text, begin if begin is not None else context.index(text)) for text, begin in _answers(cell))
@@ -39,12 +42,18 @@ def answers_of(cell: Any, context: str) -> list[Answer]:
 
 
 def _answers(cell: Any) -> list[tuple[Any, Any]]:
-    """Answers in any of the layouts in use as (text, answer_start or None). Raises TypeError, KeyError, ValueError."""
+    """Return the answers of a cell, in any of the layouts in use, as (text, answer_start or None).
+
+    Raises TypeError, KeyError or ValueError for a cell in another layout.
+    """
     return [(text, _place(begin)) for text, begin in _laid_out(cell)]
 
 
 def _place(begin: Any) -> Any:
-    """A whole number where it is one, however it is written: 12.0 in a column where others are null, "12" in JSON."""
+    """Return a place as an int, however the file writes the number; None for an empty cell.
+
+    A column in which other cells are null has 12.0, and JSON may have "12". Any other value is returned as it is.
+    """
     if missing(begin):
         return None
     if isinstance(begin, str) and begin.isascii() and begin.isdecimal():
@@ -57,7 +66,7 @@ def _laid_out(cell: Any) -> list[tuple[Any, Any]]:
         return [(cell, None)] if cell.strip() else []
     if isinstance(cell, Mapping) and isinstance(cell["text"], str):
         cell = [cell]
-    if isinstance(cell, Mapping):  # the hub's layout: lists side by side
+    if isinstance(cell, Mapping):  # the layout of the hub: two lists side by side
         begins = cell["answer_start"] if cell.get("answer_start") is not None else [None] * len(cell["text"])
         return list(zip(cell["text"], begins, strict=True))
     return [(one, None) if isinstance(one, str) else (one["text"], one.get("answer_start")) for one in cell]

@@ -1,4 +1,4 @@
-"""Texts with one label each, or with any number of labels."""
+"""Text classification: each text has one label, or any number of labels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ from hpsearch.tasks.labels import class_names, label_fault, labels_fault, labels
 from hpsearch.tasks.product import DOUBLE, STRING, ListOf, MapOf, Product
 from hpsearch.tasks.texts import encoded, pooled
 
-NO_LABEL = "(no label)"  # stratum of the rows that have none, if they are more than
+NO_LABEL = "(no label)"  # stratum of the rows without a label, if there are at least FEW
 FEW = 10
 EXAMPLE = {"inputs": ["What a lovely film"]}
 
 
 class _OfTexts(Kind):
-    """What both kinds share."""
+    """Base class of both kinds of text classification."""
 
     inputs = ("text",)
     head = "AutoModelForSequenceClassification"
@@ -39,10 +39,10 @@ class _OfTexts(Kind):
     floors: ClassVar = (WORDS, FROZEN)
     wrong_at_zero = "accuracy"
     problem_type: ClassVar[str]
-    """As transformers calls it."""
+    """Name of the type of problem in transformers."""
 
     def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """The classes by name."""
+        """Return the names of the classes and the type of problem."""
         return {
             "id2label": dict(enumerate(labels)),
             "label2id": {label: index for index, label in enumerate(labels)},
@@ -50,21 +50,21 @@ class _OfTexts(Kind):
         }
 
     def outputs(self, outputs: Tensors) -> torch.Tensor:
-        """Logits (B, C)."""
+        """Return the logits, (B, C)."""
         return outputs["logits"]
 
     def shares(self, truths: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-        """Of the examples that have each class."""
+        """Return the share of the examples that have each class."""
         found = _among([truth if isinstance(truth, list) else [truth] for truth in truths], labels).mean(axis=0)
         return dict(zip(labels, found.tolist(), strict=True))
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-        """Of each class."""
+        """Return the scores of each class."""
         return counts.by_class(sums, labels)
 
 
 class TextClassification(_OfTexts):
-    """One label for each text."""
+    """Classification of texts with one label each."""
 
     name = "text_classification"
     answer = "label"
@@ -90,7 +90,7 @@ class TextClassification(_OfTexts):
     }
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Cleaned texts with their labels."""
+        """Return cleaned texts with their labels."""
         texts, labels = _texts(rows, task), rows.columns[task.columns["label"]]
         refuse(rows, f"task.columns.label={task.columns['label']}", [label_fault(label) for label in labels])
         return [
@@ -103,22 +103,22 @@ class TextClassification(_OfTexts):
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
-        """`task.labels`, or as the train split has them, sorted."""
+        """Return `task.labels`, or the sorted labels of the train split."""
         return class_names(given, rows, task, "label", least=2)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Labels as indices."""
+        """Return texts, and labels as indices."""
         return {
             "text": [e.values["text"] for e in examples],
             "label": [labels.index(e.values["label"]) for e in examples],
         }
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """A piece of a long text has the label of the text."""
+        """Return token arrays; a piece of a long text has the label of the text."""
         return encoded(rows["text"], np.asarray(rows["label"], dtype=np.int64), tokenizer, task)
 
     def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
-        """n / (classes * n of the class)."""
+        """Return n / (classes * n of the class) for each class."""
         return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
 
     def loss(
@@ -129,7 +129,7 @@ class TextClassification(_OfTexts):
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         summed = functional.cross_entropy(
             outputs["logits"].float(),
             batch["labels"],
@@ -140,7 +140,7 @@ class TextClassification(_OfTexts):
         return summed / num_items_in_batch
 
     def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
-        """(B, C)."""
+        """Return the log probabilities of the classes, (B, C)."""
         return outputs["logits"].float().log_softmax(dim=-1)
 
     def score(
@@ -151,11 +151,11 @@ class TextClassification(_OfTexts):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """By the mean logits over a text's pieces."""
+        """Score the mean logits over a text's pieces."""
         return self.judge(pooled(outputs, tokens, len(rows["label"])), rows, fitted)
 
     def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
-        """The class with the largest logit, of (examples, classes); no threshold is fitted."""
+        """Score the class with the largest logit. `said` holds logits, (examples, classes); no threshold is fitted."""
         logits, truth = said, np.asarray(rows["label"], dtype=np.int64)
         predicted, probabilities = logits.argmax(axis=1), metrics.softmax(logits)
         return Scores(
@@ -168,30 +168,30 @@ class TextClassification(_OfTexts):
         )
 
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
-        """Names of classes."""
+        """Return the names of the true classes."""
         return self.answers(rows["label"], labels)
 
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """Names of classes."""
+        """Return the names of the predicted classes."""
         return [labels[i] for i in predictions]
 
     def constant(self, truths: Sequence[Any]) -> Any:
-        """The most frequent class."""
+        """Return the most frequent class."""
         return Counter(sorted(truths)).most_common(1)[0][0]
 
     def likelihoods(
         self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
     ) -> list[float]:
-        """Of the true class; 0 where the model does not know it."""
+        """Return the probability of the true class; 0 where the model does not know the class."""
         found = metrics.short(given.get(truth, 0.0) for given, truth in zip(probabilities, truths, strict=True))
         return list(found)
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
-        """For each class: both say it, the answer alone does, the truth alone does."""
+        """Return flags for each class: in both, in the answer alone, in the truth alone."""
         return _tallies(_among([[t] for t in truths], labels), _among([[a] for a in answers], labels))
 
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Each truth is one class, so they count the examples."""
+        """Return the metrics. Each truth is one class, so the number of truths is the number of examples."""
         found, _, missed = counts.parts(sums)
         of_class = found + missed
         precision, recall, f1 = counts.rates(sums)
@@ -206,7 +206,7 @@ class TextClassification(_OfTexts):
 
 
 class MultilabelClassification(_OfTexts):
-    """Any number of labels for each text. The labels of a row are a list, or a string with separators between them."""
+    """Classification of texts with any number of labels. A row has a list of labels, or a string with separators."""
 
     name = "multilabel_classification"
     answer = "labels"
@@ -235,10 +235,10 @@ class MultilabelClassification(_OfTexts):
     }
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels.
+        """Return cleaned texts with their labels. A row belongs to the stratum of the rarest of its labels.
 
-        Strata that cannot have a row in every split are one with the largest: a label whose rows nearly all have a
-        rarer one, too, may have plenty of rows and next to none in its stratum.
+        A stratum that is too small for a row in every split joins the largest one. A frequent label can have such a
+        stratum if nearly all of its rows also have a rarer label.
         """
         texts, cells = _texts(rows, task), rows.columns[task.columns["labels"]]
         refuse(rows, f"task.columns.labels={task.columns['labels']}", [labels_fault(cell) for cell in cells])
@@ -265,18 +265,18 @@ class MultilabelClassification(_OfTexts):
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
-        """`task.labels`, or as the train split has them, sorted."""
+        """Return `task.labels`, or the sorted labels of the train split."""
         return class_names(given, rows, task, "labels", least=1)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Labels as indices, ascending."""
+        """Return texts, and labels as ascending indices."""
         return {
             "text": [e.values["text"] for e in examples],
             "labels": [sorted(map(labels.index, e.values["labels"])) for e in examples],
         }
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """Labels are (pieces, C), 1 for those that the text has."""
+        """Return token arrays; `labels` are (pieces, C), 1 for the labels that the text has."""
         classes = 1 + max((max(labels) for labels in rows["labels"] if labels), default=0)
         return encoded(rows["text"], _one_hot(rows["labels"], classes).astype(np.float32), tokenizer, task)
 
@@ -288,13 +288,13 @@ class MultilabelClassification(_OfTexts):
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Binary cross-entropy of each label; smoothing draws the targets towards one half."""
+        """Return the binary cross-entropy of the labels; smoothing draws the targets towards one half."""
         targets = batch["labels"] * (1 - label_smoothing) + label_smoothing / 2
         summed = functional.binary_cross_entropy_with_logits(outputs["logits"].float(), targets, reduction="sum")
         return summed / num_items_in_batch
 
     def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
-        """(B * C, 2): whether a text has the label, or not."""
+        """Return the log probabilities that a text has a label and that it does not, (B * C, 2)."""
         logits = outputs["logits"].float().flatten()
         return functional.logsigmoid(torch.stack([logits, -logits], dim=1))
 
@@ -306,13 +306,13 @@ class MultilabelClassification(_OfTexts):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """By the mean logits over a text's pieces."""
+        """Score the mean logits over a text's pieces."""
         return self.judge(pooled(outputs, tokens, len(rows["labels"])), rows, fitted)
 
     def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
-        """A text has the labels whose probability reaches the label's threshold, which makes its F1 highest.
+        """Score the labels whose probability reaches the label's threshold, which makes the label's F1 highest.
 
-        What is said are logits, (examples, labels).
+        `said` holds logits, (examples, labels).
         """
         probabilities = metrics.sigmoid(said)
         truth = _one_hot(rows["labels"], probabilities.shape[1])
@@ -322,7 +322,7 @@ class MultilabelClassification(_OfTexts):
         return Scores(
             metrics=metrics.multilabel(probabilities, predicted, truth),
             predictions=tuple([int(i) for i in np.flatnonzero(row)] for row in predicted),
-            # Of just these labels and no others, each taken by itself as in the loss.
+            # The probability of exactly these labels, if labels are independent, as in the loss.
             confidences=tuple(np.where(predicted, probabilities, 1 - probabilities).prod(axis=1).tolist()),
             likelihoods=tuple(metrics.likelihoods_of_sets(probabilities, truth).tolist()),
             fitted=fitted,
@@ -330,32 +330,32 @@ class MultilabelClassification(_OfTexts):
         )
 
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
-        """Lists of labels."""
+        """Return lists of the true labels."""
         return self.answers(rows["labels"], labels)
 
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """Lists of labels, in the order of the classes."""
+        """Return lists of predicted labels, in the order of the classes."""
         return [[labels[i] for i in sorted(row)] for row in predictions]
 
     def constant(self, truths: Sequence[Any]) -> Any:
-        """The most frequent set of labels."""
+        """Return the most frequent set of labels."""
         return list(Counter(sorted(map(tuple, truths))).most_common(1)[0][0])
 
     def likelihoods(
         self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
     ) -> list[float]:
-        """The geometric mean over the labels; what a model does not know it does not say."""
+        """Return the geometric mean over the labels; a label that the model does not know has probability 0."""
         said = np.array([[given.get(label, 0.0) for label in labels] for given in probabilities])
         return list(metrics.likelihoods_of_sets(said, _among(truths, labels)))
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
-        """For each label: both say it, the answer alone does, the truth alone does; all are right; one example."""
+        """Return flags for each label: in both, in the answer alone, in the truth alone; then all right, and 1."""
         right = [set(truth) == set(answer) for truth, answer in zip(truths, answers, strict=True)]
         of_labels = _tallies(_among(truths, labels), _among(answers, labels))
         return np.column_stack([of_labels, right, np.ones(len(right))])
 
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Macro averages over the labels, and F1 of all of them together."""
+        """Return macro averages over the labels, F1 of all labels together, and the share of texts with all right."""
         found, excess, missed = counts.parts(sums[..., :-2])
         precision, recall, f1 = counts.rates(sums[..., :-2])
         counted = found + missed > 0
@@ -368,18 +368,18 @@ class MultilabelClassification(_OfTexts):
         }
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-        """Of each label."""
+        """Return the scores of each label."""
         return super().by_class(sums[:-2], labels)
 
 
 def _among(names: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArray[np.bool_]:
-    """(examples, classes): which classes are named; a name that is no class is left out."""
+    """Return which classes are named, (examples, classes); a name that is no class is left out."""
     place = {label: i for i, label in enumerate(labels)}
     return _one_hot([[place[name] for name in row if name in place] for row in names], len(labels))
 
 
 def _tallies(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(examples, 3 * classes): found, excess and missed of each class."""
+    """Return found, excess and missed of each class, (examples, 3 * classes)."""
     return np.concatenate([truth & said, said & ~truth, truth & ~said], axis=1).astype(np.float64)
 
 

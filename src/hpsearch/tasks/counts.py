@@ -1,4 +1,4 @@
-"""What is found, said in excess and missed of each class: counts, and the rates made of them."""
+"""Counts of found, excess and missed answers (true and false positives, false negatives) by class, and their rates."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from hpsearch.state.measured import ClassScores
 
 
 def parts(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Found, excess and missed, (..., classes) each, from (..., 3 * classes)."""
+    """Split (..., 3 * classes) into found, excess and missed, (..., classes) each."""
     return tuple(np.split(sums, 3, axis=-1))
 
 
 def rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Precision, recall and F1 of each class, (..., classes) each; 0 where there is nothing to divide by."""
+    """Return precision, recall and F1 of each class, (..., classes) each; 0 where the divisor is 0."""
     found, excess, missed = parts(sums)
     return (
         ratio(found, found + excess),
@@ -24,12 +24,12 @@ def rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Part by whole; 0 where the whole is 0."""
+    """Return part / whole; 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def by_class(sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-    """Of each class of which there is something to find, from (3 * classes,)."""
+    """Return the scores of each class that the truths have, from sums (3 * classes,)."""
     found, _, missed = parts(sums)
     columns = zip(labels, (found + missed).astype(int), *rates(sums), strict=True)
     return {label: ClassScores(int(n), *map(float, of_class)) for label, n, *of_class in columns if n}

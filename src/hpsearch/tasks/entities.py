@@ -1,8 +1,10 @@
-"""A text as words with tags, and scores of tags on their way back to entities. A served model carries this file.
+"""A text as words with tags, and entities from the scores of tags. A served model carries this file.
 
-The words are the same in training and in serving: runs of letters, digits and marks; each sign and each Chinese or
-Japanese character is a word of its own. Tags are IOB2 (Ramshaw and Marcus 1995, https://arxiv.org/abs/cmp-lg/9505040,
-as used by Tjong Kim Sang and De Meulder 2003, https://arxiv.org/abs/cs/0306050): O, then B and I of each class.
+Training and serving divide a text into the same words. A word is a run of letters, digits and marks. Each sign and each
+Chinese or Japanese character is a word of its own. Tags are IOB2: O, then B and I of each class.
+
+IOB2 is that of Ramshaw and Marcus 1995, https://arxiv.org/abs/cmp-lg/9505040, as used by Tjong Kim Sang and De Meulder
+2003, https://arxiv.org/abs/cs/0306050.
 """
 
 import unicodedata
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpsearch.data.text import TOKENISE_AT_ONCE, special_tokens, window_starts
 
-# First and last code points of characters that stand for a word or syllable: no white space divides these scripts.
+# First and last code points of characters that stand for a word or syllable. No white space divides these scripts.
 ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
 
@@ -25,27 +27,27 @@ class Piece(NamedTuple):
     ids: NDArray[np.int32]
     """(L,) token ids, special tokens included."""
     places: NDArray[np.int32]
-    """(L, 2) begin and end in the text of what each token is the first token of: a word, or words that share their only
-    token; (-1, -1) for all other tokens."""
+    """(L, 2) begin and end in the text of the word whose first token this is, or of the words that share this token.
+    (-1, -1) for all other tokens."""
 
 
 class Entity(NamedTuple):
-    """text[begin:end] is of this class."""
+    """An entity: text[begin:end] belongs to the class `label`."""
 
     label: int
     begin: int
     end: int
     score: float
-    """Mean probability of its words' tags."""
+    """Mean probability of the tags of the entity's words."""
 
 
 def tags(labels: Sequence[str]) -> tuple[str, ...]:
-    """The tags of these classes, in the order of the model's outputs."""
+    """Return the tags of the classes, in the order of the model's outputs."""
     return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
 
 
 def words(text: str) -> Iterator[tuple[int, int]]:
-    """Begin and end of each word, in order."""
+    """Yield begin and end of each word, in order."""
     begin = None
     for i, character in enumerate(text):
         how = _how(character)
@@ -72,9 +74,10 @@ def _how(character: str) -> str:
 
 
 def pieces(texts: Sequence[str], tokenizer: Any, max_length: int, stride: int) -> Iterator[list[Piece]]:
-    """The pieces of each text, at least one, of at most `max_length` tokens; neighbours overlap by `stride` tokens.
+    """Yield the pieces of each text, at least one, of at most `max_length` tokens.
 
-    A text without tokens, of a tokenizer without special tokens (GPT-2), becomes one end-of-text token.
+    Neighbouring pieces overlap by `stride` tokens. A text without tokens becomes one end-of-text token if the tokenizer
+    has no special tokens (GPT-2).
     """
     before, after = special_tokens(tokenizer)
     nothing = [] if before or after else [tokenizer.eos_token_id]
@@ -103,7 +106,7 @@ def pieces(texts: Sequence[str], tokenizer: Any, max_length: int, stride: int) -
 
 
 def _places(text: str, ranges: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
-    """`Piece.places` of a whole text, from the range of characters of each token."""
+    """Return `Piece.places` of a whole text, from the range of characters of each token."""
     places = np.full((len(ranges), 2), -1, dtype=np.int32)
     found = list(words(text))
     of_character = np.full(len(text), -1, dtype=np.int32)  # word of each character, -1 for white space
@@ -114,7 +117,7 @@ def _places(text: str, ranges: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
         touched = of_character[begin:end]
         touched = touched[touched > last]
         if len(touched) and last >= 0 and begin < found[last][1]:
-            # It begins inside a word that has its first token: what it ends with can't be told from that word.
+            # The token begins inside a word that has its first token. Its further words cannot be told from that word.
             last = int(touched[-1])
             places[first, 1] = found[last][1]
         elif len(touched):
@@ -124,15 +127,15 @@ def _places(text: str, ranges: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
 
 
 def targets(places: NDArray[np.int32], entities: Sequence[tuple[int, int, int]]) -> NDArray[np.int64]:
-    """The tag of each word of a text, (n,): an index into `tags`.
+    """Return the tag of each word of a text, (n,), as an index into `tags`.
 
     Args:
-        places: of the words, (n, 2), in order.
-        entities: (class, begin, end), which do not overlap, in order.
+        places: begin and end of each word, (n, 2), in order.
+        entities: (class, begin, end) of each entity, in order; entities do not overlap.
     """
     found = np.zeros(len(places), dtype=np.int64)
     begins = np.array([begin for _, begin, _ in entities], dtype=np.int64)
-    before = -1  # the entity that the word before is of
+    before = -1  # index of the entity that the previous word belongs to; -1 if to none
     for word, begin in enumerate(places[:, 0].tolist()):
         here = int(np.searchsorted(begins, begin, side="right")) - 1
         if here >= 0 and begin >= entities[here][2]:
@@ -144,10 +147,10 @@ def targets(places: NDArray[np.int32], entities: Sequence[tuple[int, int, int]])
 
 
 def chosen(places: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Which tokens speak for a text's words, in the order of the words: indices into its pieces' tokens end to end.
+    """Return the tokens that give the tags of a text's words, in the order of the words.
 
-    A word that stands in several pieces is read off that in which it has more tokens on its shorter side, of two equal
-    ones off the first.
+    They are indices into the tokens of all pieces, end to end. A word in several pieces is read from the piece that has
+    more tokens on the word's shorter side. Of two equal pieces, it is read from the first.
     """
     sides = [np.minimum(np.arange(len(each)), np.arange(len(each))[::-1]) for each in places]
     begins, side = np.concatenate(places)[:, 0], np.concatenate(sides)
@@ -158,15 +161,15 @@ def chosen(places: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
 
 
 def decode(places: NDArray[np.int32], probabilities: NDArray[np.float64]) -> list[Entity]:
-    """The entities that the likeliest tag of each word makes, in order.
+    """Return the entities that the likeliest tags of the words make, in order.
 
-    An I that does not go on with an entity of its class begins one, as in the evaluation of CoNLL.
+    An I that does not continue an entity of its class begins one, as in the evaluation of CoNLL.
 
     Args:
-        places: of the words, (n, 2).
-        probabilities: of their tags, (n, 1 + 2 * classes).
+        places: begin and end of each word, (n, 2).
+        probabilities: of each word's tags, (n, 1 + 2 * classes).
     """
-    made: list[list[int]] = []  # words of each entity
+    made: list[list[int]] = []  # indices of the words of each entity
     said = probabilities.argmax(axis=1).tolist()
     before = 0
     for word, tag in enumerate(said):

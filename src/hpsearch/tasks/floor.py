@@ -1,18 +1,18 @@
-"""Simple models that every study has beside its winner: which there are. `training/floors.py` fits them."""
+"""The floors: simple models that a study compares with its winner. `training/floors.py` fits them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Floor:
-    """One of them."""
+    """A simple model on the data of the study."""
 
     name: str
-    """In folders, tags and messages."""
+    """Name of the floor in folders, tags and messages."""
     title: str
-    """What people call it, with its article."""
+    """Name of the floor for people, with its article."""
     script: str | None
-    """File in `serving/` that MLflow runs; None: that of its kind, because it is a model like a trial's."""
+    """File in `serving/` that MLflow runs. None means the script of the kind, because the model is like a trial's."""
 
 
 WORDS = Floor("words", "a linear model of words", "served_words.py")

@@ -1,4 +1,4 @@
-"""What a task kind declares: all that differs from one kind to the next, and nothing else does."""
+"""The interface of a task kind. All that differs between kinds is declared here, and nothing else differs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,19 +28,19 @@ Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions are."""
+    """The predictions for some examples, and their metrics."""
 
     metrics: dict[str, float]
     predictions: tuple[Any, ...]
-    """Of each example, JSON-able."""
+    """Prediction for each example, JSON-able."""
     confidences: tuple[float, ...]
-    """Of each prediction, the probability that the model gives it."""
+    """Probability that the model gives to each prediction."""
     likelihoods: tuple[float, ...] | None
-    """Of each example, the probability that the model gives to what is right; None where the kind has no log loss."""
+    """Probability that the model gives to the right answer of each example. None where the kind has no log loss."""
     fitted: Fitted
-    """What was fitted on these examples, or given."""
+    """Thresholds that were fitted on these examples, or given."""
     confusion: tuple[tuple[int, ...], ...] | None
-    """Counts: a row for each true class, a column for each predicted one."""
+    """Counts: a row for each true class, a column for each predicted class. None where an answer is not one class."""
 
 
 class Kind(ABC):
@@ -48,41 +48,42 @@ class Kind(ABC):
 
     name: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
-    """Keys that `task.columns` must have; it may also have `group`, and `inputs`."""
+    """Keys that `task.columns` must have. It may also have `group`, and those of `inputs`."""
     inputs: ClassVar[tuple[str, ...]]
-    """The roles that a served model takes."""
+    """Roles of the texts that a served model takes."""
     head: ClassVar[str]
-    """Class of transformers that loads a pretrained model with the head."""
+    """Name of the transformers class that loads a pretrained model with the head of this kind."""
     reads_first_token: ClassVar[bool] = False
-    """Whether the head of an encoder reads its first token alone."""
+    """Whether the head of an encoder reads only the first token."""
     padding: ClassVar[Padding] = {}
-    """Arrays by token that batches have for the loss beside the model's inputs, and what fills them; `labels` is one
-    where each token has a label, and is filled with -100 then, which Trainer does not count."""
+    """Names of arrays by token that batches have for the loss beside the model's inputs, each with its padding value.
+
+    `labels` is one of them where each token has a label. Its padding value is -100, which Trainer does not count."""
     folds: ClassVar[bool] = False
-    """Whether few examples can be cross-validated: each is one text, and nothing of it is in an array of the kind."""
+    """Whether few examples can be cross-validated: each is one text, and the kind adds no arrays of its own."""
     has_classes: ClassVar[bool] = False
-    """Whether `by_class` has anything to say."""
+    """Whether `by_class` returns scores."""
     weighs_classes: ClassVar[bool] = False
-    """Whether `train.class_weights` has a meaning."""
+    """Whether `train.class_weights` has a meaning for this kind."""
     features: ClassVar[datasets.Features]
-    """Of stored rows."""
+    """Columns of stored rows, with their types."""
     headings: ClassVar[dict[str, str]]
-    """Metrics that tables show, with their headings; each may be searched for."""
+    """Metrics that tables show, with their headings. Each may be the metric of a search."""
     details: ClassVar[dict[str, str]] = {}
-    """Further metrics that tables show where they are known, with their headings."""
+    """Further metrics, with their headings. Tables show them where they are known."""
     wrong_at_zero: ClassVar[str]
-    """The metric whose 0 on an example says that nothing of its answer is right."""
+    """Name of the metric whose 0 on an example counts its answer as a mistake."""
     answer: ClassVar[str]
-    """Column of a served model's output that is its answer, in the form of `truths`."""
+    """Column of a served model's output that holds the answer, in the form of `truths`."""
     product: ClassVar[Product]
-    """What a served model gives, and the script that does it."""
+    """Outputs of a served model, and the script that computes them."""
     floors: ClassVar[tuple[Floor, ...]]
-    """Simple models that a study's winner is seen beside, in the order in which they are fitted."""
+    """Simple models that the study compares with its winner, in the order in which they are fitted."""
     demo: ClassVar[str | None] = None
-    """A shipped task of this kind that needs neither network nor files."""
+    """Name of a shipped task of this kind that needs neither network nor files; None for no such task."""
 
     def check(self, settings: Settings) -> None:
-        """Raise RequestError for settings that mean nothing to this kind."""
+        """Raise RequestError for settings that have no meaning for this kind."""
         self.check_task(settings.task)
         if settings.promotion.class_margin is not None and not self.has_classes:
             raise RequestError(
@@ -108,7 +109,7 @@ class Kind(ABC):
             )
 
     def check_task(self, task: TaskSettings) -> None:
-        """Raise RequestError unless columns and metric are those of this kind."""
+        """Raise RequestError unless this kind has the columns and the metric of the task."""
         for role in task.columns:
             known = dict.fromkeys((*self.roles, "group", *self.inputs))
             if role not in known:
@@ -126,50 +127,53 @@ class Kind(ABC):
 
     @abstractmethod
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Clean and check rows. Raises RequestError naming the rows that are wrong."""
+        """Clean and check rows. Raises RequestError that names the wrong rows."""
 
     def asked(self, task: TaskSettings) -> dict[str, str]:
-        """For each input role, the column of a file that is to be predicted: named, or called like the role."""
+        """Return the column of each input role in a file to predict.
+
+        It is the column that the task names for the role, or else the column called like the role.
+        """
         return {role: task.columns.get(role, role) for role in self.inputs}
 
     def shown(self, answer: Any) -> str:
-        """An answer, or a truth, for people."""
+        """Return an answer or a truth as text for people."""
         return answer if isinstance(answer, str) and answer else ", ".join(answer) or "(none)"
 
     def served(self, task: TaskSettings) -> dict[str, Any]:
-        """What a served model of this kind must know beside what all must, JSON-able."""
+        """Return what a served model of this kind needs in addition to what all served models need, JSON-able."""
         return {}
 
     def merge(self, one: Example, other: Example) -> Example | None:
-        """What two train rows with the same inputs say together; None where they contradict each other."""
+        """Return one example for two train rows with the same inputs; None where they contradict each other."""
         return one if one.values == other.values else None
 
     @abstractmethod
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
-        """The classes in their order; none where the kind has none. Raises RequestError."""
+        """Return the classes in their order; empty where the kind has no classes. Raises RequestError."""
 
     @abstractmethod
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Columns of `features` except id."""
+        """Return the columns of `features` except id."""
 
     @abstractmethod
     def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """What the config of the model's head must say."""
+        """Return the values that the config of the model's head must have."""
 
     @abstractmethod
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """Rows to token arrays, as `Tokens` describes them.
+        """Return the token arrays of rows, as `Tokens` describes them.
 
         Args:
             rows: columns of `features`.
-            tokenizer: a fast one.
-            task: says length, truncation, stride.
+            tokenizer: a fast tokenizer.
+            task: gives length, truncation and stride.
         """
 
     def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
-        """What people should know of the tokens of a split before anything is trained."""
+        """Yield what people should know about the tokens of a split before training."""
         if tokens.truncated:
             yield (
                 f"{tokens.truncated / tokens.examples:.0%} of {split} are longer than task.max_length="
@@ -177,7 +181,10 @@ class Kind(ABC):
             )
 
     def class_weights(self, labels: NDArray[Any], classes: int) -> NDArray[np.float32] | None:
-        """Weight of each class so that all count alike, with mean 1 over the examples; None where a kind has none."""
+        """Return the weight of each class that makes all classes count alike; None where the kind has no weights.
+
+        The mean weight over `labels` is 1.
+        """
         return None
 
     @abstractmethod
@@ -189,23 +196,25 @@ class Kind(ABC):
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """This micro-batch's share of the mean loss over the batch's items, which are elements of `labels` but padding.
+        """Return this micro-batch's share of the mean loss over the items of the batch.
+
+        Items are the elements of `labels` that are not padding.
 
         Args:
-            outputs: of the model.
-            batch: as `collate` makes it; `labels` (B, ...) and what `padding` names.
-            num_items_in_batch: items in all micro-batches of the update.
+            outputs: outputs of the model.
+            batch: as `collate` makes it, with `labels` (B, ...) and the arrays that `padding` names.
+            num_items_in_batch: number of items in all micro-batches of the update.
             label_smoothing: share of the target that is spread out.
             class_weights: (C,), or None.
         """
 
     @abstractmethod
     def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
-        """(items, outcomes): what the model says of each item of `labels` but padding; finite, in nats."""
+        """Return finite log probabilities in nats, (items, outcomes), of the items of `labels` that are not padding."""
 
     @abstractmethod
     def outputs(self, outputs: Tensors) -> torch.Tensor:
-        """(B, C), or (B, L, C) where a piece's output has a row for each token."""
+        """Return the outputs that are scored: (B, C), or (B, L, C) where a piece has a row for each token."""
 
     @abstractmethod
     def score(
@@ -219,63 +228,63 @@ class Kind(ABC):
         """Score predictions of the first examples of a split.
 
         Args:
-            outputs: of each piece of these examples, (C,) or (its tokens, C).
-            tokens: of the split.
+            outputs: outputs for each piece of these examples, (C,) or (its tokens, C).
+            tokens: tokens of the split.
             rows: columns of `features` of these examples.
-            task: names the metric.
+            task: settings of the task.
             fitted: thresholds from the validation split; None to fit them on these examples.
         """
 
     @abstractmethod
     def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
-        """Score what any model says of each example, however it came to that; `score` and floors end here.
+        """Score what any model says of each example. Both `score` and the floors call it.
 
         Args:
-            said: of each example, in the form that the kind gives here.
+            said: what the model says of each example, in the form that each kind describes.
             rows: as for `score`.
             fitted: as for `score`.
         """
 
-    # ---- answers as people read them, for what is compared after training
+    # ---- answers as people read them, for comparisons after training
 
     @abstractmethod
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
-        """The right answer to each row, JSON-able: names of classes, or the texts that are right."""
+        """Return the right answer to each row, JSON-able: names of classes, right texts, or entities."""
 
     @abstractmethod
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """`Scores.predictions` in the form that a served model gives."""
+        """Return `Scores.predictions` in the form that a served model gives."""
 
     @abstractmethod
     def constant(self, truths: Sequence[Any]) -> Any:
-        """The one answer that is right most often."""
+        """Return the one answer that is right most often."""
 
     @abstractmethod
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
-        """(examples, k): what each example adds to the sums that metrics of answers are made of.
+        """Return what each example adds to the sums from which metrics of answers are computed, (examples, k).
 
         Args:
-            truths: by `truths`.
-            answers: as many, by `answers` or of a served model.
+            truths: right answers, by `truths`.
+            answers: an answer for each truth, by `answers` or from a served model.
             labels: the classes; an answer that is none of them counts as wrong.
         """
 
     @abstractmethod
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """The metrics of `headings` that answers alone decide, (...), from sums of tallies (..., k) of some examples.
+        """Return the metrics of `headings` that depend on answers alone, (...), from sums of tallies (..., k).
 
-        A class that none of them has is left out of averages over classes: with 0 it would say that rare classes are
-        never recognised.
+        Averages over classes leave out a class that none of the examples has. A 0 for it would say that rare classes
+        are never recognised.
         """
 
     def likelihoods(
         self, truths: Sequence[Any], probabilities: Sequence[Mapping[str, float]], labels: Sequence[str]
     ) -> list[float]:
-        """As `Scores.likelihoods`, from the probabilities that a served model gives; of kinds with a log loss."""
+        """Return `Scores.likelihoods` from the probabilities that a served model gives, for kinds with a log loss."""
         raise NotImplementedError(f"{self.name} has no log loss")
 
     def shares(self, truths: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-        """How often each class is true: of all that says the same of every example, what has the best log loss."""
+        """Return how often each class is true. Of all constant predictions, these shares have the best log loss."""
         raise NotImplementedError(f"{self.name} has no log loss")
 
     # ---- the same, for one metric
@@ -283,7 +292,7 @@ class Kind(ABC):
     def evidence(
         self, objective: Objective, truths: Sequence[Any], replies: Replies, labels: Sequence[str]
     ) -> NDArray[np.float64]:
-        """(examples, k): what each example adds to the sums that `sums_to` takes."""
+        """Return what each example adds to the sums that the function of `sums_to` takes, (examples, k)."""
         if objective != LOG_LOSS:
             return self.tallies(truths, replies.answers, labels)
         assert replies.likelihoods is not None, "without them there is no log loss"
@@ -291,9 +300,9 @@ class Kind(ABC):
         return np.column_stack([losses, np.ones(len(losses))])
 
     def sums_to(self, objective: Objective) -> OfSums:
-        """What makes the metric of sums of `evidence`, as `of_sums` does."""
+        """Return the function that computes the metric from sums of `evidence`, as `of_sums` does from tallies."""
         return metrics.mean_loss if objective == LOG_LOSS else self.of_sums
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-        """Of each class, from sums of tallies (k,); without classes that have no example."""
+        """Return the scores of each class that has an example, from sums of tallies (k,)."""
         return {}

@@ -1,4 +1,4 @@
-"""The task kinds there are; `kind.Kind` says what one declares."""
+"""The task kinds by name. `kind.Kind` says what a kind declares."""
 
 from hpsearch.data.reading import listed
 from hpsearch.errors import RequestError, nearest
@@ -9,7 +9,7 @@ from hpsearch.tasks.token_classification import TokenClassification
 
 
 class _Kinds(dict[str, Kind]):
-    """By name."""
+    """Task kinds by name."""
 
     def __missing__(self, name: str) -> Kind:
         raise RequestError(f"task.kind={name}: there is no such kind; there are {listed(self)}{nearest(name, self)}")

@@ -1,4 +1,4 @@
-"""Labels as files have them: what is wrong with a cell, what it says, and which classes there are."""
+"""Labels in files: check a cell, read its labels, and find the classes."""
 
 import json
 import unicodedata
@@ -13,11 +13,11 @@ from hpsearch.data.examples import Example, missing, text_fault
 from hpsearch.data.reading import SHOWN, Rows, listed
 from hpsearch.errors import RequestError, nearest
 
-MOST_SHOWN = 12  # classes that are listed one by one; of more, the most frequent and the rarest
+MOST_SHOWN = 12  # most classes that are listed one by one; a longer list has only the most frequent and the rarest
 
 
 def label_fault(label: object) -> str | None:
-    """What is wrong with a cell that holds one label."""
+    """Return what is wrong with a cell that holds one label; None if nothing is."""
     if missing(label) or (isinstance(label, str) and not label.strip()):
         return "there is no label"
     if not isinstance(label, str | int | float):  # a bool is an int
@@ -26,7 +26,10 @@ def label_fault(label: object) -> str | None:
 
 
 def labels_fault(cell: object) -> str | None:
-    """The same of a cell that holds any number of them: an empty list or string says none, and null says nothing."""
+    """Return what is wrong with a cell that holds any number of labels; None if nothing is.
+
+    An empty list or string means that there is no label. A null is a fault.
+    """
     if missing(cell):
         return "there is no list of labels"
     if isinstance(cell, str) and _is_json(cell):
@@ -44,7 +47,7 @@ def _is_json(cell: str) -> bool:
 
 
 def _parts(cell: Any, separator: str) -> list[str]:
-    """What stands in a cell: in a list (JSONL, Parquet; in CSV as JSON), or in a string with separators."""
+    """Return the parts of a cell: of a list (JSONL, Parquet; in CSV as JSON), or of a string with separators."""
     if isinstance(cell, str):
         cell = json.loads(cell) if _is_json(cell) else cell.split(separator)
     parts = [str(part).strip() for part in (cell if isinstance(cell, list) else [cell])]
@@ -52,10 +55,12 @@ def _parts(cell: Any, separator: str) -> list[str]:
 
 
 def labels_of_rows(rows: Rows, task: TaskSettings) -> list[tuple[str, ...]]:
-    """The labels of each row, from checked cells: lists of labels, or vectors with 0 or 1 for each of `task.labels`.
+    """Return the labels of each row from checked cells.
+
+    Cells are lists of labels, or vectors with 0 or 1 for each of `task.labels`.
 
     Raises:
-        RequestError: there are vectors that `task.labels` does not name, or nothing tells what the cells are.
+        RequestError: `task.labels` does not name the places of vectors, or it is not clear what the cells are.
     """
     cells = [_parts(cell, task.label_separator) for cell in rows.columns[task.columns["labels"]]]
     width = vector_width(rows, task)
@@ -75,13 +80,13 @@ def labels_of_rows(rows: Rows, task: TaskSettings) -> list[tuple[str, ...]]:
 
 
 def vector_width(rows: Rows, task: TaskSettings) -> int | None:
-    """The length of the vectors that checked cells are, with a number for each label; None where they list labels.
+    """Return the length of the vectors in checked cells; None where cells are lists of labels.
 
-    A label stands once in a row. So if there are only 0 and 1, a row that has one of them twice is a vector, and so
-    are rows that all have both, in different orders.
+    A vector has a number for each label. A list has a label once. So if there are only 0 and 1, a row that has one of
+    them twice is a vector. Rows that all have both, in different orders, are vectors, too.
 
     Raises:
-        RequestError: the vectors are of different lengths, or of other numbers.
+        RequestError: the vectors have different lengths, or numbers other than 0 and 1.
     """
     of_rows = [_parts(cell, task.label_separator) for cell in rows.columns[task.columns["labels"]]]
     numbers = [tuple(_number(part) for part in parts) for parts in of_rows]
@@ -104,7 +109,7 @@ def vector_width(rows: Rows, task: TaskSettings) -> int | None:
         where = rows.where([number for number, row in zip(rows.numbers, numbers, strict=True) if len(row) != width])
         raise RequestError(
             f"{where}: most lists in the column of {_column(task)} are of {width} numbers 0 and 1, one for each label, "
-            "and these are not; mend them, or write lists of labels in which none stands twice"
+            "and these are not; correct them, or write lists of labels in which none stands twice"
         )
     return width
 
@@ -114,7 +119,7 @@ def _column(task: TaskSettings) -> str:
 
 
 def _number(part: str) -> float | None:
-    if part in ("True", "False"):  # of JSON and Parquet
+    if part in ("True", "False"):  # a bool of JSON or Parquet as a string
         return float(part == "True")
     try:
         number = float(part)
@@ -126,12 +131,12 @@ def _number(part: str) -> float | None:
 def class_names(
     given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings, role: str, least: int
 ) -> tuple[str, ...]:
-    """The classes in their order: `task.labels`, or as the train split has them in the column of `role`, sorted.
+    """Return the classes in their order: `task.labels`, or the sorted labels in the train split's column of `role`.
 
-    Of labels that stand for places in vectors, those that no row has are left out: their place must be named.
+    Where cells are vectors, `task.labels` must name each place, so labels that no train row has are left out.
 
     Raises:
-        RequestError: there are too few, or the labels of the splits and `task.labels` do not agree.
+        RequestError: there are too few classes, or the labels of the splits and `task.labels` do not agree.
     """
     column = f"task.columns.{role}={task.columns[role]}"
     found = sorted({label for e in given["train"] for label in e.classes}, key=_numeric_first)
@@ -164,12 +169,12 @@ def class_names(
 
 
 def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str], named: Sequence[str]) -> Iterator[str]:
-    """What people should know of the classes: how many examples they have, which have none, which look alike.
+    """Yield what people should know about the classes: their numbers of examples, and labels that look alike.
 
     Args:
-        classes: split: class: examples.
-        labels: the classes; none where the kind has none.
-        named: by `task.labels`.
+        classes: number of examples by split and class; a class without examples may be left out.
+        labels: the classes; empty where the kind has no classes.
+        named: labels that `task.labels` names.
     """
     counts = {label: classes["train"].get(label, 0) for label in labels}
     if not labels:
@@ -195,7 +200,10 @@ def class_notes(classes: Mapping[str, Mapping[str, int]], labels: Sequence[str],
 
 
 def _seen(label: str) -> str:
-    """What a label looks like: numbers by their value; others without case, width and what cannot be seen."""
+    """Return a form that is equal for labels that look alike.
+
+    Numbers become their value. Other labels lose case, width and invisible characters.
+    """
     try:
         number = float(label)
     except ValueError:
@@ -207,7 +215,7 @@ def _seen(label: str) -> str:
 
 
 def _numeric_first(label: str) -> tuple[bool, float, str]:
-    """Sorts 2 before 10, and numbers before words."""
+    """Return a sort key that puts 2 before 10, and numbers before words."""
     try:
         number = float(label)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Arrays to named floats, and which way each of them is better: nothing else knows a direction."""
+"""Metrics from arrays, and the direction in which each is better. Nothing else knows a direction."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,35 +9,35 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 Score = TypeVar("Score", float, NDArray[np.float64])
-# What makes metrics of sums: `Kind.of_sums` and `mean_loss`.
+# A function that computes metrics from sums: `Kind.of_sums` or `mean_loss`.
 OfSums = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric that may be searched for, and which way it is better. Whatever compares scores asks it."""
+    """A metric that may be searched for, and its direction. All comparisons of scores use it."""
 
     name: str
     direction: Literal["maximize", "minimize"]
-    """Optuna's word."""
+    """Direction of the metric, in Optuna's words."""
     share: bool
-    """Whether an example counts between 0 and 1, so that a score does too and differences are said in points."""
+    """Whether an example counts between 0 and 1. Then a score does, too, and differences are given in points."""
 
     @property
     def remark(self) -> str:
-        """What a reader must know of a score's direction; empty where more is better, as readers expect."""
+        """Remark on the direction of a score; empty where more is better, as readers expect."""
         return "" if self.direction == "maximize" else "less is better"
 
     def worth(self, score: Score) -> Score:
-        """Of which more is better, whatever the metric; of a worth, the score."""
+        """Return the worth of a score, of which more is always better. The worth of a worth is the score."""
         return score if self.direction == "maximize" else -score
 
     def better(self, score: float, other: float) -> bool:
-        """Whether one score is truly better than another."""
+        """Return whether one score is better than another, and not equal."""
         return self.worth(score) > self.worth(other)
 
     def gain(self, score: float, other: float) -> float:
-        """By how much one score is better than another; below 0 where it is worse."""
+        """Return by how much one score is better than another; below 0 where it is worse."""
         return self.worth(score) - self.worth(other)
 
 
@@ -47,13 +47,13 @@ OBJECTIVES = {
     name: Objective(name, "maximize", share=True)
     for name in ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match")
 } | {LOG_LOSS.name: LOG_LOSS}
-SURE = float(np.finfo(np.float32).eps)  # no probability counts as nearer to 0 or 1, so that no loss is infinite
+SURE = float(np.finfo(np.float32).eps)  # least distance of a probability from 0 and 1, so that no loss is infinite
 
 
 def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float]:
-    """Accuracy, macro precision, recall and F1, F1 weighted by class size, log loss, and the cross-entropy in nats.
+    """Return accuracy, macro precision, recall and F1, F1 weighted by class size, log loss and cross-entropy in nats.
 
-    The last two are one quantity: the log loss is what `likelihoods` keeps of it, and may be searched for.
+    The last two are the same quantity. The log loss is computed from `likelihoods`, and may be searched for.
 
     Macro averages are over the classes that the examples have.
 
@@ -80,63 +80,66 @@ def classification(logits: NDArray[np.floating], labels: NDArray[np.integer]) ->
 def multilabel(
     probabilities: NDArray[np.floating], predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, losses.
+    """Return macro precision, recall and F1 over the labels, micro F1, share of rows with all labels right, and losses.
 
-    All arguments are (examples, labels). Macro averages are over the labels that some example has; they are 0 if none
-    has one. Log loss and cross-entropy are means over examples and labels, in nats.
+    All arguments are (examples, labels). Macro averages are over the labels that some example has. They are 0 if no
+    example has a label. Log loss and cross-entropy are means over examples and labels, in nats.
     """
-    there = np.flatnonzero(truth.any(axis=0)) if truth.shape[1] > 1 else None  # None: sklearn takes it for one label
+    sure = np.clip(np.where(truth, probabilities, 1 - probabilities), np.finfo(np.float64).tiny, None)
+    log_loss = losses(likelihoods_of_sets(probabilities, truth)).mean()
+    # sklearn reads one column as two classes. So both get a further column, of a label that no example has.
+    truth, predicted = (np.pad(each, ((0, 0), (0, 1))) for each in (truth, predicted))
+    there = np.flatnonzero(truth.any(axis=0))
     precision, recall, f1 = (
         precision_recall_fscore_support(truth, predicted, labels=there, average="macro", zero_division=0.0)[:3]
-        if there is None or len(there)
+        if len(there)
         else (0.0, 0.0, 0.0)
     )
-    sure = np.clip(np.where(truth, probabilities, 1 - probabilities), np.finfo(np.float64).tiny, None)
     return {
         "accuracy": float(accuracy_score(truth, predicted)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
         "f1_micro": float(f1_score(truth, predicted, average="micro", zero_division=0.0)),
-        "log_loss": float(losses(likelihoods_of_sets(probabilities, truth)).mean()),
+        "log_loss": float(log_loss),
         "loss": float(-np.log(sure).mean()),
     }
 
 
 def likelihoods(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """(examples,): the probability of the true class, from those of all (examples, classes), in 7 digits."""
+    """Return the probability of the true class, (examples,), in 7 digits; `probabilities` are (examples, classes)."""
     return short(probabilities[np.arange(len(labels)), labels])
 
 
 def likelihoods_of_sets(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(examples,): the probability of what is true of a label, in the geometric mean over the labels, in 7 digits.
+    """Return the geometric mean over the labels of the probability of the truth, (examples,), in 7 digits.
 
-    Both arguments are (examples, labels). Its logarithm is the mean of the labels' own.
+    Both arguments are (examples, labels). The logarithm of the result is the mean of the labels' logarithms.
     """
     true = np.clip(np.where(truth, probabilities, 1 - probabilities), SURE, 1 - SURE)
     return short(np.exp(np.log(true).mean(axis=1)))
 
 
 def short(numbers: Iterable[float]) -> NDArray[np.float64]:
-    """In 7 digits, as they are kept, so that what is kept gives the same scores."""
+    """Round numbers to 7 digits, as they are stored, so that stored numbers give the same scores."""
     return np.array([float(f"{number:.7g}") for number in numbers], dtype=np.float64)
 
 
 def losses(likelihoods: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """(examples,): the log loss of each example, in nats."""
+    """Return the log loss of each example in nats, (examples,)."""
     return np.asarray(-np.log(np.clip(np.asarray(likelihoods, dtype=np.float64), SURE, 1 - SURE)))
 
 
 def mean_loss(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """The log loss, (...), from sums over examples (..., 2) of their losses and of ones, as `Kind.of_sums`."""
+    """Return the log loss, (...), as `Kind.of_sums` does. The sums (..., 2) are of losses and of ones over examples."""
     return {LOG_LOSS.name: sums[..., 0] / sums[..., 1]}
 
 
 def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]) -> list[float]:
-    """For each label the threshold that makes its F1 highest; among equally good ones the nearest to one half.
+    """Return for each label the threshold that makes its F1 highest; of equally good ones the nearest to one half.
 
-    Both arguments are (examples, labels). Thresholds lie midway between neighbouring probabilities; a label that no
-    example has keeps one half.
+    Both arguments are (examples, labels). Thresholds lie midway between neighbouring probabilities. A label that no
+    example has gets one half.
     """
     thresholds = []
     for column, true in zip(probabilities.T, truth.T, strict=True):
@@ -146,7 +149,7 @@ def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_])
             thresholds.append(0.5)
             continue
         f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + true.sum())  # if this one and all before it get the label
-        # The middle of two neighbouring floats may be rounded down to the lower one, which is to stay below.
+        # The middle of two neighbouring floats may round down to the lower one, which must stay below the threshold.
         middles = np.maximum((ranked[:-1] + ranked[1:]) / 2, np.nextafter(ranked[1:], np.inf))
         between = np.append(middles, ranked[-1] / 2)
         f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal probabilities can't be told apart
@@ -156,27 +159,27 @@ def f1_thresholds(probabilities: NDArray[np.floating], truth: NDArray[np.bool_])
 
 
 def confusion(predicted: NDArray[np.integer], labels: NDArray[np.integer], classes: int) -> tuple[tuple[int, ...], ...]:
-    """Counts: a row for each true class, a column for each predicted one."""
+    """Return counts: a row for each true class, a column for each predicted class."""
     matrix = confusion_matrix(labels, predicted, labels=np.arange(classes))
     return tuple(tuple(int(count) for count in row) for row in matrix)
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities along the last axis."""
+    """Return probabilities along the last axis."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities, element by element."""
+    """Return the probability of each element."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927): honest near 0 and 1, where the normal approximation is not."""
+    """Return the 95 % interval of a share (Wilson 1927), valid near 0 and 1, where the normal approximation fails."""
     z = 1.959964
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # It holds the share, whatever rounding says at 0 and 1.
+    # The interval must contain the share, even if rounding at 0 and 1 puts an end beyond it.
     return min(share, max(0.0, float(centre - half))), max(share, min(1.0, float(centre + half)))

@@ -1,4 +1,4 @@
-"""Answers to questions without a model of language: one for all, or a sentence. A served model carries this file."""
+"""Answers to questions without a language model: one for all, or a sentence. A served model carries this file."""
 
 import itertools
 import re
@@ -14,18 +14,18 @@ ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])|\n+")  # where one s
 
 @dataclass(frozen=True)
 class Said:
-    """What is said of one question."""
+    """The answer to one question."""
 
     text: str
-    """"" where there is nothing to say."""
+    """Text of the answer; "" means no answer."""
     begin: int
-    """Of the text in the context; -1 where it does not stand there."""
+    """Index of the text's first character in the context; -1 where the context does not contain it."""
     sure: float
-    """From 0 to 1."""
+    """Confidence in the answer, from 0 to 1."""
 
 
 def sentences(context: str) -> list[tuple[int, int]]:
-    """Begin and end of each sentence, of which something can be seen, without what can't at its ends."""
+    """Return begin and end of each sentence with visible characters, without invisible characters at its ends."""
     cuts = [0, *(match.start() for match in ENDS.finditer(context)), len(context)]
     found = []
     for begin, end in itertools.pairwise(cuts):
@@ -37,7 +37,7 @@ def sentences(context: str) -> list[tuple[int, int]]:
 
 
 def sentence(question: str, context: str) -> Said:
-    """The sentence that has the most words of the question; of equal ones the shortest, of these the first."""
+    """Return the sentence with the most words of the question; of equal ones the shortest, of these the first."""
     asked = set(normalise(question).split())
     best = Said("", -1, 0.0)
     for begin, end in sentences(context):
@@ -48,24 +48,29 @@ def sentence(question: str, context: str) -> Said:
 
 
 class Answerer:
-    """Answers every question alike, or by a sentence of its context."""
+    """A model that gives every question the same answer, or a sentence of its context."""
 
     def __init__(self, constant: str | None, sure: float) -> None:
-        """`constant` is said of every question, "" to say nothing, and `sure` is how good that is; None: a sentence."""
+        """Store the constant answer and its confidence.
+
+        Args:
+            constant: the answer to every question, "" for no answer. None means a sentence of the context.
+            sure: how good the constant answer is, from 0 to 1.
+        """
         self.constant, self.sure = constant, sure
 
     @staticmethod
     def load(folder: Path) -> "Answerer":
-        """What `save` wrote."""
+        """Load the model that `save` wrote."""
         described, _ = floor_file.load(folder)
         return Answerer(described["constant"], described["sure"])
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder that is there."""
+        """Write the model into an existing folder."""
         floor_file.save(folder, {"constant": self.constant, "sure": self.sure}, {})
 
     def say(self, question: str, context: str) -> Said:
-        """Of one question."""
+        """Return the answer to one question."""
         if self.constant is None:
             return sentence(question, context)
         return Said(self.constant, context.find(self.constant) if self.constant else -1, self.sure)

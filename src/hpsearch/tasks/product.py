@@ -1,4 +1,4 @@
-"""What a kind's model is for its users, in plain data: `serving` makes MLflow's and Arrow's types of it."""
+"""The outputs of a kind's served model in plain data, from which types of MLflow and Arrow are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ STRING, DOUBLE, LONG, BOOLEAN = "string", "double", "long", "boolean"  # as MLfl
 
 @dataclass(frozen=True)
 class ListOf:
-    """Any number of values of one type."""
+    """A list of any number of values of one type."""
 
     of: "Type"
 
 
 @dataclass(frozen=True)
 class MapOf:
-    """Any names, each with a value of one type."""
+    """A map from any names to values of one type."""
 
     of: "Type"
 
 
 @dataclass(frozen=True)
 class Record:
-    """These names, each with a value of its type."""
+    """A record of fixed names, each with a value of its own type."""
 
     fields: Mapping[str, "Type"]
 
@@ -33,13 +33,13 @@ Type = str | ListOf | MapOf | Record
 
 @dataclass(frozen=True)
 class Product:
-    """A served model. It takes a text for each of `Kind.inputs`."""
+    """Interface of a served model. It takes a text for each of `Kind.inputs`."""
 
     script: str
     """File in `serving/` that MLflow runs."""
     outputs: Mapping[str, Type]
-    """Columns of the answer, in their order."""
+    """Columns of the answer with their types, in order."""
     example: Any
-    """What a client may send, JSON-able."""
+    """Example of a request that a client may send, JSON-able."""
     added: tuple[str, ...]
-    """Those of `outputs` that a file gets as columns."""
+    """Names of the `outputs` that a predicted file gets as columns."""

@@ -1,4 +1,4 @@
-"""Extractive question answering: the answer is a span of the context, or there is none."""
+"""Extractive question answering: the answer is a span of the context, or there is no answer."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.product import BOOLEAN, DOUBLE, LONG, STRING, Product
 from hpsearch.tasks.windows import N_BEST, Window, bare, decode, held, probabilities, target, windows
 
-# Of a question, instead of the tokens of its shortest answer.
+# `reach` of a question without a right span of tokens: no answer, no window holds it, or no span gives it exactly.
 NO_ANSWER, LOST, INEXACT = -2, -1, 0
-NEVER = -1e4  # logit of what can't be answered; finite, so that differences are
-LEAST_LENGTH = 32  # tokens of a window that leave room for question and context
+NEVER = -1e4  # logit of tokens that cannot be in an answer; finite, so that differences are finite
+LEAST_LENGTH = 32  # fewest tokens of a window, so that there is room for question and context
 
 
 class QuestionAnswering(Kind):
-    """Question and context; answers are spans of the context, several where several are right, none where none is."""
+    """Questions with contexts. Right answers are spans of the context: one, several, or none."""
 
     name = "question_answering"
     answer = "answer"
@@ -66,7 +66,10 @@ class QuestionAnswering(Kind):
     }
 
     def check(self, settings: Settings) -> None:
-        """A context longer than the model takes is read in windows, and is taken as it is: answers are spans of it."""
+        """Raise RequestError for settings that have no meaning for questions.
+
+        A context longer than the model takes is read in windows. It is not cleaned, because answers are spans of it.
+        """
         super().check(settings)
         task, shortest = settings.task, min(possible(settings, "task.max_length"))
         truncations = possible(settings, "task.truncation")
@@ -81,7 +84,7 @@ class QuestionAnswering(Kind):
                 raise RequestError(f"task.{setting}={value}: with task.kind={self.name} it {rule}")
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Questions as they are. Those on one context stay in one split, and those of one group if there are groups."""
+        """Return questions without cleaning. Those of one group, article or context stay in one split (`_groups`)."""
         read = {}
         for role in ("question", "context"):
             cells = rows.columns[task.columns[role]]
@@ -111,7 +114,10 @@ class QuestionAnswering(Kind):
         ]
 
     def merge(self, one: Example, other: Example) -> Example | None:
-        """All answers of both: files with a row for each annotator are common. An answer and none contradict."""
+        """Return one example with all answers of both; None if only one of them has an answer.
+
+        Files with a row for each annotator are common.
+        """
         answers = [one.values["answers"], other.values["answers"]]
         if bool(answers[0]) != bool(answers[1]):
             return None
@@ -121,7 +127,7 @@ class QuestionAnswering(Kind):
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
-        """None. Raises RequestError if no question to train on has an answer."""
+        """Return no classes. Raises RequestError if no question of the train split has an answer."""
         if not any(e.values["answers"] for e in given["train"]):
             raise RequestError(
                 f"{rows['train'].name}: not one of its {len(given['train'])} questions has an answer in the column of "
@@ -130,24 +136,26 @@ class QuestionAnswering(Kind):
         return ()
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Question, context, answers."""
+        """Return question, context and answers."""
         return {name: [e.values[name] for e in examples] for name in ("question", "context", "answers")}
 
     def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Two outputs for each token: start and end."""
+        """Return the number of outputs for each token, two: start and end."""
         return {"num_labels": 2}
 
     def served(self, task: TaskSettings) -> dict[str, Any]:
-        """How long an answer may be."""
+        """Return how many tokens an answer may have."""
         return {"longest_answer": task.longest_answer}
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """A piece is a window of the context behind the question; its labels are first and last token of the answer.
+        """Return token arrays. A piece is the question and a window of the context.
 
-        The first answer that a span of tokens gives is the one to learn, or else the first; a window without all of it
-        has the null token as both labels. By token there are `characters` (begin and end in the context, -1 elsewhere)
-        and `candidates` (whether an answer may begin or end with it), by piece `nulls` (the token that means
-        "no answer"), by example `reach` (tokens of its shortest right answer, or why there is none).
+        The labels of a piece are the first and last token of the answer. The answer to learn is the first one that a
+        span of tokens gives, or else the first one. A window without all of it has the null token as both labels.
+
+        Arrays by token are `characters` (begin and end in the context, -1 elsewhere) and `candidates` (whether an
+        answer may begin or end with the token). By piece there is `nulls` (the token that means "no answer"). By
+        example there is `reach` (tokens of its shortest right answer, or the reason why there is none).
         """
         of_questions = windows(rows["question"], rows["context"], tokenizer, task.max_length, task.stride)
         labels, reach = [], []
@@ -174,7 +182,7 @@ class QuestionAnswering(Kind):
         }
 
     def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
-        """How many answers cannot be given, and why."""
+        """Yield how many questions have answers that cannot be given, and why."""
         assert task.longest_answer is not None, "checked"
         reach, limit = tokens.by_example("reach"), task.longest_answer
         untaught = "they are trained as 'no answer'" if split == "train" else "none of them can be answered right"
@@ -197,9 +205,10 @@ class QuestionAnswering(Kind):
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Cross-entropy of the first and of the last token among the candidates: the context's and the null token.
+        """Return the cross-entropy of the first and of the last token among the candidates. Labels are (B, 2).
 
-        Question and padding can't be answers, so no probability is given to them; labels are (B, 2).
+        Candidates are tokens of the context and the null token. Question and padding cannot be answers, so they get no
+        probability.
         """
         logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()  # (B, 2, L)
         allowed = batch["candidates"][:, None, :]
@@ -211,12 +220,12 @@ class QuestionAnswering(Kind):
         return loss.sum() / num_items_in_batch
 
     def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
-        """(B * 2, L): of the first and of the last token among the candidates."""
+        """Return the log probabilities of the first and of the last token among the candidates, (B * 2, L)."""
         logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
         return logits.masked_fill(~batch["candidates"][:, None, :], NEVER).log_softmax(dim=-1).flatten(0, 1)
 
     def outputs(self, outputs: Tensors) -> torch.Tensor:
-        """Start and end logits (B, L, 2)."""
+        """Return the start and end logits, (B, L, 2)."""
         return torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1)
 
     def score(
@@ -227,7 +236,7 @@ class QuestionAnswering(Kind):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """What `judge` makes of the best spans of the windows of each question."""
+        """Score the best span of all windows of each question, by `judge`."""
         assert task.longest_answer is not None, "checked"
         count = len(rows["context"])
         ends, nulls = np.searchsorted(tokens.owners, np.arange(count + 1)), tokens.by_piece("nulls")
@@ -250,13 +259,14 @@ class QuestionAnswering(Kind):
         return self.judge((answers, margins, sure), rows, fitted)
 
     def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
-        """Exact match and F1 by the published definition; the threshold for "no answer" makes F1 highest.
+        """Score answers by the published exact match and F1. The fitted threshold for "no answer" makes F1 highest.
 
-        Where every question has an answer, as in SQuAD v1.1, none is left unanswered and there is no threshold.
+        Where every question has an answer, as in SQuAD v1.1, none is left unanswered and the threshold is None.
 
         Args:
-            said: the best answer to each question; (n,) by how much "no answer" is better, inf where there is no other;
-                (2, n) the probability of each answer, and that of "no answer".
+            said: three values. First the best answer to each question. Second, (n,), by how much "no answer" scores
+                higher, inf where there is no other answer. Third, (2, n), the probability of each answer, and that of
+                "no answer".
             rows: as for `score`.
             fitted: as for `score`.
         """
@@ -279,34 +289,37 @@ class QuestionAnswering(Kind):
         )
 
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
-        """Lists of texts that are right; an empty one where there is no answer."""
+        """Return lists of right texts; an empty list where there is no answer."""
         return _golds(rows)
 
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """Texts."""
+        """Return the predicted texts."""
         return list(predictions)
 
     def constant(self, truths: Sequence[Any]) -> Any:
-        """None, or the most frequent text."""
+        """Return the most frequent text; "" if no answer is more frequent."""
         said = Counter(text for texts in truths for text in sorted(set(texts) or {""}))
         return max(sorted(said), key=lambda text: said[text])
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[str]) -> NDArray[np.float64]:
-        """Exact match, F1, one example."""
+        """Return exact match, F1 and 1 for each example."""
         exact, f1 = squad.scores(answers, truths)
         return np.column_stack([exact, f1, np.ones(len(exact))])
 
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Means over the examples."""
+        """Return means over the examples."""
         return {"exact_match": sums[..., 0] / sums[..., 2], "f1": sums[..., 1] / sums[..., 2]}
 
 
 def _groups(rows: Rows, task: TaskSettings) -> list[str | None]:
-    """Of `task.columns.group`; without it, questions on one article stay together, or on one context if untitled."""
+    """Return the group of each question, from `task.columns.group`.
+
+    Without that column, the group is the title of the article, or the context of a question without a title.
+    """
     if "group" in task.columns:
         return groups(rows, task)
     contexts = rows.columns[task.columns["context"]]
-    known = ARTICLE in rows.columns and ARTICLE not in task.columns.values()  # a column of that name may be any role's
+    known = ARTICLE in rows.columns and ARTICLE not in task.columns.values()  # a column of that name may have a role
     titles = rows.columns[ARTICLE] if known else [None] * len(contexts)
     return [
         str(context if missing(title) or title == "" else title)
@@ -315,14 +328,14 @@ def _groups(rows: Rows, task: TaskSettings) -> list[str | None]:
 
 
 def _golds(rows: dict[str, list[Any]]) -> list[list[str]]:
-    """Texts that are right, in the form in which a span is said: without what nobody sees at their ends."""
+    """Return the right texts of each question, without invisible characters at their ends, like predicted spans."""
     return [[bare(answer["text"]) for answer in answers] for answers in rows["answers"]]
 
 
 def _taught(
     context: str, answers: Sequence[Mapping[str, Any]], pieces: Sequence[Window]
 ) -> tuple[list[tuple[int, int]], int]:
-    """Labels of each piece of a question, and the tokens of its shortest span that is right: or why there is none."""
+    """Return the labels of each piece of a question, and its `reach`, as `encode` describes it."""
     found = []
     for answer in answers:
         begin, end = held(pieces, answer["begin"], answer["begin"] + len(answer["text"]))
@@ -356,7 +369,7 @@ def _threshold(
 
 
 def _by_answer(exact: NDArray[np.float64], f1: NDArray[np.float64], answerable: NDArray[np.bool_]) -> dict[str, float]:
-    """The two metrics apart for questions with and without an answer, where there are both."""
+    """Return the metrics separately for questions with and without an answer, where there are both."""
     if answerable.all() or not answerable.any():
         return {}
     return {

@@ -1,8 +1,8 @@
 """Scores of answers as SQuAD defines them, versions 1.1 and 2.0 (Rajpurkar et al. 2016, 2018).
 
 https://arxiv.org/abs/1606.05250, https://arxiv.org/abs/1806.03822. Both scores compare normalised texts and take the
-best over the gold answers of a question. A question without a gold answer is unanswerable: the right answer to it is
-none, written "".
+best over the gold answers of a question. A question without a gold answer is unanswerable. The right answer to it is
+"".
 """
 
 import re
@@ -19,17 +19,17 @@ _NOISE = 1e-9  # sums of scores that differ by less are equal
 
 
 def normalise(text: str) -> str:
-    """Lower case; no ASCII punctuation; then no a, an, the; single spaces."""
+    """Return a text in lower case without ASCII punctuation, then without a, an and the, with single spaces."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1.0 if the prediction is one of the gold answers, else 0.0; of an unanswerable question, if it says nothing."""
+    """Return 1.0 if the prediction is a gold answer, or is empty for an unanswerable question, else 0.0."""
     return float(normalise(prediction) in _normalised(golds))
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """F1 of the words that prediction and gold answer share, the best over the gold answers, from 0.0 to 1.0."""
+    """Return the F1 of the words that prediction and gold answer share, 0.0 to 1.0, the best over the gold answers."""
     words = normalise(prediction).split()
     return max(_overlap(words, gold.split()) for gold in _normalised(golds))
 
@@ -37,13 +37,13 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
 def scores(
     predictions: Sequence[str], golds: Sequence[Sequence[str]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Exact match and F1 of each question, (n,) each."""
+    """Return exact match and F1 of each question, (n,) each."""
     pairs = list(zip(predictions, golds, strict=True))
     return np.array([exact_match(*pair) for pair in pairs]), np.array([f1(*pair) for pair in pairs])
 
 
 def _normalised(golds: Sequence[str]) -> list[str]:
-    """Gold answers with something left; [""] where none has, as in version 2.0."""
+    """Return the normalised gold answers that are not empty; [""] if all are, as in version 2.0."""
     return [gold for gold in map(normalise, golds) if gold] or [""]
 
 
@@ -56,16 +56,16 @@ def _overlap(words: list[str], gold: list[str]) -> float:
 def no_answer_threshold(
     margin: NDArray[np.floating], answered: NDArray[np.floating], silent: NDArray[np.floating]
 ) -> float:
-    """The threshold t that makes the mean score highest when every question with margin > t is left unanswered.
+    """Return the threshold t with the highest mean score when every question with margin > t is left unanswered.
 
-    It is finite and lies midway between two neighbouring margins, or 1 beyond the lowest or highest of them; of equally
-    good ones it is the nearest to 0, of two as near the lower. Margins that are not finite decide nothing; without
-    any other it is 0.
+    It is finite. It lies midway between two neighbouring margins, or 1 beyond the lowest or highest margin. Of equally
+    good thresholds it is the nearest to 0, of two equally near the lower. Margins that are not finite are left out.
+    If there are no others, the threshold is 0.
 
     Args:
         margin: (n,), null score minus score of the best span.
-        answered: (n,), the question's score if the span is given.
-        silent: (n,), its score if nothing is.
+        answered: (n,), score of each question if the span is given.
+        silent: (n,), score of each question if no answer is given.
     """
     finite = np.isfinite(margin)
     if not finite.any():
@@ -75,7 +75,7 @@ def no_answer_threshold(
     totals = np.concatenate([[0.0], np.cumsum(gains)])  # i: the i lowest distinct margins are answered
     middles = np.minimum(
         (distinct[:-1] + distinct[1:]) / 2, np.nextafter(distinct[1:], -np.inf)
-    )  # rounded up: too high
+    )  # a middle rounded up would be too high
     thresholds = np.concatenate([[distinct[0] - 1], middles, [distinct[-1] + 1]])
     best = thresholds[totals >= totals.max() - _NOISE]
     return float(best[np.abs(best).argmin()])

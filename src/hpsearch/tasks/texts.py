@@ -1,4 +1,4 @@
-"""Texts as pieces of tokens, and what is said of their pieces as what is said of them."""
+"""Texts as pieces of tokens, and outputs for texts from the outputs for their pieces."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hpsearch.data.tokens import Arrays, Tokens
 
 
 def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) -> NDArray[np.float64]:
-    """The mean of the outputs (C,) of each example's pieces: (examples, C)."""
+    """Return the mean of the outputs (C,) of each example's pieces, (examples, C)."""
     owners = tokens.owners[: len(outputs)]
     sums = np.zeros((examples, len(outputs[0])))
     np.add.at(sums, owners, np.stack(outputs))
@@ -19,7 +19,7 @@ def pooled(outputs: list[NDArray[np.float32]], tokens: Tokens, examples: int) ->
 
 
 def encoded(texts: list[str], labels: NDArray[Any], tokenizer: Any, task: TaskSettings) -> Arrays:
-    """The arrays of texts; a piece has the labels of its text, (texts, ...)."""
+    """Return the token arrays of texts. `labels` are (texts, ...), and a piece has the labels of its text."""
     pieces = encode(texts, tokenizer, task.max_length, task.truncation, task.stride)
     owners = np.array(pieces.owners, dtype=np.int64)
     return {

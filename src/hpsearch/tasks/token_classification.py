@@ -1,4 +1,4 @@
-"""Named entities: spans of a text, each of a class."""
+"""Token classification: named entities, which are spans of a text with a class."""
 
 import re
 from collections import Counter
@@ -25,17 +25,18 @@ from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.labels import class_names
 from hpsearch.tasks.product import DOUBLE, LONG, STRING, ListOf, Product, Record
 
-IGNORED = -100  # label of a token that is no word's first: the loss leaves it out
+IGNORED = -100  # label of tokens that are not the first of a word; the loss leaves them out
 TAG = re.compile(r"O|[BI]-.+")
-NO_ENTITY = "(no entity)"  # stratum of the texts that have none
-BEYOND = 3  # tallies after those of the classes
+NO_ENTITY = "(no entity)"  # stratum of the texts without an entity
+BEYOND = 3  # number of tallies after those of the classes
 
 
 class TokenClassification(Kind):
-    """Lists of tokens with IOB2 tags become a text, its tokens between single spaces, and the entities in it.
+    """Named entities. A list of tokens with IOB2 tags becomes a text and its entities.
 
-    So what is trained, scored and served is the same: entities by their place in a text (`entities` says how it is
-    divided into words). An entity is right if its begin, end and class are. https://arxiv.org/abs/cs/0306050
+    The text has single spaces between the tokens. Training, scoring and serving all use entities by their place in a
+    text. `entities` divides a text into words. An entity is right if its begin, end and class are.
+    https://arxiv.org/abs/cs/0306050
     """
 
     name = "token_classification"
@@ -70,7 +71,10 @@ class TokenClassification(Kind):
     }
 
     def check(self, settings: Settings) -> None:
-        """A text longer than the model takes is read in windows, and is taken as it is: entities are spans of it."""
+        """Raise RequestError for settings that have no meaning for entities.
+
+        A text longer than the model takes is read in windows. It is not cleaned, because entities are spans of it.
+        """
         super().check(settings)
         truncations = possible(settings, "task.truncation")
         for wrong, setting, value, rule in (
@@ -81,9 +85,9 @@ class TokenClassification(Kind):
                 raise RequestError(f"task.{setting}={value}: with task.kind={self.name} it {rule}")
 
     def examples(self, rows: Rows, task: TaskSettings) -> list[Example]:
-        """Texts with their entities. A text belongs to the stratum of the rarest of its classes.
+        """Return texts with their entities. A text belongs to the stratum of the rarest of its classes.
 
-        A stratum too small for a row in every split is one with the largest.
+        A stratum that is too small for a row in every split joins the largest one.
         """
         names = [task.columns[role] for role in self.roles]
         of_rows = list(zip(*(rows.columns[name] for name in names), strict=True))
@@ -107,11 +111,11 @@ class TokenClassification(Kind):
     def labels(
         self, given: Mapping[str, list[Example]], rows: Mapping[str, Rows], task: TaskSettings
     ) -> tuple[str, ...]:
-        """`task.labels`, or as the train split has them, sorted: classes of entities, without B- and I-."""
+        """Return `task.labels`, or the sorted classes of entities in the train split, without B- and I-."""
         return class_names(given, rows, task, "tags", least=1)
 
     def columns(self, examples: list[Example], labels: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Classes as indices."""
+        """Return texts, and entities with their classes as indices."""
         return {
             "text": [e.values["text"] for e in examples],
             "entities": [
@@ -120,14 +124,14 @@ class TokenClassification(Kind):
         }
 
     def head_config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """The tags by name."""
+        """Return the names of the tags."""
         tags = entities.tags(labels)
         return {"id2label": dict(enumerate(tags)), "label2id": {tag: index for index, tag in enumerate(tags)}}
 
     def encode(self, rows: dict[str, list[Any]], tokenizer: Any, task: TaskSettings) -> Arrays:
-        """A piece is a window of the text. A word's first token has its tag as label; by token there are `places`.
+        """Return token arrays. A piece is a window of the text. A word's first token has the word's tag as its label.
 
-        By example there is `lost`: entities that its words cannot give.
+        By token there is `places`. By example there is `lost`, the number of entities that tags of words cannot give.
         """
         pieces, labels, owners, lost = [], [], [], []
         of_texts = entities.pieces(rows["text"], tokenizer, task.max_length, task.stride)
@@ -154,7 +158,7 @@ class TokenClassification(Kind):
         }
 
     def remarks(self, tokens: Tokens, split: str, task: TaskSettings) -> Iterator[str]:
-        """How many entities no tags of words can give."""
+        """Yield how many entities tags of words cannot give."""
         if count := int(tokens.by_example("lost").sum()):
             yield (
                 f"{count:,} entities of {split} begin or end within a word, or in characters that the tokenizer drops; "
@@ -169,7 +173,7 @@ class TokenClassification(Kind):
         label_smoothing: float,
         class_weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Cross-entropy of the tags of words; labels are (B, L)."""
+        """Return the cross-entropy of the tags of words; labels are (B, L)."""
         summed = functional.cross_entropy(
             outputs["logits"].float().flatten(0, 1),
             batch["labels"].flatten(),
@@ -180,11 +184,11 @@ class TokenClassification(Kind):
         return summed / torch.as_tensor(num_items_in_batch).clamp(min=1)  # texts may have no word
 
     def log_probabilities(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
-        """(words, 1 + 2 * classes)."""
+        """Return the log probabilities of the tags of words, (words, 1 + 2 * classes)."""
         return outputs["logits"].float()[batch["labels"] != IGNORED].log_softmax(dim=-1)
 
     def outputs(self, outputs: Tensors) -> torch.Tensor:
-        """Logits of the tags (B, L, 1 + 2 * classes)."""
+        """Return the logits of the tags, (B, L, 1 + 2 * classes)."""
         return outputs["logits"]
 
     def score(
@@ -195,7 +199,7 @@ class TokenClassification(Kind):
         task: TaskSettings,
         fitted: Fitted | None,
     ) -> Scores:
-        """The likeliest tag of each word; nothing is fitted. `loss` is the mean over all words, in nats."""
+        """Score the likeliest tag of each word; nothing is fitted. `loss` is the mean over all words, in nats."""
         ends = np.searchsorted(tokens.owners, np.arange(len(rows["text"]) + 1))
         classes = (outputs[0].shape[-1] - 1) // 2
         said, sure, losses = [], [], [np.zeros(0)]
@@ -209,17 +213,17 @@ class TokenClassification(Kind):
             losses.append(-np.log(probabilities[np.arange(len(right)), right].clip(tiny)))
             found = entities.decode(np.concatenate(places)[of_words], probabilities)
             said.append([entity._asdict() | {"text": text[entity.begin : entity.end]} for entity in found])
-            sure.append(float(probabilities.max(axis=1).prod()))  # of just these tags, each word taken by itself
+            sure.append(float(probabilities.max(axis=1).prod()))  # of exactly these tags, if words are independent
         every = np.concatenate(losses)
         scores = self.judge((said, sure, classes), rows, fitted)
         return replace(scores, metrics=scores.metrics | {"loss": float(every.mean()) if len(every) else 0.0})
 
     def judge(self, said: Any, rows: dict[str, list[Any]], fitted: Fitted | None) -> Scores:
-        """Nothing is fitted.
+        """Score the entities of each text; nothing is fitted.
 
         Args:
-            said: the entities of each text (label, text, begin, end, score); the probability of all of them together;
-                how many classes there are.
+            said: three values. First the entities of each text (label, text, begin, end, score). Second the
+                probability of all tags of each text together. Third the number of classes.
             rows: as for `score`.
             fitted: as for `score`.
         """
@@ -235,7 +239,7 @@ class TokenClassification(Kind):
         )
 
     def truths(self, rows: dict[str, list[Any]], labels: Sequence[str]) -> list[Any]:
-        """Lists of entities: label, text, begin, end."""
+        """Return lists of true entities: label, text, begin, end."""
         return [
             [
                 {
@@ -250,19 +254,22 @@ class TokenClassification(Kind):
         ]
 
     def answers(self, predictions: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """Lists of entities, with their scores."""
+        """Return lists of predicted entities, with their scores."""
         return [[span | {"label": labels[span["label"]]} for span in spans] for spans in predictions]
 
     def constant(self, truths: Sequence[Any]) -> Any:
-        """No entity: no other answer fits two texts."""
+        """Return no entities: no other answer fits two texts."""
         return []
 
     def shown(self, answer: Any) -> str:
-        """Entities with their classes."""
+        """Return entities with their classes as text for people."""
         return ", ".join(f"{span['text']} ({span['label']})" for span in answer) or NO_ENTITY
 
     def tallies(self, truths: Sequence[Any], answers: Sequence[Any], labels: Sequence[Any]) -> NDArray[np.float64]:
-        """Of each class: entities of both, of the answer alone, of the truth alone; of no class; all right; one."""
+        """Return numbers of entities for each class: in both, in the answer alone, in the truth alone.
+
+        Three more columns follow: the number of entities of unknown classes, whether all entities are right, and 1.
+        """
         place = {label: i for i, label in enumerate(labels)}
         table = np.zeros((len(truths), 3 * len(labels) + BEYOND))
         for row, truth, answer in zip(table, truths, answers, strict=True):
@@ -274,7 +281,7 @@ class TokenClassification(Kind):
         return table
 
     def of_sums(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Over all entities alike, whatever their class; nothing is averaged over classes."""
+        """Return metrics over the entities of all classes together; nothing is averaged over classes."""
         found, excess, missed = (part.sum(-1) for part in counts.parts(sums[..., :-BEYOND]))
         excess = excess + sums[..., -BEYOND]
         return {
@@ -285,12 +292,12 @@ class TokenClassification(Kind):
         }
 
     def by_class(self, sums: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-        """Of the entities of each class."""
+        """Return the scores of the entities of each class."""
         return counts.by_class(sums[:-BEYOND], labels)
 
 
 def tokens_fault(cell: Any) -> str | None:
-    """What is wrong with a cell of tokens, in words that begin a sentence."""
+    """Return what is wrong with a cell of tokens, in words that begin a sentence; None if nothing is."""
     if not isinstance(cell, list) or not cell:
         return 'there is no list of tokens (["Ada", "Lovelace"]; CSV and TSV have no lists)'
     for number, token in enumerate(cell, 1):
@@ -300,7 +307,7 @@ def tokens_fault(cell: Any) -> str | None:
 
 
 def tags_fault(cell: Any, tokens: list[str]) -> str | None:
-    """What is wrong with the tags of a row, in words that begin a sentence."""
+    """Return what is wrong with the tags of a row, in words that begin a sentence; None if nothing is."""
     if not isinstance(cell, list) or len(cell) != len(tokens):
         found = f"{len(cell)} tags" if isinstance(cell, list) else "no list of tags"
         return f"there are {len(tokens)} tokens and {found}: each token needs one"
@@ -316,12 +323,12 @@ def tags_fault(cell: Any, tokens: list[str]) -> str | None:
 
 
 def text_of(tokens: Sequence[str]) -> str:
-    """The text that a list of tokens is read as."""
+    """Return the text that a list of tokens becomes."""
     return " ".join(token.strip() for token in tokens)
 
 
 def entities_of(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
-    """The entities of checked tags, by their place in `text_of(tokens)`, in order."""
+    """Return the entities of checked tags, by their place in `text_of(tokens)`, in order."""
     found: list[dict[str, Any]] = []
     for (begin, end), tag in zip(_ranges(tokens), tags, strict=True):
         if tag[0] == "B":

@@ -1,8 +1,8 @@
-"""Question and context on their way to the model, and its scores on their way back to answers.
+"""Question and context as inputs of the model, and answers from the scores of the model.
 
-A context longer than the model reads is cut into overlapping windows, each with the question; an answer is the span
-whose start and end logits add up to the most (Devlin et al. 2019, sections 4.2 and 4.3, https://arxiv.org/abs/1810.04805,
-and run_squad.py, published with it). A served model carries this file.
+A context longer than the model reads is cut into overlapping windows, each with the question. The answer is the span
+with the highest sum of start and end logit. Source: Devlin et al. 2019, sections 4.2 and 4.3,
+https://arxiv.org/abs/1810.04805, and run_squad.py, published with it. A served model carries this file.
 """
 
 import re
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from hpsearch.data.text import TOKENISE_AT_ONCE, window_starts
 from hpsearch.errors import RequestError
 
-# Neither white space nor what has no width (soft hyphens, zero-width spaces and joiners, marks of direction, controls):
-# at the end of an answer nobody can see whether it is there.
+# A visible character: neither white space nor a character without width. Without width are soft hyphens, zero-width
+# spaces and joiners, marks of direction, and controls. At the end of an answer nobody can see whether they are there.
 _SEEN = re.compile("[^\\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
-N_BEST = 20  # spans of a question that are kept and share its probability, as in BERT's published evaluation
+N_BEST = 20  # number of spans kept for a question; they share its probability, as in BERT's published evaluation
 
 
 class Window(NamedTuple):
@@ -29,11 +29,12 @@ class Window(NamedTuple):
     ids: NDArray[np.int32]
     """(L,) token ids, special tokens included."""
     types: NDArray[np.int8]
-    """(L,) token types as the tokenizer gives them for a pair; 0 everywhere where it gives none."""
+    """(L,) token types as the tokenizer gives them for a pair; all 0 if it gives none."""
     characters: NDArray[np.int32]
-    """(L, 2) begin and end of each token in the context, without white space and what has no width at its ends: empty
-    for a token of nothing else, (-1, -1) for a token that is not of the context. Accents that the tokenizer drops are
-    part of their letter."""
+    """(L, 2) begin and end of each token in the context, without white space and characters without width at its ends.
+
+    The range of a token without other characters is empty. A token outside the context has (-1, -1). Accents that the
+    tokenizer drops are part of their letter."""
     null: int
     """Index of the token whose scores mean "no answer"; never a token of the context."""
 
@@ -47,7 +48,7 @@ class Span(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the model thinks of one question."""
+    """Possible answers to one question, with their scores."""
 
     spans: list[Span]  # best first
     null_score: float  # start logit + end logit of "no answer"
@@ -56,16 +57,16 @@ class Decoded(NamedTuple):
 def windows(
     questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, max_length: int, stride: int
 ) -> list[list[Window]]:
-    """Windows of each (question, context), at least one each, of at most `max_length` tokens.
+    """Return the windows of each (question, context), at least one each, of at most `max_length` tokens.
 
-    Neighbours overlap by `stride` tokens of the context, and the last window ends where the context ends. Of a
-    question the first max_length // 2 tokens are kept. What stands before, between and after the two is the
-    tokenizer's own template; one without special tokens (GPT-2) gets an end-of-text token after each.
+    Neighbouring windows overlap by `stride` tokens of the context, and the last window ends where the context ends. The
+    first max_length // 2 tokens of a question are kept. The tokenizer's own template gives the tokens before, between
+    and after question and context. If it has no special tokens (GPT-2), an end-of-text token follows each of the two.
 
     Args:
         questions: one for each context.
-        contexts: a text that stands there many times is tokenised once.
-        tokenizer: a fast one.
+        contexts: a text that occurs many times is tokenised once.
+        tokenizer: a fast tokenizer.
         max_length: at least 32.
         stride: at most max_length // 4.
 
@@ -82,7 +83,7 @@ def windows(
 
 
 class _Template(NamedTuple):
-    """How a tokenizer puts a pair together. The arrays are (tokens, 2): id and type."""
+    """How a tokenizer joins question and context. The arrays are (tokens, 2): id and type."""
 
     before: NDArray[np.int32]
     question_type: int
@@ -94,7 +95,7 @@ class _Template(NamedTuple):
 def _template(tokenizer: Any) -> _Template:
     pair = tokenizer("a", "a", padding=False, truncation=False)
     ids = pair["input_ids"]
-    types = pair.get("token_type_ids", [0] * len(ids))  # by default there only if the model reads them
+    types = pair.get("token_type_ids", [0] * len(ids))  # by default present only if the model reads them
     tokens = np.array([ids, types], dtype=np.int32).T
     part = pair.sequence_ids(0)  # 0 for a token of the question, 1 of the context, None for a special one
     question = [i for i, which in enumerate(part) if which == 0]
@@ -117,7 +118,7 @@ def _template(tokenizer: Any) -> _Template:
 
 
 def _tokenised(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
-    """Each distinct text with its token ids (tokens,) and their ranges of characters (tokens, 2)."""
+    """Yield each distinct text with its token ids (tokens,) and their ranges of characters (tokens, 2)."""
     distinct = list(dict.fromkeys(texts))
     for start in range(0, len(distinct), TOKENISE_AT_ONCE):
         chunk = distinct[start : start + TOKENISE_AT_ONCE]
@@ -135,14 +136,16 @@ def _tokenised(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[str, NDAr
 
 
 def bare(text: str) -> str:
-    """The text without white space and what has no width at its ends."""
+    """Return the text without white space and characters without width at its ends."""
     seen = [match.start() for match in _SEEN.finditer(text)]
     return text[seen[0] : seen[-1] + 1] if seen else ""
 
 
 def _trimmed(ranges: NDArray[np.int32], text: str) -> NDArray[np.int32]:
-    """Ranges as `Window.characters` has them: byte-level tokens hold the space before a word, and a tokenizer that
-    drops combining marks counts none of them to a token."""
+    """Return ranges as `Window.characters` has them.
+
+    Byte-level tokens hold the space before a word. A tokenizer that drops combining marks counts them to no token.
+    """
     seen = np.array([match.start() for match in _SEEN.finditer(text)], dtype=np.int64)
     begins = np.append(seen, len(text))[np.searchsorted(seen, ranges[:, 0])]
     ends = np.append(0, seen + 1)[np.searchsorted(seen, ranges[:, 1])]
@@ -152,7 +155,7 @@ def _trimmed(ranges: NDArray[np.int32], text: str) -> NDArray[np.int32]:
     np.add.at(held, ends, -1)
     dropped = seen[held.cumsum()[seen] == 0]
     for place in dropped[[unicodedata.category(text[place])[0] == "M" for place in dropped]]:
-        before = int(ends[ends <= place].max(initial=0))  # only marks and what has no width may stand between
+        before = int(ends[ends <= place].max(initial=0))  # only marks and characters without width may stand between
         if all(unicodedata.category(between)[0] in "MC" for between in text[before:place]):
             ends[(ends == before) & (ends > begins)] = place + 1
     return np.stack([begins, ends], axis=1).astype(np.int32)
@@ -166,7 +169,7 @@ def _cut(
     max_length: int,
     stride: int,
 ) -> list[Window]:
-    """The windows of one question and the tokens of its context with their ranges of characters."""
+    """Return the windows of one question, from the tokens of its context and their ranges of characters."""
     head = np.concatenate([template.before, _typed(question, template.question_type), template.between])
     body = _typed(context, template.context_type)
     room = max_length - len(head) - len(template.after)
@@ -185,12 +188,14 @@ def _typed(ids: NDArray[np.int32], kind: int) -> NDArray[np.int32]:
 
 
 def held(windows: Sequence[Window], begin: int, end: int) -> tuple[int, int]:
-    """The part of context[begin:end] from its first to its last character that a token holds; empty where none does.
+    """Return the part of context[begin:end] from its first to its last character that a token holds.
+
+    It is empty where no token holds a character of it.
 
     Args:
-        windows: all of a question.
-        begin: of the first character.
-        end: behind the last one.
+        windows: all windows of a question.
+        begin: index of the first character.
+        end: index after the last character.
     """
     ranges = np.concatenate([window.characters for window in windows])
     touching = ranges[np.minimum(ranges[:, 1], end) > np.maximum(ranges[:, 0], begin)]
@@ -200,14 +205,15 @@ def held(windows: Sequence[Window], begin: int, end: int) -> tuple[int, int]:
 
 
 def target(window: Window, begin: int, end: int) -> tuple[int, int]:
-    """First and last token (inclusive) of the answer context[begin:end], all tokens that overlap it.
+    """Return the first and last token (inclusive) that overlap the answer context[begin:end].
 
-    (null, null) where the window does not hold all of it: where the answer begins before the window's first token of
-    the context or ends after the last, or has no token. What no token holds a window cannot tell from what another one
-    does, so the answer must be without it at its ends, as `held` gives it.
+    The result is (null, null) where the window does not hold all of the answer. Then the answer begins before the
+    window's first token of the context, ends after the last, or has no token. A window cannot tell characters that no
+    token holds from characters that another window holds. So the answer must have none of these at its ends, as
+    `held` gives it.
     """
     begins, ends = window.characters.T
-    visible = ends > begins  # neither special tokens nor white space and the like
+    visible = ends > begins  # without special tokens and tokens of white space and the like
     touched = np.flatnonzero(np.minimum(ends, end) > np.maximum(begins, begin))
     if not len(touched) or begin < begins[visible].min() or end > ends[visible].max():
         return window.null, window.null
@@ -222,17 +228,19 @@ def decode(
     n_best: int,
     longest: int,
 ) -> Decoded:
-    """The best distinct spans over all windows of one question, at most `n_best`; exact, no pre-selection of tokens.
+    """Return the best distinct spans over all windows of one question, at most `n_best`, and the score of "no answer".
 
-    A span begins and ends with a visible token of the context. Found in several windows, or through several tokens of
-    one character, it has its best score. Of equal scores the one that begins first, then the shortest, is first.
-    "No answer" has its lowest score of all windows, as in the evaluation that was published with BERT: a window
-    without the answer says so with reason.
+    The search is exact: tokens are not preselected. A span begins and ends with a visible token of the context. A span
+    that is found in several windows, or through several tokens of one character, has its best score. Of equal scores
+    the span that begins first is first, then the shortest.
+
+    The score of "no answer" is its lowest in all windows, as in the evaluation that was published with BERT. The reason
+    is that a window without the answer rightly says "no answer".
 
     Args:
-        logits: of each window (L, 2), start and end logits, finite.
-        characters: of each window, as in `Window`.
-        nulls: of each window, as in `Window`.
+        logits: for each window (L, 2), start and end logits, finite.
+        characters: for each window, as in `Window`.
+        nulls: for each window, as in `Window`.
         context: the text that `characters` refer to.
         n_best: at least 1.
         longest: most tokens of an answer, at least 1.
@@ -249,11 +257,11 @@ def decode(
         spans = _distinct(flat[chosen], ranges[first, 0], ranges[first + further, 1], context, n_best)
         if len(spans) == n_best or take == flat.size:
             return Decoded(spans, null_score)
-        take = min(8 * take, flat.size)  # some were the same span
+        take = min(8 * take, flat.size)  # some of the scores belong to the same span
 
 
 def _band(logits: NDArray[np.float32], ranges: NDArray[np.int32], longest: int) -> NDArray[np.float64]:
-    """(L, longest) scores of the spans from token i to i + k; -inf where one of the two cannot end an answer."""
+    """Return the scores of the spans from token i to i + k, (L, longest); -inf where one cannot end an answer."""
     visible = ranges[:, 1] > ranges[:, 0]
     start, end = np.where(visible, logits.T.astype(np.float64), -np.inf)
     ends = np.concatenate([end, np.full(longest - 1, -np.inf)])
@@ -263,7 +271,7 @@ def _band(logits: NDArray[np.float32], ranges: NDArray[np.int32], longest: int) 
 def _distinct(
     scores: NDArray[np.float64], begins: NDArray[np.int32], ends: NDArray[np.int32], context: str, n_best: int
 ) -> list[Span]:
-    """The best spans that hold text, each once."""
+    """Return the best spans with visible characters, each once."""
     best: dict[tuple[int, int], float] = {}
     for i in np.lexsort((ends, begins, -scores)):
         begin, end = int(begins[i]), int(ends[i])
@@ -275,7 +283,7 @@ def _distinct(
 
 
 def probabilities(decoded: Decoded) -> tuple[list[float], float]:
-    """Softmax over the spans and "no answer" together: of each span, and of "no answer"."""
+    """Return the softmax over the spans and "no answer" together: for each span, and for "no answer"."""
     scores = np.array([*(span.score for span in decoded.spans), decoded.null_score])
     shares = np.exp(scores - scores.max())
     *spans, null = (shares / shares.sum()).tolist()

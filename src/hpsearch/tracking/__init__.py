@@ -1,1 +1,1 @@
-"""All of MLflow but served models: a study's runs, their delivery, stores, forms and pictures."""
+"""All use of MLflow except served models: a study's runs, their delivery, stores, forms and pictures."""

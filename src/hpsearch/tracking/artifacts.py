@@ -1,4 +1,7 @@
-"""Files of MLflow's runs: they lie where its server says, perhaps at a third place whose client raises anything."""
+"""Files of MLflow's runs.
+
+They lie where MLflow's server says. That place may need a client of its own, which may raise any exception.
+"""
 
 import errno
 import hashlib
@@ -22,34 +25,34 @@ T = TypeVar("T")
 
 
 class Artifacts:
-    """Files of runs, written and read.
+    """The files of a store's runs, to write and to read.
 
     Raises:
-        OutOfReachError: the place does not take or give them.
-        RequestError: a package is missing that reaches it.
+        OutOfReachError: The place of the files does not take or give them.
+        RequestError: The Python package that reaches the place is missing.
     """
 
     def __init__(self, client: mlflow.MlflowClient, uri: str) -> None:
-        """Of the store at `uri`."""
+        """Take the client of the store at `uri`."""
         self._client, self._uri = client, uri
 
     def write(self, run_id: str, name: str, text: str) -> None:
-        """A file with this text."""
+        """Write a file with this text."""
         with reached(self._uri):
             self._client.log_text(run_id, text, name)
 
     def write_json(self, run_id: str, name: str, value: Any) -> None:
-        """A file with this value."""
+        """Write a JSON file with this value."""
         with reached(self._uri):
             self._client.log_dict(run_id, value, name)
 
     def draw(self, run_id: str, name: str, figure: "Figure") -> None:
-        """A picture."""
+        """Write a picture of a figure."""
         with reached(self._uri):
             self._client.log_figure(run_id, figure, name)
 
     def copy(self, run_id: str, path: Path) -> None:
-        """A file, or a folder with all that is in it, by its own name."""
+        """Copy a file, or a folder with its contents, to a run under its own name."""
         with reached(self._uri):
             if path.is_dir():
                 self._client.log_artifacts(run_id, str(path), path.name)
@@ -57,25 +60,25 @@ class Artifacts:
                 self._client.log_artifact(run_id, str(path))
 
     def names(self, run_id: str) -> set[str]:
-        """What a run has, without what is in folders."""
+        """Return the names of a run's files and folders at the top level."""
         with reached(self._uri):
             return {file.path for file in self._client.list_artifacts(run_id)}
 
     def read(self, address: str) -> str:
-        """The text of a file."""
+        """Return the text of a file."""
         with reached(self._uri):
             return str(mlflow.artifacts.load_text(address))
 
     def read_json(self, address: str) -> Any:
-        """The value in a file."""
+        """Return the value in a JSON file."""
         return json.loads(self.read(address))
 
     def result(self, kind: type[T], address: str) -> T:
-        """A result of this kind from a file. Raises RequestError if it is damaged."""
+        """Return a result of this type from a file. Raises RequestError if the file is damaged."""
         return codec.read(kind, self.read(address), address, "bring MLflow's file back")
 
     def download(self, address: str, folder: Path) -> Path | None:
-        """Copy a model's files under `folder`; None where some are missing."""
+        """Copy a model's files under `folder` and return their path; None if some are missing."""
         try:
             with reached(self._uri):
                 return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
@@ -87,11 +90,11 @@ class Artifacts:
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """What reads or writes files of runs. A fault of this program stays what it is.
+    """Wrap code that reads or writes files of runs. Faults of this program pass unchanged.
 
     Raises:
-        OutOfReachError: the place does not take or give them.
-        RequestError: a package is missing that reaches it.
+        OutOfReachError: The place of the files does not take or give them.
+        RequestError: The Python package that reaches the place is missing.
     """
     setting = f"tracking.uri={redact(uri)}"
     try:
@@ -113,12 +116,12 @@ def reached(uri: str) -> Iterator[None]:
             raise
         raise OutOfReachError(
             f"{setting}: the place where MLflow keeps the files of its runs does not take or give them "
-            f"({type(error).__name__}: {redact(first_line(error))}); mend it, or set the variables that let you in, "
+            f"({type(error).__name__}: {redact(first_line(error))}); repair it, or set the variables that let you in, "
             "and give the same command"
         ) from None
 
 
 def digest(weights: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with open(weights, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

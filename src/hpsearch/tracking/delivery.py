@@ -1,4 +1,7 @@
-"""MLflow is told behind the search what the state folder says: in order, each point once, whenever MLflow answers."""
+"""Delivery of what the state folder holds to MLflow, in the background of the search.
+
+It delivers in order and each point once, whenever MLflow answers.
+"""
 
 import threading
 from dataclasses import dataclass, replace
@@ -16,20 +19,20 @@ PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while MLflow 
 
 
 class Source(Protocol):
-    """A phase of a study, as far as its trials are delivered."""
+    """A phase of a study, as the delivery of its trials needs it."""
 
     @property
     def tag(self) -> str:
-        """Tag of its MLflow runs, which holds the number of a trial."""
+        """The tag of the phase's MLflow runs that holds the number of a trial."""
 
     def trial_folder(self, number: int) -> Path:
-        """It holds the trial's points."""
+        """Return the folder that holds the trial's points."""
 
     def settings_of(self, trial: TrialRecord) -> Settings:
-        """What a trial is trained with."""
+        """Return the settings that a trial is trained with."""
 
     def origin(self, trial: TrialRecord) -> Origin | None:
-        """All that decides what a trial comes to; None where nobody knows."""
+        """Return all that decides a trial's result; None if it is not known."""
 
 
 Key = tuple[str, int]  # tag of the phase, number of the trial
@@ -37,27 +40,27 @@ Key = tuple[str, int]  # tag of the phase, number of the trial
 
 @dataclass(frozen=True)
 class Delivered:
-    """What MLflow now knows of a trial."""
+    """What MLflow has of a trial after a delivery."""
 
     number: int
     run_id: str
-    final: bool  # its final status, too
+    final: bool  # whether MLflow has its final status
 
 
 class Delivery:
-    """One thread that delivers trials' newest records and points. Training never waits for it.
+    """The thread that delivers trials' newest records and points. Training never waits for it.
 
-    What it has not delivered needs no store of its own: `trial.json` and `points.jsonl` have it, and the next start
-    delivers from them what MLflow does not have.
+    It stores nothing itself: `trial.json` and `points.jsonl` hold what is not delivered yet. The next start delivers
+    from them what MLflow lacks.
     """
 
     def __init__(self, tracking: Tracking, labels: tuple[str, ...], parent: str):
-        """Start.
+        """Start the thread.
 
         Args:
-            tracking: used by the thread alone until `close`, but for the runs of trials.
-            labels: of the task's classes.
-            parent: run id of the study.
+            tracking: Client of MLflow. Until `close`, only the thread uses it for the runs of trials.
+            labels: Names of the task's classes.
+            parent: Run id of the study.
         """
         self._tracking, self._labels, self._parent = tracking, labels, parent
         self._runs: dict[Key, str] = {}
@@ -65,22 +68,22 @@ class Delivery:
         self._last_steps: dict[Key, dict[str, int]] = {}
         self._waiting: dict[Key, tuple[TrialRecord, Source]] = {}
         self._delivered: dict[str, list[Delivered]] = {}
-        self._error: Exception | None = None  # why the last attempt failed
+        self._error: Exception | None = None  # error of the last attempt, if it failed
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
         self._thread.start()
 
     def put(self, trial: TrialRecord, source: Source) -> None:
-        """Have a trial's record and its points so far delivered."""
+        """Queue a trial's record and its points so far for delivery."""
         with self._changed:
             self._waiting[source.tag, trial.number] = trial, source
             self._changed.notify_all()
 
     def delivered(self, source: Source) -> list[Delivered]:
-        """What has been delivered of a phase since the last call.
+        """Return what has been delivered of a phase since the last call.
 
-        Raises what went wrong, unless MLflow just does not answer.
+        Raises the error of the thread, unless it only says that MLflow does not answer.
         """
         with self._changed:
             if self._error is not None and not isinstance(self._error, OutOfReachError):
@@ -89,12 +92,15 @@ class Delivery:
 
     @property
     def complaint(self) -> str | None:
-        """Why MLflow is not being told at the moment."""
+        """Why the last delivery failed; None if it did not fail."""
         error = self._error
         return str(error) if error is not None else None
 
     def flush(self, seconds: float) -> None:
-        """Wait until all is delivered. Raises OutOfReachError if MLflow does not answer for so long."""
+        """Wait until all is delivered.
+
+        Raises the error of the last attempt if it failed, and OutOfReachError if delivery takes more than `seconds`.
+        """
         with self._changed:
             self._changed.notify_all()
             done = self._changed.wait_for(lambda: not self._waiting or self._broken(), timeout=seconds)
@@ -104,7 +110,11 @@ class Delivery:
                 raise OutOfReachError(f"MLflow takes more than {seconds:.0f} s to be told of the trials")
 
     def close(self, seconds: float) -> bool:
-        """Let the thread end after what it is at; False if that takes longer, and it must not be waited for."""
+        """End the thread after its current delivery, and wait for that at most `seconds`.
+
+        Returns:
+            False if the thread has not ended by then; the caller must not wait for it.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -129,9 +139,9 @@ class Delivery:
                 self._deliver(trial, source)
             except OutOfReachError as error:
                 attempts += 1
-                self._runs.pop((source.tag, trial.number), None)  # how much has arrived is for MLflow to say
+                self._runs.pop((source.tag, trial.number), None)  # the next attempt asks MLflow how much has arrived
                 self._failed(error)
-            except Exception as error:  # the coordinator raises it: a request that is wrong, or a fault of this program
+            except Exception as error:  # a wrong request or a fault of this program: the coordinator raises it
                 self._failed(error)
                 return
             else:
@@ -149,7 +159,7 @@ class Delivery:
             self._error = None
             done = Delivered(trial.number, self._runs[key], trial.status.final)
             self._delivered.setdefault(source.tag, []).append(done)
-            if self._waiting[key][0] is trial:  # else there is news of it
+            if self._waiting[key][0] is trial:  # else a newer record waits
                 del self._waiting[key]
             self._changed.notify_all()
 

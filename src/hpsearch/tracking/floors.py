@@ -1,4 +1,4 @@
-"""Floors in MLflow: a child run of the study for each, and the best of them as a model."""
+"""Floors in MLflow: a child run of the study for each floor, and the best floor as a model."""
 
 from pathlib import Path
 
@@ -16,25 +16,25 @@ from hpsearch.tracking.parts import SHA256
 from hpsearch.tracking.runs import CARD, PARENT, Tracking
 from hpsearch.tracking.stores import answered
 
-FLOOR = "hpsearch.floor"  # tag of its run: its name
+FLOOR = "hpsearch.floor"  # tag of a floor's run that holds the floor's name
 
 
 class FloorRuns:
-    """Those of a study. Raises OutOfReachError where the store does not answer."""
+    """The runs of a study's floors. Raises OutOfReachError if the store does not answer."""
 
     def __init__(self, tracking: Tracking, parent: str) -> None:
-        """`parent` is the study's run."""
+        """Take the study's store; `parent` is the id of the study's run."""
         self.uri = tracking.uri
         self._tracking, self._parent, self._client = tracking, parent, mlflow.MlflowClient(tracking.uri)
         self._runs = Runs(self._client, tracking.files)
 
     @answered
     def log(self, floor: FloorRecord, figures: dict[str, float]) -> str:
-        """Have a finished run that shows a floor; returns its run id. Harmless when repeated.
+        """Log a floor as a finished run and return its run id. Harmless when repeated.
 
         Args:
-            floor: one that was fitted.
-            figures: what else is known of it, like `test_accuracy`.
+            floor: A floor that was fitted.
+            figures: Further figures of the floor, like `test_accuracy`.
         """
         run = self._runs.get(floor.run_id) if floor.run_id else None
         if run is None or run.data.tags.get(PARENT) != self._parent:
@@ -60,17 +60,19 @@ class FloorRuns:
         examples: dict[str, list[str]],
         card: str,
     ) -> str:
-        """Log a floor as a model of its run that takes and gives what a winner does; returns its URI.
+        """Log a floor as a model of its run and return the model's URI.
+
+        The model has the same inputs and outputs as a winner's.
 
         Args:
-            floor: that `log` has logged.
-            folder: of its model.
-            settings: of the study.
-            ref: the data.
-            examples: some values of each input role.
-            card: its card, in Markdown.
+            floor: A floor that `log` has logged.
+            folder: Folder of its model.
+            settings: Settings of the study.
+            ref: The data.
+            examples: Some values of each input role.
+            card: The floor's model card, in Markdown.
         """
-        from hpsearch.serving import packaging  # these bring in torch, which no other word to MLflow needs
+        from hpsearch.serving import packaging  # these import torch, which no other call to MLflow needs
         from hpsearch.tasks.kinds import KINDS
         from hpsearch.tracking.logged import log_model
 

@@ -1,4 +1,4 @@
-"""What a study knows, in the forms that MLflow takes: flat names, data sets, figures, tables."""
+"""A study's facts and results in the forms that MLflow takes: flat names, data sets, figures, tables."""
 
 import json
 import re
@@ -22,29 +22,29 @@ class KeptTrial:
 
     record: TrialRecord
     points: tuple[tuple[int, dict[str, float]], ...]
-    """(step, metrics)."""
+    """Points of its curves: (step, metrics)."""
 
 
 @dataclass(frozen=True)
 class KeptTrials:
-    """Those of the search, as `trials.json` has them."""
+    """The trials of the search, as `trials.json` holds them."""
 
     trials: tuple[KeptTrial, ...]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A finished study as its run has it."""
+    """A finished study as its MLflow run holds it."""
 
     settings: str
-    """YAML."""
+    """The study's settings, as YAML."""
     summary: Summary
     trials: list[tuple[TrialRecord, Points]]
-    """Of the search, with their curves."""
+    """The trials of the search, with their curves."""
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, leaf), in characters that MLflow takes for a name."""
+    """Yield (dotted path, leaf) of nested values, in characters that MLflow takes in a name."""
     for key, child in value.items():
         path = prefix + re.sub(r"[^\w. /:-]", "_", str(key))
         if isinstance(child, dict):
@@ -54,13 +54,16 @@ def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def without_labels(facts: Facts) -> dict[str, Any]:
-    """Facts, plain, of which no key is a label: MLflow refuses some texts as names, and there may be thousands."""
+    """Return facts as plain values, with no label as a key.
+
+    MLflow refuses some texts as names, and there may be thousands of labels.
+    """
     by_label = {"labels": json.dumps(facts.labels), "classes": json.dumps(facts.classes)}
     return {**codec.plain(facts), **by_label}
 
 
 def dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
-    """A split that a study was given, with its digest and size."""
+    """Return a split of a study's data as an MLflow data set, with its digest and size."""
     source = json.dumps({"source": reading.describe(settings.task)})
     profile = json.dumps({"num_rows": ref.sizes[split]})
     dataset = Dataset(settings.task.name, ref.digests[split], settings.task.source, source, profile=profile)
@@ -68,7 +71,7 @@ def dataset(settings: Settings, split: str, ref: DataRef) -> DatasetInput:
 
 
 def figures(summary: Summary) -> Iterator[tuple[str, float]]:
-    """The numbers of a summary as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
+    """Yield a summary's numbers as metrics: `test_accuracy`, `best_validation_accuracy`, `trials_pruned`, ..."""
     test = summary.test
     yield from ((f"test_{name}", value) for name, value in test.all.items())
     yield f"test_{test.metric}_low", test.low
@@ -86,7 +89,7 @@ def figures(summary: Summary) -> Iterator[tuple[str, float]]:
 
 
 def leaderboard(records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """A row for each trial, in the layout of MLflow's tables."""
+    """Return a table with a row for each trial, in the layout of MLflow's tables."""
     params = sorted({name for record in records for name in record.params})
     rows = [
         [r.number, str(r.status), r.score, r.step, r.total_steps, *(r.params.get(name) for name in params), r.reason]

@@ -1,4 +1,4 @@
-"""A winner as an MLflow model that takes raw input and runs without hpsearch: logging it."""
+"""Logging a winner as an MLflow model that takes raw input and runs without hpsearch."""
 
 import importlib.metadata
 import shutil
@@ -29,22 +29,22 @@ def log_model(
     examples: dict[str, list[str]],
     card: str,
 ) -> str:
-    """Log a model as one of an MLflow run; returns its `models:/` URI.
+    """Log a model in an MLflow run and return its `models:/` URI.
+
+    It is logged from code, without pickle. It loads where its requirements are installed and hpsearch is not.
 
     Args:
-        run_id: of the trial, or of the floor.
-        parts: name, for the script: folder. `model` has safetensors, and for a model of transformers config and
-            tokenizer.
-        script: file in `serving/` that runs it.
-        described: by `describe`.
-        examples: some values of each input role, in the order of `Kind.inputs`.
-        card: the model card, in Markdown.
-
-    It is logged from code, without pickle, and loads where its requirements are installed and hpsearch is not.
+        run_id: Id of the trial's or the floor's run.
+        parts: Folder of each part, by the name that the script knows. `model` holds safetensors, and for a model of
+            transformers also config and tokenizer.
+        script: File in `serving/` that runs the model.
+        described: What `packaging.describe` returned.
+        examples: Some values of each input role, in the order of `Kind.inputs`.
+        card: The model card, in Markdown.
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    # Made here because MLflow would put the model of a run that is not active into the default experiment.
+    # Created here because MLflow would put the model of an inactive run into the default experiment.
     model = client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
     )
@@ -58,7 +58,7 @@ def log_model(
         readme.write_text(card, encoding="utf-8")
         named = {
             name: folder if folder.name == name else shutil.copytree(folder, Path(scratch) / name)
-            for name, folder in parts.items()  # MLflow keeps the name of a folder, unless two have the same one
+            for name, folder in parts.items()  # MLflow keeps a folder's own name, and two may have the same
         }
         records = [dict(zip(examples, values, strict=True)) for values in zip(*examples.values(), strict=True)]
         Model.log(
@@ -78,7 +78,10 @@ def log_model(
 
 
 def signature(kind: Kind) -> ModelSignature:
-    """A kind's product in MLflow's types. A single input has no name: MLflow takes a plain list of texts then, too."""
+    """Return a kind's inputs and outputs in MLflow's types.
+
+    A single input has no name, because MLflow then also takes a plain list of texts.
+    """
     texts = [ColSpec(DataType.string, role if len(kind.inputs) > 1 else None) for role in kind.inputs]
     return ModelSignature(
         Schema(texts), Schema([ColSpec(_mlflow(given), name) for name, given in kind.product.outputs.items()])
@@ -96,5 +99,5 @@ def _mlflow(given: Type) -> Any:
 
 
 def _public_version(package: str) -> str:
-    """Without the local part: no index has `2.13.0+cpu`."""
+    """Return a package's version without its local part: no package index has `2.13.0+cpu`."""
     return importlib.metadata.version(package).partition("+")[0]

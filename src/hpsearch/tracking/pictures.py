@@ -1,4 +1,4 @@
-"""Pictures of one trial, for its MLflow run."""
+"""Pictures of a trial, for its MLflow run."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from hpsearch.state.messages import Progress
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
-    """A square for each (true class, predicted class); its colour is the share of the true class.
+    """Draw a square for each (true class, predicted class); its colour is the share of the true class.
 
     `Figure` is used without pyplot: pyplot keeps every figure alive and wants a display.
     """
@@ -30,9 +30,10 @@ def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
 
 
 def learning_curves(points: Iterable[Progress]) -> Figure | None:
-    """Training loss over the steps, and beside it the scores; None where there is no point.
+    """Draw the training loss over the steps, and the scores beside it; None if there is no point.
 
-    Every trial gets one while others train: places are fixed, as finding them takes most of the time of a picture.
+    Each trial gets such a picture while others train. The layout is fixed, because computing one takes most of the
+    drawing time.
     """
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for point in points:

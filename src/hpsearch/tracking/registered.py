@@ -1,4 +1,4 @@
-"""The registered model of a task: its versions, their aliases, and the tags of both."""
+"""The registered model of a task: its versions, its aliases, and the tags of model and versions."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -22,45 +22,45 @@ class Version:
 
     number: int
     run_id: str | None
-    """Of the run that logged its model; None where somebody has registered another model."""
+    """Id of the run that logged its model; None if the model was registered from elsewhere."""
     tags: dict[str, str]
     address: str
-    """Of its model, for MLflow."""
+    """Address of its model, for MLflow."""
 
 
 class RegisteredModel:
-    """A task's registered model. Raises OutOfReachError where the store does not answer.
+    """A task's registered model. Raises OutOfReachError if the store does not answer.
 
-    Nothing is made before the first version is registered; until then it has no versions and no tags.
+    The first `register` creates it in MLflow; until then it has no versions and no tags.
     """
 
     def __init__(self, tracking: Tracking) -> None:
-        """That of the task of a study; it is called as the task's experiment."""
+        """Take the model of the study's task. It has the same name as the task's experiment."""
         self.name, self.uri = tracking.experiment_name, tracking.uri
         self._tracking, self._client = tracking, mlflow.MlflowClient(tracking.uri)
 
     def address(self, alias: str) -> str:
-        """Of the version that an alias names, for MLflow."""
+        """Return the address, for MLflow, of the version that an alias names."""
         return f"models:/{self.name}@{alias}"
 
     @answered
     def version_of(self, alias: str) -> Version | None:
-        """The version that an alias names, or None."""
+        """Return the version that an alias names; None if there is no such version."""
         try:
             return self._version(self._client.get_model_version_by_alias(self.name, alias))
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model or alias
                 return None
             raise
 
     @answered
     def set_alias(self, alias: str, number: int) -> None:
-        """Let an alias name a version, and no other."""
+        """Let an alias name this version and no other."""
         self._client.set_registered_model_alias(self.name, alias, str(number))
 
     @answered
     def tags(self) -> dict[str, str]:
-        """Of the model itself, not of a version."""
+        """Return the tags of the registered model itself, not of a version."""
         try:
             return dict(self._client.get_registered_model(self.name).tags)
         except MlflowException as error:
@@ -70,19 +70,23 @@ class RegisteredModel:
 
     @answered
     def set_tag(self, key: str, value: str) -> None:
-        """Of the model itself."""
+        """Set a tag of the registered model itself."""
         self._client.set_registered_model_tag(self.name, key, value)
 
     @answered
     def delete_tag(self, key: str) -> None:
-        """Of the model itself."""
+        """Delete a tag of the registered model itself."""
         self._client.delete_registered_model_tag(self.name, key)
 
     @answered
     def register(self, run_id: str, evidence: dict[str, str]) -> tuple[Version, bool]:
-        """Have a version that holds a run's model, with its evidence as tags; whether it had to be made now.
+        """Register a run's model as a version with its evidence as tags, unless it is registered already.
 
-        Raises RequestError if the run holds no model.
+        Returns:
+            The version, and whether it was created now.
+
+        Raises:
+            RequestError: The run holds no model.
         """
         try:
             self._client.create_registered_model(self.name)
@@ -102,18 +106,18 @@ class RegisteredModel:
 
     @answered
     def describe(self, version: Version, text: str) -> None:
-        """Set a version's description, Markdown."""
+        """Set a version's description, in Markdown."""
         self._client.update_model_version(self.name, str(version.number), text)
 
     @answered
     def delete(self, version: Version) -> None:
-        """Take a version away; its run keeps the model."""
+        """Delete a version; its run keeps the model."""
         self._client.delete_model_version(self.name, str(version.number))
 
     def weights(self, alias: str, part: str = "model") -> str | None:
-        """SHA-256 of the weights of the version that an alias names, as they are stored; None where they can't be read.
+        """Return the SHA-256 of the stored weights of the version that an alias names; None if they can't be read.
 
-        `Tracking.weights` says what they were when they were logged.
+        `Tracking.weights` returns the SHA-256 of the weights when they were logged.
         """
         with tempfile.TemporaryDirectory() as scratch:
             where = self._tracking.files.download(self.address(alias), Path(scratch))

@@ -1,4 +1,4 @@
-"""All of MLflow: a parent run for each study, a child run for each trial, and the model of the winner."""
+"""A study in MLflow: its parent run, a child run for each trial, and the model of the winner."""
 
 import contextlib
 import json
@@ -34,36 +34,36 @@ from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.parts import BLEND, PARTS, SHA256, Words
 from hpsearch.tracking.stores import UNANSWERED, answered, knock, open_database, served
 
-STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # a name, and what tells it from another folder's of that name
-FORCED, STEERING = "hpsearch.forced", "hpsearch.steering"  # of a study: what has changed, what was asked for meanwhile
+STUDY, STUDY_ID = "hpsearch.study", "hpsearch.study_id"  # its name, and an id that differs between state folders
+FORCED, STEERING = "hpsearch.forced", "hpsearch.steering"  # of a study: forced changes, and requests while it ran
 STATUS, REASON = "hpsearch.status", "hpsearch.reason"
 PARENT = "mlflow.parentRunId"
-# Tells the UI which files to show as tables. `log_table` would add the rows again at each continuation.
+# Tells the UI which files to show as tables. `log_table` would add the rows again each time a study continues.
 TABLES = "mlflow.loggedArtifacts"
 CARD, ORIGIN = "model_card.md", "origin.json"
-SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of a study: what its report is made of
+SETTINGS, SUMMARY, TRIALS = "settings.yaml", "summary.json", "trials.json"  # of a study: what its report is made from
 ANSWERS = "{split}_answers.json"
 TEST_DIGEST, READINGS = "hpsearch.test.digest", "hpsearch.test.readings"  # of a study: how often it scored which data
 ENDED = {Status.COMPLETE: "FINISHED", Status.PRUNED: "FINISHED", Status.FAILED: "FAILED"}
 
 
 class Tracking:
-    """A study's words to MLflow. Raises OutOfReachError within seconds where the store does not answer."""
+    """A study's client of MLflow. Raises OutOfReachError within seconds if the store does not answer."""
 
     def __init__(self, settings: Settings, home: Path) -> None:
-        """Reach the store: `settings.tracking.uri`, or SQLite under `home`. No experiment or run is made yet.
+        """Reach the store: `settings.tracking.uri`, or SQLite under `home`. This creates no experiment and no run.
 
-        It becomes the process's MLflow store, so that `models:/` addresses are understood.
+        The store becomes the process's MLflow store, so that `models:/` addresses work.
         """
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each attempt
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs whole what it then raises
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns at each attempt
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs in full what it then raises
         home = home.resolve()
         self.uri = settings.tracking.uri or addresses.of_file(home / "mlflow.db")
         self.experiment_name = f"hpsearch-{settings.task.name}"
         if served(self.uri):
-            self.artifacts = None  # the server decides
+            self.artifacts = None  # the server decides where artifacts lie
             self.reach()
         else:
             self.artifacts = (home / "artifacts").as_uri()
@@ -74,14 +74,14 @@ class Tracking:
         self._runs = Runs(self._client, self.files)
 
     def reach(self) -> None:
-        """See within seconds that a server answers. Raises OutOfReachError."""
+        """Check within seconds that the store's server, if it is one, answers. Raises OutOfReachError."""
         if served(self.uri):
             knock(self.uri)
 
     @property
     @answered
     def experiment_id(self) -> str | None:
-        """Of the task's experiment; None before its first study."""
+        """Id of the task's experiment; None before the task's first study. Raises RequestError if it is deleted."""
         found = self._client.get_experiment_by_name(self.experiment_name)
         if found is not None and found.lifecycle_stage != "active":
             raise RequestError(
@@ -92,7 +92,7 @@ class Tracking:
 
     @answered
     def check_owner(self, study: str, study_id: str | None) -> None:
-        """Raises RequestError if another state folder has begun the study."""
+        """Check that no other state folder has begun the study. Raises RequestError."""
         self._own_study(study, study_id)
 
     def _own_study(self, study: str, study_id: str | None) -> Any:
@@ -115,13 +115,13 @@ class Tracking:
         forced: Sequence[str] = (),
         steered: Sequence[str] = (),
     ) -> str:
-        """The study's parent run, new or continued; returns its run id.
+        """Create or continue the study's parent run and return its run id.
 
-        What may change when a study continues (budget, hardware, facts, changes that were forced, what was asked for
-        from another terminal) is kept in tags: a parameter never changes.
+        MLflow never changes a parameter. So tags hold what may change when a study continues: budget, hardware,
+        facts, forced changes, and requests from another terminal.
 
         Raises:
-            RequestError: another state folder has begun a study of that name.
+            RequestError: Another state folder has begun a study of that name.
         """
         run, experiment = self._own_study(study, study_id), self.experiment_id
         if experiment is None:
@@ -132,7 +132,7 @@ class Tracking:
         self._client.update_run(run_id, status="RUNNING")
         try:
             self._describe(run, settings, ref, facts, {FORCED: forced, STEERING: steered})
-        except Exception:  # whatever it is: nobody is at work on it
+        except Exception:  # after any error, no process works on the run
             with contextlib.suppress(*UNANSWERED):
                 self._client.set_terminated(run_id, "KILLED")
             raise
@@ -141,7 +141,10 @@ class Tracking:
     def _describe(
         self, run: Any, settings: Settings, ref: DataRef, facts: Facts, changes: Mapping[str, Sequence[str]]
     ) -> None:
-        """Log what the study is; its settings as a file, so that it shows before any trial if MLflow can't keep one."""
+        """Log what the study is.
+
+        Its settings are logged as a file. If MLflow can't keep files, this shows before any trial is trained.
+        """
         run_id, dump = run.info.run_id, settings.model_dump(mode="json")
         changing = {section: dump[section] for section in ("budget", "hardware", "sampler")}
         tags = dict(flat(changing, "hpsearch.")) | dict(flat(without_labels(facts), "hpsearch.data.")) | lineage()
@@ -155,14 +158,14 @@ class Tracking:
         if SETTINGS not in self.files.names(run_id):
             raise OutOfReachError(
                 f"tracking.uri={redact(self.uri)}: MLflow takes a file of a run and does not show it; see where the "
-                "server keeps its artifacts, and mend that"
+                "server keeps its artifacts, and correct that"
             )
 
     @answered
     def open_trial(self, parent: str, record: TrialRecord, settings: Settings, tag: str) -> str:
-        """The child run of a trial, new or continued, as RUNNING; returns its run id. `tag` holds its number.
+        """Create or continue the child run of a trial as RUNNING, and return its run id. `tag` holds its number.
 
-        A run that was made but whose id was lost is found by its number; one deleted in the meantime is made anew.
+        A run whose id was lost is found by its number. A run that was deleted in the meantime is created anew.
         """
         run = self._runs.get(record.run_id) if record.run_id else None
         if run is None:
@@ -183,7 +186,7 @@ class Tracking:
 
     @answered
     def points(self, run_id: str, points: Sequence[Progress]) -> None:
-        """Add points to a run's curves. MLflow keeps a step given twice twice: see `steps`."""
+        """Add points to a run's curves. MLflow stores a step twice if it is logged twice: see `steps`."""
         now = time.time_ns() // 1_000_000
         self._runs.add(
             run_id, [Metric(key, value, now, point.step) for point in points for key, value in point.metrics.items()]
@@ -191,13 +194,13 @@ class Tracking:
 
     @answered
     def steps(self, run_id: str) -> dict[str, list[int]]:
-        """The steps at which the run has each of its metrics."""
+        """Return the steps at which the run has each of its metrics."""
         keys = self._client.get_run(run_id).data.metrics
         return {key: [metric.step for metric in self._client.get_metric_history(run_id, key)] for key in keys}
 
     @answered
     def pause_trial(self, run_id: str) -> None:
-        """Show a trial that waits at its rung as SCHEDULED; it is continued or finished later."""
+        """Show a trial that waits at its rung as SCHEDULED, until it is continued or finished."""
         self._runs.tag(run_id, {STATUS: str(Status.PAUSED)})
         self._client.update_run(run_id, status="SCHEDULED")
 
@@ -210,7 +213,7 @@ class Tracking:
         curves: Sequence[Progress],
         origin: Origin | None,
     ) -> None:
-        """Log what a trial came to, with pictures and its origin, and end its run. Harmless when repeated."""
+        """Log a trial's result, pictures and origin, and end its run. Harmless when repeated."""
         run_id = record.run_id
         assert run_id is not None
         final = dict(record.metrics)
@@ -219,7 +222,7 @@ class Tracking:
             size = record.params.get("train.batch_size", settings.train.batch_size)
             final["throughput"] = record.step * size / training  # examples a second, over the whole trial
         self._runs.last(run_id, final, record.step)
-        from hpsearch.tracking import pictures  # brings in matplotlib
+        from hpsearch.tracking import pictures  # imports matplotlib
 
         if record.confusion is not None and len(labels) <= formats.MOST_CLASSES:
             self.files.draw(run_id, "confusion_matrix.png", pictures.confusion_matrix(record.confusion, labels))
@@ -232,7 +235,7 @@ class Tracking:
 
     @answered
     def origin(self, run_id: str) -> Origin | None:
-        """What `finish_trial` was told that the trial came of; None where there is no such run or nothing was told."""
+        """Return the origin that `finish_trial` logged; None if there is no such run or it logged no origin."""
         return self._runs.read(Origin, run_id, ORIGIN)
 
     @answered
@@ -246,19 +249,19 @@ class Tracking:
         card: str,
         words: Words | None = None,
     ) -> str:
-        """Log the weights in `model_folder` as a model of the trial's run that takes raw input; returns its URI.
+        """Log the weights in `model_folder` as a model of the trial's run that takes raw input; return its URI.
 
         Args:
-            trial: whose model it is.
-            model_folder: as `save_pretrained` wrote it.
-            settings: with the trial's parameters applied.
-            ref: the data.
-            examples: some values of each input role.
-            card: the model card, in Markdown.
-            words: that it is blended with.
+            trial: The trial that trained the model.
+            model_folder: The model's folder, as `save_pretrained` wrote it.
+            settings: Settings with the trial's parameters applied.
+            ref: The data.
+            examples: Some values of each input role.
+            card: The model card, in Markdown.
+            words: The model of words that it is blended with; None means no blend.
         """
         assert trial.run_id is not None, "a complete trial has its run"
-        from hpsearch.serving import packaging  # these bring in torch, which no other word to MLflow needs
+        from hpsearch.serving import packaging  # these import torch, which no other call to MLflow needs
         from hpsearch.tasks.kinds import KINDS
         from hpsearch.tracking.logged import log_model
 
@@ -279,13 +282,13 @@ class Tracking:
 
     @answered
     def weights(self, run_id: str, part: str = "model") -> str | None:
-        """SHA-256 of the weights of a part of a winner's model, as they were logged; None where none were."""
+        """Return the SHA-256 of the logged weights of a part of a winner's model; None if none were logged."""
         digest: str | None = self._client.get_run(run_id).data.tags.get(PARTS[part])
         return digest
 
     @answered
     def card(self, run_id: str) -> str:
-        """The model card of a winner's run; nothing where it has none."""
+        """Return the model card of a winner's run; an empty text if it has none."""
         return self.files.read(f"runs:/{run_id}/{CARD}") if CARD in self.files.names(run_id) else ""
 
     @answered
@@ -295,7 +298,7 @@ class Tracking:
 
     @answered
     def log_answers(self, run_id: str, tables: Mapping[str, Answers]) -> None:
-        """Log what a run's model said of each example of some splits, as tables that the UI shows."""
+        """Log the answers of a run's model to each example of some splits, as tables that the UI shows."""
         names = {ANSWERS.format(split=split): table for split, table in tables.items()}
         for name, table in names.items():
             self.log_result(run_id, name, table)
@@ -303,12 +306,12 @@ class Tracking:
 
     @answered
     def answers(self, run_id: str, split: str) -> Answers | None:
-        """What `log_answers` logged; None where it logged nothing, or there is no such run."""
+        """Return the table that `log_answers` logged; None if there is no such run or table."""
         return self._runs.read(Answers, run_id, ANSWERS.format(split=split))
 
     @answered
     def looks(self, digest: str) -> int:
-        """How often the test split of this digest was scored, all of it or some, by all studies of the task."""
+        """Return how often all studies of the task scored the test split of this digest, whole or in part."""
         scored = self._runs.all(self.experiment_id, f"tags.`{TEST_DIGEST}` = '{digest}'")
         return sum(int(run.data.tags[READINGS]) for run in scored)
 
@@ -316,13 +319,13 @@ class Tracking:
     def finish_study(
         self, summary: Summary, folder: StudyFolder, trials: Sequence[tuple[TrialRecord, Points]], said: str = ""
     ) -> None:
-        """Log figures, leaderboard, `said` as description, and files of the study's folder; end the parent run.
+        """Log the study's figures, leaderboard, description and files, and end the parent run.
 
         Args:
-            summary: of the study.
-            folder: of the study.
-            trials: of the search, with their curves.
-            said: what came of the study, Markdown.
+            summary: Summary of the study.
+            folder: Folder of the study.
+            trials: Trials of the search, with their curves.
+            said: Description of the study's result, in Markdown.
         """
         run_id, test = summary.mlflow.run_id, summary.test
         self._runs.last(run_id, dict(figures(summary)), len(trials))
@@ -340,10 +343,10 @@ class Tracking:
 
     @answered
     def kept(self, study: str) -> Kept | None:
-        """What was logged of the study; None where there is no result.
+        """Return what `finish_study` logged of the study; None if it has no result.
 
         Raises:
-            RequestError: another version of hpsearch logged it, or it is damaged.
+            RequestError: Another version of hpsearch logged it, or it is damaged.
         """
         run = self._study(study)
         if run is None or not {SUMMARY, TRIALS} <= self.files.names(run.info.run_id):
@@ -356,7 +359,7 @@ class Tracking:
 
     @answered
     def interrupt_study(self, run_id: str) -> None:
-        """End what is open as KILLED: the study's run and those of its trials. Continuing opens them again."""
+        """End the study's run and the open runs of its trials as KILLED. Continuing the study opens them again."""
         for run in self.children(run_id):
             if run.status in ("RUNNING", "SCHEDULED"):
                 self._client.set_terminated(run.run_id, "KILLED")
@@ -364,7 +367,7 @@ class Tracking:
 
     @answered
     def find_study(self, study: str) -> Run | None:
-        """The study's parent run; None if it has none."""
+        """Return the study's parent run; None if it has none."""
         run = self._study(study)
         return shown(run) if run is not None else None
 
@@ -374,7 +377,7 @@ class Tracking:
 
     @answered
     def children(self, run_id: str) -> list[Run]:
-        """The runs of a study's trials and of its confirmation."""
+        """Return the child runs of a study's run: trials, confirmation runs, floors."""
         experiment = self._client.get_run(run_id).info.experiment_id
         return [shown(run) for run in self._runs.all(experiment, f"tags.`{PARENT}` = '{run_id}'")]
 
@@ -385,7 +388,7 @@ class Tracking:
 
     @answered
     def model_of(self, run_id: str) -> str:
-        """Id of the newest model that was logged whole in the run. Raises RequestError if there is none."""
+        """Return the id of the newest model that was logged whole in the run. Raises RequestError if it holds none."""
         run = self._runs.get(run_id)
         model = self._runs.whole_model(run) if run is not None else None
         if model is None:

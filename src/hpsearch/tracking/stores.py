@@ -1,4 +1,4 @@
-"""The addresses of MLflow's stores: reached within seconds or not at all, and shown without their secrets."""
+"""Addresses of MLflow's stores. They are reached within seconds or not at all, and shown without their secrets."""
 
 import contextlib
 import functools
@@ -20,22 +20,22 @@ from hpsearch.state import addresses
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOCK_SECONDS = 5.0
-# What the client raises where a store does not do what it is asked.
+# Exceptions that MLflow's client raises if a store does not do what it is asked.
 UNANSWERED = (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException)
-# MLflow's codes for "it did not work". Where no server stands between, the others say that the call was wrong, which is
-# a fault of this program.
+# MLflow's codes for a store that did not work. Without a server in between, other codes say that the call was wrong,
+# which is a fault of this program.
 SILENT = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ENDPOINT_NOT_FOUND")
-KNOCK = "/api/2.0/mlflow/runs/search"  # asks who one is, where /health does not; a page to log in takes no POST
-# Servers and what stands before them say so in a number or in words.
+KNOCK = "/api/2.0/mlflow/runs/search"  # checks the account, which /health does not; a login page takes no POST
+# Servers, and proxies before them, deny access by a number or in words.
 DENIED = re.compile(r"\b(401|403)\b|unauthori[sz]ed|unauthenticated|forbidden|permission.denied", re.IGNORECASE)
 FAILED = re.compile(r"\b[45]\d\d\b|[A-Z]+_[A-Z_]+: ")  # a status, or MLflow's own code
 PAGE = re.compile(r"<!doctype|<html", re.IGNORECASE)
 ACCOUNT = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-LONGEST = 300  # characters of what a server says
+LONGEST = 300  # characters of a server's message that are shown
 
 
 class Store(Protocol):
-    """What has an address."""
+    """An object that uses the MLflow store at `uri`."""
 
     uri: str
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def answered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A store that does not answer, or a server that answers with an error, ends in OutOfReachError."""
+    """Wrap a method so that it raises OutOfReachError if the store does not answer or its server answers an error."""
 
     @functools.wraps(method)
     def call(store: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,17 +61,17 @@ def answered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
 
 def wrong_call(uri: str, error: Exception) -> bool:
-    """Whether an error says that a store was asked for what can't be, which is a fault of this program."""
+    """Return whether an error says that the call was wrong, which is a fault of this program."""
     return isinstance(error, MlflowException) and error.error_code not in SILENT and not served(uri)
 
 
 def served(uri: str) -> bool:
-    """Whether it is the address of a server, and of no database."""
+    """Return whether the address is that of a server, not of a database."""
     return urlsplit(uri).scheme in ("http", "https")
 
 
 def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
-    """The error for a store that does not answer, or a server that answers with an error, in words for the user."""
+    """Return the error, worded for the user, for a store that does not answer or whose server answers an error."""
     setting, said = f"tracking.uri={redact(uri)}", str(error)
     reason = redact(first_line(error).replace(uri, redact(uri)))[:LONGEST]
     if served(uri) and DENIED.search(said):
@@ -87,15 +87,15 @@ def out_of_reach(uri: str, error: Exception) -> OutOfReachError:
     how = "answers with an error" if FAILED.search(reason) else "does not answer"
     return OutOfReachError(
         f"{setting}: MLflow's store {how} ({reason}); "
-        "start or mend it, or leave tracking.uri out to use SQLite in the state folder"
+        "start or repair it, or leave tracking.uri out to use SQLite in the state folder"
     )
 
 
 def knock(uri: str) -> None:
-    """See that MLflow answers at an address, and lets one in.
+    """Check that MLflow answers at an address and grants access.
 
     Raises:
-        OutOfReachError: it does not within seconds, or something else does.
+        OutOfReachError: MLflow does not answer within seconds, denies access, or something else answers.
     """
     try:
         answer = http_request(
@@ -117,11 +117,14 @@ def knock(uri: str) -> None:
 
 
 def open_database(uri: str) -> str:
-    """Connect once, where MLflow would try ten times over minutes; returns the URI with an absolute path.
+    """Connect to a database once and return its URI with an absolute path.
+
+    MLflow itself would try ten times over minutes.
 
     Raises:
-        RequestError: the address is of another kind, needs a driver that is not installed, or lies in no usable folder.
-        OutOfReachError: the database does not answer, or is none.
+        RequestError: The address names no known kind of database, its driver is not installed, or its folder can't be
+            used.
+        OutOfReachError: The database does not answer, or the file is no database.
     """
     try:
         url = addresses.read("tracking.uri", uri)
@@ -153,8 +156,10 @@ def open_database(uri: str) -> str:
 
 
 def _for_mlflow(url: sqlalchemy.URL) -> sqlalchemy.URL:
-    """MLflow makes a folder of what follows `sqlite:///`, as it is written; where it is written otherwise than the path
-    is, the driver is named, and it makes none.
+    """Return the address in a form for which MLflow creates no wrong folder.
+
+    MLflow creates a folder from the text after `sqlite:///`, without decoding it. If that text differs from the path,
+    the address names the driver, for which MLflow creates no folder.
     """
     assert url.database is not None
     return url if url.render_as_string().endswith(f"/{url.database}") else url.set(drivername="sqlite+pysqlite")

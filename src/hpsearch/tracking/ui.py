@@ -1,4 +1,4 @@
-"""MLflow's pages on this machine."""
+"""MLflow's UI on this machine."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from hpsearch.tracking.runs import Tracking
 
 
 def ui(settings: Settings, home: Path, port: int) -> None:
-    """Show where the runs are, and become the MLflow UI on loopback where the store is not a server already."""
+    """Print where the runs are shown; unless the store is a server, become the MLflow UI on loopback."""
     tracking = Tracking(settings, home)
     experiment = tracking.experiment_id
-    # The UI opens in another mode than this unless the address names the runs.
+    # Without `runs` in the address, the UI opens in another mode.
     place = f"#/experiments/{experiment}/runs" if experiment else "#/experiments"
     if tracking.artifacts is None:
         print(f"runs: {redact(tracking.uri).rstrip('/')}/{place}")

@@ -1,4 +1,4 @@
-"""A trial's model scored together with the linear model of words, where that is better on validation."""
+"""Score a trial's model together with the linear model of words, where the blend is better on validation."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,19 @@ from hpsearch.tasks.texts import pooled
 from hpsearch.training import heads
 from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, Warm, scored
 
-LEAST = 100  # validation examples: fewer say too little of what two models are worth together
-FIRST, MOST = 0.5, 10.0  # weights: where the fit begins, and the largest
-NOTHING = 1e-3  # a weight that is none
-EXACT = 1e-10  # of the fit
+LEAST = 100  # validation examples; fewer cannot tell whether a blend is better
+FIRST, MOST = 0.5, 10.0  # weights: where the fit begins, and the largest allowed
+NOTHING = 1e-3  # a smaller weight counts as 0
+EXACT = 1e-10  # tolerance of the fit
 
 Logits = NDArray[np.float64]
 
 
 def score(spec: ScoreSpec, words: Path, warm: Warm, line: Line) -> Scored:
-    """Score a trial's model as `trial.score` does, and blended with that in `words` where it is better so.
+    """Score a trial's model as `trial.score` does, and its blend with the model in `words` if that is better.
 
-    Weights are fitted on validation by the log loss. By the task's metric the blend must be better there than the
-    trial's model, and no worse than the words.
+    The weights are fitted on validation by the log loss. By the task's metric on validation, the blend must be better
+    than the trial's model and no worse than the model of words.
     """
     saved = Saved(spec, warm, line)
     asked = saved.says(spec.split)
@@ -57,17 +57,17 @@ def score(spec: ScoreSpec, words: Path, warm: Warm, line: Line) -> Scored:
 
 
 def weigh(tuned: Logits, simple: Logits, right: NDArray[np.bool_], exclusive: bool) -> Weights:
-    """The weights, none below 0, with which two models together have the least log loss.
+    """Return the weights, none below 0, with which two models together have the least log loss.
 
     Args:
-        tuned: (examples, classes) logits of one.
-        simple: the other's.
-        right: (examples, classes) what is right.
-        exclusive: whether each example has one class and no more.
+        tuned: (examples, classes), logits of one model.
+        simple: (examples, classes), logits of the other model.
+        right: (examples, classes), True for the classes that are right.
+        exclusive: whether each example has exactly one class.
     """
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """And its slopes."""
+        """Return the log loss and its gradient."""
         said = together(tuned, simple, (weights[0], weights[1]))
         if exclusive:
             total, excess = -log_softmax(said, axis=1)[right].sum(), softmax(said, axis=1) - right
@@ -81,7 +81,7 @@ def weigh(tuned: Logits, simple: Logits, right: NDArray[np.bool_], exclusive: bo
 
 
 def _both(said: Said, bag: Bag, line: Line) -> tuple[Logits, Logits, float]:
-    """(examples, classes) logits of a trial's model and of the words; seconds that both took."""
+    """Return logits (examples, classes) of a trial's model and of the model of words, and the seconds for both."""
     start = time.perf_counter()
     tuned = pooled(said.outputs, said.tokens, said.tokens.examples)
     simple = bag.logits(_told(said.rows["text"], line))
@@ -89,7 +89,7 @@ def _both(said: Said, bag: Bag, line: Line) -> tuple[Logits, Logits, float]:
 
 
 def _told(texts: Sequence[str], line: Line) -> Iterator[str]:
-    """Texts; each one that is taken says that the worker is alive."""
+    """Yield the texts, and say before each one that the worker is alive."""
     for text in texts:
         line.alive()
         yield text

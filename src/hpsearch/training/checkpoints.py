@@ -14,8 +14,8 @@ from typing import IO
 from hpsearch.state.folder import TrialFolder
 
 MANIFEST = "manifest.json"
-FULL_BYTES = 2**20  # a disk with less free is full
-_SEALERS = ThreadPoolExecutor(max_workers=1)  # at most one checkpoint is under way; the process ends after it
+FULL_BYTES = 2**20  # a disk with less free space counts as full
+_SEALERS = ThreadPoolExecutor(max_workers=1)  # seals one checkpoint at a time; the process ends after it
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,27 @@ class Checkpoint:
 
     folder: Path
     step: int
-    score: float | None  # on the rung examples, where the checkpoint was taken at a rung
+    score: float | None  # on the rung examples, if the checkpoint was taken at a rung
 
     @property
     def weights(self) -> Path:
-        """Of the model, as `Trainer` writes them."""
+        """Path of the model's weights, as `Trainer` writes them."""
         return self.folder / "model.safetensors"
 
 
 def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
-    """Make files in `unsealed` a checkpoint of `trial`: hashed, fsynced, then renamed in place; older ones go.
+    """Make the files in `unsealed` a checkpoint of `trial`, and delete older checkpoints.
 
-    Returns at once: a thread seals, and the process ends after it. Whoever asks for the trial's checkpoints waits for
-    it, in whatever process. The newest with a score stays too: its weights may turn out to be the trial's best. A crash
-    at any point leaves the former checkpoints or the new one whole.
+    The files are hashed and synced to the disk, then the folder is renamed into place. This function returns at once: a
+    thread does the work, and the process ends only after it. Any process that asks for the trial's checkpoints waits
+    for it. The newest checkpoint with a score is kept too, because its weights may turn out to be the trial's best. A
+    crash at any point leaves the former checkpoints or the new one whole.
 
     Args:
-        unsealed: folder on the file system of `trial`.
+        unsealed: folder of the files, on the file system of `trial`.
         trial: folder of the trial.
         step: updates so far.
-        score: on the rung examples, at a rung.
+        score: score on the rung examples, if the checkpoint was taken at a rung.
     """
     lock = _lock(trial)
 
@@ -51,7 +52,7 @@ def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
         with lock:
             try:
                 _seal(unsealed, trial, step, score)
-            except OSError:  # the disk is full, say: the trial goes on, and has its former checkpoints
+            except OSError:  # such as a full disk: the trial goes on with its former checkpoints
                 traceback.print_exc()
                 shutil.rmtree(unsealed, ignore_errors=True)
 
@@ -59,12 +60,12 @@ def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
 
 
 def settle() -> None:
-    """Wait for what this process is sealing."""
+    """Wait until this process has sealed its checkpoints."""
     _SEALERS.submit(lambda: None).result()
 
 
 def sync(folder: Path) -> None:
-    """Have a folder's files on the disk, not only in memory on their way there."""
+    """Sync a folder and its files to the disk, so that they are not only in memory."""
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
@@ -94,9 +95,9 @@ def _seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
 
 
 def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
-    """The checkpoint with the most steps whose files match its manifest; damaged ones are deleted.
+    """Return the newest checkpoint whose files match its manifest, and delete newer ones that are damaged.
 
-    With `scored`, of those that were taken at a rung.
+    With `scored`, return the newest of those that were taken at a rung. None means that the trial has none.
     """
     with _lock(trial):
         for folder in TrialFolder(trial).checkpoints():
@@ -109,12 +110,12 @@ def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
 
 
 def whole(folder: Path) -> bool:
-    """Whether a checkpoint's files match its manifest."""
+    """Return whether a checkpoint's files match its manifest."""
     return _verified(folder) is not None
 
 
 def discard(trial: Path) -> None:
-    """Delete what only a trial that goes on would need."""
+    """Delete a trial's checkpoints, sealed or not, which are needed only to continue it."""
     with _lock(trial):
         for folder in TrialFolder(trial).checkpoints():
             shutil.rmtree(folder)
@@ -122,13 +123,16 @@ def discard(trial: Path) -> None:
 
 
 def disk_full(folder: Path) -> bool:
-    """Whether the disk of `folder` is full. A write that failed for that reason is told by each library in its way."""
+    """Return whether the disk of `folder` is full.
+
+    The free space tells, because each library reports a write to a full disk in its own way.
+    """
     return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def _lock(trial: Path) -> IO[bytes]:
-    """Wait for the trial's checkpoints to be nobody else's: they are ours until the file is closed."""
-    file = open(TrialFolder(trial).checkpoints_lock, "ab")  # noqa: SIM115  # the lock, until it is closed
+    """Wait for the lock on the trial's checkpoints; this process holds it until the returned file is closed."""
+    file = open(TrialFolder(trial).checkpoints_lock, "ab")  # noqa: SIM115  # closing it frees the lock
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 

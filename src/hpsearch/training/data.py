@@ -1,4 +1,4 @@
-"""What models train on: read a task's data whole, store a study's part of it, tokenise once."""
+"""Prepared data: read all data of a task, store the part that a study uses, and tokenise it once."""
 
 import json
 import os
@@ -26,8 +26,8 @@ from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.labels import class_notes
 
-FEWEST = 100  # training examples of a trial, where there are so many
-ENCODING = 2  # one more with each change of the tokens that the same rows become
+FEWEST = 100  # training examples that a trial has at least, if the data have that many
+ENCODING = 2  # add one with each change of the tokens that the same rows become
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class Corpus:
     """All rows of a task, cleaned, de-duplicated and split, in memory."""
 
     splits: dict[str, datasets.Dataset]
-    """train, validation, test: the columns of the task kind."""
+    """Rows of train, validation and test, with the columns of the task kind."""
     examples: dict[str, list[Example]]
-    """What the rows of the splits were made of."""
+    """Examples that the rows of each split were made from."""
     labels: tuple[str, ...]
     facts: Facts
-    """What was done to the data: for the report and the run."""
+    """What was done to the data, for the report and the MLflow run."""
     notes: tuple[str, ...]
-    """What people should know of the data before anything is trained, a sentence each."""
+    """What users should know about the data before anything is trained, one sentence each."""
 
 
 def read(settings: Settings) -> Corpus:
-    """Read, check, clean, de-duplicate and split the data of a task. Writes nothing.
+    """Read, check, clean, de-duplicate and split the data of a task, without writing anything.
 
-    Validation and test splits that the source gives are kept row for row, so that scores stay comparable; what stands
-    in them is dropped from train instead. Of an example that stands twice in train the first copy stays, with all that
-    the copies say together; of one that contradicts itself there none does, because nothing tells which is right. A
-    row's id is its split in the source and its line or row there.
+    Validation and test splits that the source gives keep every row, so that scores stay comparable. Examples that are
+    in them are dropped from train instead. If train has an example twice, the first copy is kept, with everything that
+    the copies say together. If the copies contradict each other, all of them are dropped, because nothing tells which
+    is right. A row's id is its split in the source and its line or row there.
 
     Raises:
         RequestError: the data or its description is wrong.
@@ -92,20 +92,20 @@ def read(settings: Settings) -> Corpus:
 
 
 def _left(labels: tuple[str, ...], kept: Mapping[str, list[Example]]) -> tuple[str, ...]:
-    """The classes of which there is a row still, if they are enough to tell apart."""
+    """Return the classes that still have a row, or all classes if too few are left to tell apart."""
     there = {label for examples in kept.values() for example in examples for label in example.classes}
     left = tuple(label for label in labels if label in there)
     return left if len(left) >= min(2, len(labels)) else labels
 
 
 def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
-    """Store the part of the corpus that the budget takes in `home/cache/data/<digest>/`, once.
+    """Store the part of the corpus that the budget allows in `home/cache/data/<digest>/`, once.
 
     Each split is stored in `stratified_order`, so the first k validation rows are a fair sample of it.
-    A budget that asks for more rows than there are takes them all; `DataRef.sizes` tells.
+    If the budget asks for more rows than a split has, all are stored. `DataRef.sizes` has the numbers.
 
     Raises:
-        RequestError: a budget so small that a class is left without a row.
+        RequestError: the budget is so small that a class is left without a row.
     """
     budget = settings.budget
     asked = {name: getattr(budget, f"{name}_examples") for name in SPLITS}
@@ -114,7 +114,7 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
         examples = corpus.examples[name]
         order = stratified_order([example.stratum for example in examples], settings.task.split.seed)
         of_rows = [example.classes for example in examples]
-        if name == "train":  # trials have the first so many rows: each class shall be among these, however rare it is
+        if name == "train":  # trials train on the first rows, which must have each class, however rare
             order = with_each_class(order, min(FEWEST, len(order)), of_rows)
         order = with_each_class(order, asked[name], of_rows)
         ordered = [examples[i].classes for i in order]
@@ -130,7 +130,7 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
         if beside is not None:
             for name in SPLITS:
                 with (
-                    open(beside / f"{name}.arrow", "wb") as file,  # a path would be read as an address; `::` parts two
+                    open(beside / f"{name}.arrow", "wb") as file,  # a path would be read as a URL and split at `::`
                     ArrowWriter(stream=file, features=features) as writer,
                 ):
                     writer.write_batch(parts[name])
@@ -139,15 +139,15 @@ def prepare(corpus: Corpus, settings: Settings, home: Path) -> DataRef:
 
 
 def load(ref: DataRef, split: str) -> datasets.Dataset:
-    """The stored rows of a split, memory-mapped: the columns of the task kind."""
+    """Return the stored rows of a split, memory-mapped, with the columns of the task kind."""
     return datasets.Dataset.from_file(str(ref.folder / f"{split}.arrow"))
 
 
 def stratified_order(strata: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """A seeded permutation of which every prefix has the strata in the proportions of the whole.
+    """Return a seeded permutation of which every prefix has the strata in the proportions of the whole.
 
-    The members of each stratum, shuffled, are laid out evenly over [0, 1); all are then taken from left to right. In a
-    prefix of k rows, a stratum with share p is off k * p by less than 1 + strata / 2.
+    The members of each stratum are shuffled and laid out evenly over [0, 1). All rows are then taken from left to
+    right. In a prefix of k rows, a stratum with share p is off k * p by less than 1 + strata / 2.
     """
     rng = np.random.default_rng(seed)
     names, of_rows = np.unique(np.asarray(strata), return_inverse=True)
@@ -161,17 +161,17 @@ def stratified_order(strata: Sequence[str], seed: int) -> NDArray[np.int64]:
 def with_each_class(
     order: NDArray[np.int64], asked: int | None, classes: Sequence[tuple[str, ...]]
 ) -> NDArray[np.int64]:
-    """The order with a row of each class among the first `asked`, as far as they can hold one.
+    """Return the order with a row of each class among the first `asked`, as far as they can hold one.
 
-    A rare class has its rows late in the order. The first of each that is late changes places with the last of the
-    first `asked` that is not the first of its own. Where no class is late, nothing changes.
+    A rare class may have its first row only after these. That row changes places with one of the first `asked`: the
+    last one that is not the first row of its own class. If no class is late, nothing changes.
 
     Args:
         order: permutation of the rows.
-        asked: rows to take; None for all.
-        classes: of each row.
+        asked: number of rows to take; None for all.
+        classes: classes of each row.
     """
-    firsts: dict[str, int] = {}  # class: place in the order
+    firsts: dict[str, int] = {}  # class: place of its first row in the order
     for place, row in enumerate(order):
         for label in classes[row]:
             firsts.setdefault(label, place)
@@ -185,7 +185,7 @@ def with_each_class(
 
 
 def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> Tokens:
-    """The tokens of a split: made once for a tokenizer and the task's settings of length, then read back."""
+    """Return the tokens of a split, made once for a tokenizer and the task's length settings, then read back."""
     task = settings.task
     padding = KINDS[task.kind].padding
     key = digest([_content(tokenizer), sorted(padding), task.max_length, task.truncation, task.stride, ENCODING])
@@ -199,14 +199,14 @@ def tokenised(ref: DataRef, settings: Settings, tokenizer: Any, split: str) -> T
 
 @contextmanager
 def _once(folder: Path) -> Iterator[Path | None]:
-    """Make `folder` whole or not at all, by one process: yields where to write it, or None if it is there."""
+    """Let one process make `folder`, whole or not at all: yield where to write it, or None if it exists."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             yield None
             return
         beside = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
         beside.mkdir()
         yield beside
         for file in beside.iterdir():
@@ -216,24 +216,24 @@ def _once(folder: Path) -> Iterator[Path | None]:
 
 
 def _check_classes(setting: str, asked: int | None, ordered: Sequence[tuple[str, ...]], least: int) -> None:
-    """So many classes need a row among the first `asked` of `ordered`, or all that it has where they are fewer."""
+    """Raise RequestError unless the first `asked` of `ordered` have a row of `least` classes, or of all if fewer."""
     first: dict[str, int] = {}
     for row, classes in enumerate(ordered):
         for label in classes:
             first.setdefault(label, row)
     needed = sorted(first, key=lambda label: first[label])[:least]
     if asked is not None and needed and asked <= first[needed[-1]]:
-        rows = len({first[label] for label in needed})  # rare ones are put first
+        rows = len({first[label] for label in needed})  # enough, because `with_each_class` moves rare classes forward
         raise RequestError(f"{setting}={asked}: leaves class {needed[-1]!r} without a row; it must be at least {rows}")
 
 
 def _counts(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, int]:
-    """Examples of each class; those without one by their stratum, unless they share it with a class."""
+    """Count the examples of each class; those without one count by stratum, unless a class has its name."""
     return dict(Counter(name for e in examples for name in (e.classes or {e.stratum} - set(labels))))
 
 
 def _content(tokenizer: Any) -> str:
-    """All that decides a fast tokenizer's output. Truncation and padding are switched at each call, so they do not."""
+    """Return a digest of what decides a fast tokenizer's output, but for truncation and padding, which calls set."""
     if not tokenizer.is_fast:
         raise RequestError(
             f"model.path={tokenizer.name_or_path}: its tokenizer has no tokenizer.json; choose a model with one"

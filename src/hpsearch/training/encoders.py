@@ -1,9 +1,10 @@
-"""The encoder of BERT and its like, computed on the modules of transformers with fewer and cheaper steps.
+"""The encoder of BERT and similar models, computed on the modules of transformers with fewer and cheaper steps.
 
-The same function as the modules' own `forward`, in the precision of a trial from the first layer to the last, instead
-of going back and forth between two: one product for query, key and value; dropout and residual in one pass; positions
-and token types added without a look-up, whose backward pass adds row by row. Where the head reads the first token
-alone, as in classification, the last layer computes that token alone (its keys and values are still everybody's).
+It computes the same function as the modules' own `forward`. It stays in the precision of a trial from the first layer
+to the last, instead of switching between two. Query, key and value are one matrix product. Dropout and residual take
+one pass. Positions and token types are added without a look-up, because its backward pass adds row by row. If the head
+reads only the first token, as in classification, the last layer computes only that token. Its keys and values are those
+of all tokens.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from hpsearch.training.kernels import Dropout, attention
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an architecture keeps the parts of its encoder: dotted paths, below the base model or below a layer."""
+    """Where an architecture keeps the parts of its encoder.
+
+    `encoder` is a dotted path below the base model. The other paths are below a layer.
+    """
 
     encoder: str
-    """Its `layer` holds the layers."""
+    """Path of the module whose `layer` holds the layers."""
     query: str
     key: str
     value: str
@@ -34,13 +38,13 @@ class Layout:
     attention_output_dropout: str | None
     attention_norm: str
     up: str
-    """The linear layer that widens."""
+    """Path of the linear layer that makes the hidden state wider."""
     activation: str
     down: str
     dropout: str
     norm: str
     positions_after_padding: bool = False
-    """Positions count from the padding token's id + 1."""
+    """Whether positions count from the padding token's id + 1."""
 
 
 BERT = Layout(
@@ -78,13 +82,13 @@ DISTILBERT = Layout(
 
 
 def install(model: PreTrainedModel, layout: Layout, dtype: torch.dtype, first_token: bool) -> None:
-    """Have a model with `kernels.Dropout` compute its embeddings and encoder here.
+    """Make a model with `kernels.Dropout` compute its embeddings and encoder with this module.
 
     Args:
-        model: its attention implementation must be "blocked", whose masks are added to scores.
-        layout: of its architecture.
-        dtype: of all between embeddings and head.
-        first_token: whether the head reads the first token alone.
+        model: a model whose attention implementation is "blocked", with masks that are added to scores.
+        layout: layout of its architecture.
+        dtype: dtype of everything between embeddings and head.
+        first_token: whether the head reads only the first token.
     """
     base: Any = model.base_model
     base.embeddings.forward = partial(_embed, base.embeddings, dtype, layout.positions_after_padding)
@@ -102,7 +106,7 @@ def _embed(
     token_type_ids: torch.Tensor | None = None,
     **__: Any,
 ) -> torch.Tensor:
-    """(B, L, width) from ids and types (B, L)."""
+    """Return embeddings (B, L, width) of ids and types (B, L)."""
     at = _positions(input_ids, embeddings.padding_idx if after_padding else None)
     x = embeddings.word_embeddings(input_ids) + embeddings.position_embeddings.weight[at]
     if hasattr(embeddings, "token_type_embeddings"):
@@ -115,9 +119,10 @@ def _embed(
 
 
 def _positions(input_ids: torch.Tensor, padding: int | None) -> slice | torch.Tensor:
-    """Rows of the table of positions for ids (B, L): the same for all examples, wherever that comes to the same.
+    """Return rows of the position table for ids (B, L): a slice for all examples together, if that is equivalent.
 
-    Where positions count from `padding` + 1, a padding token inside a text has no position of its own.
+    If positions count from `padding` + 1, a padding token inside a text has no position of its own. Each example then
+    needs its own rows.
     """
     if padding is None:
         return slice(0, input_ids.shape[1])
@@ -148,14 +153,14 @@ class _Layer:
         self.dropout, self.norm = part(layout.dropout), part(layout.norm)
 
     def __call__(self, x: torch.Tensor, size: int, bias: torch.Tensor | None, first_token: bool) -> torch.Tensor:
-        """(B * L, width) to the same, or to (B, width) of the first tokens; `size` is B."""
+        """Map (B * L, width) to the same shape, or to (B, width) of the first tokens; `size` is B."""
         mixed = self._first(x, size, bias) if first_token else self._all(x, size, bias)
         residual = x.view(size, -1, x.shape[-1])[:, 0] if first_token else x
         x = _norm(self.attention_norm, self.attention_output_dropout(_linear(mixed, self.attention_output), residual))
         return _norm(self.norm, self.dropout(_linear(self.activation(_linear(x, self.up)), self.down), x))
 
     def _projected(self, x: torch.Tensor, size: int, parts: list[Any]) -> torch.Tensor:
-        """(len(parts), B, heads, L, width of a head) by one product."""
+        """Return (len(parts), B, heads, L, width of a head), computed as one matrix product."""
         weight = torch.cat([part.weight for part in parts]).to(x.dtype)
         bias = torch.cat([part.bias for part in parts]).to(x.dtype)
         projected = functional.linear(x, weight, bias)
@@ -163,13 +168,13 @@ class _Layer:
         return projected.view(size, -1, len(parts), self.heads, width).permute(2, 0, 3, 1, 4)
 
     def _all(self, x: torch.Tensor, size: int, bias: torch.Tensor | None) -> torch.Tensor:
-        """What each token takes from all of its example."""
+        """Return the attention output of every token, (B * L, width)."""
         qkv = self._projected(x, size, self.inputs).contiguous()
         dropout = self.attention_dropout.p if self.attention_dropout.training else 0.0
         return attention(qkv, bias, qkv.shape[-1] ** -0.5, dropout).transpose(1, 2).reshape(x.shape[0], -1)
 
     def _first(self, x: torch.Tensor, size: int, bias: torch.Tensor | None) -> torch.Tensor:
-        """What the first token of each example takes from all."""
+        """Return the attention output of the first token of each example, (B, width)."""
         first = x.view(size, -1, x.shape[-1])[:, 0]
         query = _linear(first, self.inputs[0]).view(size, self.heads, 1, -1)
         key, value = self._projected(x, size, self.inputs[1:]).unbind(0)
@@ -188,7 +193,7 @@ def _encode(
     attention_mask: torch.Tensor | None = None,
     **_: Any,
 ) -> Any:
-    """What the base model takes from its encoder: `last_hidden_state`, (B, L, width), or (B, 1, width)."""
+    """Return what the base model expects of its encoder: `last_hidden_state`, (B, L, width) or (B, 1, width)."""
     size, _length, width = hidden_states.shape
     with torch.autocast(hidden_states.device.type, enabled=False):
         x = hidden_states.to(dtype).reshape(-1, width)
@@ -203,5 +208,5 @@ def _linear(x: torch.Tensor, module: nn.Linear) -> torch.Tensor:
 
 
 def _norm(module: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """In float32 within, whatever `x` is."""
+    """Apply a layer norm, which computes in float32 inside, whatever the dtype of `x` is."""
     return functional.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)

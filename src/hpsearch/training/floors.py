@@ -1,7 +1,7 @@
-"""Floors fitted and scored: simple models of a study's data, that its winner is seen beside.
+"""Fit and score floors: simple models of a study's data, which its winner is compared with.
 
-Each is fitted on the training examples, or on as many as its time holds, and kept in a folder of its own as a model.
-What it says is scored by the task kind, as what a trial's model says is.
+A floor is fitted on the training examples, or on as many as its time allows. It is saved as a model in its own folder.
+The task kind scores its outputs as it scores those of a trial's model.
 """
 
 import math
@@ -38,10 +38,10 @@ from hpsearch.tasks.texts import pooled
 from hpsearch.training import checkpoints, data, heads, models, trainer, trial, words
 from hpsearch.training.trial import Line, ScoreSpec, Warm
 
-CANDIDATES, TRIED_ON = 50, 2000  # answers that may be the constant one, and examples that tell how good each is
-READING, FITTING = 0.7, 0.9  # shares of the time after which nothing more is read, and a head is not fitted further
-MEASURED = 2  # batches that tell how long a token takes
-LEAST, MOST = 1000, 50_000  # training examples that a head on a frozen encoder needs, if there are; and reads
+CANDIDATES, TRIED_ON = 50, 2000  # constant answers that are tried, and training examples that they are tried on
+READING, FITTING = 0.7, 0.9  # shares of the time after which no more is read, and no more is fitted
+MEASURED = 2  # batches on which the time of a token is measured
+LEAST, MOST = 1000, 50_000  # training examples for a head on a frozen encoder: fewest, if train has them, and most
 
 Rows = dict[str, list[Any]]
 
@@ -52,14 +52,14 @@ class FloorSpec:
 
     number: int
     name: str
-    settings: Settings  # of the study
+    settings: Settings  # the study's
     data: DataRef
     folder: Path
-    seconds: float  # that it may take
+    seconds: float  # the time that the fit may take
 
     @property
     def kind(self) -> Kind:
-        """The task's."""
+        """Kind of the study's task."""
         return KINDS[self.settings.task.kind]
 
     @cached_property
@@ -73,22 +73,25 @@ class FloorSpec:
         return dict(data.load(self.data, "validation").to_dict())
 
     def worth(self, said: Any) -> float:
-        """Of what is said of validation, by the task's metric; more is better."""
+        """Return how good outputs for validation are by the task's metric; more is better."""
         objective = OBJECTIVES[self.settings.task.metric]
         return objective.worth(self.kind.judge(said, self.validation, None).metrics[objective.name])
 
 
 @dataclass(frozen=True)
 class Made:
-    """A floor that lies in its folder."""
+    """A floor that is saved in its folder."""
 
     examples: int  # training examples that it was fitted on
-    chosen: dict[str, Any]  # for it, JSON-able
-    said: Any  # of validation, as `Kind.judge` takes it
+    chosen: dict[str, Any]  # settings that the fit chose, JSON-able
+    said: Any  # outputs for validation, as `Kind.judge` takes them
 
 
 def fit(spec: FloorSpec, warm: Warm) -> FloorFitted:
-    """Fit a floor and score it on validation. Its folder is whole or not there; whatever it dies of is raised."""
+    """Fit a floor, save it and score it on validation.
+
+    The folder of its model is whole or not there. All errors are raised.
+    """
     folder, began = TrialFolder(spec.folder), time.monotonic()
     for old in (folder.model, folder.unfinished_model):
         shutil.rmtree(old, ignore_errors=True)
@@ -111,7 +114,7 @@ def fit(spec: FloorSpec, warm: Warm) -> FloorFitted:
 
 
 def score(name: str, spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
-    """Score a floor on a split, as `trial.score` does a trial's model."""
+    """Score a floor on a split, as `trial.score` scores a trial's model."""
     if name not in SAYING:
         return trial.score(spec, warm, line)
     rows, kind = data.load(spec.data, spec.split).to_dict(), KINDS[spec.settings.task.kind]
@@ -142,8 +145,8 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     settings, began = spec.settings, time.monotonic()
     train, validation, test = (warm.tokens(spec.data, settings, split) for split in SPLITS)
     tokenizer = warm.tokenizer(settings.model)
-    set_seed(settings.seed)  # what the pretrained model lacks of a head before its last layer stays as it is drawn
-    plain = replace(warm.hardware, compile=False)  # which takes longer than there is time for
+    set_seed(settings.seed)  # head layers before the last that the pretrained model lacks stay as drawn
+    plain = replace(warm.hardware, compile=False)  # compiling takes longer than the time allows
     model = models.build(settings.model, spec.kind, spec.data.labels, tokenizer, plain)
     model.to(plain.device)
     how = trial.evaluation(settings, plain, _SILENT)
@@ -172,7 +175,7 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
 
 
 def _seconds_a_token(model: Any, tokens: Tokens, how: trainer.Evaluation) -> float:
-    """As it goes once a first batch has had all that is made once."""
+    """Return the seconds that a token takes, measured after a first batch has done all one-time work."""
     pieces = min(len(tokens), MEASURED * how.batch_size)
     heads.features(model, tokens, min(pieces, how.batch_size), how)
     began = time.monotonic()
@@ -181,7 +184,7 @@ def _seconds_a_token(model: Any, tokens: Tokens, how: trainer.Evaluation) -> flo
 
 
 def _examples_in(train: Tokens, room: float) -> int:
-    """The first training examples that have so many tokens together."""
+    """Return how many of the first training examples have at most `room` tokens together."""
     pieces = int(np.searchsorted(np.cumsum(train.lengths), max(0.0, room), side="right"))
     return train.examples if pieces == len(train) else int(train.owners[pieces])
 
@@ -225,7 +228,7 @@ def _tags(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     return Made(examples, {"words": len(shares)}, _tagged(folder, spec.validation))
 
 
-# ---- saying, as the served models do
+# ---- outputs, computed as the served models do
 
 
 def _logits(folder: Path, rows: Rows) -> NDArray[np.float64]:
@@ -250,7 +253,7 @@ def _tagged(folder: Path, rows: Rows) -> tuple[list[list[dict[str, Any]]], list[
     return found, [sure for _, sure in said], tagger.classes
 
 
-# Another thread says that the worker is alive.
+# Sends nothing: another thread says that the worker is alive.
 _SILENT = Line(lambda _: None, lambda _: Decision.CONTINUE, lambda: None, lambda: None, lambda _: None)
 FITTERS: dict[str, Callable[[FloorSpec, Warm, Path], Made]] = {
     WORDS.name: _words,

@@ -1,4 +1,4 @@
-"""Where a model lies on this machine, told without importing what takes time."""
+"""Where a model lies on this machine, found without slow imports."""
 
 import importlib.util
 import os
@@ -9,7 +9,11 @@ from hpsearch.errors import RequestError
 
 
 def local_folder(model: ModelSettings) -> Path | None:
-    """The folder that `model.path` names, or None where it is a hub id. Raises RequestError if it is missing."""
+    """Return the folder that `model.path` names, or None if it is a hub id.
+
+    Raises:
+        RequestError: the folder or its package is missing.
+    """
     if model.path.startswith("package://"):
         module, _, inside = model.path.removeprefix("package://").partition("/")
         spec = importlib.util.find_spec(module)
@@ -20,7 +24,7 @@ def local_folder(model: ModelSettings) -> Path | None:
             )
         return Path(next(iter(spec.submodule_search_locations))) / inside
     folder = Path(os.path.expanduser(model.path))
-    if os.path.isdir(folder):  # False too for a name that no file can have
+    if os.path.isdir(folder):  # also False for a name that no file can have
         return folder.resolve()
     if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")

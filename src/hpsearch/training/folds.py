@@ -1,6 +1,7 @@
-"""Cross-validation: train and validation examples together, in parts that are validated on in turn.
+"""Cross-validation: train and validation examples are joined and cut into parts that are validated on in turn.
 
-For few labels: a validation split of some dozen examples chooses by luck, and all of the examples together do not.
+It is for tasks with few labelled examples. A choice on some dozen validation examples is luck. A choice on all of the
+examples together is not.
 """
 
 from typing import Any
@@ -13,12 +14,12 @@ from hpsearch.state.records import DataRef
 from hpsearch.training import data
 
 Fold = tuple[int, int]
-"""Which part, of how many."""
-SPLITS = ("validation", "train")  # in this order both are stratified, so every n-th example is a fair sample
+"""Index of the part that is validated on, and number of parts."""
+SPLITS = ("validation", "train")  # in this order; both are stratified, so every n-th example is a fair sample
 
 
 def rows(ref: DataRef, fold: Fold) -> dict[str, list[Any]]:
-    """The rows that a fold is validated on: the columns of the task kind."""
+    """Return the rows that a fold is validated on, with the columns of the task kind."""
     found: dict[str, list[Any]] = {}
     for split, chosen in _within(ref.sizes, fold).items():
         for name, column in data.load(ref, split).select(chosen).to_dict().items():
@@ -27,7 +28,7 @@ def rows(ref: DataRef, fold: Fold) -> dict[str, list[Any]]:
 
 
 def tokens(of: dict[str, Tokens], fold: Fold) -> tuple[Selected, Selected]:
-    """What a fold is trained on, and what it is validated on."""
+    """Return the tokens that a fold is trained on, and those that it is validated on."""
     sizes = {split: found.examples for split, found in of.items()}
     inside = _within(sizes, fold)
     outside = {split: np.setdiff1d(np.arange(sizes[split]), chosen) for split, chosen in inside.items()}
@@ -35,7 +36,7 @@ def tokens(of: dict[str, Tokens], fold: Fold) -> tuple[Selected, Selected]:
 
 
 def _within(sizes: dict[str, int], fold: Fold) -> dict[str, NDArray[np.int64]]:
-    """Examples of each split that a fold is validated on."""
+    """Return the indices of each split's examples that a fold is validated on."""
     which, count = fold
     found, before = {}, 0
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Where a trial runs and in which precision: decided from what the machine has, printed and recorded."""
+"""Device and precision of trials: chosen from what the machine has, printed and recorded."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ from hpsearch.state.messages import Hardware
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# How attention is computed; "blocked" stands for all that `kernels` and `encoders` do. Measured in experiments/engine
-# for processors; for GPUs taken from the libraries' own documentation.
+# How attention is computed. "blocked" stands for all that `kernels` and `encoders` do. The choices for processors were
+# measured in experiments/engine. Those for GPUs come from the libraries' own documentation.
 ATTENTION = {
     ("cpu", "float32"): "blocked",
     ("cpu", "bfloat16"): "blocked",
@@ -26,7 +26,7 @@ ATTENTION = {
     ("mps", "float16"): "sdpa",
 }
 
-# What else torch says, without a class of its own: of a processor, of CUDA itself and its library, of Apple's GPU.
+# Errors of torch that have no class of their own: of a processor, of CUDA itself and its library, of Apple's GPU.
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -34,15 +34,17 @@ OUT_OF_MEMORY = (
     "MPS backend out of memory",
 )
 
-COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of so many tokens
-COMPILED_SHAPES = 256  # before torch gives up on a model: each length, batch size, and training or not is one
+COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of this number of tokens
+COMPILED_SHAPES = 256  # compilations before torch gives up on a model: one per length, batch size, and training or not
 
 
 def resolve(settings: HardwareSettings) -> Hardware:
-    """What each worker on this machine has, within what the settings ask for, where `workers` of them share it.
+    """Choose what each worker on this machine computes with, within what the settings ask for.
+
+    The machine has `workers` of them, which share its cores and memory.
 
     Raises:
-        RequestError: the settings name a device, precision or compiler that is not there.
+        RequestError: the settings name a device, precision or compiler that the machine does not have.
     """
     device = _device(settings.device)
     if settings.compile and device != "cuda":
@@ -51,7 +53,7 @@ def resolve(settings: HardwareSettings) -> Hardware:
     sharing = workers(settings)
     threads = settings.threads if settings.threads != "auto" else max(1, _cores() // sharing)
     attention = ATTENTION[device, precision]
-    # From the Ampere generation on.
+    # Flash attention needs a GPU of the Ampere generation or a later one.
     if attention == "flash_attention_2" and (
         not is_flash_attn_2_available() or torch.cuda.get_device_capability() < (8, 0)
     ):
@@ -62,22 +64,22 @@ def resolve(settings: HardwareSettings) -> Hardware:
 
 
 def workers(settings: HardwareSettings) -> int:
-    """As many as the settings ask for; else one for each GPU of this machine, or one."""
+    """Return the number of workers: what the settings ask for, else one for each GPU, or one without GPUs."""
     return settings.workers if settings.workers != "auto" else max(1, _devices(_device(settings.device)))
 
 
 def apply(hardware: Hardware) -> None:
-    """Set what of the choice is the process's and not a model's."""
+    """Apply those parts of the choice that belong to the process and not to a model."""
     torch.set_num_threads(hardware.threads)
     torch.set_float32_matmul_precision("high" if hardware.precision == "tf32" else "highest")
-    if hardware.on_a_gpu > 1:  # so that what one finds to fit stays true, whatever the others do
+    if hardware.on_a_gpu > 1:  # so what fits for one worker still fits, whatever the others do
         torch.cuda.set_per_process_memory_fraction(1 / hardware.on_a_gpu)
     if hardware.compile:
         torch._dynamo.config.recompile_limit = COMPILED_SHAPES
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch has a class for GPUs only."""
+    """Return whether an error says that memory ran out; torch has a class of its own for GPUs only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
@@ -97,14 +99,14 @@ def _devices(device: str) -> int:
 
 
 def _memory(device: str) -> int:
-    """Bytes."""
+    """Return the bytes of memory of the first GPU for CUDA, else of the machine."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cores() -> int:
-    """What this process may use; macOS tells only what there is."""
+    """Return the number of cores that this process may use; macOS tells only how many the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -126,7 +128,7 @@ def _precision(asked: str, device: str) -> str:
 
 
 def cpu_has_fast_bf16() -> bool:
-    """Whether bf16 matmul is done in hardware; emulated it is several times slower than float32."""
+    """Return whether bf16 matmul is done in hardware; emulated, it is several times slower than float32."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

@@ -1,6 +1,6 @@
-"""The last layer of a classifier, fitted on what the layers before it give: a linear model on a frozen encoder.
+"""The last layer of a classifier, fitted on the outputs of the layers before it: a linear model on a frozen encoder.
 
-What a fine-tune may begin from (Kumar et al. 2022, https://arxiv.org/abs/2202.10054), and a model of its own.
+A fine-tune may begin from it (Kumar et al. 2022, https://arxiv.org/abs/2202.10054), and it is a model of its own.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from hpsearch.data.tokens import Tokens
 from hpsearch.training import trainer
 from hpsearch.training.linear import Linear, Regression, choose
 
-STRENGTHS, FIRST = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), 2  # of features with a spread of 1
-FOLDS = 4  # one of which tells how strongly a head is fitted, where no other examples do
-NEVER = -10.0  # bias of a class without an example
+STRENGTHS, FIRST = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), 2  # for features with a spread of 1; index of the first
+FOLDS = 4  # parts, one of which chooses a head's strength if no other examples do
+NEVER = -10.0  # highest bias of a class without an example
 LEAST_SPREAD = 1e-6
 
 Floats = NDArray[np.float32]
 
 
 def last_layer(model: PreTrainedModel) -> tuple[nn.Module, str]:
-    """The linear layer that gives the logits of a classifier: the module that holds it, and its name there."""
+    """Return the linear layer that gives a classifier's logits: the module that holds it, and its name there."""
     body = {id(module) for module in model.base_model.modules()}
     linear = [
         (parent, name)
@@ -40,7 +40,10 @@ def last_layer(model: PreTrainedModel) -> tuple[nn.Module, str]:
 
 @contextlib.contextmanager
 def _without_last_layer(model: PreTrainedModel) -> Iterator[None]:
-    """The model gives as logits what its last layer reads; where that reads every token, of the token that counts."""
+    """Make the model return, in place of logits, what its last layer reads.
+
+    If that layer reads every token, the model returns what it reads of the token that counts.
+    """
     parent, name = last_layer(model)
     layer = getattr(parent, name)
     setattr(parent, name, nn.Identity())
@@ -51,7 +54,7 @@ def _without_last_layer(model: PreTrainedModel) -> Iterator[None]:
 
 
 def features(model: PreTrainedModel, tokens: Tokens, pieces: int, how: trainer.Evaluation) -> Floats:
-    """(pieces, width): what the last layer reads of each of the first `pieces` pieces.
+    """Return (pieces, width): what the last layer reads of each of the first `pieces` pieces.
 
     Raises:
         NotFiniteError: the model's outputs are not finite.
@@ -61,7 +64,7 @@ def features(model: PreTrainedModel, tokens: Tokens, pieces: int, how: trainer.E
 
 
 def outputs(model: PreTrainedModel, read: Floats, how: trainer.Evaluation) -> list[Floats]:
-    """The logits (classes,) of each piece, from what the last layer reads of it: as if the whole model had run."""
+    """Return each piece's logits (classes,) from what the last layer reads of it, as if the whole model had run."""
     parent, name = last_layer(model)
     layer = getattr(parent, name)
     found: list[Floats] = []
@@ -73,7 +76,10 @@ def outputs(model: PreTrainedModel, read: Floats, how: trainer.Evaluation) -> li
 
 
 def of_examples(read: Floats, tokens: Tokens) -> Floats:
-    """(examples, width): the mean over the pieces of each example; its logits are then the mean of theirs."""
+    """Return (examples, width): the mean over the pieces of each example.
+
+    The logits of an example's mean are the mean of the logits of its pieces.
+    """
     owners = tokens.owners[: len(read)]
     sums = np.zeros((int(owners[-1]) + 1, read.shape[1]))
     np.add.at(sums, owners, read)
@@ -81,12 +87,12 @@ def of_examples(read: Floats, tokens: Tokens) -> Floats:
 
 
 def targets(tokens: Tokens, examples: int, classes: int) -> tuple[NDArray[np.bool_], bool]:
-    """(examples, classes) what is right of the first examples, and whether one class is and no more."""
+    """Return (examples, classes), True for right classes of the first examples, and whether each has exactly one."""
     first = np.searchsorted(tokens.owners, np.arange(examples))
     labels = tokens.labels[first]
     if labels.ndim == 1:
         return np.eye(classes, dtype=bool)[labels], True
-    absent = classes - labels.shape[1]  # the last classes, if no example of the split has them
+    absent = classes - labels.shape[1]  # number of last classes that no example of the split has
     return np.pad(labels > 0, ((0, 0), (0, absent))), False
 
 
@@ -98,16 +104,16 @@ def fit(
     worth: Callable[[Linear], float] | None = None,
     deadline: float = math.inf,
 ) -> float:
-    """Set the last layer to the fit on frozen features; returns the strength of that (C of scikit-learn).
+    """Fit the last layer on frozen features, and return the strength of the fit (C of scikit-learn).
 
     Args:
         model: a classifier of texts.
-        read: by `features`, or any (n, width) that its last layer shall read.
-        right: (n, classes), by `targets`.
-        exclusive: whether one class is right and no more.
-        worth: of a fit, by which its strength is chosen, more is better; None: the loss on a quarter of the examples,
-            without which it is fitted first, and then on all of them.
-        deadline: of the monotonic clock.
+        read: features from `features`, or any (n, width) that the last layer is to read.
+        right: (n, classes), from `targets`.
+        exclusive: whether each example has exactly one class.
+        worth: rates a fit, more is better; it chooses the strength. None: the loss on a quarter of the examples
+            chooses. The first fits leave that quarter out; the last fit is on all examples.
+        deadline: time of the monotonic clock.
     """
     parent, name = last_layer(model)
     layer: Any = getattr(parent, name)
@@ -136,7 +142,7 @@ def fit(
 
 
 def _write(layer: Any, linear: Linear, right: NDArray[np.bool_]) -> None:
-    """Into the layer's own tensors."""
+    """Copy a fit into the layer's own tensors."""
     bias = np.where(right.any(axis=0), linear.bias, np.minimum(linear.bias, NEVER))
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(linear.weights.T)))

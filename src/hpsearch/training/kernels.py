@@ -1,8 +1,9 @@
 """Attention and dropout for processors, where torch's own take half of a training step.
 
-Attention that is trained is done in blocks of a few examples whose scores stay in the cache, by matrix products in the
-precision of its inputs; torch's fused kernel is faster forward, in float32 and bfloat16, but loses more in its backward
-pass than it wins. A dropout mask is compared from random bytes: torch draws one float for each element, in one thread.
+In training, attention is computed in blocks of a few examples, whose scores stay in the cache. It uses matrix products
+in the precision of its inputs. Torch's fused kernel has a faster forward pass, in float32 and bfloat16, but loses more
+in its backward pass than it wins. A dropout mask is made by comparing random bytes. Torch draws one float for each
+element, in one thread.
 """
 
 import math
@@ -15,21 +16,21 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-BLOCK_BYTES = 3 * 2**20  # scores of a block; larger ones leave the cache of a core, smaller ones cost more calls
+BLOCK_BYTES = 3 * 2**20  # scores of a block; larger blocks leave a core's cache, smaller ones cost more calls
 
 
 def dropped_share(p: float) -> float:
-    """The share that is really dropped: a byte decides, so `p` moves to the nearest 1/256."""
+    """Return the share that is really dropped: a byte decides, so `p` is rounded to the nearest 1/256."""
     return round(256 * p) / 256
 
 
 def _kept(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
-    """1 where an element is kept and 0 where it is dropped, from torch's global generator."""
+    """Return a mask, 1 for a kept element and 0 for a dropped one, drawn from torch's global generator."""
     count = math.prod(shape)
-    # Of all 64 bits: without bounds, `random_` leaves the sign bit of each word at 0.
+    # Draws all 64 bits: without bounds, `random_` leaves the sign bit of each word at 0.
     drawn = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     mask = torch.empty(shape, dtype=dtype)
-    # Into a tensor of floats at once: what torch does with a mask of booleans takes several times as long.
+    # Writes floats directly: torch takes several times as long with a mask of booleans.
     return torch.ge(drawn.view(torch.uint8)[:count].view(shape), round(256 * p), out=mask)
 
 
@@ -51,10 +52,10 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` with a mask of random bytes."""
+    """`nn.Dropout` with a mask that is made from random bytes."""
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """Dropped and scaled `x`, added to `residual` where there is one; both have the same shape."""
+        """Return dropped and scaled `x`, added to `residual` if it is given; both have the same shape."""
         if self.training and round(256 * self.p):
             return _Dropout.apply(x, residual, self.p)  # type: ignore[no-any-return, no-untyped-call]
         return x if residual is None else x + residual
@@ -113,7 +114,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _seen_by_all(bias: torch.Tensor | None, length: int) -> int:
-    """How many of the first keys no bias touches: all but a few where examples of like length are padded."""
+    """Return how many of the first keys no bias touches: all but a few if examples of similar length are padded."""
     if bias is None:
         return length
     touched = (bias != 0).flatten(0, -2).any(0)
@@ -121,12 +122,12 @@ def _seen_by_all(bias: torch.Tensor | None, length: int) -> int:
 
 
 def attention(qkv: torch.Tensor, bias: torch.Tensor | None, scale: float, dropout: float) -> torch.Tensor:
-    """softmax(scale * q k^T + bias) v, with dropout of the softmax.
+    """Return softmax(scale * q k^T + bias) v, with dropout of the softmax.
 
     Args:
         qkv: (3, B, heads, L, width), contiguous: queries, keys, values.
         bias: (B or 1, 1, L or 1, L), added to the scores, or None.
-        scale: of the scores.
+        scale: factor of the scores.
         dropout: share of the attention weights that is dropped.
 
     Returns:
@@ -141,21 +142,21 @@ def attention(qkv: torch.Tensor, bias: torch.Tensor | None, scale: float, dropou
 def _blocked(
     module: nn.Module, *given: torch.Tensor | None, scaling: float, dropout: float = 0.0, **_: Any
 ) -> tuple[torch.Tensor, None]:
-    """`attention` as transformers calls it, with query, key, value and mask in this order, and the rest by name.
+    """Compute `attention` as transformers calls it: query, key, value and mask in this order, the rest by name.
 
     The first three are (B, heads, L, width), the result is (B, L, heads, width).
     """
     *read, mask = given
-    qkv = torch.stack([one for one in read if one is not None])  # all three are there
+    qkv = torch.stack([one for one in read if one is not None])  # none of the three is None
     bias = mask.to(qkv.dtype) if mask is not None else None
     with torch.autocast(qkv.device.type, enabled=False):
         return attention(qkv, bias, scaling, dropout).transpose(1, 2), None
 
 
 def _bias(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-    """What transformers gives `_blocked` as mask: 0 where a key is seen and a large negative number elsewhere.
+    """Return the mask that transformers gives `_blocked`: 0 where a key is seen, a large negative number elsewhere.
 
-    A causal mask is always there; one that hides nothing never is. Dimensions along which it is the same have size 1.
+    A causal mask is always made. A mask that hides nothing is None. Dimensions along which it is the same have size 1.
     """
     seen = sdpa_mask(*args, **kwargs | {"allow_is_causal_skip": False})
     if seen is None or bool(seen.all()):

@@ -1,4 +1,4 @@
-"""Logistic regression, of one class among several or of each label by itself, that is done when its time is."""
+"""Logistic regression, of one class among several or of each label by itself, that ends at a deadline."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 ITERATIONS = 200
-PATIENCE = 2  # strengths in one direction that are no better, before the others are tried
+PATIENCE = 2  # strengths in one direction that may be no better before that direction ends
 TOLERANCE = {"gtol": 1e-5, "ftol": 1e-7}
 
 
 @dataclass(frozen=True)
 class Linear:
-    """x @ weights + bias are logits."""
+    """A linear model: its logits are x @ weights + bias."""
 
     weights: NDArray[np.float32]
     """(width, classes)."""
@@ -26,26 +26,26 @@ class Linear:
     """(classes,)."""
 
     def logits(self, x: Any) -> NDArray[np.float64]:
-        """(n, classes), of an array or a sparse matrix (n, width)."""
+        """Return logits (n, classes) of an array or a sparse matrix (n, width)."""
         return np.asarray(x @ self.weights, dtype=np.float64) + self.bias
 
 
 class Regression:
-    """Examples, and what is right of each.
+    """Logistic regression on some examples.
 
-    L-BFGS on the mean loss and the squares of the weights, which strength weighs as C does in scikit-learn: the higher,
-    the less is shrunk. The bias is not. Of two classes that exclude each other one column of weights is fitted. A class
-    without an example, or one that all have, is no difficulty.
+    L-BFGS minimises the mean loss and the squares of the weights. Strength weighs the squares as C does in
+    scikit-learn: the higher it is, the less the weights shrink. The bias is not shrunk. For two classes that exclude
+    each other, one column of weights is fitted. A class may have no example, or all of them.
     """
 
     def __init__(self, x: Any, targets: NDArray[Any], exclusive: bool, intercept: bool = True) -> None:
-        """Take examples up.
+        """Take the examples.
 
         Args:
             x: (n, width), an array or a sparse matrix by rows, float32.
-            targets: (n, classes), 1 for what is right, else 0.
-            exclusive: whether one class is right, and no more: softmax; else each class has a sigmoid of its own.
-            intercept: whether there is a bias.
+            targets: (n, classes), 1 for a class that is right, else 0.
+            exclusive: True for softmax, if each example has exactly one class; False for a sigmoid for each class.
+            intercept: whether a bias is fitted.
         """
         self._x, self._turned = x, x.T.tocsr() if sparse.issparse(x) else x.T
         self._pair = exclusive and targets.shape[1] == 2
@@ -54,14 +54,14 @@ class Regression:
         self._shape = (x.shape[1] + 1, self._targets.shape[1])
 
     def fit(self, strength: float, begin: Linear | None = None, deadline: float = np.inf) -> Linear:
-        """As good as it gets until `deadline`, of the monotonic clock, from the beginning or from what is there."""
+        """Fit from zeros, or from `begin`, at most until `deadline` of the monotonic clock."""
         start = np.zeros(self._shape) if begin is None else self._within(begin)
 
         def in_time(intermediate_result: Any) -> None:
             if time.monotonic() > deadline:
                 raise StopIteration
 
-        # Its vectors are short, and threads that wait for each other make it several times as slow where others work.
+        # L-BFGS has short vectors. On a busy machine, threads that wait for each other make it several times as slow.
         with threadpool_limits(1, "blas"):
             found = minimize(
                 self._loss,
@@ -75,11 +75,11 @@ class Regression:
         return self._whole(found.x.reshape(self._shape).astype(np.float32))
 
     def loss(self, linear: Linear) -> float:
-        """The mean loss of a fit on these examples."""
+        """Return the mean loss of a fit on these examples."""
         return self._loss(self._within(linear).ravel(), np.inf)[0]
 
     def _loss(self, parameters: NDArray[np.float64], strength: float) -> tuple[float, NDArray[np.float64]]:
-        """Loss and gradient."""
+        """Return the loss and its gradient."""
         weights = parameters.reshape(self._shape)
         logits = self._x @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
         off: NDArray[Any]
@@ -103,14 +103,14 @@ class Regression:
         return Linear(whole[:-1], whole[-1])
 
     def _within(self, whole: Linear) -> NDArray[np.float64]:
-        """What `_whole` was made of."""
+        """Return the parameters that `_whole` makes `whole` from."""
         fitted = np.concatenate([whole.weights, whole.bias[None]]).astype(np.float64)
         return 2 * fitted[:, 1:] if self._pair else fitted
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The best of the strengths that were tried."""
+    """The best fit of the strengths that were tried."""
 
     linear: Linear
     strength: float
@@ -124,17 +124,17 @@ def choose(
     worth: Callable[[Linear], float],
     deadline: float = np.inf,
 ) -> Chosen:
-    """Fit with some strengths, and take what is worth the most.
+    """Fit with some strengths, and return the fit that is worth the most.
 
-    They are tried from one on upwards and then downwards, each direction until it is no longer worth it, and as long as
-    there is time; the first is always fitted.
+    The search begins at one strength and goes up, then down. A direction ends after PATIENCE strengths in a row that
+    are no better than the best, or at the deadline. The first strength is always fitted.
 
     Args:
-        regression: the examples.
-        strengths: ascending.
-        first: index of the one to begin with.
-        worth: of a fit, on examples that it was not fitted on; more is better.
-        deadline: of the monotonic clock.
+        regression: the examples to fit on.
+        strengths: strengths that may be tried, ascending.
+        first: index of the strength to begin with.
+        worth: rates a fit on examples that it was not fitted on; more is better.
+        deadline: time of the monotonic clock.
     """
     linear = regression.fit(strengths[first], None, deadline)
     best = begin = Chosen(linear, strengths[first], worth(linear))

@@ -1,4 +1,4 @@
-"""Model families: what must be known of each to fine-tune it, in one table; loading and checking of weights."""
+"""A table of what fine-tuning must know of each model family; checking and loading of models."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -31,18 +31,18 @@ transformers_logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class Family:
-    """Facts of a model family; the learning rate's range and the recipe are in `conf/model`."""
+    """Facts about a model family. The learning rate's range and the recipe are in `conf/model`."""
 
-    model_types: tuple[str, ...]  # `model_type` in config.json
-    dropout: tuple[str, ...]  # names in the config of what `model.dropout` sets
-    attention_dropout: tuple[str, ...]
-    positions: str  # name in the config of the longest input
-    offset: int  # positions that padding takes from it
-    pad: str | None  # token that serves as padding where the tokenizer has none
-    types: bool  # takes token types: 0 for the first of two texts, 1 for the second
-    layout: Layout | None  # of its encoder, where `encoders` can compute it
-    attention: str | None  # its own, where it can't be computed in the hardware's way
-    pooler: bool = False  # its base model has one, in whose place the mean can stand
+    model_types: tuple[str, ...]  # values of `model_type` in config.json
+    dropout: tuple[str, ...]  # fields of the config that `model.dropout` sets
+    attention_dropout: tuple[str, ...]  # fields of the config that `model.attention_dropout` sets
+    positions: str  # field of the config that holds the largest number of positions
+    offset: int  # positions of these that no token can use
+    pad: str | None  # the tokenizer's token that serves as padding where it has no pad token
+    types: bool  # whether it takes token types: 0 for the first of two texts, 1 for the second
+    layout: Layout | None  # layout of its encoder; None where `encoders` can't compute it
+    attention: str | None  # its own attention, where the hardware's can't be used; else None
+    pooler: bool = False  # whether its base model has a pooler, which the mean can replace
 
 
 FAMILIES: dict[str, Family] = {
@@ -109,12 +109,12 @@ FAMILIES: dict[str, Family] = {
         positions="n_positions",
         offset=0,
         pad="eos_token",  # the head reads the last token that is not padding, so the pad id must be known
-        types=False,  # what it calls so are words
+        types=False,  # GPT-2 embeds token types as words
         layout=None,
         attention=None,
     ),
     "deberta": Family(
-        model_types=("deberta-v2",),  # of v3 too
+        model_types=("deberta-v2",),  # DeBERTa-v3 has this type too
         dropout=("hidden_dropout_prob", "pooler_dropout"),
         attention_dropout=("attention_probs_dropout_prob",),
         positions="max_position_embeddings",
@@ -122,27 +122,29 @@ FAMILIES: dict[str, Family] = {
         pad=None,
         types=False,  # the published models have none
         layout=None,
-        attention="eager",  # scores have parts of relative positions, which no fused kernel adds
+        attention="eager",  # its scores have terms of relative positions, which no fused kernel adds
     ),
 }
 
 
-TYPES = 2  # of tokens, where a model takes them: of the question and of the context
-# Fields of a config that would change what is computed: by transformers 5 itself no more, or not by `kernels`.
+TYPES = 2  # token types that a task with two texts needs: of the question and of the context
+# Fields of a config that would change the computation, and the only value of each that is computed. Transformers
+# 5 itself no longer computes some of the other values, and `kernels` does not compute others.
 COMPUTED = {
     "position_embedding_type": "absolute",
     "reorder_and_upcast_attn": False,
     "is_decoder": False,
     "add_cross_attention": False,
-    "cls_dropout": None,  # DeBERTa's, for a rate of the head that `model.dropout` would not set
+    "cls_dropout": None,  # of DeBERTa: a dropout rate of the head that `model.dropout` would not set
 }
 
 
 def check(model: ModelSettings, task: TaskSettings) -> None:
-    """Find everything wrong with the model that can be found without training it.
+    """Check everything about the model that can be checked without training it.
 
     Raises:
-        RequestError: unknown family, missing or truncated folder, hub out of reach, wrong checksum, task too long.
+        RequestError: unknown family, missing or truncated folder, hub out of reach, wrong checksum, task too long, or
+            unsuitable config or tokenizer.
     """
     if model.family not in FAMILIES:
         raise RequestError(f"model.family={model.family}: there is no such family; known: {', '.join(FAMILIES)}")
@@ -170,7 +172,7 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
         )
     _check_weights(model, local_folder(model) or _fetched(model))
     tokenizer = load_tokenizer(model)
-    tokens = max(tokenizer.get_vocab().values()) + 1  # not their count: numbers may be left out
+    tokens = max(tokenizer.get_vocab().values()) + 1  # not the number of tokens: ids may be left out
     if tokens > config.vocab_size:
         raise RequestError(
             f"model.path={model.path}: its tokenizer has tokens with numbers up to {tokens - 1}, and its embedding has "
@@ -191,24 +193,24 @@ def check(model: ModelSettings, task: TaskSettings) -> None:
 
 
 def with_attention(hardware: StudyHardware, model: ModelSettings) -> StudyHardware:
-    """What a model is computed with: the choice for the hardware, with its family's own attention where it has one."""
+    """Return the hardware, with the attention of the model's family where that has its own."""
     own = FAMILIES[model.family].attention
     return replace(hardware, attention=own) if own is not None else hardware
 
 
 def parameters(model: ModelSettings) -> int:
-    """Number of the body's parameters, told from its config without loading weights."""
+    """Return the number of the body's parameters, from its config and without loading weights."""
     config = _from_pretrained(AutoConfig, model)
     with torch.device("meta"):
         return int(AutoModel.from_config(config).num_parameters())
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token."""
+    """Return the model's tokenizer, with a pad token."""
     tokenizer = _from_pretrained(AutoTokenizer, model)
     names = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     folder = local_folder(model)
-    if folder and not any((folder / name).is_file() for name in names):  # transformers makes one that knows no word
+    if folder and not any((folder / name).is_file() for name in names):  # transformers would make one without words
         raise RequestError(
             f"model.path={model.path}: not a usable model folder: it has no tokenizer; save one with the model"
         )
@@ -223,14 +225,16 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
 def build(
     model: ModelSettings, kind: Kind, labels: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, hardware: Hardware
 ) -> PreTrainedModel:
-    """Pretrained body in float32 with a new head, drawn from the global torch generator.
+    """Return the pretrained model in float32, with a head.
+
+    Weights of the head that the files lack are drawn from the global torch generator.
 
     Args:
-        model: what to load.
-        kind: decides the head.
-        labels: class names, in order; none for a kind without classes.
-        tokenizer: the model's; says what padding is.
-        hardware: decides how the model is computed, not what.
+        model: settings of the model to load.
+        kind: task kind, which decides the head.
+        labels: class names, in order; empty for a kind without classes.
+        tokenizer: tokenizer of the model, which decides the padding token.
+        hardware: decides how the model is computed, not what it computes.
     """
     family = FAMILIES[model.family]
     overrides: dict[str, Any] = dict.fromkeys(family.dropout, model.dropout)
@@ -242,12 +246,12 @@ def build(
         dtype=torch.float32,  # "auto" would take a checkpoint's fp16
         use_safetensors=True,
         attn_implementation=family.attention or hardware.attention,
-        ignore_mismatched_sizes=True,  # a head of another task is replaced, as a missing one is
+        ignore_mismatched_sizes=True,  # a head of another task is replaced, like a missing one
         **overrides,
         **kind.head_config(labels),
     )
     for child in loaded.children():
-        if type(child) is torch.nn.Dropout:  # of the head; not every config has a name for it
+        if type(child) is torch.nn.Dropout:  # the head's dropout, for which not every config has a field
             child.p = model.dropout
     loaded.config.pad_token_id = tokenizer.pad_token_id
     mean = kind.reads_first_token and model.pooling == pooling.MEAN
@@ -261,7 +265,7 @@ def build(
 
 
 def _use_kernels(model: PreTrainedModel, family: Family, first_token: bool, dtype: torch.dtype) -> None:
-    """Have the model computed by `kernels` and, where the family has a layout, by `encoders`."""
+    """Use the dropout of `kernels` in the model and, where the family has a layout, the encoder of `encoders`."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is torch.nn.Dropout:
@@ -291,7 +295,7 @@ def _not_given(model: ModelSettings, error: Exception) -> RequestError:
 
 
 def _fetched(model: ModelSettings) -> Path:
-    """The folder of the hub's cache with the model's weights, which are fetched if they are not there."""
+    """Return the folder of the hub's cache with the model's weights. Fetch them if they are missing."""
     try:
         return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=["model*.safetensors*"]))
     except Exception as error:  # the hub and its HTTP client raise many unrelated types
@@ -311,12 +315,12 @@ def _check_weights(model: ModelSettings, folder: Path) -> None:
                 file.keys()
         except SafetensorError as error:
             raise RequestError(f"model.path={model.path}: {shard.name} is damaged or truncated: {error}") from None
-    # On the meta device names and shapes are compared, and nothing is read.
+    # On the meta device only names and shapes are compared, and no weight is read.
     _, info = _from_pretrained(
         AutoModel, model, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
     )
     unlike = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
-    if body := sorted(name for name in unlike if "pooler" not in name):  # which is no part of some pretraining
+    if body := sorted(name for name in unlike if "pooler" not in name):  # some pretraining has no pooler
         raise RequestError(
             f"model.path={model.path}: {len(body)} weights that config.json asks for are not in its files, or have "
             f"another shape there ({body[0]} is the first): they would start at random; save model and config together"

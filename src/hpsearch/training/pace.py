@@ -1,4 +1,4 @@
-"""What training and scoring take on this machine: a few updates and a few batches, timed."""
+"""Time of training and scoring on this machine, measured with a few updates and a few batches."""
 
 import itertools
 import tempfile
@@ -15,22 +15,22 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import models, trainer
 from hpsearch.training.trial import Line, Warm, evaluation
 
-WARM = 2  # updates that are not timed
-LEAST = 4  # that are
-SCORED = 2  # batches
+WARM = 2  # updates before the timed ones
+LEAST = 4  # timed updates, at the least
+SCORED = 2  # batches in the timed scoring
 
 
 @dataclass(frozen=True)
 class PaceSpec:
-    """What is timed."""
+    """Settings and data to measure with."""
 
     settings: Settings
     data: DataRef
-    seconds: float  # for the updates, about
+    seconds: float  # approximate time for the updates
 
 
 def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
-    """Time a model's loading and saving, updates on random batches, and scoring."""
+    """Measure the time of a model's loading and saving, of updates on random batches, and of scoring."""
     settings, kind = spec.settings, KINDS[spec.settings.task.kind]
     train, validation = (warm.tokens(spec.data, settings, split) for split in ("train", "validation"))
     tokenizer = warm.tokenizer(settings.model)
@@ -65,7 +65,7 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
 
 
 def _tokens(order: trainer.LengthGroupedOrder, steps: int) -> list[int]:
-    """Of each of so many steps, over as many epochs as they take."""
+    """Return the number of tokens in each of the first `steps` batches, over as many epochs as needed."""
     found: list[int] = []
     for epoch in itertools.count():
         order.set_epoch(epoch)
@@ -78,7 +78,7 @@ def _tokens(order: trainer.LengthGroupedOrder, steps: int) -> list[int]:
 
 
 def _now(hardware: Hardware) -> float:
-    """A GPU is still at work when its calls return."""
+    """Return the time in seconds once the GPU has finished its work, because its calls return before that."""
     if hardware.device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,46 +1,48 @@
-"""How long a fine-tune is, and in which parts its batches are trained: arithmetic that imports nothing that is slow."""
+"""Length of a fine-tune, and size of the parts of its batches: arithmetic without slow imports."""
 
 import math
 from collections.abc import Sequence
 
 from hpsearch.config.settings import Settings, TrainSettings
 
-# A fine-tune of fewer is left half trained: Mosbach et al. 2021 (arXiv 2006.04884), Zhang et al. 2021 (2006.05987).
-LEAST_SEEN = 6400  # examples, each as often as it is seen: 400 updates of 16
+# A fine-tune on fewer stays half trained: Mosbach et al. 2021 (arXiv 2006.04884), Zhang et al. 2021 (2006.05987).
+LEAST_SEEN = 6400  # examples, each counted as often as it is seen: 400 updates of 16
 MOST_PASSES = 20
-LONGEST = 4  # times its planned length that a schedule can become
+LONGEST = 4  # most that a schedule can grow to, as a multiple of its planned length
 
 
 def passes(settings: Settings, examples: int) -> float:
-    """Passes over so many training examples, before `train.epochs_factor`."""
+    """Return the number of passes over `examples` training examples, before `train.epochs_factor`."""
     if settings.train.epochs is not None:
         return settings.train.epochs
     return max(settings.model.reference.epochs, min(MOST_PASSES, LEAST_SEEN / examples))
 
 
 def steps_per_epoch(train: TrainSettings, examples: int) -> int:
-    """Updates in one pass over the examples; the last may be of an incomplete batch."""
+    """Return the number of updates in one pass over the examples. The last batch may be incomplete."""
     return math.ceil(examples / train.batch_size)
 
 
 def planned_steps(settings: Settings, examples: int) -> int:
-    """Updates of the whole schedule, as it begins."""
+    """Return the number of updates that the schedule has at its start."""
     epochs = passes(settings, examples) * settings.train.epochs_factor
     return max(1, round(epochs * steps_per_epoch(settings.train, examples)))
 
 
 def total_steps(settings: Settings, examples: int) -> int:
-    """Updates of the whole schedule, as it is now."""
+    """Return the number of updates that the schedule has now, after changes of its length."""
     retimed = settings.train.retimed
     return retimed[-1][1] if retimed else planned_steps(settings, examples)
 
 
 def place(step: int, planned: int, retimed: Sequence[tuple[int, int]]) -> float:
-    """The step of the schedule as it began whose learning rate a step has, however often the length was changed.
+    """Return the step of the original schedule whose learning rate applies at `step`.
+
+    The length may have changed any number of times, and the result need not be whole.
 
     Args:
         step: updates done.
-        planned: updates of the schedule as it began.
+        planned: updates of the original schedule.
         retimed: `train.retimed`, in its order.
     """
     begun, behind, total = 0, 0.0, planned
@@ -55,25 +57,25 @@ def place(step: int, planned: int, retimed: Sequence[tuple[int, int]]) -> float:
 
 
 def with_change(retimed: Sequence[tuple[int, int]], step: int, total: int) -> tuple[tuple[int, int], ...]:
-    """`train.retimed` with another length from `step` on; changes that were to come after it are none any more.
+    """Return `train.retimed` with the length `total` from `step` on.
 
-    A trial that goes on from a checkpoint passes steps again that had a change after them.
+    Changes at `step` or later are dropped: a trial that continues from a checkpoint repeats the steps before them.
     """
     return (*(change for change in retimed if change[0] < step), (step, total))
 
 
 def passes_of_batch(train: TrainSettings) -> int:
-    """How often a batch passes the model in an update."""
+    """Return how often a batch passes through the model in an update."""
     return 2 if train.rdrop else 1
 
 
 def micro_batch(batch_size: int, at_most: int | None) -> int:
-    """Examples a forward pass: the largest divisor of the batch size that is at most `at_most` (None: no limit)."""
+    """Return the examples in a forward pass: the largest divisor of the batch size up to `at_most` (None: no limit)."""
     if at_most is None:
         return batch_size
     return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
 
 
 def examples_at_once(train: TrainSettings) -> int:
-    """Of a forward pass, as the settings have it."""
+    """Return the number of examples in a forward pass under these settings."""
     return micro_batch(train.batch_size, train.micro_batch_size)

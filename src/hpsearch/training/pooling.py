@@ -1,7 +1,8 @@
-"""The mean of an encoder's last layer as what a classification head reads. A served model carries this.
+"""Mean pooling: a classification head reads the mean of an encoder's last layer. A served model carries this file.
 
-For models that were pretrained so: the pooler of a sentence encoder was never trained (Reimers and Gurevych 2019, arXiv
-1908.10084, pool by the mean). Weights are saved without a pooler, so that plain transformers says what it lacks.
+It is for models that were pretrained with the mean. The pooler of a sentence encoder was never trained (Reimers and
+Gurevych 2019, arXiv 1908.10084, pool by the mean). Weights are saved without a pooler, so that plain transformers
+reports that it is missing.
 """
 
 from functools import partial
@@ -14,12 +15,12 @@ MEAN, FIRST = "mean", "first"
 
 
 def of_config(config: Any) -> str:
-    """How a saved model pools."""
+    """Return how a saved model pools: `MEAN` or `FIRST`."""
     return str(getattr(config, "pooling", FIRST))
 
 
 def install(model: Any) -> None:
-    """Have the head of a model like BERT read the mean over the tokens that are there; its config says so then."""
+    """Let the head of a model like BERT read the mean over the tokens without padding, and record it in the config."""
     model.config.pooling = MEAN
     base = model.base_model
     base.pooler = None
@@ -27,7 +28,7 @@ def install(model: Any) -> None:
 
 
 def _pooled(forward: Any, *args: Any, attention_mask: torch.Tensor, **options: Any) -> Any:
-    """The base model's output, with the mean (B, width) of its last layer (B, L, width) under a mask (B, L)."""
+    """Return the base model's output, with the mean (B, width) of its last layer (B, L, width) under a mask (B, L)."""
     last = forward(*args, attention_mask=attention_mask, **options).last_hidden_state
     mask = attention_mask[:, :, None].to(last.dtype)
     mean = (last * mask).sum(1) / mask.sum(1)

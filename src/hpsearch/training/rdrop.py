@@ -1,4 +1,4 @@
-"""R-Drop: two passes of a batch, with other dropout, shall say the same (Liang et al. 2021, arXiv 2106.14448)."""
+"""R-Drop: a loss that makes two passes with different dropout agree (Liang et al. 2021, arXiv 2106.14448)."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,15 +15,17 @@ def loss(
     kind: Kind,
     loss_of: Callable[..., torch.Tensor],
 ) -> torch.Tensor:
-    """The loss of one pass; of two their mean, and a quarter of their divergence in both directions, as in the paper.
+    """Return the loss of one pass of a batch, or of two.
+
+    Of two it is their mean loss, plus a quarter of their weighted divergence in both directions, as in the paper.
 
     Args:
-        outputs: of the model, one or two for the same batch.
-        batch: as `collate` makes it.
+        outputs: outputs of the model, one or two for the same batch.
+        batch: the batch, as `collate` makes it.
         items: `num_items_in_batch` of the kind's loss.
-        weight: of the divergence.
-        kind: of the task.
-        loss_of: the kind's loss, with what the settings say.
+        weight: weight of the divergence.
+        kind: kind of the task.
+        loss_of: the kind's loss, with its label smoothing and class weights given.
     """
     losses = [loss_of(given, batch, num_items_in_batch=items) for given in outputs]
     if len(losses) == 1:

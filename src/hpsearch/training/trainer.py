@@ -1,8 +1,8 @@
-"""Settings to Hugging Face `Trainer`, with the few changes that a search needs, to the next rung and back.
+"""A Hugging Face `Trainer` made from settings, with the few changes that a search needs.
 
-What is changed, and why: the order of batches is a function of seed and epoch alone, so that a trial paused in
-mid-epoch goes on bit for bit; the loss is weighted by items, so that accumulation gives the update of the full
-batch; evaluation draws no random numbers; checkpoints are sealed; a loss that is not finite ends the trial.
+The order of batches depends on seed and epoch alone, so that a trial paused in mid-epoch continues bit for bit. The
+loss is weighted by items, so that accumulation gives the update of the full batch. Evaluation draws no random numbers.
+Checkpoints are sealed. A loss that is not finite ends the trial.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
 from hpsearch.training.models import FAMILIES
 from hpsearch.training.parts import LONGEST, examples_at_once, passes_of_batch, place, planned_steps
 
-# Batches are made of examples of like length, sorted within groups of this many batches.
+# Examples are sorted by length within groups of this many batches, so that a batch has similar lengths.
 GROUPED_BATCHES = 50
 
 SCHEDULERS = {
@@ -50,7 +50,7 @@ SCHEDULERS = {
     "constant": "constant_with_warmup",
     "polynomial": "polynomial",
 }
-SCHEDULER_OPTIONS = {"polynomial": {"power": 2.0}}  # with transformers' own, 1, it is the linear one
+SCHEDULER_OPTIONS = {"polynomial": {"power": 2.0}}  # transformers' default, 1, gives the linear schedule
 
 
 class NotFiniteError(Exception):
@@ -58,13 +58,13 @@ class NotFiniteError(Exception):
 
 
 class LengthGroupedOrder(Sampler[int]):
-    """Order of the examples in an epoch: random batches of like length, the same for the same seed and epoch."""
+    """Order of the examples in an epoch: random batches of similar length, the same for the same seed and epoch."""
 
     def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the loader before each epoch."""
+        """Set the epoch. The loader calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,14 +79,14 @@ class LengthGroupedOrder(Sampler[int]):
             part = order[start : start + group]
             part = part[np.argsort(-self.lengths[part], kind="stable")]
             batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        # An incomplete batch stays last: the loader cuts this order into batches anew.
+        # An incomplete batch stays last: the loader cuts this order into batches again.
         incomplete = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         shuffled = [batches[i] for i in rng.permutation(len(batches))]
         return iter(np.concatenate(shuffled + incomplete).tolist())
 
 
 def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
-    """The lengths that batches are padded to where each costs a compilation; none where it does not."""
+    """Return the lengths that batches are padded to where each costs a compilation, else an empty list."""
     if not hardware.compile:
         return []
     longest = int(tokens.lengths.max())
@@ -94,12 +94,12 @@ def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
 
 
 def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
-    """The step of each rung; a schedule too short for a rung of its own reaches it after its first step."""
+    """Return the step of each rung. In a schedule too short for a rung, that rung is at the first step."""
     return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
 
 
 def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
-    """The class of torch.optim that the settings name, its options tried out. Raises RequestError."""
+    """Return the torch.optim class that the settings name. Raises RequestError if it is unknown or its options fail."""
     known = sorted(
         name
         for name, value in vars(torch.optim).items()
@@ -118,7 +118,7 @@ def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
 
 
 def optimizer_copies(settings: OptimizerSettings) -> int:
-    """Tensors as large as the weights that the optimizer keeps beside them, counted on one weight."""
+    """Return how many tensors of a weight's shape the optimizer keeps for it, counted on one weight."""
     weight = torch.zeros(2, 2, requires_grad=True)
     weight.grad = torch.ones(2, 2)
     chosen: Any = optimizer_class(settings)
@@ -130,7 +130,7 @@ def optimizer_copies(settings: OptimizerSettings) -> int:
 
 
 def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
-    """The precision of forward passes."""
+    """Return a context that sets the precision of forward passes."""
     if DTYPES[hardware.precision] is torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(hardware.device, dtype=DTYPES[hardware.precision])
@@ -138,22 +138,23 @@ def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How outputs are computed."""
+    """Options for computing outputs."""
 
     kind: Kind
     hardware: Hardware
     types: bool
     """Whether the model takes token types."""
     batch_size: int
-    """Pieces a forward pass."""
+    """Pieces in a forward pass."""
     alive: Callable[[], None]
-    """Called with every batch."""
+    """Function that is called before every batch, to say that the worker is alive."""
 
 
 def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation) -> list[NDArray[np.float32]]:
-    """Outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
+    """Return the outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
 
-    Batches are sorted by length and no random number is drawn. Where a batch does not fit in memory, all are halved.
+    Batches are sorted by length and no random number is drawn. If a batch does not fit in memory, it and all later
+    ones are halved.
 
     Raises:
         NotFiniteError: the model's outputs are not finite.
@@ -188,10 +189,10 @@ def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation
 def try_update(
     settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, micro: int
 ) -> None:
-    """Two updates on the `micro` longest pieces: as much memory as a trial with such micro-batches can need.
+    """Make two updates on the `micro` longest pieces, with as much memory as a trial with such micro-batches can need.
 
-    The second, because only then are the optimizer's moments there beside all that a forward pass keeps; and on top of
-    the gradients of the first, which is what the later parts of a batch are computed on top of.
+    Only the second has the optimizer's moments in memory beside all that a forward pass keeps. It also keeps the
+    gradients of the first, as the later parts of a batch keep those of the earlier ones.
     """
     longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
     types = FAMILIES[settings.model.family].types
@@ -210,7 +211,7 @@ def try_update(
 
 
 class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
-    """`Trainer` with our order of batches, our loss and sealed checkpoints."""
+    """`Trainer` with its own order of batches, the task kind's loss and sealed checkpoints."""
 
     compute_loss_func: Callable[..., torch.Tensor]
 
@@ -219,23 +220,23 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     order: LengthGroupedOrder
     trial_folder: Path
     planned: int
-    """Updates of the schedule as it began."""
+    """Number of updates that the schedule has at its start."""
     retimed: tuple[tuple[int, int], ...]
-    """`train.retimed`; another may come while it trains."""
-    rung_score: float | None = None  # of the checkpoint to be taken
-    pausing: bool = False  # the trial ends with it, so it must not be lost
-    saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # around each checkpoint
+    """`train.retimed`, with the changes of length made during training."""
+    rung_score: float | None = None  # score of the next checkpoint; None away from rungs
+    pausing: bool = False  # the trial pauses at the next checkpoint, so it must not be lost
+    saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # context for saving
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         return self.order
 
     @property
     def total(self) -> int:
-        """Updates of the schedule as it is now."""
+        """Number of updates that the schedule has now."""
         return self.retimed[-1][1] if self.retimed else self.planned
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Called by Trainer, whose number of steps is a ceiling; ours follows the schedule as it is."""
+        """Make a scheduler that follows changes of length. Trainer calls this, with an upper limit of the steps."""
         scheduler: Any = super().create_scheduler(self.planned, optimizer)
 
         def at_its_place(rate: Callable[[float], float]) -> Callable[[int], float]:
@@ -251,7 +252,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Called by Trainer for each micro-batch; the loss is the task kind's, and the model never sees the labels."""
+        """Return the task kind's loss of a micro-batch. Trainer calls this. The model never sees the labels."""
         outputs = [model(**model_inputs(inputs)) for _ in range(passes_of_batch(self.settings))]
         assert num_items_in_batch is not None, "Trainer counts them"
         weight = self.settings.rdrop
@@ -259,14 +260,14 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return (loss, outputs[0]) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Called by Trainer when a checkpoint is due; it writes under `output_dir`, and we seal what it wrote.
+        """Let Trainer write a checkpoint under `output_dir`, then seal it. Trainer calls this when one is due.
 
-        On a full disk a trial that goes on does so, and has its former checkpoints.
+        On a full disk a trial that is not pausing continues and keeps its former checkpoints.
         """
         step = self.state.global_step
         unsealed = Path(self.args.output_dir) / f"checkpoint-{step}"
         with self.saving():
-            checkpoints.settle()  # at most one is under way, and on the disk
+            checkpoints.settle()  # at most one unsealed checkpoint is on the disk
             try:
                 super()._save_checkpoint(model, trial)
             except Exception:
@@ -279,7 +280,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
-    """Tells of every part of a step, every step and every point of the curves; saves and stops when told to."""
+    """Callback that reports each micro-batch, step and point of the curves, and saves and stops when asked to."""
 
     def __init__(
         self,
@@ -290,13 +291,13 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.on_part, self.on_step, self.on_point = on_part, on_step, on_point
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
-        """Called by Trainer after each micro-batch but an update's last."""
+        """Report a micro-batch. Trainer calls this after each one but an update's last."""
         self.on_part()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Called by Trainer after each update."""
+        """Report a step, and save or stop when asked to. Trainer calls this after each update."""
         save, stop = self.on_step(state.global_step)
         control.should_save = save
         control.should_training_stop = control.should_training_stop or stop
@@ -310,7 +311,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Called by Trainer every `logging_steps`."""
+        """Report a point of the curves. Trainer calls this every `logging_steps`."""
         if logs and "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise NotFiniteError(f"the training loss is {logs['loss']} at step {state.global_step}")
@@ -329,11 +330,11 @@ def _arguments(settings: Settings, hardware: Hardware, folder: Path, planned: in
         warmup_steps=round(train.warmup * planned),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        max_steps=LONGEST * planned,  # the Watcher says when it has ended
+        max_steps=LONGEST * planned,  # an upper limit: the Watcher stops earlier
         logging_steps=train.log_every,
-        logging_nan_inf_filter=False,  # it hides NaN
-        save_strategy="no",  # the Watcher says when
-        eval_strategy="no",  # ours draws no random numbers
+        logging_nan_inf_filter=False,  # the filter hides NaN
+        save_strategy="no",  # the Watcher decides when to save
+        eval_strategy="no",  # `predict` evaluates, without random numbers
         seed=settings.seed,
         use_cpu=hardware.device == "cpu",
         bf16=hardware.precision == "bfloat16",
@@ -348,9 +349,9 @@ def _arguments(settings: Settings, hardware: Hardware, folder: Path, planned: in
 def make_trainer(
     settings: Settings, kind: Kind, model: PreTrainedModel, tokens: Tokens, hardware: Hardware, folder: Path
 ) -> SearchTrainer:
-    """A Trainer for one trial; `folder` is the trial's.
+    """Return a Trainer for one trial, whose folder is `folder`.
 
-    The micro-batch is what memory allows; the batch, and with it the update, is what was sampled.
+    Memory limits the micro-batch. The batch, and with it the update, is as it was sampled.
     """
     train = settings.train
     planned = planned_steps(settings, len(tokens))
@@ -386,8 +387,8 @@ def make_trainer(
 
 
 def run(trainer: SearchTrainer, resume: checkpoints.Checkpoint | None) -> int:
-    """Train until the schedule ends or the Watcher stops; returns the step reached."""
-    if resume and resume.step >= trainer.total:  # Trainer would add a step in the midst of an epoch
+    """Train until the schedule ends or the Watcher stops, and return the step reached."""
+    if resume and resume.step >= trainer.total:  # in mid-epoch Trainer would add a step
         trainer._load_from_checkpoint(str(resume.folder))
         trainer.state.global_step = resume.step
         return resume.step

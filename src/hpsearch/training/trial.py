@@ -1,4 +1,4 @@
-"""The story of a trial, on one screen: build or resume, train to the next rung, report, pause or go on, score."""
+"""A trial in a worker: build or resume, train to the next rung, report, pause or continue, score."""
 
 import gc
 import os
@@ -43,7 +43,7 @@ from hpsearch.training.parts import LONGEST, with_change
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """All that is needed to train a trial, or to go on with it from the newest checkpoint in `folder`."""
+    """Everything needed to train a trial, or to continue it from the newest checkpoint in `folder`."""
 
     number: int
     settings: Settings  # with the trial's parameters applied
@@ -53,7 +53,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """Score a finished trial's model on one split."""
+    """Everything needed to score a finished trial's model on one split."""
 
     number: int
     settings: Settings
@@ -65,29 +65,29 @@ class ScoreSpec:
 
 @dataclass(frozen=True)
 class FitSpec:
-    """See whether one update of these settings fits in memory with micro-batches of this size."""
+    """Everything needed to try whether an update fits in memory with micro-batches of this size."""
 
     settings: Settings
     data: DataRef
-    micro: int  # examples a forward pass
+    micro: int  # examples in a forward pass
 
 
 @dataclass
 class Warm:
-    """What a worker keeps from one trial to the next."""
+    """Hardware, tokenizers and tokens that a worker keeps from one trial to the next."""
 
     hardware: Hardware
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
     tokenised: dict[tuple[Path, str, int, str], Tokens] = field(default_factory=dict)
 
     def tokenizer(self, model: ModelSettings) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
+        """Return the model's tokenizer, loaded once."""
         if model.path not in self.tokenizers:
             self.tokenizers[model.path] = models.load_tokenizer(model)
         return self.tokenizers[model.path]
 
     def tokens(self, ref: DataRef, settings: Settings, split: str) -> Tokens:
-        """A split's tokens."""
+        """Return a split's tokens, loaded once."""
         key = (ref.folder, split, settings.task.max_length, settings.task.truncation)
         if key not in self.tokenised:
             self.tokenised[key] = data.tokenised(ref, settings, self.tokenizer(settings.model), split)
@@ -96,19 +96,19 @@ class Warm:
 
 @dataclass(frozen=True)
 class Line:
-    """A trial's way to speak to the coordinator."""
+    """Functions by which a trial communicates with the coordinator."""
 
-    point: Callable[[Progress], None]
-    rung: Callable[[RungReport], Decision]
-    heard: Callable[[], Decision | Retime | None]  # PAUSE or another length of the schedule; asked after every step
-    alive: Callable[[], None]  # called with every part of a step and every batch of an evaluation
-    retimed: Callable[[Retimed], None]  # says from which step on the schedule has another length
+    point: Callable[[Progress], None]  # reports a point of the curves
+    rung: Callable[[RungReport], Decision]  # reports at a rung and waits for the decision
+    heard: Callable[[], Decision | Retime | None]  # PAUSE, a new length or None; called after steps without a rung
+    alive: Callable[[], None]  # called at every micro-batch, and every batch of an evaluation
+    retimed: Callable[[Retimed], None]  # reports the step from which the schedule has another length
 
 
 def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
-    """Train a trial, from its newest checkpoint where it has one, until it is complete or paused.
+    """Train a trial until it is complete or paused, from its newest checkpoint if it has one.
 
-    A trial whose loss or outputs are not finite ends FAILED with the reason; other errors are raised.
+    A trial whose loss or outputs are not finite ends FAILED with the reason. Other errors are raised.
     """
     trial = _Trial(spec, warm, line)
     try:
@@ -126,7 +126,7 @@ def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
 
 
 class _Trial:
-    """A trial in this process."""
+    """A trial that this process trains."""
 
     def __init__(self, spec: TrialSpec, warm: Warm, line: Line) -> None:
         self.spec, self.line, self.hardware = spec, line, warm.hardware
@@ -144,8 +144,8 @@ class _Trial:
             self.tokenizer = warm.tokenizer(settings.model)
             line.alive()
             self.resume = checkpoints.newest(spec.folder)
-            shutil.rmtree(TrialFolder(spec.folder).unsealed, ignore_errors=True)  # what a crash has left
-            set_seed(settings.seed)  # of the new head
+            shutil.rmtree(TrialFolder(spec.folder).unsealed, ignore_errors=True)  # files that a crash left
+            set_seed(settings.seed)  # for the new head
             self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
             line.alive()
             self.trainer = trainer.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
@@ -160,11 +160,11 @@ class _Trial:
 
     @property
     def total(self) -> int:
-        """Updates of the schedule, as it is now."""
+        """Number of updates that the schedule has now."""
         return self.trainer.total
 
     def on_step(self, step: int) -> tuple[bool, bool]:
-        """Called after each update; returns whether to save and whether to stop."""
+        """Return whether to save and whether to stop. The Watcher calls this after each update."""
         self.line.alive()
         save, stop = self._after(step)
         return save, stop or step >= self.total
@@ -186,7 +186,7 @@ class _Trial:
         return decision is not Decision.STOP, decision is not Decision.CONTINUE
 
     def _pauses(self, step: int) -> bool:
-        """Whether it is asked to; another length of the schedule, if it is told one, is taken from here on."""
+        """Return whether the coordinator asks for a pause. If it sends another length, apply that from `step` on."""
         heard = self.line.heard()
         if isinstance(heard, Retime):
             former, total = self.total, min(max(step, heard.total_steps), LONGEST * self.trainer.planned)
@@ -195,7 +195,7 @@ class _Trial:
         return heard is Decision.PAUSE
 
     def on_point(self, step: int, values: dict[str, float]) -> None:
-        """Called with training loss and learning rate; adds the rate of training, evaluation left out."""
+        """Report training loss, learning rate and examples per second. Time of evaluation does not count."""
         before, then, evaluating = self.last_point
         now = time.perf_counter()
         busy = max(now - then - (self.spent["evaluation"] - evaluating), 1e-9)
@@ -204,21 +204,21 @@ class _Trial:
         self.line.point(Progress(self.spec.number, step, self.total, values | {"examples_per_second": rate}))
 
     def outputs(self, examples: int) -> list[NDArray[np.float32]]:
-        """The model's outputs for the pieces of the first `examples` validation examples."""
+        """Return the model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
             pieces = self.validation.pieces(examples)
             how = evaluation(self.settings, self.hardware, self.line)
             return trainer.predict(self.model, self.validation, pieces, how)
 
     def scores(self, outputs: list[NDArray[np.float32]], examples: int) -> Scores:
-        """Scores of the first `examples` validation examples; `outputs` may go on after them."""
+        """Return the scores of the first `examples` validation examples. `outputs` may hold those of more."""
         with self.seconds("evaluation"):
             rows = {name: column[:examples] for name, column in self.rows.items()}
             needed = outputs[: self.validation.pieces(examples)]
             return self.kind.score(needed, self.validation, rows, self.settings.task, None)
 
     def choose_weights(self) -> Scores:
-        """Score the final weights on all validation examples; go back to the last rung's where those are better.
+        """Score the final weights on all validation examples, and go back to the last rung's where those are better.
 
         The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
         """
@@ -239,9 +239,9 @@ class _Trial:
         return scores
 
     def save_model(self) -> None:
-        """Write weights, config and tokenizer; the folder is whole or not there.
+        """Write weights, config and tokenizer. The folder is either complete or absent.
 
-        Checkpoints stay until the coordinator has the result on disk: a crash before costs what came after them.
+        Checkpoints stay until the coordinator has the result on disk. A crash before that costs the work after them.
         """
         with self.seconds("checkpoint"):
             folder = TrialFolder(self.spec.folder)
@@ -260,7 +260,7 @@ class _Trial:
         scores: Scores | None = None,
         reason: str | None = None,
     ) -> TrialResult:
-        """This part of the trial, for the coordinator."""
+        """Return the result of this part of the trial, for the coordinator."""
         return TrialResult(
             number=self.spec.number,
             status=status,
@@ -278,7 +278,7 @@ class _Trial:
 
     @contextmanager
     def seconds(self, phase: str) -> Iterator[None]:
-        """Time a phase; what a phase inside it takes is the inner one's alone."""
+        """Time a phase. Time in a phase inside it counts for the inner one alone."""
         start, others = time.perf_counter(), sum(self.spent.values())
         try:
             yield
@@ -287,35 +287,35 @@ class _Trial:
             self.spent[phase] += time.perf_counter() - start - inside
 
     def release(self) -> None:
-        """Give the memory back: Trainer and its callbacks refer to each other."""
+        """Free the memory. Trainer and its callbacks refer to each other, so only garbage collection frees them."""
         self.trainer.accelerator.free_memory()
         del self.trainer, self.model
         gc.collect()
 
 
 def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
-    """Score a finished trial's model on a split, with the thresholds that were fitted on the validation split."""
+    """Score a finished trial's model on a split, with the thresholds fitted on the validation split."""
     said = Saved(spec, warm, line).says(spec.split)
     return scored(spec, spec.split, said.scores(spec, spec.fitted), said.seconds)
 
 
 @dataclass(frozen=True)
 class Said:
-    """The outputs of a model for a split."""
+    """Outputs of a model for a split."""
 
     tokens: Tokens
     rows: dict[str, list[Any]]
     outputs: list[NDArray[np.float32]]
-    seconds: float  # of predicting, without loading
+    seconds: float  # time of predicting, without loading
 
     def scores(self, spec: ScoreSpec, fitted: dict[str, Any]) -> Scores:
-        """How good they are."""
+        """Return the scores of the outputs."""
         settings = spec.settings
         return KINDS[settings.task.kind].score(self.outputs, self.tokens, self.rows, settings.task, fitted)
 
 
 class Saved:
-    """The model of a finished trial, loaded."""
+    """Model of a finished trial, loaded."""
 
     def __init__(self, spec: ScoreSpec, warm: Warm, line: Line) -> None:
         settings = spec.settings
@@ -326,17 +326,17 @@ class Saved:
         self._model.to(warm.hardware.device)
 
     def says(self, split: str) -> Said:
-        """Of all examples of a split."""
+        """Return the model's outputs for all examples of a split."""
         spec, settings = self._spec, self._spec.settings
         tokens, rows = self._warm.tokens(spec.data, settings, split), data.load(spec.data, split).to_dict()
         how = evaluation(settings, self._warm.hardware, self._line)
-        start = time.perf_counter()  # loading is no part of what an example takes
+        start = time.perf_counter()  # loading does not count as time of the examples
         outputs = trainer.predict(self._model, tokens, len(tokens), how)
         return Said(tokens, rows, outputs, time.perf_counter() - start)
 
 
 def scored(spec: ScoreSpec, split: str, scores: Scores, seconds: float) -> Scored:
-    """For the coordinator."""
+    """Return the answer to a Score, for the coordinator."""
     return Scored(
         number=spec.number,
         split=split,
@@ -350,7 +350,7 @@ def scored(spec: ScoreSpec, split: str, scores: Scores, seconds: float) -> Score
 
 
 def fits(spec: FitSpec, warm: Warm) -> Fits:
-    """Whether one update on the longest training examples fits in memory."""
+    """Return whether an update on the longest training pieces fits in memory."""
     settings, kind = spec.settings, KINDS[spec.settings.task.kind]
     tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
     try:
@@ -364,7 +364,7 @@ def fits(spec: FitSpec, warm: Warm) -> Fits:
 
 
 def evaluation(settings: Settings, hardware: Hardware, line: Line) -> trainer.Evaluation:
-    """How a model's outputs are computed."""
+    """Return the options for computing a model's outputs."""
     types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
     return trainer.Evaluation(KINDS[settings.task.kind], hardware, types, size, line.alive)
 

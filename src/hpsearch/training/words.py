@@ -1,4 +1,4 @@
-"""The floor `words` is fitted: terms found, counted and weighed, and a linear model on them, within some seconds."""
+"""Fitting of the floor `words`: find, count and weigh terms, and fit a linear model on them in limited time."""
 
 import math
 import time
@@ -13,50 +13,50 @@ from scipy import sparse
 from hpsearch.tasks.bag_of_words import BASE, Bag, Floats, Ints, Terms, pairs, places, runs, words
 from hpsearch.training.linear import Linear, Regression, choose
 
-FITTING = 0.85  # share of the time after which nothing more is fitted: the rest is for scoring and saving
-SMALLEST = 250  # texts that are fitted first, to see how long that takes
-GROWTH, WORTH_IT = 8, 1.5  # at most, and at least, by which the next part of the texts is larger
-ASIDE = 0.1  # share of the time left that runs of characters may take of a part that is not the last
-ENOUGH = 200  # texts from which on a term must stand in two
-MOST_WORDS, MOST_COUNTS = 20_000_000, 50_000_000  # of all texts, and of runs in them: some gigabytes
-MOST_WEIGHTS = 4_000_000  # terms times classes; the optimizer holds 20 times as many numbers
+FITTING = 0.85  # share of the time in which models are fitted; the rest is for scoring and saving
+SMALLEST = 250  # texts in the first fit, which shows how long a fit takes
+GROWTH, WORTH_IT = 8, 1.5  # largest and smallest factor from one part of the texts to the next
+ASIDE = 0.1  # share of the time left that a fit with runs of characters may take, except on the last part
+ENOUGH = 200  # from this number of texts on, a term must occur in two texts
+MOST_WORDS, MOST_COUNTS = 20_000_000, 50_000_000  # most words of all texts, and runs in them: some gigabytes
+MOST_WEIGHTS = 4_000_000  # terms times classes, at most; the optimizer holds 20 times as many numbers
 STRENGTHS, FIRST = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0), 3
 
 Matrix = Any
-"""scipy's, by rows, float32: it has no types."""
+"""Sparse float32 matrix of scipy, by rows. Scipy has no types for it."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the model is fitted on, and chosen by."""
+    """Data that the model is fitted on, and data that it is chosen by."""
 
     texts: Sequence[str]
     targets: NDArray[np.bool_]
-    """(texts, classes)."""
+    """Whether each text has each class, (texts, classes)."""
     exclusive: bool
-    """Whether each text has one class and no more."""
+    """Whether each text has exactly one class."""
     validation: Sequence[str]
     worth: Callable[[NDArray[np.float64]], float]
-    """Of logits (validation texts, classes); more is better."""
+    """Function from logits (validation texts, classes) to their worth; more is better."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of it."""
+    """The model that was chosen."""
 
     bag: Bag
     examples: int
-    """The first so many of the texts were read."""
+    """Number of texts that it was fitted on, from the first on."""
     strength: float
     validation: NDArray[np.float64]
-    """(validation texts, classes): logits."""
+    """Logits of the validation texts, (validation texts, classes)."""
 
 
 def fit(given: Given, seconds: float) -> Fitted:
-    """Fit on all texts, or on the first of them where there is no time for more; over after about `seconds`.
+    """Fit on all texts, or on the first of them if time is short. Return after about `seconds`.
 
-    A few texts are fitted first, then so many as the time is seen to hold. Of every part a model is there, with and
-    without runs of characters as far as the time goes, and the best on validation is taken.
+    A few texts are fitted first. Their time shows how many more can be fitted, and so on. On each part of the texts a
+    model is fitted without runs of characters and, if time allows, one with them. The best on validation is returned.
     """
     deadline = time.monotonic() + FITTING * seconds
     heard = Counted.of([words(text) for text in given.validation])
@@ -92,12 +92,12 @@ class _Found:
 
 
 def _better(found: _Found, before: _Found | None) -> _Found:
-    """The later one, unless it is worse."""
+    """Return the later one, unless it is worse."""
     return found if before is None or found.worth >= before.worth else before
 
 
 class _Part:
-    """The first texts, fitted in one way and another."""
+    """The first texts, to be fitted with and without runs of characters."""
 
     def __init__(self, given: Given, texts: "Counted", heard: "Counted", deadline: float) -> None:
         self.given, self.texts, self.heard, self.deadline = given, texts, heard, deadline
@@ -106,16 +106,16 @@ class _Part:
         self.terms, self.matrix = plain(texts, self.most)
 
     def plain(self, first: int) -> _Found:
-        """By words and pairs."""
+        """Fit on words and pairs."""
         return self._fitted(self.terms, self.matrix, first)
 
     def runs_cost(self) -> float:
-        """How many times as much the runs, too, take, at the most; inf where memory may not hold them."""
+        """Return the largest factor by which runs make a fit slower; inf where memory may not hold them."""
         counts = _most_runs(self.texts)
         return 1 + counts / max(1, int(self.matrix.nnz)) if counts <= MOST_COUNTS else math.inf
 
     def with_runs(self, first: int) -> _Found:
-        """By runs of characters, too."""
+        """Fit on words, pairs and runs of characters."""
         terms, more = with_runs(self.terms, self.texts, max(1, self.most - len(self.terms)))
         return self._fitted(terms, sparse.hstack([self.matrix, more], format="csr"), first)
 
@@ -134,26 +134,26 @@ class _Part:
 
 @dataclass(frozen=True)
 class Counted:
-    """The words of some texts."""
+    """Words of some texts, as numbers."""
 
     distinct: list[str]
-    """Each word once; its place is its number here."""
+    """Each word once; its index is its number."""
     numbers: Ints
-    """(words of all texts,): end to end."""
+    """Number of each word, (words of all texts,): the texts end to end."""
     owners: Ints
-    """(words of all texts,): the text that each is of."""
+    """Index of the text that each word belongs to, (words of all texts,)."""
     texts: int
 
     @staticmethod
     def of(said: Sequence[Sequence[str]]) -> "Counted":
-        """From the words of each text."""
+        """Number the words of texts, given as a list of words for each text."""
         known: dict[str, int] = {}
         numbers = np.array([known.setdefault(word, len(known)) for text in said for word in text], dtype=np.int64)
         owners = np.repeat(np.arange(len(said)), [len(text) for text in said])
         return Counted(list(known), numbers, owners, len(said))
 
     def matrix(self, numbers: Ints, owners: Ints, width: int) -> Matrix:
-        """(texts, width): how often each text has each number; -1 is passed over."""
+        """Return how often each text has each number, (texts, width); -1 is skipped."""
         there = numbers >= 0
         ones = np.ones(int(there.sum()), dtype=np.float32)
         counts = sparse.csr_matrix((ones, (owners[there], numbers[there])), shape=(self.texts, width))
@@ -161,14 +161,14 @@ class Counted:
         return counts
 
     def pairs(self, numbers: Ints) -> tuple[Ints, Ints]:
-        """Neighbours and their texts, where words have these numbers."""
-        apart = np.flatnonzero(np.diff(self.owners)) + 1  # between two texts stands an unknown word
+        """Return the pairs of neighbours and the text of each. `numbers` has the number of each word, -1 if unknown."""
+        apart = np.flatnonzero(np.diff(self.owners)) + 1  # an unknown word stands between two texts
         within = (np.diff(self.owners) == 0) & (numbers[1:] >= 0) & (numbers[:-1] >= 0)
         return pairs(np.insert(numbers, apart, -1)), self.owners[1:][within]
 
 
 def plain(texts: Counted, most: int) -> tuple[Terms, Matrix]:
-    """Words and pairs, at most so many, and what each text has of them, weighed."""
+    """Return at most `most` words and pairs, and their weights in each text."""
     keys, owners = texts.pairs(texts.numbers)
     found, of_pairs = np.unique(keys, return_inverse=True)
     of_words = texts.matrix(texts.numbers, texts.owners, len(texts.distinct))
@@ -178,7 +178,7 @@ def plain(texts: Counted, most: int) -> tuple[Terms, Matrix]:
     numbers = np.full(len(texts.distinct), -1, dtype=np.int64)
     numbers[kept[:split]] = np.arange(split)
     first, second = np.divmod(found[kept[split:] - len(texts.distinct)], BASE)
-    renumbered = numbers[first] * BASE + numbers[second]  # a pair is no more frequent than its words, which are kept
+    renumbered = numbers[first] * BASE + numbers[second]  # a kept pair's words are at least as frequent, so kept
     order = np.argsort(renumbered)
     kept[split:], rarity[split:] = kept[split:][order], rarity[split:][order]
     terms = Terms([texts.distinct[i] for i in kept[:split]], renumbered[order], [], rarity)
@@ -186,7 +186,7 @@ def plain(texts: Counted, most: int) -> tuple[Terms, Matrix]:
 
 
 def with_runs(terms: Terms, texts: Counted, most: int) -> tuple[Terms, Matrix]:
-    """The terms with runs of characters, at most so many, and what each text has of these, weighed."""
+    """Return the terms with at most `most` runs of characters added, and the weights of these runs in each text."""
     known: dict[str, int] = {}
     of_words = [[known.setdefault(run, len(known)) for run in runs(word)] for word in texts.distinct]
     counts = _counts_of_runs(texts, of_words, len(known))
@@ -197,7 +197,7 @@ def with_runs(terms: Terms, texts: Counted, most: int) -> tuple[Terms, Matrix]:
 
 
 def weighed(texts: Counted, terms: Terms) -> Matrix:
-    """(texts, terms): what `Terms.in_text` gives for each text, up to rounding."""
+    """Return the weights (texts, terms) that `Terms.in_text` gives for each text, up to rounding."""
     numbers = terms.numbers(texts.distinct)[texts.numbers]
     keys, owners = texts.pairs(numbers)
     at = places(keys, terms.pairs)
@@ -212,14 +212,14 @@ def weighed(texts: Counted, terms: Terms) -> Matrix:
 
 
 def _most_runs(texts: Counted) -> int:
-    """Runs in the distinct words of each text: no text has more different ones."""
+    """Return the number of runs in the distinct words of every text, summed. No text has more different runs."""
     each = np.array([len(runs(word)) for word in texts.distinct])
     once = np.unique(texts.owners * len(texts.distinct) + texts.numbers) % len(texts.distinct)
     return int(each[once].sum())
 
 
 def _counts_of_runs(texts: Counted, of_words: Sequence[Sequence[int]], width: int) -> Matrix:
-    """(texts, width): how often each text has each run, by the runs of its words."""
+    """Return how often each text has each run, (texts, width). `of_words` are the runs of each distinct word."""
     sizes = [len(found) for found in of_words]
     columns = np.array([run for found in of_words for run in found], dtype=np.int64)
     places_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -229,7 +229,7 @@ def _counts_of_runs(texts: Counted, of_words: Sequence[Sequence[int]], width: in
 
 
 def _frequent(counts: Matrix, most: int) -> tuple[Ints, Floats]:
-    """The columns that enough texts have, at most so many of the most frequent; and their rarity."""
+    """Return the columns that enough texts have, at most `most` of the most frequent ones, and their rarity."""
     having = np.bincount(counts.indices, minlength=counts.shape[1])
     least = 2 if counts.shape[0] >= ENOUGH else 1
     while (having >= least).sum() > most:
@@ -240,7 +240,7 @@ def _frequent(counts: Matrix, most: int) -> tuple[Ints, Floats]:
 
 
 def _scaled(counts: Matrix, rarity: Floats) -> Matrix:
-    """Each row weighed, at length 1; a text without a term stays 0."""
+    """Return the counts weighed, each row scaled to length 1. The row of a text without a term stays 0."""
     weights = counts.astype(np.float32)
     weights.data = (1 + np.log(weights.data)) * rarity[weights.indices]
     rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))

@@ -1,6 +1,7 @@
-"""A worker process: takes trials over a socket, keeps torch, data and tokenizer warm, ends with its coordinator.
+"""A worker process: it receives trials over a socket, and ends with its coordinator.
 
-It knows no Optuna, MLflow or Hydra. Started by `workers.local` as `python -m hpsearch.training.worker <fd>`.
+It keeps torch, data and tokenizer loaded between trials. It knows no Optuna, MLflow or Hydra. `workers.local` starts it
+as `python -m hpsearch.training.worker <fd>`.
 """
 
 import gc
@@ -44,13 +45,13 @@ from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
 from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
-ALIVE_SECONDS = 1.0  # between two signs of life
+ALIVE_SECONDS = 1.0  # least time between two signs of life
 
 T = TypeVar("T")
 
 
 def main(fd: int) -> None:
-    """Serve until the coordinator says None or is gone."""
+    """Answer requests until the coordinator sends None or has ended."""
     with Connection(fd) as connection:
         try:
             begin: Begin = connection.recv()
@@ -61,19 +62,19 @@ def main(fd: int) -> None:
                 return
             hardware.apply(found)
             connection.send(Ready(found))
-            gc.freeze()  # collecting a trial's objects, three times each, shall not go through all that is imported
+            gc.freeze()  # so that collecting a trial's objects, three times each, does not scan all imports
             warm, line = Warm(found), _line(connection)
             while (request := connection.recv()) is not None:
-                if not isinstance(request, Decision | Retime):  # one that crossed the trial's end
+                if not isinstance(request, Decision | Retime):  # sent before the trial's end was known
                     connection.send(_answer(request, begin.home, warm, line))
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return  # nobody is left to work for; the last checkpoint stands
+            return  # the coordinator has ended; the last checkpoint stays
 
 
 def _answer(
     request: Train | Score | FitFloor | Probe | Pace, home: Path, warm: Warm, line: Line
 ) -> TrialResult | Scored | FloorFitted | Fits | Paced | OutOfMemory | NoRoom:
-    """Do what is asked; what it names is found in `home`."""
+    """Do what the request asks for and return the answer. Names in the request are inside the state folder `home`."""
     settings, data = request.settings, request.data.at(home)
     if isinstance(request, Probe):
         return fits(FitSpec(settings, data, request.micro), warm)
@@ -95,10 +96,10 @@ def _answer(
         return run_trial(TrialSpec(number, settings, data, folder), warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as error:  # whatever a trial dies of, the sweep goes on; the log has the traceback
+    except Exception as error:  # the study continues after any failure of a trial; the log has the traceback
         traceback.print_exc()
         if hardware.out_of_memory(error):
-            checkpoints.settle()  # before this process is ended: of the trial before
+            checkpoints.settle()  # first seal the former trial's checkpoint: the coordinator ends this process next
             return OutOfMemory(number, examples_at_once(settings.train), first_line(error))
         if checkpoints.disk_full(folder):
             return NoRoom(number)
@@ -107,9 +108,9 @@ def _answer(
 
 
 def _fit_floor(spec: FloorSpec, warm: Warm) -> FloorFitted:
-    """A floor, or why there is none: no study fails for it."""
+    """Fit a floor and return it, or the reason of a failure: no study fails because of a floor."""
     try:
-        hardware.apply(warm.hardware)  # the number of threads is each thread's own
+        hardware.apply(warm.hardware)  # each thread has its own setting of torch's number of threads
         return floors.fit(spec, warm)
     except RequestError as error:
         return FloorFitted(spec.number, fault=str(error))
@@ -119,7 +120,10 @@ def _fit_floor(spec: FloorSpec, warm: Warm) -> FloorFitted:
 
 
 def _beside(work: Callable[[], T], line: Line) -> T:
-    """What a thread comes to, while this one says that the worker is alive. It ends with the process."""
+    """Do work in a thread and return its result. Meanwhile this thread says that the worker is alive.
+
+    The thread of the work ends with the process.
+    """
     done: list[T] = []
     thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
     thread.start()

@@ -1,1 +1,1 @@
-"""Where workers run: the interface that the coordinator has of them, and local processes."""
+"""Where workers run: the interface between coordinator and workers, and workers as local processes."""

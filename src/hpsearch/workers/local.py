@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: sockets, signals, environment and log files are known here and nowhere else."""
+"""Workers as processes of this machine. Only this module knows sockets, signals, environment and log files."""
 
 import contextlib
 import os
@@ -36,11 +36,12 @@ from hpsearch.training.parts import examples_at_once
 from hpsearch.workers.interface import Worker
 
 ENVIRONMENT = {
-    # How long a thread of libgomp (torch's on Linux) waits awake for the others. With its own default, 300,000, steps
-    # are several times slower as soon as anything else runs on the machine; see experiments/2026-11-busy-machine.
+    # How long a thread of libgomp (torch's on Linux) spins while it waits for the others. With the default, 300,000,
+    # steps are several times slower when anything else runs on the machine: see experiments/2026-11-busy-machine.
     "GOMP_SPINCOUNT": "3000",
-    # glibc gives large blocks back to the system at once and takes new ones for the next step, each page of which the
-    # system must first clear: up to a third of the time. It shall keep them; see experiments/engine.
+    # By default glibc returns large blocks to the system at once and takes new ones for the next step. The system must
+    # first clear their pages, which takes up to a third of the time. With these, glibc keeps them: see
+    # experiments/engine.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
     "MALLOC_TOP_PAD_": str(2**28),
@@ -48,34 +49,34 @@ ENVIRONMENT = {
 }
 
 VMSTAT = Path("/proc/vmstat")  # Linux
-STARTING_SECONDS = 5.0  # for a worker that has had no work to end by itself: it may be importing still
-LAST_WORDS = 500  # bytes
+STARTING_SECONDS = 5.0  # time in which a worker that has had no work may end by itself: it may still be importing
+LAST_WORDS = 500  # bytes at the end of a lost worker's log
 
 
 class LocalWorkplace:
-    """This machine. The coordinator's state folder is that of its workers, so nothing is copied."""
+    """This machine. Workers use the coordinator's state folder, so nothing is copied."""
 
     def __init__(self, settings: HardwareSettings, home: Path) -> None:
-        """`home` is the state folder.
+        """Find the hardware of this machine; `home` is the state folder.
 
         Raises:
-            RequestError: this machine has not what the settings ask for.
+            RequestError: this machine lacks what the settings ask for.
         """
-        from hpsearch.training import hardware  # brings in torch: nobody shall wait for it in vain
+        from hpsearch.training import hardware  # imports torch, which takes long: only where needed
 
-        # As a worker will find it, without starting one.
+        # The hardware that a worker will find, without starting one.
         self.home, self.hardware, self.count = home, hardware.resolve(settings), hardware.workers(settings)
         self.gpus = _gpus() if self.hardware.device == "cuda" else []
-        # A worker sees one GPU at the most, and computes as the others do.
+        # A worker sees at most one GPU, and has the same device, precision and threads as the others.
         sharing = self.hardware.on_a_gpu if self.gpus else self.count
         found = {name: getattr(self.hardware, name) for name in ("device", "precision", "threads")}
         self.wish = settings.model_copy(update=found | {"workers": sharing})
 
     def start(self, index: int, output: str) -> "LocalWorker":
-        """A fresh process, whose output goes to `<index>.log` in that folder."""
+        """Start a fresh process, whose output goes to `<index>.log` in the folder `output`."""
         environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(self.hardware.threads)}
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]  # workers take them in turn
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]  # workers take the GPUs in turn
         return LocalWorker(index, Begin(self.wish, self.home.absolute()), self.home / output, environment)
 
     def hear(self, workers: Sequence[Worker], timeout_seconds: float) -> Iterator[tuple[Worker, Message]]:
@@ -94,13 +95,13 @@ class LocalWorkplace:
 
 
 class LocalWorker:
-    """One process."""
+    """A worker that is a process of this machine."""
 
     def __init__(self, index: int, begin: Begin, folder: Path, environment: dict[str, str]) -> None:
-        """`folder` takes its log."""
+        """Start the process; its log is in `folder`."""
         self.index, self.log = index, folder / f"{index}.log"
         self.trial: int | None = None
-        self.work: Train | Score | FitFloor | None = None  # what it was given last
+        self.work: Train | Score | FitFloor | None = None  # the last work that it was given
         self.pausing = False
         self.silent_seconds = 0.0
         self.killed_before = _killed_for_memory()
@@ -137,7 +138,7 @@ class LocalWorker:
 
     def answer(self, decision: Decision) -> None:
         """See Worker."""
-        if not self.pausing:  # PAUSE is under way already and serves as the reply
+        if not self.pausing:  # PAUSE was already sent and serves as the reply
             self._send(decision)
 
     def pause(self) -> None:
@@ -152,7 +153,7 @@ class LocalWorker:
             self._send(Retime(total_steps))
 
     def receive(self) -> Message:
-        """The next message; it waits for one. Raises RequestError of an Unfit worker."""
+        """Wait for the next message and return it. Raises RequestError if it is Unfit."""
         try:
             message: Message | Unfit = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -176,7 +177,7 @@ class LocalWorker:
             self.process.wait()
 
     def _lost(self) -> OutOfMemory | Lost:
-        """The process has ended."""
+        """Return the message that stands for the end of the process."""
         number, self.trial = self.trial, None
         status = self.process.wait()
         for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
@@ -187,12 +188,12 @@ class LocalWorker:
         return Lost(number, reason, for_memory, self.log.read_bytes()[-LAST_WORDS:].decode(errors="replace"))
 
     def _send(self, request: Request) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() tells that it is lost
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() reports the loss
             self.connection.send(request)
 
 
 def _killed_for_memory() -> int:
-    """Processes that the system has killed because memory ran out, since it was started; 0 where it does not count."""
+    """Return how many processes the system has killed for lack of memory since it started; 0 if it does not count."""
     try:
         counters = VMSTAT.read_text().splitlines()
     except OSError:
@@ -201,7 +202,7 @@ def _killed_for_memory() -> int:
 
 
 def _gpus() -> list[str]:
-    """Those that this process may use, as CUDA names them."""
+    """Return the GPUs that this process may use, as CUDA names them."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

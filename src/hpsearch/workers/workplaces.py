@@ -1,4 +1,4 @@
-"""Which workplace the settings ask for: there is one."""
+"""The workplace that the settings ask for. There is only one kind."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from hpsearch.workers.local import LocalWorkplace
 
 
 def open_workplace(settings: HardwareSettings, home: Path) -> Workplace:
-    """Where workers run, for the command whose state folder is `home`. Starts none.
+    """Return the place where workers run, for the command whose state folder is `home`. Starts no worker.
 
     Raises:
-        RequestError: what the settings ask for is not there.
+        RequestError: the place lacks what the settings ask for.
     """
     return LocalWorkplace(settings, home)
