@@ -62,7 +62,9 @@ def docstrings_of(module: Path) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(ROOT).as_posix())
 def test_docstrings_have_short_sentences(module: Path) -> None:
-    parts = [sentence for text in docstrings_of(module) for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`]|[a-z_]+: )", text)]
+    parts = [
+        sentence for text in docstrings_of(module) for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`]|[a-z_]+: )", text)
+    ]
     assert [sentence for sentence in parts if len(sentence.split()) > LONGEST] == []
 
 
