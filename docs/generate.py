@@ -89,7 +89,7 @@ def commands() -> str:
         "`make VERB` runs `hpsearch VERB`, with `TASK`, `MODEL`, `SEARCH`, `BUDGET` and `STUDY` as choices and",
         "",
     ]
-    lines[-2] += " `ARGS` as all the rest."
+    lines[-2] += " `ARGS` as all the rest. `status`, `stop`, `skip`, `try` and `extend` take `STUDY` and `ARGS` alone."
     [verbs] = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     for verb, parser in verbs.choices.items():
         lines += [f"## {verb}", "", str(parser.description), ""]
@@ -176,6 +176,11 @@ def files() -> str:
     lines += _table(("place", "what it is"), shared)
     study, trial = StudyFolder(Path("studies/<study>")), TrialFolder(Path("studies/<study>/trials/<number>"))
     lines += ["## A study", "", *_table(("place", "what it is"), _places(study))]
+    lines[-1:] = [
+        "| `studies/<study>/steering/` | Commands from another terminal, and the replies. |",
+        "| `studies/<study>/floors/<name>/` | Model of a simple model, and its answers on validation. |",
+        "",
+    ]
     lines += ["## A trial", ""]
     lines += ["`trials/` holds the search. `confirmation/` and `final/` hold the runs of these phases, alike.", ""]
     lines += _table(("place", "what it is"), _places(trial))

@@ -201,7 +201,7 @@ def opened(
     measured = Paced(train=train, score=train / 5, trial=0.1)
     with closing(Study(settings, home)) as optuna:
         course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
-        yield course, Planner(settings, folder, clock, measured, known, finishing)
+        yield course, Planner(settings, folder, clock, measured, known)
 
 
 def begun(course: Course, planner: Planner) -> list[Phase]:

@@ -1,28 +1,35 @@
 """Studies that are steered from another terminal while they run, and while they do not."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import make
 import tiny
 import tracked
 from forked import Coordinator
-from hpsearch import cli
+from hpsearch import arguments, cli, live
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import helm, results, sweep
+from hpsearch.coordinator.wanted import Wanted
 from hpsearch.errors import RequestError
 from hpsearch.fsck import fsck
 from hpsearch.state import steering as state
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import read_summary
-from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.records import Status, TrialRecord, add_points
 from hpsearch.state.steering import SKIPPED, Asked, Command, Reply, Steering
-from hpsearch.steering import chosen, extend, skip, try_point
+from hpsearch.steering import chosen, extend, own_settings, skip, try_point
 from hpsearch.tracking.runs import STEERING, Tracking
 
 SECONDS = 300
@@ -101,14 +108,14 @@ def test_trials_are_skipped_points_tried_and_a_study_finished_while_it_runs(
     assert len(found) < 8, "it was finished before all had begun"
     summary = read_summary(folder)
     assert summary is not None
-    assert [said.split(" ", 1)[1].split()[0] for said in summary.steering] == ["try", "skip", "finish"]
+    assert [one.said.split(" ", 1)[1].split()[0] for one in summary.steering] == ["try", "skip", "finish"]
     tracking = Tracking(asked, home)
     [tag] = [
         run.data.tags[STEERING]
         for run in tracked.client(tracking).search_runs([summary.mlflow.experiment_id])
         if STEERING in run.data.tags
     ]
-    assert tag == "; ".join(summary.steering)
+    assert tag == "; ".join(one.said for one in summary.steering)
     assert "skip trial 0" in folder.report.read_text()
     assert fsck(asked, home, repair=False) == "toy: clean"
     more = sweep.run_sweep(asked, home)
@@ -126,12 +133,14 @@ def test_hours_are_extended_while_a_study_runs_and_its_command_keeps_them(
     once(process, tmp_path, lambda: bool(folder.trials("trials")))
     begun = records(folder)[0].params
     assert "toy has 0.2 hours already" in say("extend", "toy", "--budget", "12m", code=2)
-    assert say("extend", "--budget", "15m") == "study toy: the study takes 15 min 00 s in all\n"
+    assert say("extend", "--budget", "15m") == "study toy: it takes 15 min 00 s in all\n"
     assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     summary = read_summary(folder)
     assert summary is not None
     assert summary.hours == 0.25
-    assert [made.hours for made in summary.plans] == [0.2, 0.25]
+    assert [made.hours for made in summary.plans][:2] == [0.2, 0.25]
+    assert (tmp_path / "log").read_text().count("plan: ") >= 2, "the new plan is shown"
+    assert (summary.given, summary.hours) == (("budget=15m",), 0.25)
     assert summary.trials.all == 3
     assert records(folder)[0].params == begun, "no trial was lost"
     assert sum(summary.seconds[name] for name in summary.seconds if name != "total") == pytest.approx(
@@ -242,30 +251,30 @@ def test_trials_and_hours_that_make_no_sense_are_refused(asked: Settings, tmp_pa
     assert "extend needs the hours in all" in say("extend", "toy", code=2)
 
 
-def of(verb: str, time: str, hours: float | None = None) -> Asked:
-    return Asked(time, Command(verb, time, hours=hours), Reply(time, True, ""))  # type: ignore[arg-type]
+def of(verb: str, name: str, hours: float | None = None) -> Asked:
+    return Asked(name, Command(verb, "2026-01-01", hours=hours), Reply("2026-01-01", True, ""))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("commands", "finished", "finishes"),
+    ("commands", "done", "finishes"),
     [
-        ([], None, False),
-        ([of("finish", "2026-01-02")], None, True),
-        ([of("finish", "2026-01-02")], "2026-01-01", True),
-        ([of("finish", "2026-01-02")], "2026-01-03", False),
-        ([of("finish", "2026-01-02"), of("extend", "2026-01-03", 2.0)], None, False),
-        ([of("extend", "2026-01-02", 2.0), of("finish", "2026-01-03")], None, True),
-        ([of("skip", "2026-01-02")], None, False),
+        ([], [], False),
+        ([of("finish", "1")], [], True),
+        ([of("finish", "1")], ["1"], False),
+        ([of("finish", "1"), of("finish", "2")], ["1"], True),
+        ([of("finish", "1"), of("extend", "2", 2.0)], [], False),
+        ([of("extend", "1", 2.0), of("finish", "2")], ["1"], True),
+        ([of("skip", "1")], [], False),
     ],
 )
 def test_a_study_is_to_finish_once_and_not_after_it_was_extended(
-    commands: list[Asked], finished: str | None, finishes: bool
+    commands: list[Asked], done: list[str], finishes: bool
 ) -> None:
-    assert state.finishing(commands, finished) is finishes
+    assert state.finishing(commands, done) is finishes
 
 
 def test_the_most_hours_count() -> None:
-    extended = [of("extend", "2026-01-02", 2.0), of("finish", "2026-01-03"), of("extend", "2026-01-04", 3.0)]
+    extended = [of("extend", "1", 2.0), of("finish", "2"), of("extend", "3", 3.0)]
     assert state.hours(1.0, extended) == 3.0
     assert state.hours(4.0, extended) == 4.0
     assert state.hours(1.0, []) == 1.0
@@ -279,20 +288,155 @@ def test_a_study_that_was_not_run_starts_as_it_was_asked_to(asked: Settings, tmp
     assert helm.taken_up(settings, folder, finishing=False) == (settings, False)
     steering.ask(Command.now("extend", hours=2.0))
     steering.ask(Command.now("finish"))
-    steering.ask(Command.now("skip", trial=1))
+    waits = steering.ask(Command.now("skip", trial=1))
     found, finishes = helm.taken_up(settings, folder, finishing=False)
-    assert (found.budget.hours, finishes) == (2.0, True)
+    assert (found.budget.hours, found.budget.name, finishes) == (2.0, "2h", True)
     assert [one.command.verb for one in steering.accepted()] == ["extend", "finish"]
-    assert [one.command.verb for one in steering.waiting()] == ["skip"], "the search does that"
+    assert steering.waiting() == [waits], "the search does that"
     steering.ask(Command.now("extend", hours=1.5))
     assert helm.taken_up(settings, folder, finishing=False)[0].budget.hours == 2.0
     assert len(steering.accepted()) == 2, "less was refused"
+    helm.refuse_late(folder)
+    assert steering.waiting() == []
+    assert len(steering.accepted()) == 2
 
 
-def test_a_damaged_command_is_named(asked: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", '{"verb": "skip", "time": "2026-01-01"}', '{"verb": "dance", "time": ""}'])
+def test_a_damaged_command_is_left_out_and_found_by_fsck(text: str, asked: Settings, tmp_path: Path) -> None:
     folder = not_run(asked, tmp_path / "home")
     steering = Steering(folder)
     name = steering.ask(Command.now("finish"))
-    folder.command(name).write_text("{")
-    with pytest.raises(RequestError, match=f"{name}.json: is damaged"):
-        steering.waiting()
+    folder.command(name).write_text(text)
+    with pytest.raises(RequestError, match=re.escape(f"{name}.json")):
+        steering.read(name)
+    assert steering.accepted() == []
+    assert helm.taken_up(asked, folder, finishing=False) == (asked, False)
+    [(path, reason)] = steering.faults()
+    assert (path, name in reason) == (folder.command(name), True)
+
+
+def test_points_are_taken_once_and_no_more_than_there_is_place_for(asked: Settings, tmp_path: Path) -> None:
+    folder = not_run(asked, tmp_path / "home")
+    wanted = Wanted(folder, [])
+    first, second = (
+        Asked(str(rate), Command.now("try", params=space.point(asked, {"train.learning_rate": rate})), None)
+        for rate in (0.005, 0.02)
+    )
+    begun = [TrialRecord(0, space.reference(asked), Status.RUNNING)]
+    outside = Asked("x", Command.now("try", params={"train.learning_rate": 0.005}), None)
+    assert wanted.take(outside, asked, begun, 3) == "this is no point of the space"
+    assert wanted.take(first, asked, begun, 3) is None
+    assert wanted.take(first, asked, begun, 3) == "this point is to be run next already"
+    assert wanted.take(second, asked, begun, 2) == "all 2 trials have begun, or have a point"
+    assert wanted.take(second, asked, begun, 3) is None
+    again = Asked("y", Command.now("try", params=begun[0].params), None)
+    assert wanted.take(again, asked, begun, 9) == "trial 0 has this point"
+    failed = [TrialRecord(0, begun[0].params, Status.FAILED)]
+    assert wanted.take(again, asked, failed, 9) is None, "a trial that failed or was skipped may be run again"
+    assert len(wanted.points) == 3
+    trial = wanted.begun(TrialRecord(1, wanted.points[0], Status.RUNNING))
+    assert trial.command == "0.005"
+    assert len(wanted.points) == 2
+    grid = asked.model_copy(update={"sampler": asked.sampler.model_copy(update={"name": "GridSampler"})})
+    assert wanted.take(first, grid, begun, 9) == "a grid has its own points"
+
+
+# ---- on the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "study", "left"),
+    [
+        (["finish"], None, []),
+        (["finish", "toy"], "toy", []),
+        (["finish", "study=toy"], "toy", []),
+        (["finish", "task=csv", "study=toy"], None, ["task=csv", "study=toy"]),
+        (["report", "toy", "tracking.uri=http://a"], "toy", ["tracking.uri=http://a"]),
+        (["skip", "study=toy", "3"], "toy", []),
+        (["extend", "study=toy", "--budget", "2h"], "toy", []),
+        (["try", "toy", "learning_rate=3e-5"], "toy", []),
+    ],
+)
+def test_a_study_is_named_by_a_word_or_by_its_setting(words: list[str], study: str | None, left: list[str]) -> None:
+    args, rest = arguments.parse(words)
+    assert (args.study, rest) == (study, left)
+
+
+@pytest.mark.parametrize(
+    "words", [["stop", "budget=2h"], ["finish", "toy", "hardware.workers=2"], ["stop", "toy", "other"]], ids=" ".join
+)
+def test_a_setting_that_would_be_passed_over_is_refused(words: list[str]) -> None:
+    with pytest.raises(RequestError):
+        arguments.parse(words)
+
+
+def test_an_address_without_its_password_is_asked_for(asked: Settings, tmp_path: Path) -> None:
+    secret = asked.model_copy(update={"storage": asked.storage.model_copy(update={"uri": "postgresql://me:pw@db/x"})})
+    folder = not_run(secret, tmp_path / "home")
+    with pytest.raises(
+        RequestError, match=r"storage\.uri: study toy has postgresql://\*\*\*@db/x, without its password"
+    ):
+        own_settings(folder, asked)
+    assert own_settings(folder, secret).storage == secret.storage
+
+
+# ---- the page
+
+
+def test_a_study_that_runs_has_a_page_and_then_its_report(asked: Settings, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    folder = not_run(asked, home)
+    assert "no trial is complete yet" in live.page(home, "toy")
+    TrialRecord(0, {"train.learning_rate": 0.01}, Status.COMPLETE, score=0.75, step=4, total_steps=4, at=60.0).save(
+        folder.trial("trials", 0).path
+    )
+    TrialRecord(1, {"train.learning_rate": 0.02}, Status.FAILED, reason="<b>no</b>").save(
+        folder.trial("trials", 1).path
+    )
+    add_points(folder.trial("trials", 0).path, 2, {"train_loss": 0.5})
+    page = live.page(home, "toy")
+    assert "best validation accuracy so far: 0.750" in page
+    assert "trials 0, all training examples: 0.750" in page
+    assert 'http-equiv="refresh"' in page
+    assert "&lt;b&gt;no&lt;/b&gt;" in page
+    with pytest.raises(RequestError, match="there is no study other"):
+        live.page(home, "other")
+
+
+@pytest.fixture
+def address(asked: Settings, tmp_path: Path) -> Iterator[str]:
+    not_run(asked, tmp_path / "home")
+    program = [sys.executable, "-m", "hpsearch", "report", "toy", "--serve", "--port", str(tracked.free_port())]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+
+
+def test_the_page_is_for_this_machine(address: str, tmp_path: Path) -> None:
+    assert requests.get(address, timeout=60).headers["Content-Type"] == "text/html; charset=utf-8"
+    assert requests.get(f"{address}favicon.ico", timeout=60).status_code == 404
+    foreign = requests.get(address, headers={"Host": "evil.example:80"}, timeout=60)
+    assert (foreign.status_code, address in foreign.text) == (403, True)
+    record = StudyFolder.of(tmp_path / "home", "toy").trial("trials", 0)
+    record.path.mkdir(parents=True)
+    record.record.write_text("{")
+    damaged = requests.get(address, timeout=60)
+    assert (damaged.status_code, damaged.headers["Refresh"]) == (500, "5")
+
+
+# ---- TAB
+
+
+@pytest.mark.parametrize(
+    ("line", "proposed"),
+    [("hpsearch ex", "extend"), ("hpsearch sweep task=im", "task=imdb"), ("hpsearch stop t", "toy")],
+)
+def test_tab_proposes_verbs_choices_and_studies(line: str, proposed: str, asked: Settings, tmp_path: Path) -> None:
+    not_run(asked, tmp_path / "home")
+    out = tmp_path / "proposed"
+    asks = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}
+    asks |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    subprocess.run([sys.executable, "-m", "hpsearch"], env=os.environ | asks, check=True, timeout=SECONDS)
+    assert proposed in out.read_text().replace("\013", "\n").split()

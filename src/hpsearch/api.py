@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch import cli
+from hpsearch.arguments import ADDRESSES
 from hpsearch.config import loading
 from hpsearch.config.composition import compose, quoted
 from hpsearch.config.settings import Settings, digest
@@ -20,6 +21,7 @@ from hpsearch.registry.finished import finished
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.outcome import OnTest, Summary, read_summary
 from hpsearch.state.records import TrialRecord
+from hpsearch.steering import own_settings
 
 if TYPE_CHECKING:
     import datasets
@@ -45,13 +47,19 @@ class Report:
 class Study:
     """A study in a state folder."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, overrides: Iterable[str] = ()) -> None:
         """Open a study that exists.
 
+        Args:
+            name: name of the study.
+            home: the state folder.
+            overrides: addresses of MLflow and Optuna, where they are not as in the study's own file.
+
         Raises:
-            RequestError: There is no such study.
+            RequestError: There is no such study, or an override is wrong.
         """
         self.name, self.home = name, home
+        self._given = loading.load(compose(list(overrides)))
         self._folder = StudyFolder.begun(home, name)
 
     def __repr__(self) -> str:
@@ -59,8 +67,8 @@ class Study:
 
     @property
     def settings(self) -> Settings:
-        """Settings of the study, with the addresses of MLflow and Optuna from its own file."""
-        return loading.from_yaml(self._folder.settings.read_text(encoding="utf-8"))
+        """Settings of the study. Raises RequestError if an address in its file has lost its password."""
+        return own_settings(self._folder, self._given)
 
     @property
     def summary(self) -> Summary:
@@ -168,17 +176,27 @@ def sweep(
     given = [f"task={task}"] if isinstance(task, str) else _of_table(task, name, where)
     chosen = {"budget": budget, "model": model, "search": search, "study": study}
     given += [f"{group}={value}" for group, value in chosen.items() if value is not None]
-    settings = loading.load(compose([*given, *overrides]))
+    words = list(overrides)
+    settings = loading.load(compose([*given, *words]))
     cli.check_places(settings)
     from hpsearch.coordinator.sweep import run_sweep
 
-    run_sweep(settings, where, given=[*given, *overrides], started=time.monotonic())
-    return Study(settings.study, where)
+    run_sweep(settings, where, given=[*given, *words], started=time.monotonic())
+    return Study(settings.study, where, [word for word in words if word.startswith(ADDRESSES)])
 
 
-def open_study(name: str, home: str | Path | None = None) -> Study:
-    """Return a study that exists. Raises RequestError if there is no such study."""
-    return Study(name, _home(home))
+def open_study(name: str, home: str | Path | None = None, overrides: Iterable[str] = ()) -> Study:
+    """Return a study that exists.
+
+    Args:
+        name: name of the study.
+        home: the state folder; None: `$HPSEARCH_HOME`, or `runs/` here.
+        overrides: addresses with a password, which no file keeps: `tracking.uri=https://me:secret@mlflow`.
+
+    Raises:
+        RequestError: There is no such study, or an override is wrong.
+    """
+    return Study(name, _home(home), overrides)
 
 
 def _home(given: str | Path | None) -> Path:

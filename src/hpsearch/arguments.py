@@ -13,7 +13,7 @@ exit codes:
   0    done; also: nothing left to do
   1    fsck found a fault that it did not repair; a reproduced trial has other metrics
   2    the request is wrong (settings, data, model, memory); nothing was started
-  3    the budget ended before any trial was complete
+  3    there is no model: the budget ended first, or all trials or runs failed
   4    promotion refused by its gate
   5    a component is out of reach (database, tracking server), or the disk is full
   130  interrupted; the same command goes on from there"""
@@ -41,8 +41,9 @@ HELP = {
 
 
 PORTS = {"ui": 5000, "serve": 5001, "report": 5002}
-# Verbs that take the name of a study. Their only settings are the addresses of MLflow and Optuna, but `finish` and
-# `report` take all settings.
+WITH_SETTINGS = ("finish", "report")  # they take the name of a study, or settings as `sweep` does
+ADDRESSES = ("tracking.", "storage.")
+# Verbs for one study, with their further words. Without a name it is the only running study, or the only one.
 OF_A_STUDY = {
     "status": "[STUDY]",
     "stop": "[STUDY]",
@@ -77,12 +78,30 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         args.trial = int(number) if number is not None else None
         words = [word for word in words if word != number]
     if args.verb in OF_A_STUDY:
-        args.study = next((word for word in words if "=" not in word), None)
-        words = [word for word in words if word != args.study]
-    if args.verb == "try":
-        args.point, words = words, []
+        words = _study(args, words)
     args.given = [*words, *([f"--config-dir={args.config_dir}"] if args.config_dir else [])]
     return args, words
+
+
+def _study(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """Take the name of the study from the words, and return those that are left. Raises RequestError."""
+    names = [word.removeprefix("study=") for word in words if "=" not in word or word.startswith("study=")]
+    others = [word for word in words if "=" in word and not word.startswith("study=")]
+    if len(set(names)) > 1:
+        raise RequestError(f"{args.verb} is for one study, not for {' and '.join(names)}")
+    args.study = names[0] if names else None
+    if args.verb == "try":
+        args.point = others
+        return []
+    settings = [word for word in others if not word.startswith(ADDRESSES)]
+    if args.verb in WITH_SETTINGS and settings and all("=" in word for word in words):
+        args.study = None  # all of them together name the study
+        return words
+    if settings:
+        raise RequestError(
+            f"{settings[0]}: {args.verb} takes the name of a study and no such setting (`hpsearch {args.verb} --help`)"
+        )
+    return others
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -108,7 +127,9 @@ def make_parser() -> argparse.ArgumentParser:
         words.completer = completion.of_study if verb in OF_A_STUDY else completion.of_choice  # type: ignore[attr-defined]
         sub.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder of configurations")
         if verb in PORTS:
-            sub.add_argument("--port", type=_port, default=PORTS[verb], help="%(default)s")
+            sub.add_argument(
+                "--port", type=_port, default=PORTS[verb], help="port on this machine; default: %(default)s"
+            )
         if verb == "report":
             sub.add_argument(
                 "--serve", action="store_true", help="show it on this machine, renewed while the study runs"

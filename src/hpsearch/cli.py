@@ -100,22 +100,24 @@ def _begin() -> None:
 
 
 def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    given = args.given
     if args.verb == "finish":
         from hpsearch import steering
         from hpsearch.state.folder import StudyFolder
         from hpsearch.state.locks import holder
 
-        folder = StudyFolder.of(home, args.study or checked.study)
+        named = not args.given or args.study is not None
+        folder = steering.chosen(home, args.study) if named else StudyFolder.of(home, checked.study)
         if holder(folder) is not None:
             print(steering.finish(folder))
             return
-        if args.study is not None:
-            checked = _settings_of(args.study, checked, home)
+        if named:
+            checked, given = steering.own_settings(folder, checked), steering.given_to(folder)
     check_places(checked)
     _begin()
     from hpsearch.coordinator.sweep import run_sweep
 
-    run_sweep(checked, home, args.force, args.given, STARTED, finishing=args.verb == "finish")
+    run_sweep(checked, home, args.force, given, STARTED, finishing=args.verb == "finish")
 
 
 def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
@@ -126,23 +128,17 @@ def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     run_train(checked, home, args.force, args.given, STARTED)
 
 
-def _settings_of(study: str, checked: Settings, home: Path) -> Settings:
-    """Return the stored settings of a study, with the addresses of MLflow and Optuna from the command line."""
-    from hpsearch.state.folder import StudyFolder
-    from hpsearch.steering import settings_of
-
-    own = settings_of(StudyFolder.begun(home, study))
-    return own.model_copy(update={"tracking": checked.tracking, "storage": checked.storage})
-
-
 def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    from hpsearch import steering
+
+    if args.study is not None or not args.given:
+        folder = steering.chosen(home, args.study)
+        checked = steering.own_settings(folder, checked)
     if args.serve:
         from hpsearch.live import serve
 
-        serve(home, args.study or checked.study, args.port)
+        serve(home, checked.study, args.port)
         return
-    if args.study is not None:
-        checked = _settings_of(args.study, checked, home)
     from hpsearch.coordinator.results import rebuild_report
 
     print(rebuild_report(checked, home))

@@ -20,6 +20,7 @@ from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.state.steering import Steering
 from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.parts import PARTS
@@ -124,6 +125,8 @@ class Group:
 def _faults(settings: Settings, folder: StudyFolder, study: Study, tracking: Tracking) -> Iterator[Fault]:
     for path in folder.leftovers():
         yield Fault(f"{path.relative_to(folder.path)} is left of a crash", partial(_delete, path))
+    for path, reason in Steering(folder).faults():
+        yield Fault(f"a command from another terminal cannot be read ({reason})", partial(_delete, path))
     try:
         summary = read_summary(folder)
     except RequestError as error:

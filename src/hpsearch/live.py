@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpsearch import formats
 from hpsearch.config import loading
-from hpsearch.errors import HpsearchError, RequestError
+from hpsearch.errors import HpsearchError, RequestError, redact
 from hpsearch.report import live
 from hpsearch.report.live import Now, Trial
 from hpsearch.state.folder import StudyFolder
@@ -61,18 +61,25 @@ def serve(home: Path, study: str, port: int) -> None:
         def do_GET(self) -> None:
             """Send the page if the request names this machine; another host name could belong to another site."""
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-                self.send_error(HTTPStatus.FORBIDDEN)
-                return
-            try:
-                status, text = HTTPStatus.OK, page(home, study)
-            except HpsearchError as error:
-                status, text = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
+                self._send(HTTPStatus.FORBIDDEN, f"open http://{HOST}:{port}/ on this machine")
+            elif self.path != "/":
+                self._send(HTTPStatus.NOT_FOUND, "there is one page: /")
+            else:
+                try:
+                    self._send(HTTPStatus.OK, page(home, study))
+                except (HpsearchError, ValueError, OSError) as error:  # the next request may find it whole
+                    self._send(HTTPStatus.INTERNAL_SERVER_ERROR, redact(str(error)))
+
+        def _send(self, status: HTTPStatus, text: str) -> None:
             body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", f"text/{'html' if status is HTTPStatus.OK else 'plain'}; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
+            kind = "html" if status is HTTPStatus.OK else "plain"
             with contextlib.suppress(ConnectionError):  # the client has closed the connection
+                self.send_response(status)
+                self.send_header("Content-Type", f"text/{kind}; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+                    self.send_header("Refresh", str(live.SECONDS))
+                self.end_headers()
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:

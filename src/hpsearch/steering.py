@@ -1,5 +1,6 @@
 """Commands to a study from another terminal: stop, finish or extend it, skip a trial, try a point."""
 
+import json
 import os
 import signal
 import time
@@ -41,6 +42,24 @@ def chosen(home: Path, study: str | None) -> StudyFolder:
     raise RequestError(f"give the name of a study in {home}; there are: {there}")
 
 
+def own_settings(folder: StudyFolder, given: Settings) -> Settings:
+    """Return the settings of a study, with the addresses of the command line where that has any.
+
+    Raises:
+        RequestError: The study's file is damaged, or an address in it has lost its password and is not given.
+    """
+    own = settings_of(folder)
+    for section in ("tracking", "storage"):
+        if getattr(given, section).uri is not None:
+            own = own.model_copy(update={section: getattr(given, section)})
+        elif "***" in (getattr(own, section).uri or ""):
+            raise RequestError(
+                f"{section}.uri: study {folder.name} has {getattr(own, section).uri}, without its password; give "
+                f"{section}.uri=<the whole address>"
+            )
+    return own
+
+
 def settings_of(folder: StudyFolder) -> Settings:
     """Return the settings of a study. Raises RequestError if its file is damaged, or a newer version wrote it."""
     return loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
@@ -56,7 +75,12 @@ def stop(home: Path, study: str | None) -> str:
     process = holder(folder)
     if process is None:
         return f"study {folder.name} is not being run"
-    os.kill(process, signal.SIGINT)
+    try:
+        os.kill(process, signal.SIGINT)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError:
+        raise RequestError(f"study {folder.name}: process {process} belongs to another user, who can stop it") from None
     deadline = time.monotonic() + SAVE_SECONDS
     while holder(folder) is not None:
         if time.monotonic() > deadline:
@@ -65,6 +89,23 @@ def stop(home: Path, study: str | None) -> str:
             )
         time.sleep(LOOK_SECONDS)
     return f"study {folder.name} is stopped and saved; the command that began it continues it"
+
+
+def given_to(folder: StudyFolder) -> tuple[str, ...]:
+    """Return the settings and options of the command that runs a study; () for a study of a former version."""
+    return tuple(json.loads(folder.given.read_text(encoding="utf-8"))) if folder.given.exists() else ()
+
+
+def _searching(home: Path, study: str | None) -> StudyFolder:
+    """Return the folder of a study that may have further trials.
+
+    Raises:
+        RequestError: There is no such study, several are possible, or it has its result.
+    """
+    folder = chosen(home, study)
+    if folder.published.exists() and holder(folder) is None:
+        raise RequestError(f"study {folder.name} is finished; `hpsearch extend` gives it more hours first")
+    return folder
 
 
 def finish(folder: StudyFolder) -> str:
@@ -82,7 +123,7 @@ def skip(home: Path, study: str | None, trial: int) -> str:
     Raises:
         RequestError: There is no such study or trial, or the trial has ended.
     """
-    folder = chosen(home, study)
+    folder = _searching(home, study)
     place = folder.trial(SEARCHED_IN, trial)
     if not place.record.exists():
         numbers = ", ".join(one.path.name for one in folder.trials(SEARCHED_IN)) or "none"
@@ -104,13 +145,15 @@ def try_point(home: Path, study: str | None, words: Sequence[str]) -> str:
     Raises:
         RequestError: There is no such study, or no such point in its space.
     """
-    folder = chosen(home, study)
+    folder = _searching(home, study)
     settings = settings_of(folder)
+    if settings.sampler.name == "GridSampler":
+        raise RequestError(f"study {folder.name} has sampler=grid, and a grid has its own points")
     try:
         given = OmegaConf.from_dotlist([_path(word, settings) for word in words])
+        values = {f"{section!s}.{name!s}": value for section in given for name, value in given[section].items()}
     except (OmegaConfBaseException, YAMLError) as error:
         raise RequestError(f"{' '.join(words)}: is not understood: {error}") from None
-    values = {f"{section!s}.{name!s}": value for section in given for name, value in given[section].items()}
     return _tell(folder, Command.now("try", params=space.point(settings, values)))
 
 

@@ -230,7 +230,7 @@ class BudgetSettings(Section):
 
 
 class PromotionSettings(Section):
-    """What a challenger must show to replace the champion, on the champion's own test examples."""
+    """What a challenger must show to replace the champion, on the same test examples."""
 
     name: Name
     """Name of the rule."""

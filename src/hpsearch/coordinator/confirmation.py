@@ -69,7 +69,7 @@ class Confirmation(Phase):
             seconds = max(left - self._final(known), LEAST * left)
             finalists, seeds, step = plan.of_confirmation(known, seconds, self._search.examples, self._factor)
             assert step is not None, "there is to be a finalist"
-            if step.seconds > max(seconds, left if planner.finishing else 0.0):
+            if step.seconds > max(seconds, left if self.study.finishing else 0.0):
                 self._stay()
             else:
                 there = [run.examples for run in self.trials.values() if run.examples is not None]

@@ -14,6 +14,7 @@ from hpsearch.decisions import plan, schedule
 from hpsearch.decisions.plan import Known
 from hpsearch.state.messages import Progress
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.steering import SKIPPED
 from hpsearch.tasks.metrics import Objective
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Few:
         return f"these hours hold no search that would be worth it: {what}; more hours search for a better one"
 
     def plan_next(
-        self, there: Sequence[TrialRecord], phase: Phase, objective: Objective, asked: Params | None = None
+        self, there: Sequence[TrialRecord], phase: Phase, objective: Objective, asked: Sequence[Params] = ()
     ) -> bool:
         """Return whether one more run is begun, at the current pace; its `length` and `point` are set.
 
@@ -94,24 +95,26 @@ class Few:
             there: runs begun so far.
             phase: the phase of these runs.
             objective: the task's objective.
-            asked: a point that a command asks for, which comes first; None without one.
+            asked: points that users ask for. The first one that the time holds comes first.
         """
-        complete, running, failed = (
+        failed = sum(trial.status is Status.FAILED and trial.reason != SKIPPED for trial in there)
+        complete, running = (
             sum(trial.status in statuses for trial in there)
-            for statuses in ((Status.COMPLETE,), (Status.RUNNING, Status.PAUSED), (Status.FAILED,))
+            for statuses in ((Status.COMPLETE,), (Status.RUNNING, Status.PAUSED))
         )
         count = self._settings.budget.max_trials or 0
         most = count if count > 1 else plan.MOST_ALONE * self._workers
-        if self._planner.finishing or running >= self._workers or len(there) >= most:
+        enough = phase.study.finishing and complete + running > 0
+        if enough or running >= self._workers or len(there) >= most:
             return False
-        known = self._planner.known([phase]) if complete else self._known  # complete runs have shown the pace
+        # The complete runs have told the pace.
+        known = self._planner.known([phase]) if complete else self._known
         points = [self._affordable(point, known) for point in self._to_try]
-        if asked is not None and complete and not self._holds(self._planner.at_cost(known, asked), plan.SHORTER):
-            asked = None  # it waits for more hours, and other runs do not wait for it
-        self.point = asked if asked is not None else next_point(points, there, objective)
+        wanted = [one for one in asked if self._holds(self._planner.at_cost(known, one), plan.SHORTER)]
+        self.point = wanted[0] if wanted else next_point(points, there, objective)
         if not complete:
             self._planned(known)
-            return failed < max(1, len(self._to_try)) or asked is not None
+            return failed < max(1, len(self._to_try)) or bool(wanted)
         if not self._holds(known if self.point is None else self._planner.at_cost(known, self.point), plan.SHORTER):
             return False
         self._planned(replace(known, reference=0.0, dearer=1.0))

@@ -145,7 +145,7 @@ class Final(Phase):
     @property
     def _seeds(self) -> int:
         """Largest number of seeds."""
-        if self._planner is not None and self._planner.finishing:
+        if self._planner is not None and self.study.finishing:
             return 1
         asked = self.study.settings.budget.final_seeds
         return asked or (1 if self.study.settings.budget.hours is None else MOST_SEEDS)

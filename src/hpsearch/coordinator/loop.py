@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hpsearch.coordinator.books import Books, free_disk
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.helm import Helm, TakenUpAgain
+from hpsearch.coordinator.helm import Helm
 from hpsearch.coordinator.phase import Phase
 from hpsearch.errors import Interrupted, OutOfReachError
 from hpsearch.report.display import Display
@@ -34,11 +34,10 @@ class Loop:
         Raises:
             Interrupted: a signal came.
             OutOfReachError: the study's database does not answer.
-            TakenUpAgain: a user has extended the study or asked it to finish.
         """
         try:
             self._run()
-        except (OutOfReachError, TakenUpAgain):
+        except OutOfReachError:
             self._pause_all()
             raise
 

@@ -32,7 +32,7 @@ ENOUGH = 200  # validation examples; the standard error of an accuracy is then 3
 FOLDS = 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyContext:
     """The parts of a study that each of its phases is opened with."""
 
@@ -214,6 +214,10 @@ class Phase(ABC):
     def take(self, asked: Asked) -> str | None:
         """Take a point that a user asks for, to run it next. Return None, or why the point is refused."""
         return f"the study is in its {self.name}, and points are tried in the search only"
+
+    def extend(self, hours: float) -> str | None:
+        """Plan again, now that the study has these hours in all. Return None, or why it is not done."""
+        return f"the study is in its {self.name}; once it has its result, its command with more hours continues it"
 
     def retime(self, progress: Progress) -> int | None:
         """Return new total steps for the schedule of a trial that reports progress; None: no change."""

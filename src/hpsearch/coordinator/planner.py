@@ -59,9 +59,7 @@ class Data:
 class Planner:
     """Plans the time of a study that has hours."""
 
-    def __init__(
-        self, settings: Settings, folder: StudyFolder, clock: Clock, measured: Paced, data: Data, finishing: bool
-    ) -> None:
+    def __init__(self, settings: Settings, folder: StudyFolder, clock: Clock, measured: Paced, data: Data) -> None:
         """Load the plans that were made before.
 
         Args:
@@ -70,10 +68,9 @@ class Planner:
             clock: clock of the study.
             measured: the measured pace.
             data: sizes of the data that the study uses.
-            finishing: whether no more trials begin. Present trials are confirmed, and the final model is trained.
         """
         self._settings, self._clock, self._measured, self._data = settings, clock, measured, data
-        self.finishing, self._folder = finishing, folder
+        self._folder = folder
         self._end = REPORT_SECONDS
         before = codec.read_file(Plans, folder.plans, "delete it")
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
@@ -85,6 +82,11 @@ class Planner:
         """Hours of the budget."""
         assert self._settings.budget.hours is not None, "a study without hours has no plan"
         return self._settings.budget.hours
+
+    def extend(self, hours: float) -> None:
+        """Plan with these hours in all from now on."""
+        budget = self._settings.budget.model_copy(update={"hours": hours})
+        self._settings = self._settings.model_copy(update={"budget": budget})
 
     @property
     def left(self) -> float:

@@ -12,6 +12,7 @@ from hpsearch.coordinator.few import Few, reference_of
 from hpsearch.coordinator.lengths import Length, best_of_last_length
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.study import STATES, Study
+from hpsearch.coordinator.wanted import Wanted
 from hpsearch.decisions import plan, schedule
 from hpsearch.errors import NoResultError, OutOfReachError, RequestError
 from hpsearch.report import sections
@@ -19,7 +20,7 @@ from hpsearch.report.sections import Section, Told
 from hpsearch.state.messages import Decision, Progress
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.state.steering import Asked, Steering
+from hpsearch.state.steering import Asked
 from hpsearch.tasks import metrics
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ class Search(Phase):
                     f"study {study.folder.name}: {place} alone knows of trials {sorted(numbers)}; give HPSEARCH_HOME "
                     "and storage.uri that belong together, or STUDY=<another name>"
                 )
-        self._drawn = known.keys() - self.trials.keys()  # a crash came before their records were written
+        self._drawn = set(known.keys() - self.trials.keys())  # a crash came before their records were written
         self.trials = {number: self.trials.get(number, trial) for number, trial in known.items()}
-        begun = {trial.command for trial in self.trials.values()}
-        accepted = Steering(study.folder).accepted()
-        self._to_try = [one for one in accepted if one.command.params is not None and one.name not in begun]
-        self.trials |= {number: self._as_asked(self.trials[number]) for number in self._drawn}
+        self._wanted = Wanted(study.folder, self.trials.values())
+        self.trials |= {number: self._wanted.begun(self.trials[number]) for number in self._drawn}
         for trial in self.trials.values():
             study.optuna.tell(trial)
         budget = study.settings.budget
@@ -74,7 +73,7 @@ class Search(Phase):
         """Take the time that the plan gives the search. New trials get as many examples as the trials so far."""
         if planner is None:
             return
-        self._planner = planner
+        self._planner, self._few = planner, None
         known = planner.known([*before, self])
         recorded = [trial for number, trial in self.trials.items() if number not in self._drawn]
         begun = [trial for trial in recorded if trial.status is not Status.FAILED]
@@ -104,7 +103,7 @@ class Search(Phase):
         else:
             length = Length(searched[-1].examples if searched else self._part(whole.search.examples), None)
             trials = max(MORE * whole.search.runs, len(searched) + whole.search.runs)
-        self._ends_at = 0.0 if planner.finishing else until
+        self._ends_at = until
         self._take_up(length, self.settings.budget.max_trials or trials)
         if self._few is not None:
             self.trials |= {number: self._few.seeded(self.trials[number]) for number in self._drawn}
@@ -193,46 +192,40 @@ class Search(Phase):
             return self._next_of_few(self._few)
         action = self._action(hours)
         if isinstance(action, schedule.Start):
-            wanted = self._to_try if self.trials else []  # the reference recipe comes first
-            point = wanted[0].command.params if wanted else None
+            points = self._wanted.points if self._comparable() else []  # the reference recipe comes first
+            point = points[0] if points else None
             trial = self.study.optuna.ask(len(self.trials), self._comparable(), point)
-            return self._as_asked(self._length.of(trial))
+            return self._wanted.begun(self._length.of(trial))
         return self.trials[action.number] if isinstance(action, schedule.Resume) else None
 
     def _next_of_few(self, few: Few) -> TrialRecord | None:
         """Return the reference recipe, then points near it, as long as the time holds one more."""
-        there, asked = self._comparable(), self._to_try[0].command.params if self._to_try else None
-        if not few.plan_next(there, self, self.plan.objective, asked):
+        if not few.plan_next(self._comparable(), self, self.plan.objective, self._wanted.points):
             return None
         self._length = few.length
         trial = self.study.optuna.ask(len(self.trials), [], few.point)
-        return self._as_asked(few.seeded(few.length.of(trial)))
+        return self._wanted.begun(few.seeded(few.length.of(trial)))
 
     def take(self, asked: Asked) -> str | None:
         """See Phase."""
-        if self.settings.sampler.name == "GridSampler":
-            return "a grid has its own points"
+        if any(trial.command == asked.name for trial in self.trials.values()):
+            return None  # its trial has begun, and a crash came before the reply
         if self.study.finishing:
             return "the study is to finish, and begins no trial"
-        if self._few is None and len(self._comparable()) >= self.plan.max_trials:
-            return f"all {self.plan.max_trials} trials have begun"
-        same = [trial.number for trial in self._comparable() if trial.params == asked.command.params]
-        if same and self._few is None:
-            return f"trial {same[0]} has this point"
-        self._to_try.append(asked)
-        return None
+        most = self.plan.max_trials if self._few is None else None
+        return self._wanted.take(asked, self.settings, self._comparable(), most)
 
-    def _as_asked(self, trial: TrialRecord) -> TrialRecord:
-        """Return the trial with the command that asked for its point, and drop that command from the list."""
-        for asked in self._to_try:
-            if trial.params == asked.command.params:
-                self._to_try.remove(asked)
-                return replace(trial, command=asked.name)
-        return trial
+    def extend(self, hours: float) -> str | None:
+        """See Phase."""
+        if self._planner is None:
+            return "the study has no hours, it runs all its trials; budget.max_trials=<more> continues it"
+        self._planner.extend(hours)
+        self.begin(self._planner, ())
+        return None
 
     def over(self, hours: float) -> str | None:
         """Return why the search ends: its own time is spent and it has a result, or all time is spent; else None."""
-        if self.study.finishing and self.best_first() and (self._few is not None or self._planner is None):
+        if self.study.finishing and self.best_first():
             return "the study is to finish; no trial goes on"
         if self._planner is None or self._ends_at is None:
             return None
@@ -261,6 +254,7 @@ class Search(Phase):
 
     def recorded(self, before: TrialRecord | None, trial: TrialRecord) -> None:
         """Tell Optuna of a trial. Once Optuna does not answer, the next start tells it."""
+        self._drawn.discard(trial.number)  # it has its record now
         ended = trial.status.final and (before is None or not before.status.final)
         optuna = self.study.optuna
         if optuna.away or not (ended or (before is not None and trial.rungs != before.rungs)):
@@ -334,7 +328,8 @@ class Search(Phase):
         before = sum(sum(trial.seconds.values()) for trial in others) / 3600 / self.study.workers
         until = self._ends_at - before if self._ends_at is not None else None
         may_start = schedule.may_start(self.plan, trials, hours - before, until)
-        return schedule.next_action(self.plan, trials, may_start and not (self.study.finishing and trials))
+        enough = self.study.finishing and any(trial.status is not Status.FAILED for trial in trials)
+        return schedule.next_action(self.plan, trials, may_start and not enough)
 
     def _no_result(self) -> str:
         """Return the message that no trial is complete, with the reasons of failed trials."""

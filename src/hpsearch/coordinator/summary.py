@@ -92,7 +92,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         floors=tuple(_floors(finished)),
         outlook=finished.outlook,
         blend=_blend(finished),
-        steering=tuple(str(asked) for asked in Steering(finished.study.folder).accepted()),
+        steering=tuple(outcome.Steered(one.name, str(one)) for one in Steering(finished.study.folder).accepted()),
     )
 
 

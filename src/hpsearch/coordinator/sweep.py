@@ -1,6 +1,7 @@
 """A sweep from settings to summary: check, prepare, run the phases, score test, report, log the winner."""
 
 import contextlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from hpsearch.config import stored
+from hpsearch.config.composition import hours_named
 from hpsearch.config.settings import Settings, digest
 from hpsearch.coordinator import floors, outlook
 from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.helm import TakenUpAgain, taken_up
+from hpsearch.coordinator.helm import refuse_late, taken_up
 from hpsearch.coordinator.lengths import with_rungs_late_enough
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.memory import KnownPace
@@ -28,7 +30,7 @@ from hpsearch.coordinator.scoring import score_test
 from hpsearch.coordinator.study import Study
 from hpsearch.coordinator.summary import Finished, summarise
 from hpsearch.data.tokens import Tokens
-from hpsearch.errors import HpsearchError, Interrupted, NoResultError, OutOfReachError, RequestError
+from hpsearch.errors import HpsearchError, Interrupted, NoResultError, OutOfReachError, RequestError, redact
 from hpsearch.report import page
 from hpsearch.report.display import Display
 from hpsearch.state import identity
@@ -36,6 +38,7 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import StudyRun, Summary, read_summary
+from hpsearch.state.records import write_durably
 from hpsearch.state.steering import Steering
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
@@ -86,13 +89,7 @@ def run_sweep(
         raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
     if finishing and not StudyFolder.of(home, settings.study).identity.exists():
         raise RequestError(f"there is no study {settings.study} in {home}; give the settings that it was begun with")
-    while True:
-        folder = StudyFolder.of(home, settings.study)
-        asked, finish = taken_up(settings, folder, finishing)
-        try:
-            return _sweep(Request(asked, home, force, tuple(given), started, finish), *check(asked, home))
-        except TakenUpAgain as again:
-            started = again.since
+    return _sweep(Request(settings, home, force, tuple(given), started, finishing), *check(settings, home))
 
 
 def run_train(
@@ -123,11 +120,12 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
     ref = data.prepare(corpus, settings, home)
     settings = with_rungs_late_enough(settings, ref.sizes["train"])
     with contextlib.closing(Lock(folder)):
+        settings, finishing = taken_up(settings, folder, request.finishing)
         tracking = Tracking(settings, home)
         tracking.check_owner(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
-            workers, finishing = workplace.count, request.finishing
+            workers = workplace.count
             course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
             first = course.first  # raises where state folder and database do not belong together
             course.check_left_out()
@@ -139,7 +137,9 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
                 )
             else:
                 summary = _run(course, request, workplace, console, tracking, forced)
-            console.print(page.final_table(summary, list(first.trials.values()), settings, folder), soft_wrap=True)
+            console.print(
+                page.final_table(summary, list(first.trials.values()), course.study.settings, folder), soft_wrap=True
+            )
             return summary
 
 
@@ -172,6 +172,7 @@ def _run(
         for change in forced:
             display.note(f"the study goes on although this has changed: {change}")
         write_settings(folder, settings)
+        write_durably(folder.given, json.dumps([redact(word) for word in request.given]))
         steered = [str(asked) for asked in Steering(folder).accepted()]
         parent = tracking.open_study(settings.study, study_id, settings, study.ref, study.corpus.facts, forced, steered)
         clock.lap("setup")
@@ -200,19 +201,27 @@ def _run(
                 outlook=outlook.of(planner, course.opened, found, reading) if planner is not None else (),
                 floors=fitted,
             )
-            summary = summarise(finished, request.given, clock.seconds, StudyRun(tracking.experiment_id, parent))
+            given = _with_budget(request.given, request.settings, study.settings)
+            summary = summarise(finished, given, clock.seconds, StudyRun(tracking.experiment_id, parent))
             publish(finished, summary, tracking, runs)
+            refuse_late(folder)
         except (Interrupted, NoResultError, RequestError, OutOfReachError):
             _interrupt(tracking, delivery, parent)
-            raise
-        except TakenUpAgain as again:
-            clock.lap("setup")
-            again.since = clock.last
             raise
         finally:  # in any case: no delivery may continue beside the next command
             delivery.close(LAST_SECONDS)
         clock.lap("report")
     return summary
+
+
+def _with_budget(given: Sequence[str], before: Settings, now: Settings) -> list[str]:
+    """Return the words of the command with the hours that the study was extended to, if it was."""
+    hours = now.budget.hours
+    if hours is None or hours == before.budget.hours:
+        return list(given)
+    return [word for word in given if not word.startswith(("budget=", "budget.hours="))] + [
+        f"budget={hours_named(hours)}"
+    ]
 
 
 def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens: dict[str, Tokens]) -> Planner | None:
@@ -221,7 +230,7 @@ def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens:
     if settings.budget.hours is None:
         return None
     pace = KnownPace(settings, study.ref, crew.workplace.hardware, request.home)
-    return Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens), request.finishing)
+    return Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens))
 
 
 @dataclass(frozen=True)

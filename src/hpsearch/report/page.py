@@ -121,7 +121,7 @@ def findings(summary: Summary) -> Iterator[str]:
     if (said := beside.outlook(summary)) is not None:
         yield said
     if summary.steering:
-        yield f"Asked for while it ran: {'; '.join(summary.steering)}."
+        yield f"Asked for while it ran: {'; '.join(one.said for one in summary.steering)}."
     if not race:
         yield _unconfirmed(summary)
         if summary.reference is not None:

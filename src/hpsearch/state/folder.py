@@ -110,6 +110,11 @@ class StudyFolder:
         return self.path / "settings.yaml"
 
     @property
+    def given(self) -> Path:
+        """Settings and options of the command that runs the study, a JSON list."""
+        return self.path / "given.json"
+
+    @property
     def seconds(self) -> Path:
         """Seconds spent, by phase."""
         return self.path / "seconds.json"

@@ -292,6 +292,16 @@ class PhaseOutcome:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """A command from another terminal that was carried out."""
+
+    name: str
+    """Name of the command's file."""
+    said: str
+    """Time and command, for people."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """The whole result of a study."""
 
@@ -343,8 +353,8 @@ class Summary:
     """Outlooks by hours, ascending; () without hours, and if the winner has all the data already."""
     blend: BlendOutcome | None = None
     """Not None if the winner is kept together with the linear model of words; then `winner` and `test` are of both."""
-    steering: tuple[str, ...] = ()
-    """Commands from another terminal that were accepted, each with its time, in this order."""
+    steering: tuple[Steered, ...] = ()
+    """Commands from another terminal that were carried out, in their order."""
 
     @property
     def floor(self) -> FloorOutcome | None:

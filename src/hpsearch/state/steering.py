@@ -4,14 +4,17 @@ A command waits in the study's folder until it is answered. So it needs no runni
 Any user who may write to that folder may steer the study.
 """
 
+import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch import formats
+from hpsearch.errors import RequestError
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import write_durably
@@ -43,6 +46,12 @@ class Command:
     ) -> "Command":
         """Return a command with the present time."""
         return Command(verb, datetime.now(UTC).isoformat(timespec="seconds"), trial, params, hours)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has what its verb needs."""
+        needed = {"skip": self.trial, "try": self.params, "extend": self.hours, "finish": self.verb}
+        return needed[self.verb] is not None
 
     def __str__(self) -> str:
         if self.trial is not None:
@@ -98,20 +107,33 @@ class Steering:
         """Return the reply to a command; None if there is none yet. Raises RequestError if its file is damaged."""
         return codec.read_file(Reply, self._folder.reply(name), REMEDY)
 
-    def waiting(self) -> list[Asked]:
-        """Return the commands without a reply, in their order. Raises RequestError if a file is damaged."""
-        names = [name for name in self._folder.commands() if not self._folder.reply(name).exists()]
-        return [self._read(name) for name in names]
+    def waiting(self) -> list[str]:
+        """Return the names of the commands without a reply, in their order."""
+        return [name for name in self._folder.commands() if not self._folder.reply(name).exists()]
+
+    def read(self, name: str) -> Asked:
+        """Return a command. Raises RequestError if its file is missing, damaged or incomplete."""
+        path = self._folder.command(name)
+        command = codec.read_file(Command, path, REMEDY)
+        if command is None or not command.whole:
+            raise RequestError(f"{path}: is no command; {REMEDY}")
+        return Asked(name, command, self.reply(name))
 
     def accepted(self) -> list[Asked]:
-        """Return the accepted commands, in their order. Raises RequestError if a file is damaged."""
-        found = [self._read(name) for name in self._folder.commands() if self._folder.reply(name).exists()]
+        """Return the accepted commands, in their order. Damaged ones are left out."""
+        found = []
+        for name in self._folder.commands():
+            with contextlib.suppress(RequestError, OSError):
+                found.append(self.read(name))
         return [asked for asked in found if asked.reply is not None and asked.reply.accepted]
 
-    def _read(self, name: str) -> Asked:
-        command = codec.read_file(Command, self._folder.command(name), REMEDY)
-        assert command is not None, "nobody deletes a command"
-        return Asked(name, command, self.reply(name))
+    def faults(self) -> Iterator[tuple[Path, str]]:
+        """Yield the files that cannot be read, each with the reason."""
+        for name in self._folder.commands():
+            try:
+                self.read(name)
+            except (RequestError, OSError) as error:
+                yield self._folder.command(name), str(error)
 
 
 def hours(given: float | None, commands: Sequence[Asked]) -> float | None:
@@ -123,14 +145,14 @@ def hours(given: float | None, commands: Sequence[Asked]) -> float | None:
     return None if given is None else max([given, *asked])
 
 
-def finishing(commands: Sequence[Asked], finished: str | None) -> bool:
+def finishing(commands: Sequence[Asked], done: Sequence[str]) -> bool:
     """Return whether a study is to finish.
 
     It is if it was asked to finish since its last result and has not been extended after that.
 
     Args:
         commands: accepted commands, in their order.
-        finished: time of the last result, UTC, ISO 8601; None without a result.
+        done: names of the commands that the study's result has carried out.
     """
-    decisive = [one.command for one in commands if one.command.verb in ("finish", "extend")]
-    return bool(decisive) and decisive[-1].verb == "finish" and (finished is None or finished <= decisive[-1].time)
+    decisive = [one for one in commands if one.command.verb in ("finish", "extend")]
+    return bool(decisive) and decisive[-1].command.verb == "finish" and decisive[-1].name not in done

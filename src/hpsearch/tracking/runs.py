@@ -334,7 +334,7 @@ class Tracking:
         self.log_result(run_id, TRIALS, kept)
         tags = {TABLES: json.dumps([{"path": "leaderboard.json", "type": "table"}])}
         tags |= {"mlflow.note.content": said, TEST_DIGEST: test.split_digest, READINGS: str(test.readings)}
-        tags |= {STEERING: "; ".join(summary.steering)} if summary.steering else {}
+        tags |= {STEERING: "; ".join(one.said for one in summary.steering)} if summary.steering else {}
         self._runs.tag(run_id, tags)
         for path in (folder.report, folder.summary, folder.plots):
             if path.exists():
