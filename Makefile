@@ -1,19 +1,19 @@
-# Thin lines over the `hpsearch` command. `make help` explains every target and variable.
+# Most targets only call the `hpsearch` command. `make help` explains every target and variable.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python 3.11 or newer that makes .venv
-TASK ?=     ## data: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; your files: csv, multilabel, ner_files, qa_files; or yours in --config-dir; default imdb
-MODEL ?=    ## minilm, bert-base, roberta-base, distilbert, electra-base, modernbert-base, deberta-v3-base, deberta-v3-small, gpt2; default minilm
-SEARCH ?=   ## what is searched: default, wide, qa (for question answering)
-BUDGET ?=   ## hours in all: 15m, 2h; quick (15m), standard (2h), full (all trials on all data); default quick
-STUDY ?=    ## name of the study; default TASK-MODEL-SEARCH
-ARGS ?=     ## any settings and options: TASK=csv ARGS='task.name=mine task.files.train="my file.csv"'
+PYTHON ?= $(shell command -v python3.11 || command -v python3)  ## Python interpreter, 3.11 or newer, that creates .venv
+TASK ?=     ## data set: imdb, rotten_tomatoes, squad, squad_v2, qa_demo; for your own files: csv, multilabel, ner_files, qa_files, or a task in your --config-dir; default: imdb
+MODEL ?=    ## pretrained model: minilm, bert-base, roberta-base, distilbert, electra-base, modernbert-base, deberta-v3-base, deberta-v3-small, gpt2; default: minilm
+SEARCH ?=   ## search space: default, wide, qa (for question answering)
+BUDGET ?=   ## time for the whole study: a time such as 15m or 2h, or quick (15m), standard (2h), full (60 trials on all data, no time limit); default: quick
+STUDY ?=    ## name of the study; default: TASK-MODEL-SEARCH
+ARGS ?=     ## any other settings and options, for example: TASK=csv ARGS='task.name=mine task.files.train="my file.csv"'
 
 BIN := .venv/bin
 HPSEARCH = $(BIN)/hpsearch
 CHOSEN = $(foreach pair,task=TASK model=MODEL search=SEARCH budget=BUDGET study=STUDY,$(call given,$(subst =, ,$(pair))))
 given = $(if $(strip $($(word 2,$(1)))),'$(word 1,$(1))=$(strip $($(word 2,$(1))))')
 
-# Installs nothing that is there already, so a stale environment costs seconds.
+# pip skips packages that are already installed, so updating an old environment takes seconds.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RUNTIME := $(BIN)/.hpsearch-runtime
 DEV := $(BIN)/.hpsearch-dev
@@ -21,85 +21,85 @@ DEV := $(BIN)/.hpsearch-dev
 .DEFAULT_GOAL := help
 .PHONY: setup sweep finish status stop skip try extend train report promote rollback history reproduce fsck predict serve ui config test test-browser test-slow test-chaos test-gpu bench check docs help
 
-setup: $(DEV)  ## make .venv with all that running, testing and checking need
+setup: $(DEV)  ## create .venv with everything needed to run, test and check
 
-sweep: $(RUNTIME)  ## search for the best model, or go on where the search stopped
+sweep: $(RUNTIME)  ## search for the best model, or continue a study that was stopped
 	$(HPSEARCH) sweep $(CHOSEN) $(ARGS)
 
-finish: $(RUNTIME)  ## end a study with the trials that it has: confirm the best, train the final model, score test
+finish: $(RUNTIME)  ## end a search with the trials it has: confirm the best, train the final model, score it on test data
 	$(HPSEARCH) finish $(CHOSEN) $(ARGS)
 
-status: $(RUNTIME)  ## where studies stand: phase, trials, best so far, the end; ARGS=--watch
+status: $(RUNTIME)  ## print each study's phase, trials, best score so far and end time; ARGS=--watch repeats it every two seconds
 	@$(HPSEARCH) status $(STUDY) $(ARGS)
 
-stop: $(RUNTIME)  ## have a running study save and end, as Ctrl-C does
+stop: $(RUNTIME)  ## save and stop a running study, as Ctrl-C does
 	@$(HPSEARCH) stop $(STUDY) $(ARGS)
 
-skip: $(RUNTIME)  ## end a trial of a running study, and go on without it: make skip ARGS=3
+skip: $(RUNTIME)  ## end one trial of a running study and continue without it: make skip ARGS=3
 	@$(HPSEARCH) skip $(STUDY) $(ARGS)
 
-try: $(RUNTIME)  ## have a running study try a point next: make try ARGS=learning_rate=3e-5
+try: $(RUNTIME)  ## choose the point that a running study tries next: make try ARGS=learning_rate=3e-5
 	@$(HPSEARCH) try $(STUDY) $(ARGS)
 
-extend: $(RUNTIME)  ## give a study more hours, in all: make extend BUDGET=2h
+extend: $(RUNTIME)  ## raise the total time of a study: make extend BUDGET=2h
 	@$(HPSEARCH) extend $(STUDY) $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
-train: $(RUNTIME)  ## one tracked fine-tune with fixed hyperparameters
+train: $(RUNTIME)  ## fine-tune one model with fixed hyperparameters, and track it in MLflow
 	$(HPSEARCH) train $(CHOSEN) $(ARGS)
 
 report: $(RUNTIME)  ## write the study's report.html again
 	$(HPSEARCH) report $(CHOSEN) $(ARGS)
 
-promote: $(RUNTIME)  ## make the study's winner champion, if it passes the gate; ARGS=--dry-run only asks
+promote: $(RUNTIME)  ## make the study's winner the champion if it passes the gate; ARGS=--dry-run only prints the decision
 	$(HPSEARCH) promote $(CHOSEN) $(ARGS)
 
-rollback: $(RUNTIME)  ## make the previous champion champion again
+rollback: $(RUNTIME)  ## make the previous champion the champion again
 	$(HPSEARCH) rollback $(CHOSEN) $(ARGS)
 
-history: $(RUNTIME)  ## which version was champion when, and why
+history: $(RUNTIME)  ## print which version was champion, when and why
 	$(HPSEARCH) history $(CHOSEN) $(ARGS)
 
-reproduce: $(RUNTIME)  ## train a tracked trial again and compare: make reproduce ARGS=<id of its MLflow run>
+reproduce: $(RUNTIME)  ## train a tracked trial again and compare its metrics: make reproduce ARGS=<id of its MLflow run>
 	$(HPSEARCH) reproduce $(CHOSEN) $(ARGS)
 
-fsck: $(RUNTIME)  ## do state folder, study database and MLflow agree? make fsck ARGS=--repair repairs
+fsck: $(RUNTIME)  ## check that state folder, study database and MLflow agree; make fsck ARGS=--repair repairs what it can
 	$(HPSEARCH) fsck $(CHOSEN) $(ARGS)
 
-predict: $(RUNTIME)  ## label or answer a file: make predict ARGS="--input new.csv --output labelled.csv"
+predict: $(RUNTIME)  ## label the texts or answer the questions of a file: make predict ARGS="--input new.csv --output labelled.csv"
 	$(HPSEARCH) predict $(CHOSEN) $(ARGS)
 
 serve: $(RUNTIME)  ## answer requests with the champion, on this machine only
 	$(HPSEARCH) serve $(CHOSEN) $(ARGS)
 
-ui: $(RUNTIME)  ## show runs and models in MLflow's pages, on this machine only
+ui: $(RUNTIME)  ## show runs and models in MLflow's web pages, on this machine only
 	$(HPSEARCH) ui $(CHOSEN) $(ARGS)
 
-config: $(RUNTIME)  ## print the settings as composed and run nothing
+config: $(RUNTIME)  ## print the composed settings and run nothing
 	@$(HPSEARCH) config $(CHOSEN) $(ARGS)
 
-test: $(DEV)  ## all tests but those of the next targets, a few minutes
+test: $(DEV)  ## run all tests except those of the next four targets; takes a few minutes
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-test-browser: $(DEV)  ## MLflow's pages in headless Chromium
+test-browser: $(DEV)  ## test MLflow's web pages in headless Chromium
 	$(BIN)/python -m pytest -m browser
 
-test-slow: $(DEV)  ## real data and many trials
+test-slow: $(DEV)  ## run the tests with real data or many trials
 	$(BIN)/python -m pytest -m slow --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats them
+test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats the same moments
 	$(BIN)/python -m pytest -m chaos --numprocesses=4 -rA --durations=15
 
-test-gpu: $(DEV)  ## what only an NVIDIA GPU can show
+test-gpu: $(DEV)  ## run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
-bench: $(DEV)  ## training beside Hugging Face's Trainer as it comes: make bench ARGS="--rounds 1", about 15 minutes
+bench: $(DEV)  ## compare the training speed with Hugging Face's Trainer and its defaults: make bench ARGS="--rounds 1", about 15 minutes
 	$(BIN)/python experiments/engine/run.py $(ARGS)
 
-check: $(DEV)  ## lint, format, types, spelling, and docs that agree with the code
+check: $(DEV)  ## check lint, format, types, spelling, and that the docs agree with the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# Each experiment by itself: all call their script run.py.
+	@# Each experiment is checked separately, because most have a script named run.py.
 	@for folder in $(sort $(dir $(wildcard experiments/*/*.py))); do \
 	    $(BIN)/mypy $$folder*.py > .mypy_cache/said || { cat .mypy_cache/said; exit 1; }; done
 	$(BIN)/python docs/generate.py --check
@@ -108,7 +108,7 @@ check: $(DEV)  ## lint, format, types, spelling, and docs that agree with the co
 docs: $(DEV)  ## build the documentation into site/; a dead link is an error
 	$(BIN)/zensical build --clean --strict
 
-help:  ## print this
+help:  ## print this help
 	@echo 'make TARGET [VARIABLE=value ...]'
 	@echo
 	@echo 'Targets:'

@@ -32,16 +32,17 @@ NO_VALUE = object()
 INTRODUCTION = """\
 # Configuration
 
-Written by `docs/generate.py` from the settings themselves; change those, not this file.
+`docs/generate.py` writes this page from the settings in the code. [The glossary](explanation/glossary.md) explains the
+words.
 
 Every setting below can be given on the command line as `path=value`, after choices such as `task=imdb`:
 
     make sweep TASK=imdb ARGS="budget.max_trials=20 search.space.train.epochs.choices=[2,4]"
     .venv/bin/hpsearch config task=imdb model=gpt2      # prints what would run, and runs nothing
 
-The command line is read by [Hydra](https://hydra.cc). `+path=value` adds a key to an open mapping, such as a dimension
-of the space. `~path` removes one. Lists are written `[a,b]`, and `${path}` is the value of another setting. A value
-with spaces or signs is quoted for the shell and for Hydra: `'task.files.train="a=b.csv"'`.
+[Hydra](https://hydra.cc) reads the command line. `+path=value` adds an entry, such as a dimension of the space, and
+`~path` removes one. Lists are written `[a,b]`, and `${path}` is the value of another setting. A value with spaces or
+other special characters needs quotes for the shell and for Hydra: `'task.files.train="a=b.csv"'`.
 Values are not converted: a number in quotes is a text and is refused where a number is needed. Unknown settings,
 missing ones and values out of range are all named in one message before anything starts.
 
@@ -55,8 +56,7 @@ A folder of your own, added with `--config-dir DIR`, holds further choices in fo
 
     make sweep TASK=tickets ARGS="--config-dir mine"
 
-All that runs write goes to the folder named by the environment variable `HPSEARCH_HOME`, or to `runs/` in the working
-directory.
+Commands write to the folder that the environment variable `HPSEARCH_HOME` names, else to `runs/` in the working folder.
 """
 
 

@@ -33,7 +33,9 @@ class Interval(Section):
     """Lowest and highest value, both included; sampled values have the type of the setting."""
 
     low: int | float
+    """Lowest value, included."""
     high: int | float
+    """Highest value, included."""
     log: bool = False
     """true: values are sampled evenly on a logarithmic scale; false: evenly on a linear scale."""
     step: int | float | None = None
@@ -68,6 +70,7 @@ class Choice(Section):
     """One value from a list."""
 
     choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
+    """Values to choose from."""
     when: dict[str, tuple[Scalar, ...]] = Field(default={})
     """Conditions: path of another searched setting, and its values for which this setting is searched. All conditions
     must hold. Empty: always searched."""

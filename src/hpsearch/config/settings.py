@@ -19,13 +19,16 @@ class Bounds(Section):
     """Lowest and highest value, both included."""
 
     low: Positive
+    """Lowest value, included."""
     high: Positive
+    """Highest value, included."""
 
 
 class Prior(Section):
     """Ranges of good values for the model. The shipped search spaces use them."""
 
     learning_rate: Bounds
+    """Range of peak learning rates to search."""
     rdrop: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
     """Values of `train.rdrop` to search; only 0 for a model without dropout."""
 
@@ -57,7 +60,8 @@ class ModelSettings(Section):
     sha256: str | None
     """SHA-256 checksum of model.safetensors, verified if it is given."""
     family: str
-    """Model family, a key of `models.FAMILIES`. It must agree with the model's config.json."""
+    """Model family, a key of `FAMILIES` in `src/hpsearch/training/models.py`, such as bert. It must agree with
+    the model's config.json."""
     license: str | None
     """License of the weights, as their source states it; null: not stated."""
     dropout: Probability
@@ -79,11 +83,11 @@ class TrainSettings(Section):
     batch_size: Count
     """Number of training examples per update."""
     micro_batch_size: Count | None
-    """Maximum number of examples in one forward pass of training. The largest divisor of batch_size up to it is used,
-    and the update stays the same. null: as many as fit in memory."""
+    """Maximum number of examples in one forward pass of training. The largest divisor of batch_size up to this
+    number is used, and the update stays the same. null: the number that fits in memory."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None
-    """Number of passes over the training examples; may be a fraction. null: model.reference.epochs, or for few examples
-    more passes, at most 20, until 6,400 examples are seen in all."""
+    """Number of passes over the training examples; may be a fraction. null: model.reference.epochs. The number is
+    raised, to at most 20, if fewer than 6,400 examples would be seen in total."""
     epochs_factor: Positive
     """Factor by which epochs is multiplied. The search varies this factor, because it means the same for few and for
     many examples."""
@@ -122,7 +126,7 @@ class OptimizerSettings(Section):
     """An optimizer, given as a class of `torch.optim`."""
 
     name: str
-    """Name of the class."""
+    """Name of the class in `torch.optim`."""
     options: dict[str, Scalar | tuple[float | None, ...] | None]
     """Keyword arguments of the class, without lr and weight_decay, which are settings of `train`."""
 
@@ -135,10 +139,11 @@ class SearchSettings(Section):
     rungs: tuple[Share, ...]
     """Shares of a trial's schedule at which it is scored and may be paused, in ascending order."""
     rungs_after: Count
-    """Minimum number of training examples before a rung, in the shortest schedule of the space. Earlier rungs are moved
-    there. If that is half of this schedule or more, there are no rungs."""
+    """Minimum number of training examples that the shortest schedule of the space has seen at its first rung. Earlier
+    rungs are moved there. If that is half of this schedule or more, there are no rungs."""
     keep: Share
-    """Share of the trials that continue at each rung; at least budget.confirmation.finalists, or 2 if that is null."""
+    """Share of the trials that continue at each rung. The number of these trials is at least
+    budget.confirmation.finalists, or 2 if that is null."""
     space: dict[str, Dimension]
     """Search space: the range or the choices of each setting that is searched. It is nested like the settings."""
 
@@ -159,10 +164,10 @@ class SamplerSettings(Section):
     """The sampler of the search, given as a class of `optuna.samplers`."""
 
     name: str
-    """Name of the class."""
+    """Name of the class in `optuna.samplers`."""
     options: dict[str, Scalar | None]
-    """Keyword arguments of the class, without seed. That is `seed` plus the trial's number, or `seed` alone for
-    GridSampler and QMCSampler."""
+    """Keyword arguments of the class, without seed. The sampler's seed is `seed` plus the trial's number. For
+    GridSampler and QMCSampler it is `seed` alone."""
 
 
 class ConfirmationSettings(Section):
@@ -174,8 +179,8 @@ class ConfirmationSettings(Section):
     seeds: Count | None
     """Number of fresh seeds for each point. A point that clearly loses gets no more runs. null: the plan decides."""
     confidence: Share
-    """How certain it must be that a point is worse than the best one, before it gets no more runs. The two points are
-    compared example by example."""
+    """Confidence level for the decision that a point is worse than the best one and gets no more runs. The two points
+    are compared example by example."""
     examples: Count | None
     """Number of training examples in each of these runs; null: the plan decides."""
 
@@ -210,8 +215,8 @@ class BudgetSettings(Section):
     """true: simple models (floors) are fitted on the same data before the first trial and scored beside the winner.
     They take at most a twentieth of the hours in all; without hours, 10 minutes."""
     blend: bool
-    """true: if a task classifies texts, the winner is combined with the linear model of words, which is a floor, where
-    both together are better on validation."""
+    """true: in tasks that classify texts, the winner is combined with the floor `words`, a linear model, if both
+    together are better on validation."""
     confirmation: ConfirmationSettings
 
     @model_validator(mode="after")
@@ -235,13 +240,14 @@ class PromotionSettings(Section):
     name: Name
     """Name of the rule."""
     alpha: Share
-    """One-sided significance level."""
+    """One-sided significance level of the comparison with the champion. Without a champion, the challenger is compared
+    with the best constant answer."""
     margin: Probability
     """How much worse than the champion the challenger may be, in the task's metric. 0: it must be significantly
     better."""
     cost: Share | None
-    """Maximum size or maximum time per example of the challenger, as a share of the champion's; one of the two must be
-    met. null: no limit."""
+    """Maximum size or time per example of the challenger, as a share of the champion's. It must meet one of the two
+    limits. null: no limit."""
     reference_margin: Probability
     """How much worse than the reference recipe the task's first champion may be, in the task's metric."""
     class_margin: Share | None
@@ -249,7 +255,7 @@ class PromotionSettings(Section):
 
 
 class HardwareSettings(Section):
-    """Where trials run. Each `auto` is replaced by what the machine has, printed and recorded."""
+    """Where trials run. Each `auto` is replaced by a value for the machine, which is printed and recorded."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     """Device that trains the models. auto: a GPU if there is one, else the CPU."""
@@ -270,7 +276,8 @@ class HardwareSettings(Section):
     """Seconds without a training step or an evaluated batch after which a worker is ended. Its trial continues in a new
     worker."""
     max_attempts: Count
-    """Number of attempts at a trial. If this number of workers has died with the trial, the trial fails."""
+    """Maximum number of attempts at a trial. The trial fails when this number of workers have died while training
+    it."""
 
 
 class TrackingSettings(Section):

@@ -17,9 +17,9 @@ class PackagedData(Section):
     sha256: str
     """SHA-256 checksum of the file, verified at each reading."""
     where: dict[str, str]
-    """Column and value that a row must have. The rows that match all entries are the data set."""
+    """Columns of the file, and the value that a row must have in each. Rows that match all entries are the data set."""
     classes: dict[str, str] | None
-    """Label in the file and name of its class. null: the labels are names already."""
+    """Name of the class for each label in the file. null: the labels are already names."""
     note: str | None
     """Remark that is shown with every score on these data."""
 
@@ -42,10 +42,10 @@ class HubData(Section):
 
 
 class FileData(Section):
-    """Your own files: CSV, TSV, JSONL or Parquet."""
+    """Your own files: CSV, TSV, JSONL or Parquet. Questions can be in SQuAD's JSON layout, entities in CoNLL files."""
 
     train: str | None
-    """Path of the file with the training rows; required."""
+    """Path of the file with the training rows; required if task.source is files."""
     validation: str | None
     """Path of the file with the validation rows; null: validation rows are split off the train file."""
     test: str | None
@@ -97,14 +97,15 @@ class TaskSettings(Section):
     none: no change."""
     split: SplitSettings
     metric: Literal["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall", "exact_match", "log_loss"]
-    """Metric that the search optimises on validation data. It must be one of the metrics of the task's kind, which
-    defines how it is computed."""
+    """Metric that the search optimises on validation data. It must be one of the metrics of the task's kind. The
+    kind defines how it is computed."""
     max_length: Annotated[int, Field(ge=8, le=8192)]
     """Maximum number of tokens the model reads at once, special tokens included. Longer texts are truncated or cut into
     pieces."""
     truncation: Literal["head", "tail", "head_tail", "windows"]
     """What is kept of a text longer than max_length. head: the beginning. tail: the end. head_tail: a quarter of the
-    tokens from the beginning, the rest from the end. windows: all of it, in pieces whose outputs are averaged."""
+    tokens from the beginning, the rest from the end. windows: all of it, in pieces. A text classifier averages
+    the outputs of the pieces. Question answering and named entities need windows."""
     stride: Annotated[int, Field(ge=0)]
     """Number of tokens that neighbouring windows share; at most a quarter of max_length."""
     longest_answer: Count | None
