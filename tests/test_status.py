@@ -1,5 +1,6 @@
 """What studies are doing, said from their files; a study that is stopped from elsewhere and goes on."""
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import make
 import tiny
@@ -16,7 +18,7 @@ from hpsearch import cli
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import Lock, holder
-from hpsearch.status import standings, status
+from hpsearch.status import Standing, standings, status
 from hpsearch.steering import stop
 
 SECONDS = 300
@@ -86,6 +88,16 @@ def test_a_study_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no study other"):
         status(tmp_path, "other", as_json=False, watch=False)
     assert standings(tmp_path, None) == [], "it has asked for nothing yet"
+
+
+def test_names_stay_whole_in_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Standing("imdb-minilm-default", "stopped", None, None, {}, "accuracy", 0.9, None, 0.25, 60.0, None, ())
+    monkeypatch.setattr("hpsearch.status.standings", lambda home, study: [one])
+    shown = io.StringIO()
+    monkeypatch.setattr("hpsearch.status.Console", lambda: Console(width=50, file=shown))
+    status(tmp_path, None, as_json=False, watch=False)
+    assert shown.getvalue().startswith("imdb-minilm-default: state stopped, phase -, ")
+    assert "best 0.900" in " ".join(shown.getvalue().split())
 
 
 def test_who_looks_does_not_keep_a_coordinator_from_its_lock(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hpsearch.state.plans import Plans
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
 
+NARROW = 100  # columns of a terminal, below which there is no table
 WATCH_SECONDS = 2.0  # between two updates of the table
 
 
@@ -119,27 +120,44 @@ def status(home: Path, study: str | None, as_json: bool, watch: bool) -> None:
         return
     console = Console()
     if not watch:
-        console.print(Group(*_shown(standings(home, study), home)))
+        console.print(Group(*_shown(standings(home, study), home, console.width)))
         return
     with Live(console=console, screen=False, auto_refresh=False) as live:
         while True:
-            live.update(Group(*_shown(standings(home, study), home)), refresh=True)
+            live.update(Group(*_shown(standings(home, study), home, console.width)), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
-def _shown(found: Sequence[Standing], home: Path) -> Iterator[Table | str]:
+def _shown(found: Sequence[Standing], home: Path, width: int) -> Iterator[Table | str]:
+    """Yield a table, or a paragraph for each study where the terminal is too narrow for a table."""
     if not found:
         yield f"there is no study in {home}"
         return
-    table = Table(box=None)
-    for name in ("study", "state", "phase", "trials", "best", "test", "spent", "ends"):
-        table.add_column(name, overflow="fold")
-    for one in found:
-        trials = ", ".join(f"{count} {status}" for status, count in sorted(one.trials.items()))
-        ends = datetime.fromisoformat(one.ends).strftime("%H:%M:%S") if one.ends is not None else formats.NONE
-        scores = (formats.score(one.best), formats.score(one.test))
-        table.add_row(one.study, one.state, one.phase or "", trials, *scores, formats.duration(one.spent), ends)
-    yield table
+    rows = [_cells(one) for one in found]
+    if width < NARROW:
+        for cells in rows:
+            yield f"{cells.pop('study')}: " + ", ".join(f"{name} {text}" for name, text in cells.items())
+    else:
+        table = Table(box=None)
+        for name in rows[0]:
+            table.add_column(name, overflow="fold")
+        for cells in rows:
+            table.add_row(*cells.values())
+        yield table
     for one in found:
         for trial in one.going if one.process is not None else ():
             yield f"{one.study}: {trial.phase}/{trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
+
+
+def _cells(one: Standing) -> dict[str, str]:
+    ends = datetime.fromisoformat(one.ends).strftime("%H:%M:%S") if one.ends is not None else formats.NONE
+    return {
+        "study": one.study,
+        "state": one.state,
+        "phase": one.phase or formats.NONE,
+        "trials": ", ".join(f"{count} {status}" for status, count in sorted(one.trials.items())) or formats.NONE,
+        "best": formats.score(one.best),
+        "test": formats.score(one.test),
+        "spent": formats.duration(one.spent),
+        "ends": ends,
+    }
