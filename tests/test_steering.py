@@ -133,7 +133,7 @@ def test_hours_are_extended_while_a_study_runs_and_its_command_keeps_them(
     once(process, tmp_path, lambda: bool(folder.trials("trials")))
     begun = records(folder)[0].params
     assert "toy has 0.2 hours already" in say("extend", "toy", "--budget", "12m", code=2)
-    assert say("extend", "--budget", "15m") == "study toy: it takes 15 min 00 s in all\n"
+    assert say("extend", "--budget", "15m") == "study toy: it takes 15 min 0 s in all\n"
     assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     summary = read_summary(folder)
     assert summary is not None
