@@ -366,8 +366,20 @@ def test_killed_around_commands_from_another_terminal(timed: Chaos) -> None:
     summary = read_summary(StudyFolder(timed.folder))
     assert summary is not None
     assert summary.hours == 3.0
-    assert [said.split()[1] for said in summary.steering] == ["try", "skip", "extend"]
+    assert [one.said.split()[1] for one in summary.steering] == ["try", "skip", "extend"]
     assert fsck(timed.settings, timed.home, repair=False) == f"{timed.settings.study}: clean"
+
+
+def test_killed_while_a_study_that_was_to_finish_publishes_its_result(study: Chaos) -> None:
+    """The next start begins no trial, and logs the rest."""
+    process = study.start(DIE_AT="tracking.runs.Tracking.finish_study:1")
+    study.until(lambda: study.trials() and TrialRecord.load(study.trials()[0]).status is Status.COMPLETE, process)
+    Steering(StudyFolder(study.folder)).ask(Command.now("finish"))
+    assert process.wait(SECONDS) == -signal.SIGKILL, study.log.read_text()
+    before = study.outcome()
+    study.finish()
+    assert study.outcome() == before
+    assert fsck(study.settings, study.home, repair=False) == f"{study.settings.study}: clean"
 
 
 def test_killed_in_the_middle_of_a_checkpoint(study: Chaos, expected: Outcome) -> None:
