@@ -1,5 +1,7 @@
 """The example notebook, in a kernel as a notebook has it: executed whole, interrupted, and executed again."""
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -50,7 +52,7 @@ def test_the_example_is_interrupted_and_then_executed_whole(home: Path) -> None:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.2)
-        first.km.interrupt_kernel()
+        os.kill(first.km.provisioner.pid, signal.SIGINT)  # as a notebook interrupts its kernel
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
