@@ -10,7 +10,7 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import cli
+from hpsearch import arguments
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
@@ -190,7 +190,7 @@ def test_a_run_that_says_nothing_is_refused(run_id: str, done: Done) -> None:
 
 def test_the_command_takes_the_run_and_settings() -> None:
     for words in (["abc123", "tracking.uri=http://host:5000"], ["tracking.uri=http://host:5000", "abc123"]):
-        args, overrides = cli._parse(["reproduce", *words])
+        args, overrides = arguments.parse(["reproduce", *words])
         assert (args.verb, args.run, overrides) == ("reproduce", "abc123", ["tracking.uri=http://host:5000"])
 
 
