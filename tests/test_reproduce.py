@@ -10,7 +10,7 @@ import pytest
 import make
 import tiny
 import tracked
-from hpsearch import arguments
+from hpsearch import arguments, cli
 from hpsearch.config import stored
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import sweep
