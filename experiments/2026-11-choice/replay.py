@@ -11,6 +11,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,9 @@ def accuracy(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> float:
 METRICS = {"r8": macro_f1}
 
 
-def replayed(runs: list[dict[str, NDArray]], metric: Callable[..., float], size: int, draws: int) -> dict[str, list]:
+def replayed(
+    runs: list[dict[str, NDArray[Any]]], metric: Callable[..., float], size: int, draws: int
+) -> dict[str, list[float]]:
     """Points above the mean of the runs, of each rule, by draw."""
     rng, found = np.random.default_rng(0), defaultdict(list)
     truth = runs[0]["truth"]
