@@ -279,11 +279,11 @@ def test_why_a_winner_was_not_confirmed(weak: Swept) -> None:
     for plans, trials, said in (
         ((), counts, "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."),
         ((made,), counts, "The winner was not confirmed with fresh seeds: the hours were over."),
-        ((alone,), counts, "15 min 0 s hold no search that is worth it, so the reference recipe had all the time: "),
+        ((alone,), counts, "15 min 0 s are too short for a search, so the reference recipe had all the time: "),
         (
             (alone,),
             replace(counts, complete=3),
-            "3 runs that differ in recipe or seed had all the time; ",
+            "3 runs that differ in recipe or seed had all the time. ",
         ),
     ):
         summary = replace(weak.summary, hours=0.25, plans=plans, trials=trials)

@@ -826,7 +826,7 @@ def test_hours_that_hold_one_fine_tune_are_all_for_the_reference_recipe(
     settings, home = request_of(tmp_path, tiny_model, *free, "budget.confirmation.examples=null", *hours)
     found = Done(settings, home, sweep.run_sweep(settings, home))
     said = " ".join(capsys.readouterr().out.split())
-    assert "these hours hold no search that would be worth it: the reference recipe gets the data and the time" in said
+    assert "these hours are too short for a search. The reference recipe runs on all the data" in said
     [trial] = found.records("trials")
     assert (trial.status, trial.examples, trial.seed) == (Status.COMPLETE, None, None)
     assert trial.params["train.learning_rate"] == settings.train.learning_rate
@@ -873,7 +873,7 @@ def test_the_reference_recipe_is_scored_beside_the_rate_that_won(
     assert (reference.params, reference.seed) == (trials[0].params, settings.seed)
     assert [one.number for one in trials if found.folder.trial("trials", one.number).model.exists()] == [0, 2]
     said = " ".join(page.findings(found.summary))
-    assert "3 runs that differ in recipe or seed had all the time; the best on validation is kept" in said
+    assert "3 runs that differ in recipe or seed had all the time. The best on validation is kept" in said
     assert f"The reference recipe has test accuracy {formats.score(reference.value)} on the same examples" in said
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
     assert sweep.run_sweep(settings, home) == found.summary

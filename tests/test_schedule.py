@@ -150,3 +150,13 @@ def test_time_is_left_for_the_best_trial_where_it_is_a_long_one() -> None:
     assert not schedule.may_start(plan, trials, hours_spent=0.4, max_hours=1.49)
     short = [change(trial, rungs={0: 1 - trial.rungs[0]}) for trial in trials]  # the best is one of the short ones
     assert schedule.may_start(plan, short, hours_spent=0.4, max_hours=0.9 + 1e-9)
+
+
+def test_of_equal_scores_the_least_loss_is_the_best() -> None:
+    def complete(number: int, score: float, loss: float | None) -> TrialRecord:
+        metrics = {schedule.LOSS: loss} if loss is not None else {}
+        return TrialRecord(number, {}, Status.COMPLETE, score=score, metrics=metrics)
+
+    trials = [complete(0, 0.9, 0.4), complete(1, 1.0, 0.3), complete(2, 1.0, 0.1), complete(3, 1.0, None)]
+    ranked = schedule.best_first([*trials, complete(4, 1.0, 0.3)], OBJECTIVES["accuracy"])
+    assert [trial.number for trial in ranked] == [2, 1, 4, 3, 0]

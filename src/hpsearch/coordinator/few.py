@@ -76,15 +76,15 @@ class Few:
     def introduction(self) -> str:
         """Message that says what is run."""
         if self._settings.budget.max_trials == 1:
-            return "budget.max_trials=1: the reference recipe, and the same with other seeds as the hours hold them"
-        what = "points of the space are tried on all the data; the reference recipe lies outside of it"
+            return "budget.max_trials=1: the reference recipe runs, and again with other seeds while the hours hold it"
+        what = "Points of the space run on all the data. The reference recipe lies outside of the space"
         if self._to_try:
             first = self._to_try[0]
             others = [name for path, name in VARIED.items() if len({point.get(path) for point in self._to_try}) > 1]
-            who = f"the reference recipe{' with R-Drop' if self._planner.cost(first) > 1 else ''}"
-            more = ", ".join((*others, "other seeds"))
-            what = f"{who} gets the data and the time, and where these hold more runs, {more}"
-        return f"these hours hold no search that would be worth it: {what}; more hours search for a better one"
+            who = f"The reference recipe{' with R-Drop' if self._planner.cost(first) > 1 else ''}"
+            more = f"{', '.join(others)} and other seeds" if others else "other seeds"
+            what = f"{who} runs on all the data, then {more}, as the hours hold them"
+        return f"these hours are too short for a search. {what}. More hours search for a better recipe"
 
     def plan_next(
         self, there: Sequence[TrialRecord], phase: Phase, objective: Objective, asked: Sequence[Params] = ()

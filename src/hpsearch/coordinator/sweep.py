@@ -255,9 +255,10 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
             display.plan(planner.made[-1])
         books = Books(phase, crew, delivery, display, clock)
         kept.append(books)
-        display.phase(phase.name)
-        if phase.introduction is not None:
-            display.note(phase.introduction)
+        if not phase.done():
+            display.phase(phase.name)
+            if phase.introduction is not None:
+                display.note(phase.introduction)
         display.start(phase.trials.values(), phase.total, phase.noun)
         with clock.timed(phase.name):
             Loop(phase, books, crew, display).run()

@@ -180,13 +180,13 @@ def _unconfirmed(summary: Summary) -> str:
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
     if (complete := summary.trials.complete) > 1:
         what = f"{complete} runs that differ in recipe or seed had all the time"
-        kept = f"the best on validation is kept, which was trained on {trained} examples"
-        return f"{hours} hold no search that is worth it, so {what}; {kept}."
+        kept = f"The best on validation is kept. It was trained on {trained} examples"
+        return f"{hours} are too short for a search, so {what}. {kept}."
     who = "one run" if summary.trials.failed else "the reference recipe"
     if winner.params.get("train.rdrop"):
         who += " with R-Drop"
     what = f"{summary.steps.trained:,} updates on {trained} examples"
-    return f"{hours} hold no search that is worth it, so {who} had all the time: {what}."
+    return f"{hours} are too short for a search, so {who} had all the time: {what}."
 
 
 def _final(summary: Summary) -> Iterator[str]:

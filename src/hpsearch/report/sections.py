@@ -7,6 +7,7 @@ from typing import Any
 
 from hpsearch import formats
 from hpsearch.config.settings import Settings
+from hpsearch.decisions import schedule
 from hpsearch.state.outcome import PhaseOutcome, Summary
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.metrics import OBJECTIVES
@@ -80,11 +81,11 @@ def leaderboard(records: Sequence[TrialRecord], settings: Settings) -> list[Rank
     """
     objective = OBJECTIVES[settings.task.metric]
 
-    def order(record: TrialRecord) -> tuple[int, int, float, int]:
+    def order(record: TrialRecord) -> tuple[int, int, float, float, int]:
         group = {Status.COMPLETE: 0, Status.FAILED: 2}.get(record.status, 1)
         furthest = max(record.rungs, default=-1) if group == 1 else 0
         worth = objective.worth(record.score) if record.score is not None else -math.inf
-        return group, -furthest, -worth, record.number
+        return group, -furthest, -worth, schedule.loss_of(record), record.number
 
     return [
         Ranked(
