@@ -201,7 +201,10 @@ class Bench:
         return list(self.folder(number).glob("checkpoint-*"))
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in IMPLEMENTATIONS if name != "local"]
+
+
+@pytest.fixture(scope="module", params=["local", *SLOW])
 def bench(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
