@@ -130,11 +130,6 @@ def disk_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < FULL_BYTES
 
 
-def held(trial: Path) -> IO[bytes]:
-    """Lock the trial's checkpoints while one arrives. The lock holds until the returned file is closed."""
-    return _lock(trial)
-
-
 def _lock(trial: Path) -> IO[bytes]:
     """Wait for the lock on the trial's checkpoints; this process holds it until the returned file is closed."""
     file = open(TrialFolder(trial).checkpoints_lock, "ab")  # noqa: SIM115  # closing it frees the lock
