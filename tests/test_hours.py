@@ -873,7 +873,7 @@ def test_the_reference_recipe_is_scored_beside_the_rate_that_won(
     assert (reference.params, reference.seed) == (trials[0].params, settings.seed)
     assert [one.number for one in trials if found.folder.trial("trials", one.number).model.exists()] == [0, 2]
     said = " ".join(page.findings(found.summary))
-    assert "3 runs that differ in recipe or seed had all the time. The best on validation is kept" in said
+    assert "3 runs that differ in recipe or seed had all the time. Among those within one standard error" in said
     assert f"The reference recipe has test accuracy {formats.score(reference.value)} on the same examples" in said
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"
     assert sweep.run_sweep(settings, home) == found.summary

@@ -155,8 +155,25 @@ def test_time_is_left_for_the_best_trial_where_it_is_a_long_one() -> None:
 def test_of_equal_scores_the_least_loss_is_the_best() -> None:
     def complete(number: int, score: float, loss: float | None) -> TrialRecord:
         metrics = {schedule.LOSS: loss} if loss is not None else {}
-        return TrialRecord(number, {}, Status.COMPLETE, score=score, metrics=metrics)
+        return TrialRecord(number, {}, Status.COMPLETE, score=score, metrics=metrics, validated=100)
 
     trials = [complete(0, 0.9, 0.4), complete(1, 1.0, 0.3), complete(2, 1.0, 0.1), complete(3, 1.0, None)]
     ranked = schedule.best_first([*trials, complete(4, 1.0, 0.3)], OBJECTIVES["accuracy"])
     assert [trial.number for trial in ranked] == [2, 1, 4, 3, 0]
+
+
+def test_among_a_few_the_least_loss_near_the_best_score_is_kept() -> None:
+    def complete(number: int, score: float, loss: float, validated: int | None = 100) -> TrialRecord:
+        metrics = {schedule.LOSS: loss}
+        return TrialRecord(number, {}, Status.COMPLETE, score=score, metrics=metrics, validated=validated)
+
+    accuracy = OBJECTIVES["accuracy"]
+    near = [complete(0, 0.90, 0.5), complete(1, 0.88, 0.2), complete(2, 0.86, 0.1)]  # one standard error is 0.03
+    assert [one.number for one in schedule.kept_first(near, accuracy)] == [1, 0, 2]
+    unknown = [complete(0, 0.90, 0.5, None), complete(1, 0.88, 0.2, None)]
+    assert [one.number for one in schedule.kept_first(unknown, accuracy)] == [0, 1], "a former version's records"
+    without = [TrialRecord(i, {}, Status.COMPLETE, score=0.9 - i / 100, validated=100) for i in range(3)]
+    assert [one.number for one in schedule.kept_first(without, accuracy)] == [0, 1, 2], "this kind has no loss"
+    assert schedule.kept_first([], accuracy) == []
+    by_loss = [complete(0, 0.3, 0.3), complete(1, 0.2, 0.2)]
+    assert [one.number for one in schedule.kept_first(by_loss, OBJECTIVES["log_loss"])] == [1, 0]

@@ -145,7 +145,7 @@ def next_point(points: Sequence[Params], there: Sequence[TrialRecord], objective
     """
     begun = [trial.params for trial in there if trial.status is not Status.PRUNED]  # a run that was cut off is repeated
     new = [point for point in points if not any(point.items() <= params.items() for params in begun)]
-    best = schedule.best_first(there, objective)
+    best = schedule.kept_first(there, objective)
     if not points or new:
         return new[0] if new else None
     return best[0].params if best else points[0]

@@ -119,7 +119,7 @@ class Final(Phase):
         complete = [run for run in trials if run.status is Status.COMPLETE]
         newest = max(complete, key=lambda run: run.number, default=None)
         same = [run for run in complete if newest is not None and run.params == newest.params]
-        return schedule.best_first(same, metrics.OBJECTIVES[settings.task.metric])[:1]
+        return schedule.kept_first(same, metrics.OBJECTIVES[settings.task.metric])[:1]
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Final":

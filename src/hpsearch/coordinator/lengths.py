@@ -37,12 +37,16 @@ class Length:
 
 
 def best_of_last_length(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Return the complete trials that can be compared, best first: those with the length of the newest."""
+    """Return the complete trials that can be compared, best first: those with the length of the newest.
+
+    Of a few runs with fixed passes, the one to keep comes first.
+    """
     complete = [trial for trial in trials if trial.status is Status.COMPLETE]
     if not complete:
         return []
     newest = Length.of_record(max(complete, key=lambda trial: trial.number))
-    return schedule.best_first([trial for trial in complete if newest.has(trial)], objective)
+    order = schedule.best_first if newest.epochs is None else schedule.kept_first
+    return order([trial for trial in complete if newest.has(trial)], objective)
 
 
 def with_rungs_late_enough(settings: Settings, train: int) -> Settings:

@@ -180,7 +180,10 @@ def _unconfirmed(summary: Summary) -> str:
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
     if (complete := summary.trials.complete) > 1:
         what = f"{complete} runs that differ in recipe or seed had all the time"
-        kept = f"The best on validation is kept. It was trained on {trained} examples"
+        kept = (
+            "Among those within one standard error of the best score on validation, the one with the least loss is "
+            f"kept. It was trained on {trained} examples"
+        )
         return f"{hours} are too short for a search, so {what}. {kept}."
     who = "one run" if summary.trials.failed else "the reference recipe"
     if winner.params.get("train.rdrop"):

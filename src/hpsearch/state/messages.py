@@ -227,6 +227,7 @@ class TrialResult:
             score=self.score if self.score is not None else record.score,
             metrics=record.metrics | self.metrics,
             confusion=self.confusion,
+            validated=len(self.predictions) or record.validated,
             fitted=self.fitted,
             reason=self.reason,
             seconds=record.seconds | seconds,

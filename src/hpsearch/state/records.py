@@ -77,6 +77,7 @@ class TrialRecord:
     fold: tuple[int, int] | None = None  # in the form of `train.fold`
     epochs: float | None = None  # passes that a plan has fixed; None: the settings and parameters decide
     retimed: tuple[tuple[int, int], ...] = ()  # changes of its schedule's length, in the form of `train.retimed`
+    validated: int | None = None  # number of validation examples of the last score, once the trial is complete
     command: str | None = None  # name of the command that asked for its point; None: no command did
     at: float | None = None  # seconds that the study's phases had taken in all when it ended
 
