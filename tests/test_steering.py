@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -410,8 +409,7 @@ def address(asked: Settings, tmp_path: Path) -> Iterator[str]:
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 130
+        process.terminate()  # an interrupt is ignored where the tests run in the background
 
 
 def test_the_page_is_for_this_machine(address: str, tmp_path: Path) -> None:
