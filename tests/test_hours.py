@@ -28,7 +28,7 @@ from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import Data, Planner
 from hpsearch.coordinator.study import Study
-from hpsearch.decisions import plan
+from hpsearch.decisions import plan, schedule
 from hpsearch.decisions.plan import Sizes
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.fsck import fsck
@@ -162,7 +162,8 @@ def test_the_final_model_is_tracked_scored_and_comes_to_the_same_again(done: Don
 
 def test_the_models_that_a_later_final_one_is_compared_with_are_kept(done: Done) -> None:
     kept = sorted(path.parent.relative_to(done.folder.path).as_posix() for path in done.folder.path.glob("*/*/model"))
-    best = {run.entrant: run for run in sorted(done.records("confirmation"), key=lambda run: (run.score, -run.number))}
+    runs = sorted(done.records("confirmation"), key=lambda run: (run.score, -schedule.loss_of(run), -run.number))
+    best = {run.entrant: run for run in runs}
     assert kept == sorted(
         ["final/0", f"trials/{done.summary.best.trial}", *(f"confirmation/{run.number}" for run in best.values())]
     )
@@ -440,7 +441,7 @@ def test_hours_for_one_fine_tune_give_it_rdrop_where_that_is_long_enough(
         assert taken == pytest.approx((1 if alone else 1 / 3) * usual * known.run(720), rel=0.1)
         introduced = search.introduction
         assert introduced is not None
-        assert ("recipe with R-Drop gets the data" in introduced) is (weight > 0)
+        assert ("recipe with R-Drop runs on all the data" in introduced) is (weight > 0)
         search.trials[0] = replace(trial, status=Status.FAILED, reason="not finite")
         again = search.next(0.0)
         assert again is not None
@@ -652,8 +653,11 @@ def test_a_final_model_that_failed_leaves_the_confirmed_one(done: Done, copied: 
 
 
 def test_a_confirmation_that_was_interrupted_goes_on_where_it_was(done: Done, copied: Path) -> None:
-    *there, gone = done.records("confirmation")
     folder = copied / "studies" / done.settings.study
+    *there, gone = done.records("confirmation")
+    beside = next(run for run in there if run.entrant == gone.entrant)
+    if (kept := folder / "confirmation" / str(gone.number) / "model").exists():  # as if it had been the other's
+        kept.rename(folder / "confirmation" / str(beside.number) / "model")
     shutil.rmtree(folder / "confirmation" / str(gone.number))
     shutil.rmtree(folder / "final")
     (folder / "published.json").unlink()

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
-from hpsearch.decisions import paired, racing
+from hpsearch.decisions import paired, racing, schedule
 from hpsearch.decisions.racing import Entrant, Rule, Run
 from hpsearch.errors import NoResultError
 from hpsearch.state.folder import TrialFolder
@@ -127,9 +127,7 @@ class Race:
 
     def best_run(self, name: str) -> TrialRecord | None:
         """Return the run of an entrant whose model is kept; None if no run is complete."""
-        return max(
-            self.complete(name), key=lambda run: (self.objective.worth(run.score or 0.0), -run.number), default=None
-        )
+        return next(iter(schedule.best_first(self.complete(name), self.objective)), None)
 
     def answers(self, number: int) -> Answers:
         """Return the answer of a complete run's model to each validation example."""
