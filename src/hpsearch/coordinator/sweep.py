@@ -255,7 +255,7 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
             display.plan(planner.made[-1])
         books = Books(phase, crew, delivery, display, clock)
         kept.append(books)
-        if not phase.done():
+        if phase.introduction is not None or not phase.done():  # else it has nothing to run
             display.phase(phase.name)
             if phase.introduction is not None:
                 display.note(phase.introduction)
