@@ -1,10 +1,11 @@
 """Shell completion of choices and study names. `register-python-argcomplete hpsearch` turns it on."""
 
 import argparse
+import contextlib
 import os
-from pathlib import Path
 
 from hpsearch.config.composition import groups, options, shipped_conf
+from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 
 ASKED = "_ARGCOMPLETE"  # environment variable that a shell sets to ask for completions
@@ -18,8 +19,11 @@ def of_choice(prefix: str, **_: object) -> list[str]:
 
 def of_study(prefix: str, **_: object) -> list[str]:
     """Return the names of the studies in the state folder."""
-    home = Path(os.environ.get("HPSEARCH_HOME") or "runs").expanduser()
-    return [folder.name for folder in StudyFolder.all(home)]
+    from hpsearch.cli import home  # not above: it imports this module
+
+    with contextlib.suppress(RequestError):
+        return [folder.name for folder in StudyFolder.all(home())]
+    return []
 
 
 def answer(parser: argparse.ArgumentParser) -> None:

@@ -1,19 +1,18 @@
 """Local web server for the page of a study: renewed while the study runs, then its report."""
 
 import contextlib
-from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from hpsearch import formats
-from hpsearch.config import loading
 from hpsearch.errors import HpsearchError, RequestError, redact
 from hpsearch.report import live
 from hpsearch.report.live import Now, Trial
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import TrialRecord, read_points
-from hpsearch.status import standings
+from hpsearch.state.stored_settings import settings_of
+from hpsearch.status import cells, standings
 
 HOST = "127.0.0.1"  # only this machine may see texts of the data
 
@@ -28,16 +27,9 @@ def page(home: Path, study: str) -> str:
     [standing] = standings(home, study)
     if standing.state == "finished" and folder.report.exists():
         return folder.report.read_text(encoding="utf-8")
-    settings = loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
-    ends = datetime.fromisoformat(standing.ends).strftime("%H:%M:%S") if standing.ends is not None else formats.NONE
-    facts = {
-        "state": standing.state,
-        "phase": standing.phase or formats.NONE,
-        "trials": ", ".join(f"{count} {status}" for status, count in sorted(standing.trials.items())) or formats.NONE,
-        "spent": formats.duration(standing.spent),
-        "hours": formats.NONE if standing.hours is None else formats.duration(standing.hours * 3600),
-        "ends": ends,
-    }
+    settings, shown = settings_of(folder), cells(standing)
+    facts = {name: shown[name] for name in ("state", "phase", "trials", "spent", "ends")}
+    facts["hours"] = formats.NONE if standing.hours is None else formats.duration(standing.hours * 3600)
     trials = [
         Trial(place, record, record.examples or settings.budget.train_examples, read_points(trial.path))
         for place in folder.places()

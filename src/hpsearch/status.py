@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.table import Table
 
 from hpsearch import formats
-from hpsearch.config import loading
 from hpsearch.coordinator.clock import read_seconds
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
@@ -21,6 +20,7 @@ from hpsearch.state.locks import holder
 from hpsearch.state.outcome import read_summary
 from hpsearch.state.plans import Plans
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.stored_settings import settings_of
 from hpsearch.tasks.metrics import OBJECTIVES
 
 NARROW = 100  # columns of a terminal, below which there is no table
@@ -77,7 +77,7 @@ def standings(home: Path, study: str | None) -> list[Standing]:
 
 
 def _standing(folder: StudyFolder) -> Standing:
-    asked = loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
+    asked = settings_of(folder)
     objective = OBJECTIVES[asked.task.metric]
     records = {place: [TrialRecord.load(trial.path) for trial in folder.trials(place)] for place in folder.places()}
     best = None
@@ -133,23 +133,24 @@ def _shown(found: Sequence[Standing], home: Path, width: int) -> Iterator[Table 
     if not found:
         yield f"there is no study in {home}"
         return
-    rows = [_cells(one) for one in found]
+    rows = [cells(one) for one in found]
     if width < NARROW:
-        for cells in rows:
-            yield f"{cells.pop('study')}: " + ", ".join(f"{name} {text}" for name, text in cells.items())
+        for row in rows:
+            yield f"{row.pop('study')}: " + ", ".join(f"{name} {text}" for name, text in row.items())
     else:
         table = Table(box=None)
         for name in rows[0]:
             table.add_column(name, overflow="fold")
-        for cells in rows:
-            table.add_row(*cells.values())
+        for row in rows:
+            table.add_row(*row.values())
         yield table
     for one in found:
         for trial in one.going if one.process is not None else ():
             yield f"{one.study}: {trial.phase}/{trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
 
 
-def _cells(one: Standing) -> dict[str, str]:
+def cells(one: Standing) -> dict[str, str]:
+    """Return what people see of a study: a text for each name."""
     ends = datetime.fromisoformat(one.ends).strftime("%H:%M:%S") if one.ends is not None else formats.NONE
     return {
         "study": one.study,

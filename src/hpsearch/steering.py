@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hpsearch.config import loading, space
+from hpsearch.config import space
 from hpsearch.config.composition import hours_of
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError, nearest
@@ -19,6 +19,7 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import holder
 from hpsearch.state.records import TrialRecord
 from hpsearch.state.steering import Command, Steering
+from hpsearch.state.stored_settings import settings_of
 
 SAVE_SECONDS = 60.0  # time limit for a coordinator to save its running trials
 REPLY_SECONDS = 60.0  # time limit for a coordinator to act on a command
@@ -58,11 +59,6 @@ def own_settings(folder: StudyFolder, given: Settings) -> Settings:
                 f"{section}.uri=<the whole address>"
             )
     return own
-
-
-def settings_of(folder: StudyFolder) -> Settings:
-    """Return the settings of a study. Raises RequestError if its file is damaged, or a newer version wrote it."""
-    return loading.from_yaml(folder.settings.read_text(encoding="utf-8"))
 
 
 def stop(home: Path, study: str | None) -> str:

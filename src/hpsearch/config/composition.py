@@ -56,11 +56,6 @@ def hours_named(hours: float) -> str:
     return f"{hours:g}h" if hours >= 1 else f"{60 * hours:g}m"
 
 
-def is_time(choice: str) -> bool:
-    """Return whether a budget choice is a time: `15m`, `2h`, `90s`."""
-    return TIME.fullmatch(choice) is not None
-
-
 def hours_of(choice: str) -> float | None:
     """Return the hours of a budget choice that is a time, else None."""
     found = TIME.fullmatch(choice)

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from hpsearch.config.composition import default_choices, hours_named, is_time
+from hpsearch.config.composition import default_choices, hours_named, hours_of
 from hpsearch.config.settings import Settings
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
@@ -71,7 +71,7 @@ def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -
 def _with_hours(choice: str, hours: float) -> str:
     """Return the override that sets a budget's hours: `budget=2h` if the budget is only a time, else `budget.hours`."""
     named = hours_named(hours)
-    if is_time(choice) or (choice in TIMED and is_time(named)):
+    if hours_of(choice) is not None or (choice in TIMED and hours_of(named) is not None):
         return f"budget={named}"
     return f"budget.hours={hours!r}"
 
