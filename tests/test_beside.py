@@ -288,6 +288,9 @@ def test_why_a_winner_was_not_confirmed(weak: Swept) -> None:
     ):
         summary = replace(weak.summary, hours=0.25, plans=plans, trials=trials)
         assert any(said in line for line in page.findings(summary))
+    of_questions = replace(weak.summary.winner, validation={})  # which have no loss on validation
+    few = replace(weak.summary, hours=0.25, plans=(alone,), trials=replace(counts, complete=3), winner=of_questions)
+    assert any("The best on validation is kept." in line for line in page.findings(few))
 
 
 def test_the_first_line_says_that_a_simple_model_is_better(weak: Swept, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
+from hpsearch.decisions import schedule
 from hpsearch.report import beside, next_steps, plots
 from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
@@ -180,11 +181,9 @@ def _unconfirmed(summary: Summary) -> str:
     hours, trained = formats.duration((summary.hours or 0.0) * 3600), formats.count(summary.data.trained_on)
     if (complete := summary.trials.complete) > 1:
         what = f"{complete} runs that differ in recipe or seed had all the time"
-        kept = (
-            "Among those within one standard error of the best score on validation, the one with the least loss is "
-            f"kept. It was trained on {trained} examples"
-        )
-        return f"{hours} are too short for a search, so {what}. {kept}."
+        near = "Among those within one standard error of the best score on validation, the one with the least loss"
+        kept = near if schedule.LOSS in winner.validation else "The best on validation"
+        return f"{hours} are too short for a search, so {what}. {kept} is kept. It was trained on {trained} examples."
     who = "one run" if summary.trials.failed else "the reference recipe"
     if winner.params.get("train.rdrop"):
         who += " with R-Drop"
