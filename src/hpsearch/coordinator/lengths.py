@@ -67,3 +67,14 @@ def with_rungs_late_enough(settings: Settings, train: int) -> Settings:
     rungs = settings.search.rungs if first < LATEST else ()
     rungs = tuple(dict.fromkeys(max(rung, first) for rung in rungs))
     return settings.model_copy(update={"search": settings.search.model_copy(update={"rungs": rungs})})
+
+
+def rungs(settings: Settings) -> str:
+    """Return the message on where trials are compared."""
+    search = settings.search
+    if search.rungs:
+        return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"
+    return (
+        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are half of the "
+        "shortest schedule or more, or search.rungs is empty"
+    )

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from hpsearch.config import space
 from hpsearch.config.dimensions import Interval
-from hpsearch.config.settings import Settings
 from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
 from hpsearch.data.tokens import Tokens
@@ -39,13 +38,11 @@ def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
 
 
 def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str]:
-    """Yield messages on texts that are cut off, values out of reach, the rungs, and what is left out."""
+    """Yield messages on texts that are cut off, values out of reach, and what is left out."""
     settings = study.settings
     for split, found in tokens.items():
         for remark in KINDS[settings.task.kind].remarks(found, split, settings.task):
             yield f"data: {remark}"
-    if settings.search.space:
-        yield f"search: {_rungs(settings)}"
     for path, dimension in settings.search.space.items():
         if isinstance(dimension, Interval) and dimension.highest != dimension.high:
             yield (
@@ -54,14 +51,3 @@ def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str
             )
     if settings.search.space and space.reference_point(settings) is None:
         yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
-
-
-def _rungs(settings: Settings) -> str:
-    """Return the message on where trials are compared."""
-    search = settings.search
-    if search.rungs:
-        return f"trials are compared at {', '.join(f'{rung:.0%}' for rung in search.rungs)} of their schedules"
-    return (
-        f"every trial is trained to its end; search.rungs_after={search.rungs_after} training examples are half of the "
-        "shortest schedule or more, or search.rungs is empty"
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.few import Few, reference_of
-from hpsearch.coordinator.lengths import Length, best_of_last_length
+from hpsearch.coordinator.lengths import Length, best_of_last_length, rungs
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
 from hpsearch.coordinator.study import STATES, Study
 from hpsearch.coordinator.wanted import Wanted
@@ -161,8 +161,10 @@ class Search(Phase):
 
     @property
     def introduction(self) -> str | None:
-        """Text that says why there is no search; None where there is one."""
-        return self._few.introduction if self._few is not None else None
+        """Message on where trials are compared, or why there is no search; None where nothing is left to run."""
+        if self._few is not None:
+            return self._few.introduction
+        return rungs(self.settings) if self.settings.search.space and not self.done() else None
 
     @property
     def total(self) -> int | None:
