@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -207,8 +208,23 @@ def test_a_floor_that_fails_is_said_and_left_out(
     assert [floor.name for floor in done.summary.floors] == ["frozen"]
     assert done.summary.floor is not None
     [words, _] = read_floors(done.folder)
-    assert words.fault == "MemoryError: no room"
+    assert (words.fault, words.limit) == ("MemoryError: no room", floors.WITHOUT_HOURS)
     assert fsck(done.settings, done.home, repair=False).endswith(": clean")
+
+
+def test_a_floor_that_failed_is_tried_again_only_with_more_time(tmp_path: Path) -> None:
+    failed = FloorRecord("words", 0, 0.0, {}, {}, None, {}, "its 1 s are too short", limit=45.0)
+    folder = StudyFolder(tmp_path)
+
+    def is_there(hours: float, record: FloorRecord = failed) -> bool:
+        study: Any = SimpleNamespace(folder=folder, settings=make.compose_settings(f"budget.hours={hours}"))
+        return floors._is_there(study, record)
+
+    assert is_there(0.25)
+    assert not is_there(0.5)
+    assert not is_there(0.25, replace(failed, limit=None)), "a former version had no limit"
+    folder.test.touch()
+    assert is_there(0.5), "test is read, and would have to be read again"
 
 
 @pytest.mark.chaos
@@ -245,8 +261,8 @@ def test_the_time_is_shared_and_what_is_spent_is_gone(weak: Swept, monkeypatch: 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ((0.5, 1.0), "Give 4 h 0 min in all, which should reach it by the curve so far, or promote the simple model"),
-        ((0.5, 0.6), "By the curve so far 4 h 0 min would not reach it either: promote the simple model (--floor)."),
+        ((0.5, 1.0), "Give 4 h in all, which should reach it by the curve so far, or promote the simple model"),
+        ((0.5, 0.6), "By the curve so far 4 h would not reach it either: promote the simple model (--floor)."),
         ((), "Give more hours, or promote the simple model (--floor)."),
     ],
 )
@@ -260,7 +276,7 @@ def test_the_hours_that_would_reach_a_simple_model(weak: Swept, values: tuple[fl
 def test_what_twice_the_hours_would_buy(weak: Swept) -> None:
     ahead = (Outlook(2.0, 4000, 0.9, 0.88, 0.92), Outlook(4.0, 8000, 0.93, 0.9, 0.95))
     assert (
-        "2 h 0 min would train the winner on 4,000 examples: test accuracy 0.900 is to be expected then (80 % interval "
+        "2 h would train the winner on 4,000 examples: test accuracy 0.900 is to be expected then (80 % interval "
         "0.880 to 0.920), by how errors fall with examples here and on other data."
     ) in list(page.findings(replace(weak.summary, hours=1.0, outlook=ahead)))
     for expected, more in (
@@ -270,6 +286,8 @@ def test_what_twice_the_hours_would_buy(weak: Swept) -> None:
         all_of_it = replace(weak.summary, hours=1.0, expected=expected)
         said = "The winner has had all training examples; more hours only search further."
         assert f"{said}{more}" in list(page.findings(all_of_it))
+    half = replace(all_of_it, winner=replace(all_of_it.winner, length=0.46))
+    assert "all training examples, but 46% of the usual number of updates; more hours train it" in beside.outlook(half)
     assert beside.outlook(weak.summary) is None, "it took as long as it took"
 
 
@@ -279,7 +297,7 @@ def test_why_a_winner_was_not_confirmed(weak: Swept) -> None:
     for plans, trials, said in (
         ((), counts, "The winner was not confirmed with fresh seeds (budget.confirmation.finalists=0)."),
         ((made,), counts, "The winner was not confirmed with fresh seeds: the hours were over."),
-        ((alone,), counts, "15 min 0 s are too short for a search, so the reference recipe had all the time: "),
+        ((alone,), counts, "15 min are too short for a search, so the reference recipe had all the time: "),
         (
             (alone,),
             replace(counts, complete=3),

@@ -499,7 +499,7 @@ SERVER = """
 import sys
 from hpsearch.serving import mlflow_process
 home, port = sys.argv[1:]
-mlflow_process.become(
+mlflow_process.serve(
     ["server", "--artifacts-destination", f"{home}/served"],
     int(port),
     {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home}/mlflow.db"},

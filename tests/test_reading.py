@@ -333,6 +333,9 @@ def test_a_bad_file_gets_one_clear_message_and_leaves_nothing(
 
 
 def test_a_missing_file_a_folder_and_an_unknown_encoding_are_named(tmp_path: Path) -> None:
+    tiny.write_csv(tmp_path / "mail.csv")
+    with pytest.raises(RequestError, match=r"train=.*mial\.csv: there is no such file .*; did you mean 'mail\.csv'\?"):
+        reading.read(task(files={"train": str(tmp_path / "mial.csv")}))
     with pytest.raises(RequestError, match=r"task\.files\.test=.*gone\.csv: there is no such file"):
         reading.read(task(files={"train": str(tiny.write_csv(tmp_path / "a.csv")), "test": str(tmp_path / "gone.csv")}))
     with pytest.raises(RequestError, match=r"task\.files\.train=.*: Is a directory"):

@@ -22,6 +22,7 @@ from rich.console import Console
 from hpsearch.config.composition import compose
 from hpsearch.config.loading import load
 from hpsearch.config.settings import Settings
+from hpsearch.errors import redact
 from hpsearch.report import next_steps, optuna_plots, page, sections
 from hpsearch.report.sections import Told
 from hpsearch.state import codec, identity
@@ -306,7 +307,7 @@ def test_page_answers_first_and_shows_every_trial(tmp_path: Path) -> None:
     assert set(map(str, range(12))) <= set(cells)
     for status in ("complete", "pruned", "paused", "failed"):
         assert status in [text for tag, text in page.texts if tag == "span"]
-    for command in ("make promote TASK=imdb", "make serve TASK=imdb", "BUDGET=30m"):
+    for command in ("make promote STUDY=imdb-minilm-default", "make serve STUDY=imdb-minilm-default", "BUDGET=30m"):
         assert command in shown
 
 
@@ -387,7 +388,7 @@ def test_a_single_fine_tune_has_a_report_too(tmp_path: Path) -> None:
     study.summary |= {"confirmation": [], "optimism": None, "reference": None, "expected": [0.87]}
     shown = Page(study.write(tmp_path)).shown()
     assert "make train TASK=imdb MODEL=minilm BUDGET=quick" in shown
-    assert "make promote TASK=imdb MODEL=minilm STUDY=imdb-minilm-train-0123abcd" in shown
+    assert "make promote STUDY=imdb-minilm-train-0123abcd" in shown
     assert "make sweep" not in shown
     assert "Parameters" not in shown
     assert "The winner was not confirmed with fresh seeds" in shown
@@ -531,9 +532,20 @@ def test_commands_compose_to_the_same_study() -> None:
     assert grown.budget == settings.budget.model_copy(update={"name": "30m", "hours": 0.5}), "7 trials stay"
     assert command.count("budget.max_trials") == 1
     said = dict(next_steps.commands(settings, summary))
-    promoted = settings_of(*hydra_words(said["register the winner and make it the champion"]))
-    assert (promoted.study, promoted.task) == (settings.study, settings.task)
-    assert settings_of(*hydra_words(said["serve the champion on this machine"])).task == settings.task
+    assert said["register the winner and make it the champion"] == f"make promote STUDY={settings.study}"
+    assert said["serve the champion on this machine"] == f"make serve STUDY={settings.study}"
+
+
+def test_commands_repeat_an_address_that_the_study_does_not_keep() -> None:
+    settings = settings_of()
+    for words, repeated in (
+        (("tracking.uri=https://me:pw@mlflow", "budget=1h"), ["tracking.uri=https://***@mlflow"]),
+        (("tracking.uri=http://mlflow", "budget=1h"), []),
+    ):
+        redacted = tuple(map(redact, words))
+        found = dict(next_steps.commands(settings, of_command(redacted)))
+        command = found["serve the champion on this machine"]
+        assert list(hydra_words(command)) == [f"study={settings.study}", *repeated]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_running_study_is_seen_stopped_and_continued(
         assert coordinator.poll() is None, log.read_text()
         time.sleep(0.05)
     seen = now()
-    assert (seen["state"], seen["process"], seen["phase"]) == ("running", coordinator.pid, "trials")
+    assert (seen["state"], seen["process"], seen["phase"]) == ("running", coordinator.pid, "search")
     assert seen["best"] > 0
     assert seen["test"] is None
     shown = said(capsys, "status")

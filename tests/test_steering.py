@@ -132,7 +132,7 @@ def test_hours_are_extended_while_a_study_runs_and_its_command_keeps_them(
     once(process, tmp_path, lambda: bool(folder.trials("trials")))
     begun = records(folder)[0].params
     assert "toy has 0.2 hours already" in say("extend", "toy", "--budget", "12m", code=2)
-    assert say("extend", "--budget", "15m") == "study toy: it takes 15 min 0 s in all\n"
+    assert say("extend", "--budget", "15m") == "study toy: it takes 15 min in all\n"
     assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     summary = read_summary(folder)
     assert summary is not None
@@ -351,6 +351,11 @@ def test_points_are_taken_once_and_no_more_than_there_is_place_for(asked: Settin
         (["finish", "study=toy"], "toy", []),
         (["finish", "task=csv", "study=toy"], None, ["task=csv", "study=toy"]),
         (["report", "toy", "tracking.uri=http://a"], "toy", ["tracking.uri=http://a"]),
+        (["promote", "toy", "--dry-run"], "toy", []),
+        (["promote", "study=toy", "promotion=cheaper"], "toy", ["promotion=cheaper"]),
+        (["promote", "task=imdb", "study=toy"], None, ["task=imdb", "study=toy"]),
+        (["serve", "tracking.uri=http://a"], None, ["tracking.uri=http://a"]),
+        (["predict", "toy", "--input", "a.csv", "--output", "b.csv"], "toy", []),
         (["skip", "study=toy", "3"], "toy", []),
         (["extend", "study=toy", "--budget", "2h"], "toy", []),
         (["try", "toy", "learning_rate=3e-5"], "toy", []),
@@ -362,7 +367,14 @@ def test_a_study_is_named_by_a_word_or_by_its_setting(words: list[str], study: s
 
 
 @pytest.mark.parametrize(
-    "words", [["stop", "budget=2h"], ["finish", "toy", "hardware.workers=2"], ["stop", "toy", "other"]], ids=" ".join
+    "words",
+    [
+        ["stop", "budget=2h"],
+        ["finish", "toy", "hardware.workers=2"],
+        ["promote", "toy", "task=imdb"],
+        ["stop", "toy", "other"],
+    ],
+    ids=" ".join,
 )
 def test_a_setting_that_would_be_passed_over_is_refused(words: list[str]) -> None:
     with pytest.raises(RequestError):
@@ -395,7 +407,7 @@ def test_a_study_that_runs_has_a_page_and_then_its_report(asked: Settings, tmp_p
     add_points(folder.trial("trials", 0).path, 2, {"train_loss": 0.5})
     page = live.page(home, "toy")
     assert "best validation accuracy so far: 0.750" in page
-    assert "trials 0, all training examples: 0.750" in page
+    assert "search 0, all training examples: 0.750" in page
     assert 'http-equiv="refresh"' in page
     assert "&lt;b&gt;no&lt;/b&gt;" in page
     with pytest.raises(RequestError, match="there is no study other"):

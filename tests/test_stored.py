@@ -117,6 +117,28 @@ def test_what_has_been_champion_is_known_and_comes_back(stored: Stored) -> None:
     assert "version 2 is the champion again (study second)" in stored.do("rollback")[1]
 
 
+def test_the_name_of_a_study_is_enough(stored: Stored) -> None:
+    def do(*words: str) -> tuple[int, str]:
+        code = cli.main(list(words))
+        return code, "".join(stored.said.readouterr())
+
+    code, said = do("history", "first")
+    assert (code, "hpsearch-stored" in said) == (0, True)
+    code, said = do("promote", "first", "promotion.alpha=0.000001", "--dry-run")
+    assert code == 4, said
+    code, said = do("promote", "study=first")
+    assert (code, "hpsearch-stored version 1 is the champion now" in said) == (0, True)
+    given, labelled = stored.root / "new.csv", stored.root / "labelled.csv"
+    given.write_text("text\nthe film was good and the plot was great\n")
+    assert do("predict", "first", f"--input={given}", f"--output={labelled}")[0] == 0
+    assert "positive" in labelled.read_text()
+    assert "version 2 is the champion again" in do("rollback", "first")[1]
+    code, said = do("promote")
+    assert code == 2
+    assert "give the name of a study" in said
+    assert "there are: first, interrupted, second" in said
+
+
 def test_promotion_compares_with_a_stored_champion(stored: Stored) -> None:
     assert "version 2 is the champion already: test accuracy 0.863" in stored.do("promote", "study=second")[1]
     code, said = stored.do("promote", "study=first")

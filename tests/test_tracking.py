@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -314,18 +315,31 @@ def test_a_wrong_call_is_not_taken_for_a_silent_store(tracking: Tracking) -> Non
         tracking.points("0" * 32, [Progress(0, 1, 2, {"train_loss": 1.0})])
 
 
+def server(home: Path, port: int) -> str:
+    return (
+        "from hpsearch.serving import mlflow_process; "
+        f"mlflow_process.serve(['server', '--artifacts-destination', r'{home}/served'], {port}, "
+        f"{{'MLFLOW_BACKEND_STORE_URI': r'sqlite:///{home}/mlflow.db'}})"
+    )
+
+
+def test_a_signal_ends_a_server_with_all_its_processes(home: Path) -> None:
+    port = tracked.free_port()
+    with tracked.process(server(home, port), f"http://127.0.0.1:{port}/health", home / "server.log") as pid:
+        started = psutil.Process(pid).children(recursive=True)
+        assert len(started) > 1
+        os.kill(pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert alive == []
+
+
 def test_a_real_server_takes_all_of_it_and_its_loss_is_told(
     home: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = tracked.free_port()
-    code = (
-        "from hpsearch.serving import mlflow_process; "
-        f"mlflow_process.become(['server', '--artifacts-destination', r'{home}/served'], {port}, "
-        f"{{'MLFLOW_BACKEND_STORE_URI': r'sqlite:///{home}/mlflow.db'}})"
-    )
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with (
-        tracked.process(code, f"http://127.0.0.1:{port}/health", home / "server.log") as pid,
+        tracked.process(server(home, port), f"http://127.0.0.1:{port}/health", home / "server.log") as pid,
         gate_server.gate(f"http://127.0.0.1:{port}") as before,
     ):
         remote = compose_settings(f"tracking.uri='{before.address}'")

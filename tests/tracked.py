@@ -202,7 +202,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(code: str, ready: str, log: Path) -> Iterator[int]:
-    """Run Python code that becomes a server, until `ready` (an address) answers; yields its pid."""
+    """Run Python code that serves, until `ready` (an address) answers; yields its pid."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     with open(log, "wb") as output:
         server = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=output, stderr=output)

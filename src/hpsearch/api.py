@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch import cli
-from hpsearch.arguments import ADDRESSES
 from hpsearch.config import loading
-from hpsearch.config.composition import compose, quoted
+from hpsearch.config.composition import ADDRESSES, compose, quoted
 from hpsearch.config.settings import Settings, digest
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.registry.finished import finished
-from hpsearch.state.folder import StudyFolder
+from hpsearch.state.folder import StudyFolder, phase_of
 from hpsearch.state.outcome import OnTest, Summary, read_summary
 from hpsearch.state.records import TrialRecord
 from hpsearch.steering import own_settings
@@ -89,7 +88,7 @@ class Study:
         rows = []
         for place in self._folder.places():
             for one in (TrialRecord.load(trial.path) for trial in self._folder.trials(place)):
-                row: dict[str, Any] = {"phase": place, "number": one.number, "status": one.status.value}
+                row: dict[str, Any] = {"phase": phase_of(place), "number": one.number, "status": one.status.value}
                 row |= {"score": one.score, "seed": one.seed, "examples": one.examples} | one.params | one.metrics
                 rows.append(row | {"seconds": sum(one.seconds.values())})
         return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hpsearch import __version__, completion
-from hpsearch.config.composition import groups, options, shipped_conf
+from hpsearch.config.composition import ADDRESSES, groups, options, shipped_conf
 from hpsearch.errors import RequestError
 
 EXIT_CODES = """\
@@ -41,8 +41,8 @@ HELP = {
 
 
 PORTS = {"ui": 5000, "serve": 5001, "report": 5002}
-WITH_SETTINGS = ("finish", "report")  # they take the name of a study, or settings as `sweep` does
-ADDRESSES = ("tracking.", "storage.")
+NAMED_OR_SETTINGS = ("finish", "report", "promote", "rollback", "history", "predict", "serve")
+"""Verbs that take the name of a study, or settings as `sweep` does."""
 # Verbs for one study, with their further words. Without a name it is the only running study, or the only one.
 OF_A_STUDY = {
     "status": "[STUDY]",
@@ -52,6 +52,11 @@ OF_A_STUDY = {
     "extend": "[STUDY] --budget 2h",
     "finish": "[STUDY | setting=value ...]",
     "report": "[STUDY | setting=value ...]",
+    "promote": "[STUDY | setting=value ...] [promotion=...]",
+    "rollback": "[STUDY | setting=value ...]",
+    "history": "[STUDY | setting=value ...]",
+    "predict": "[STUDY | setting=value ...] --input FILE --output FILE",
+    "serve": "[STUDY | setting=value ...]",
 }
 
 
@@ -84,18 +89,23 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _study(args: argparse.Namespace, words: list[str]) -> list[str]:
-    """Take the name of the study from the words, and return those that are left. Raises RequestError."""
+    """Take the name of the study from the words, and return the settings that are left.
+
+    `args.own` becomes whether the command works with the study's own settings: it does unless further settings are
+    given. Raises RequestError.
+    """
     names = [word.removeprefix("study=") for word in words if "=" not in word or word.startswith("study=")]
     others = [word for word in words if "=" in word and not word.startswith("study=")]
     if len(set(names)) > 1:
         raise RequestError(f"{args.verb} is for one study, not for {' and '.join(names)}")
-    args.study = names[0] if names else None
+    args.study, args.own = names[0] if names else None, True
     if args.verb == "try":
         args.point = others
         return []
-    settings = [word for word in others if not word.startswith(ADDRESSES)]
-    if args.verb in WITH_SETTINGS and settings and all("=" in word for word in words):
-        args.study = None  # all of them together name the study
+    beside = (*ADDRESSES, "promotion") if args.verb == "promote" else ADDRESSES
+    settings = [word for word in others if not word.startswith(beside)]
+    if args.verb in NAMED_OR_SETTINGS and settings and all("=" in word for word in words):
+        args.study, args.own = None, False  # all of them together name the study
         return words
     if settings:
         raise RequestError(

@@ -106,12 +106,11 @@ def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
         from hpsearch.state.folder import StudyFolder
         from hpsearch.state.locks import holder
 
-        named = not args.given or args.study is not None
-        folder = steering.chosen(home, args.study) if named else StudyFolder.of(home, checked.study)
+        folder = steering.chosen(home, args.study) if args.own else StudyFolder.of(home, checked.study)
         if holder(folder) is not None:
             print(steering.finish(folder))
             return
-        if named:
+        if args.own:
             checked, given = steering.own_settings(folder, checked), steering.given_to(folder)
     check_places(checked)
     _begin()
@@ -128,12 +127,19 @@ def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     run_train(checked, home, args.force, args.given, STARTED)
 
 
-def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _of_study(checked: Settings, home: Path, args: argparse.Namespace) -> Settings:
+    """Return the settings of the study that the command names, else those that it was given."""
+    if not args.own:
+        return checked
     from hpsearch import steering
 
-    if args.study is not None or not args.given:
-        folder = steering.chosen(home, args.study)
-        checked = steering.own_settings(folder, checked)
+    own = steering.own_settings(steering.chosen(home, args.study), checked)
+    asked = any(word.startswith("promotion") for word in args.given)
+    return own.model_copy(update={"promotion": checked.promotion}) if asked else own
+
+
+def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     if args.serve:
         from hpsearch.live import serve
 
@@ -145,6 +151,7 @@ def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     from hpsearch.registry.finished import finished
 
     finished(checked, home)
@@ -154,12 +161,14 @@ def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     from hpsearch.registry.champions import rollback
 
     print(rollback(checked, home))
 
 
 def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     from rich.console import Console
 
     from hpsearch.registry.champions import history
@@ -182,6 +191,7 @@ def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     from hpsearch.serving.appending import check_paths
 
     check_paths(args.input, args.output)
@@ -200,6 +210,7 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
 
 
 def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+    checked = _of_study(checked, home, args)
     from hpsearch.registry.champions import champion_uri
 
     uri = champion_uri(checked, home)

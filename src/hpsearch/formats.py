@@ -48,9 +48,8 @@ def duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    units = (("min", minutes), ("s", rest)) if minutes < 60 else (("h", minutes // 60), ("min", minutes % 60))
+    return " ".join(f"{number} {unit}" for unit, number in units if number)
 
 
 def parameter(path: str) -> str:

@@ -9,7 +9,7 @@ from hpsearch import formats
 from hpsearch.errors import HpsearchError, RequestError, redact
 from hpsearch.report import live
 from hpsearch.report.live import Now, Trial
-from hpsearch.state.folder import StudyFolder
+from hpsearch.state.folder import StudyFolder, phase_of
 from hpsearch.state.records import TrialRecord, read_points
 from hpsearch.state.stored_settings import settings_of
 from hpsearch.status import cells, standings
@@ -31,7 +31,7 @@ def page(home: Path, study: str) -> str:
     facts = {name: shown[name] for name in ("state", "phase", "trials", "spent", "ends")}
     facts["hours"] = formats.NONE if standing.hours is None else formats.duration(standing.hours * 3600)
     trials = [
-        Trial(place, record, record.examples or settings.budget.train_examples, read_points(trial.path))
+        Trial(phase_of(place), record, record.examples or settings.budget.train_examples, read_points(trial.path))
         for place in folder.places()
         for trial in folder.trials(place)
         if (record := TrialRecord.load(trial.path))

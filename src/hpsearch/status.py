@@ -15,7 +15,7 @@ from rich.table import Table
 from hpsearch import formats
 from hpsearch.coordinator.clock import read_seconds
 from hpsearch.state import codec
-from hpsearch.state.folder import StudyFolder
+from hpsearch.state.folder import StudyFolder, phase_of
 from hpsearch.state.locks import holder
 from hpsearch.state.outcome import read_summary
 from hpsearch.state.plans import Plans
@@ -92,7 +92,7 @@ def _standing(folder: StudyFolder) -> Standing:
         study=folder.name,
         state="running" if process is not None else "finished" if finished else "stopped",
         process=process,
-        phase=next(reversed(records), None),
+        phase=next(map(phase_of, reversed(records)), None),
         trials=dict(Counter(one.status.value for found in records.values() for one in found)),
         metric=objective.name,
         best=best,
@@ -101,7 +101,7 @@ def _standing(folder: StudyFolder) -> Standing:
         spent=sum(read_seconds(folder).values()),
         ends=_end(last.time, last.left) if last is not None and process is not None else None,
         going=tuple(
-            Going(place, one.number, one.step, one.total_steps)
+            Going(phase_of(place), one.number, one.step, one.total_steps)
             for place, found in records.items()
             for one in found
             if one.status is Status.RUNNING
@@ -146,7 +146,7 @@ def _shown(found: Sequence[Standing], home: Path, width: int) -> Iterator[Table 
         yield table
     for one in found:
         for trial in one.going if one.process is not None else ():
-            yield f"{one.study}: {trial.phase}/{trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
+            yield f"{one.study}: {trial.phase} {trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
 
 
 def cells(one: Standing) -> dict[str, str]:

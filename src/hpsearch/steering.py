@@ -15,7 +15,7 @@ from hpsearch.config import space
 from hpsearch.config.composition import hours_of
 from hpsearch.config.settings import Settings
 from hpsearch.errors import RequestError, nearest
-from hpsearch.state.folder import StudyFolder
+from hpsearch.state.folder import SEARCHED_IN, StudyFolder
 from hpsearch.state.locks import holder
 from hpsearch.state.records import TrialRecord
 from hpsearch.state.steering import Command, Steering
@@ -24,7 +24,6 @@ from hpsearch.state.stored_settings import settings_of
 SAVE_SECONDS = 60.0  # time limit for a coordinator to save its running trials
 REPLY_SECONDS = 60.0  # time limit for a coordinator to act on a command
 LOOK_SECONDS = 0.2  # between two checks
-SEARCHED_IN = "trials"  # folder of the search's trials
 
 
 def chosen(home: Path, study: str | None) -> StudyFolder:

@@ -49,6 +49,7 @@ def default_choices() -> dict[str, str]:
 
 TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 HOURS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0}
+ADDRESSES = ("tracking.", "storage.")  # overrides that start so name a server or a database
 
 
 def hours_named(hours: float) -> str:

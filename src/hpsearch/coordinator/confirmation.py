@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
+from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.phase import Fault, Fields, Found, Phase, Stored, StudyContext
@@ -212,7 +213,7 @@ class Confirmation(Phase):
         """Return why no run goes on, once the study's hours are over; None otherwise."""
         if self._planner is None or not self._planner.over or not self.race.entrants:
             return None
-        return f"budget.hours={self._planner.hours:.3g} are over; no run goes on"
+        return f"the budget of {formats.duration(self._planner.hours * 3600)} is over; no run goes on"
 
     def closing(self) -> list[TrialRecord]:
         """Return the runs that have not ended, as pruned."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings, TrainSettings
 from hpsearch.coordinator.phase import Found, Phase, StudyContext
@@ -225,7 +226,8 @@ class Final(Phase):
         """Return why no run goes on, once it is late; None until then. A run still in training does not count."""
         if self._planner is None or not self._planner.late:
             return None
-        return f"budget.hours={self._planner.hours:.3g} are over; no run of the final model goes on"
+        budget = formats.duration(self._planner.hours * 3600)
+        return f"the budget of {budget} is over; no run of the final model goes on"
 
     def closing(self) -> list[TrialRecord]:
         """Return the runs that have not ended, as pruned."""

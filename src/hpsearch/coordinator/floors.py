@@ -44,14 +44,14 @@ def fit(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tupl
     """Fit the missing floors, show their results, and return the records of all floors.
 
     A floor that can't be fitted is shown as left out, and its record holds the fault. Floors of an earlier run of the
-    command are not fitted again, nor are those that had a fault then.
+    command are not fitted again. One that had a fault is tried again if there is more time now.
 
     Raises:
         Interrupted: a signal came; what was fitted is kept.
         RequestError: `floors.json` is damaged.
     """
     settings, folder = study.settings, study.folder
-    known = {record.name: record for record in read_floors(folder) if _is_there(folder, record)}
+    known = {record.name: record for record in read_floors(folder) if _is_there(study, record)}
     floors = KINDS[settings.task.kind].floors
     missing = [floor for floor in floors if floor.name not in known] if settings.budget.floors else []
     if missing:
@@ -62,7 +62,7 @@ def fit(study: StudyContext, crew: Crew, display: Display, clock: Clock) -> tupl
                 share = 1.0 if floor is floors[-1] else FIRST
                 number, seconds = floors.index(floor), max(0.0, share * left)
                 found = crew.fit_floor(number, floor.name, settings, study.ref, seconds)
-                known[floor.name] = record = _kept(folder, floor, found)
+                known[floor.name] = record = _kept(folder, floor, found, limit_seconds(settings))
                 write_floors(folder, tuple(known[one.name] for one in floors if one.name in known))
                 display.note(_said(floor, record, settings.task.metric))
     return tuple(known[floor.name] for floor in floors if floor.name in known)
@@ -178,13 +178,17 @@ def may_blend(settings: Settings) -> bool:
     return settings.budget.blend and settings.budget.floors and WORDS in KINDS[settings.task.kind].floors
 
 
-def _is_there(folder: StudyFolder, record: FloorRecord) -> bool:
+def _is_there(study: StudyContext, record: FloorRecord) -> bool:
     """Return whether a floor need not be fitted: once test has been scored, its answers there are known."""
-    place = folder.floor(record.name)
-    return record.fault is not None or folder.test.exists() or (place.weights.exists() and place.answers.exists())
+    place = study.folder.floor(record.name)
+    if study.folder.test.exists():
+        return True
+    if record.fault is not None:
+        return record.limit is not None and limit_seconds(study.settings) <= record.limit
+    return place.weights.exists() and place.answers.exists()
 
 
-def _kept(folder: StudyFolder, floor: Floor, found: FloorFitted) -> FloorRecord:
+def _kept(folder: StudyFolder, floor: Floor, found: FloorFitted, limit: float) -> FloorRecord:
     """Write a floor's answers to disk, and return its record. Of a floor with a fault, only the record is kept."""
     if found.fault is not None:
         shutil.rmtree(folder.floor(floor.name).path, ignore_errors=True)
@@ -200,6 +204,7 @@ def _kept(folder: StudyFolder, floor: Floor, found: FloorFitted) -> FloorRecord:
         confusion=found.confusion,
         fitted=found.fitted,
         fault=found.fault,
+        limit=limit if found.fault is not None else None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.few import Few, reference_of
@@ -232,7 +233,7 @@ class Search(Phase):
         if self._planner is None or self._ends_at is None:
             return None
         if self._planner.late if self._few is not None else self._planner.over:
-            return f"budget.hours={self._planner.hours:.3g} are over; no trial goes on"
+            return f"the budget of {formats.duration(self._planner.hours * 3600)} is over; no trial goes on"
         if hours >= self._ends_at and self._few is None and self.best_first():
             return "the search has had its part of budget.hours; no trial goes on"
         return None

@@ -20,6 +20,7 @@ from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.metrics import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
+from hpsearch.training import parts
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,16 @@ def _winner(finished: Finished) -> Winner:
         folder=finished.found.folder,
         validation=blend.metrics if blend is not None else winner.metrics,
         corrected=finished.found.corrected,
+        length=_length(finished),
     )
+
+
+def _length(finished: Finished) -> float:
+    """Return the winner's updates as a share of those that its recipe has where time is no limit."""
+    winner, phase = finished.found.winner, finished.decisive
+    settings = phase.trained_with(finished.study.settings, winner)
+    examples = winner.examples if winner.examples is not None else phase.ref.sizes["train"]
+    return winner.step / parts.planned_steps(settings, examples)
 
 
 def _blend(finished: Finished) -> outcome.BlendOutcome | None:

@@ -174,7 +174,10 @@ def _content(path: Path, setting: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise RequestError(f"{setting}: there is no such file ({path.absolute()}); correct the path") from None
+        raise RequestError(
+            f"{setting}: there is no such file ({path.absolute()}); correct the path"
+            f"{nearest(path.name, (one.name for one in path.parent.glob('*')))}"
+        ) from None
     except OSError as error:
         raise RequestError(f"{setting}: {error.strerror} ({path.absolute()}); give a file that can be read") from None
     if not content.strip(b" \t\r\n\xef\xbb\xbf"):

@@ -73,8 +73,7 @@ def champion_uri(settings: Settings, home: Path) -> str:
     model = RegisteredModel(Tracking(settings, home))
     if model.version_of(CHAMPION) is None:
         raise RequestError(
-            f"task {settings.task.name} has no champion; promote a finished study of it (`make promote`, with what its "
-            "sweep was given)"
+            f"task {settings.task.name} has no champion; promote a finished study of it (`make promote STUDY=...`)"
         )
     return model.address(CHAMPION)
 

@@ -11,6 +11,7 @@ from hpsearch.tasks.metrics import OBJECTIVES
 
 EPSILON = 1e-12  # differences up to this are rounding errors
 DOUBLED = 4  # fewest trials for which the gain from half of them to all is reported
+SHORT = 0.9  # a winner with a smaller share of the usual updates profits from more
 
 
 def ahead(summary: Summary) -> FloorOutcome | None:
@@ -72,6 +73,12 @@ def outlook(summary: Summary) -> str | None:
             f"{_hours(first)} would train the winner on {formats.count(first.examples)} examples: test "
             f"{summary.metric} {value} is to be expected then (80 % interval {low} to {high}), by how errors fall with "
             "examples here and on other data."
+        )
+    length = summary.winner.length
+    if length is not None and length < SHORT:
+        return (
+            f"The winner has had all training examples, but {length:.0%} of the usual number of updates; more hours "
+            "train it longer."
         )
     k, said = len(summary.expected), "The winner has had all training examples; more hours only search further."
     if k < DOUBLED:

@@ -94,7 +94,7 @@ class Display:
             else:
                 self.statuses[record.number] = record.status
         if self.statuses:
-            self._say(f"continuing: {self._so_far(len(self.statuses))} are there from before")
+            self._say(f"continuing with {self._so_far(len(self.statuses))} from before")
 
     def phase(self, name: str) -> None:
         """Show the current phase: data, search, confirmation, test, report."""

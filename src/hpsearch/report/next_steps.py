@@ -3,8 +3,9 @@
 import shlex
 from collections.abc import Sequence
 
-from hpsearch.config.composition import default_choices, hours_named, hours_of
+from hpsearch.config.composition import ADDRESSES, default_choices, hours_named, hours_of
 from hpsearch.config.settings import Settings
+from hpsearch.errors import redact
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
 
@@ -17,11 +18,11 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
     budget, given = settings.budget, summary.given
     steps = [
         ("see every run in the MLflow UI", "make ui"),
-        ("register the winner and make it the champion", make("promote", settings, given)),
-        ("serve the champion on this machine", make("serve", settings, given)),
+        ("register the winner and make it the champion", _of_study("promote", settings, given)),
+        ("serve the champion on this machine", _of_study("serve", settings, given)),
     ]
     if beside.ahead(summary) is not None:
-        command = make("promote", settings, given, "--floor")
+        command = _of_study("promote", settings, given, "--floor")
         steps.insert(2, ("make the best simple model the champion instead", command))
     if _verb(settings) == "train":
         return steps
@@ -30,42 +31,50 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
         more = [f"budget.max_trials={2 * budget.max_trials}"]
     else:
         more = [_with_hours(_chosen(given)["budget"], 2 * budget.hours)]
-    steps.append(("continue this study with twice the budget", make("sweep", settings, given, *more)))
+    steps.append(("continue this study with twice the budget", _make("sweep", settings, given, *more)))
     return steps
 
 
 def again(settings: Settings, given: Sequence[str]) -> str:
     """Return the command that made the study, with its choices written out."""
-    return make(_verb(settings), settings, given)
+    return _make(_verb(settings), settings, given)
 
 
-def make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
-    """Return the make command that runs `verb` with what was given, changed by `overrides`.
+def _of_study(verb: str, settings: Settings, given: Sequence[str], *options: str) -> str:
+    """Return the make command that runs `verb` with the study's own settings.
+
+    Addresses with a password are repeated, because the study does not keep the password.
+    """
+    secret = [word for word in given if word.startswith(ADDRESSES) and "***" in redact(word)]
+    return " ".join(["make", verb, f"STUDY={settings.study}", *_arguments([*secret, *options])])
+
+
+def _make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
+    """Return the make command that runs `verb` (sweep, train) with what was given, changed by `overrides`.
 
     It names all choices, defaults included, so that it stays right when a default changes.
     """
-    if verb == "serve":  # it takes neither a model nor a search
-        given = [word for word in given if _key(word).startswith(("task", "tracking.", "--"))]
     own, chosen = _own(given), _chosen([*given, *overrides])
     if "budget" in _own(overrides):  # the chosen budget sets the hours
         given = [word for word in given if _key(word) != "budget.hours"]
     overrides = tuple(word for word in overrides if _key(word) not in CHOICES)
-    words = [f"TASK={chosen['task']}"]
-    if verb in ("sweep", "train", "promote"):
-        words.append(f"MODEL={chosen['model']}")
-    if "search" in own or verb == "sweep" or (verb == "promote" and _verb(settings) == "sweep"):
+    words = [f"TASK={chosen['task']}", f"MODEL={chosen['model']}"]
+    if "search" in own or verb == "sweep":
         words.append(f"SEARCH={chosen['search']}")
     # The default is that of conf/config.yaml; `train` names its study itself.
     default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
-    if verb in ("sweep", "promote") and settings.study != default:
+    if verb == "sweep" and settings.study != default:
         words.append(f"STUDY={settings.study}")
-    if verb in ("sweep", "train"):
-        words.append(f"BUDGET={chosen['budget']}")
+    words.append(f"BUDGET={chosen['budget']}")
     replaced = {*CHOICES, *map(_key, overrides)}
-    if arguments := [*(word for word in given if _key(word) not in replaced), *overrides]:
-        quoted = shlex.quote(shlex.join(arguments))
-        words.append(f"ARGS={quoted.replace('$', '$$')}")  # make reads a single $ as the start of a variable
+    words += _arguments([*(word for word in given if _key(word) not in replaced), *overrides])
     return " ".join(["make", verb, *words])
+
+
+def _arguments(words: Sequence[str]) -> list[str]:
+    """Return words as make's variable ARGS; [] if there are none."""
+    quoted = shlex.quote(shlex.join(words)).replace("$", "$$")  # make reads a single $ as the start of a variable
+    return [f"ARGS={quoted}"] if words else []
 
 
 def _with_hours(choice: str, hours: float) -> str:

@@ -133,7 +133,7 @@ def answers(
 
 
 def serve(model_uri: str, port: int, kind: str) -> None:
-    """Become a server of a model of this task kind on loopback.
+    """Serve a model of this task kind on loopback, until a signal ends it.
 
     `POST /invocations` takes input like the example of the kind's product.
     """
@@ -142,7 +142,7 @@ def serve(model_uri: str, port: int, kind: str) -> None:
     print(f"{model_uri} is served on {address}; ask it with")
     print(f"  curl {address}/invocations -H 'Content-Type: application/json' -d '{example}'")
     arguments = ["models", "serve", "--model-uri", fetched(model_uri), "--env-manager", "local"]
-    mlflow_process.become(arguments, port, {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
+    mlflow_process.serve(arguments, port, {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
 
 
 def _predicted(

@@ -26,9 +26,11 @@ class FloorRecord:
     fitted: dict[str, Any]
     """Thresholds from the validation split, as the kind has them."""
     fault: str | None
-    """Why the floor could not be fitted. Then nothing else is known of it."""
+    """Why the floor could not be fitted. Then only `limit` is known of it."""
     run_id: str | None = None
     """Id of its MLflow run; None until the run exists."""
+    limit: float | None = None
+    """Seconds that all floors together had when this one failed; None if it was fitted, or in a former version."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,13 @@ from pathlib import Path
 
 from hpsearch.errors import RequestError
 
+SEARCHED_IN = "trials"  # name of the folder with the trials of the search
+
+
+def phase_of(place: str) -> str:
+    """Return the name of the phase whose folder is `place`, for people."""
+    return "search" if place == SEARCHED_IN else place
+
 
 @dataclass(frozen=True)
 class TrialFolder:

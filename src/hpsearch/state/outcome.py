@@ -62,6 +62,8 @@ class Winner:
     """`validation_accuracy`, ...: score."""
     corrected: float | None
     """Score to expect of the choice on a further seed; None without two seeds."""
+    length: float | None = None
+    """Its updates as a share of those that its recipe has without limit of time; None in former versions."""
 
 
 @dataclass(frozen=True)

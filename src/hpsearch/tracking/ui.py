@@ -9,7 +9,7 @@ from hpsearch.tracking.runs import Tracking
 
 
 def ui(settings: Settings, home: Path, port: int) -> None:
-    """Print where the runs are shown; unless the store is a server, become the MLflow UI on loopback."""
+    """Print where the runs are shown; unless the store is a server, run the MLflow UI on loopback."""
     tracking = Tracking(settings, home)
     experiment = tracking.experiment_id
     # Without `runs` in the address, the UI opens in another mode.
@@ -20,4 +20,4 @@ def ui(settings: Settings, home: Path, port: int) -> None:
     address = f"http://{mlflow_process.HOST}:{port}/"
     print(f"runs:   {address}{place}\ncharts: {address}{place}?compareRunsMode=CHART\nmodels: {address}#/models")
     variables = {"MLFLOW_BACKEND_STORE_URI": tracking.uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": tracking.artifacts}
-    mlflow_process.become(["server"], port, variables)
+    mlflow_process.serve(["server"], port, variables)

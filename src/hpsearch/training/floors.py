@@ -157,8 +157,8 @@ def _frozen(spec: FloorSpec, warm: Warm, folder: Path) -> Made:
     least = min(LEAST, train.examples)
     if examples < least or for_test > spec.seconds:
         raise RequestError(
-            f"{spec.seconds:.0f} s hold {examples:,} training examples beside {validation.examples:,} of validation, "
-            f"and test takes {for_test:.0f} s; it needs {least:,} examples and as long as test: give more hours"
+            f"its {spec.seconds:.0f} s are too short: they hold {examples:,} of the {least:,} training examples that "
+            f"it needs, and test takes {for_test:.0f} s; more hours give it more time"
         )
     heard = heads.features(model, validation, len(validation), how)
     of_validation = heads.of_examples(heard, validation)
