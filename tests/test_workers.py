@@ -399,7 +399,7 @@ def test_a_floor_that_fails_says_why_and_costs_no_worker(
 ) -> None:
     data, folder = DataName.of(bench.ref, bench.home), named(bench.folder(71), bench.home)
     worker.give(FitFloor(71, "frozen", bench.settings, data, folder, 0.0))
-    assert "0 s hold 0 training examples" in (bench.until(worker, FloorFitted).fault or "")
+    assert "its 0 s are too short: they hold 0 of the" in (bench.until(worker, FloorFitted).fault or "")
     fault("error")
     worker.give(FitFloor(71, "frozen", bench.settings, data, folder, 30.0))
     found = bench.until(worker, FloorFitted)
