@@ -13,7 +13,17 @@ from hpsearch.report.next_steps import TIMED
 
 CONF = shipped_conf()
 # Counted here so that a file nobody looks at, or one that is lost, is noticed.
-COUNTS = {"budget": 3, "model": 9, "optimizer": 3, "promotion": 3, "sampler": 6, "search": 3, "task": 9, "train": 1}
+COUNTS = {
+    "budget": 3,
+    "cluster": 2,
+    "model": 9,
+    "optimizer": 3,
+    "promotion": 3,
+    "sampler": 6,
+    "search": 3,
+    "task": 9,
+    "train": 1,
+}
 CHOICES = [(group, name) for group in COUNTS for name in options(group, [CONF])]
 DEFAULTS = (
     "task=imdb",

@@ -262,9 +262,9 @@ def test_what_a_served_model_imports_is_sent_along_and_no_more(script: str) -> N
 
 
 def test_every_imported_package_is_declared() -> None:
-    declared = set()
-    for line in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
-        declared.add(normal(re.split(r"[<>=!~\[; ]", line)[0]))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for more in project["optional-dependencies"].values() for line in more)]
+    declared = {normal(re.split(r"[<>=!~\[; ]", line)[0]) for line in lines}
     used = {name.partition(".")[0] for module in FILES for name in imported(module, top_level=False)}
     distributions = packages_distributions()
     foreign = used - set(sys.stdlib_module_names) - {"hpsearch"}

@@ -70,7 +70,10 @@ def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -
 
 
 def crew_of(settings: Settings, home: Path) -> Crew:
-    workplace, display = open_workplace(settings.hardware, home), Display(Console(), OBJECTIVES["accuracy"])
+    workplace, display = (
+        open_workplace(settings.hardware, settings.cluster, home),
+        Display(Console(), OBJECTIVES["accuracy"]),
+    )
     return Crew(settings, home, make.prepared(settings, home), workplace, display, lambda: None)
 
 

@@ -7,6 +7,7 @@ imports at their start has them meet a fault where a file of its name is there.
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pytest
 import hpsearch
 import make
 import tiny
-from hpsearch.config.settings import HardwareSettings, Settings
+from hpsearch.config.settings import ClusterSettings, HardwareSettings, Settings
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import (
@@ -68,6 +69,23 @@ def process_is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def on_ray(settings: HardwareSettings, home: Path) -> Workplace:
+    """On Ray of this machine."""
+    ray = pytest.importorskip("ray")
+    from hpsearch.workers.ray import RayWorkplace
+
+    if not ray.is_initialized():  # one for all tests; it ends with this process
+        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    cluster = ClusterSettings(name="ray", address=None, workers=1, cpus=1, gpus=0.0, shared=True)
+    return RayWorkplace(settings, cluster, home)
+
+
+def pid_on_ray(worker: Any) -> int:
+    import ray
+
+    return int(ray.get(worker.seat.process.remote()))
+
+
 IMPLEMENTATIONS = {
     "local": Implementation(
         open=LocalWorkplace,
@@ -75,7 +93,14 @@ IMPLEMENTATIONS = {
         freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
         kill=lambda pid: os.kill(pid, signal.SIGKILL),
         gone=process_is_gone,
-    )
+    ),
+    "ray": Implementation(
+        open=on_ray,
+        handle=pid_on_ray,
+        freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
+        kill=lambda pid: os.kill(pid, signal.SIGKILL),
+        gone=process_is_gone,
+    ),
 }
 
 FAULTS = """
@@ -171,7 +196,10 @@ class Bench:
         return list(self.folder(number).glob("checkpoint-*"))
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in IMPLEMENTATIONS if name != "local"]
+
+
+@pytest.fixture(scope="module", params=["local", *SLOW])
 def bench(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
@@ -187,6 +215,8 @@ def bench(
         patched.setenv("FAULTS", str(root / "faults"))
         workplace = IMPLEMENTATIONS[request.param].open(settings.hardware, root / "home")
         yield Bench(request.param, workplace, settings, ref, root / "home", root / "faults")
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()  # the next one has other variables
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +243,7 @@ def fault(bench: Bench) -> Iterator[Callable[[str], None]]:
 
 
 def test_every_implementation_is_here() -> None:
-    assert len(IMPLEMENTATIONS) == 1
+    assert len(IMPLEMENTATIONS) == 2
 
 
 # --- what a worker is ------------------------------------------------------------------------------------------------

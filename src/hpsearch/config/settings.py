@@ -280,6 +280,25 @@ class HardwareSettings(Section):
     it."""
 
 
+class ClusterSettings(Section):
+    """Where the workers run."""
+
+    name: Literal["local", "ray"]
+    """local: processes of this machine, as `hardware` says. ray: actors of a Ray cluster."""
+    address: str | None
+    """Address of the cluster's head, `<host>:<port>`. null: the environment variable RAY_ADDRESS. Without both, Ray is
+    started on this machine."""
+    workers: Count | None
+    """Number of workers on the cluster. null: as many as fit when the command begins."""
+    cpus: Count | None
+    """Processor cores of one worker. null: as many as all workers can have alike. If the number of workers is null too,
+    there is one for each node, or for each part of a GPU."""
+    gpus: Annotated[float, Field(ge=0)]
+    """GPUs of one worker. 0.25: four workers share one GPU."""
+    shared: bool
+    """Whether all nodes see the state folder at the same path. A cluster of several nodes needs this."""
+
+
 class TrackingSettings(Section):
     """Where MLflow stores runs and models."""
 
@@ -310,6 +329,7 @@ class Settings(Section):
     budget: BudgetSettings
     promotion: PromotionSettings
     hardware: HardwareSettings
+    cluster: ClusterSettings
     tracking: TrackingSettings
     storage: StorageSettings
 

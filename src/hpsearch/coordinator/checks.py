@@ -18,7 +18,7 @@ from hpsearch.workers.workplaces import open_workplace
 
 def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     """Check a request before anything is written or started; return its data and workplace. Raises RequestError."""
-    workplace = open_workplace(settings.hardware, home)
+    workplace = open_workplace(settings.hardware, settings.cluster, home)
     trainer.optimizer_class(settings.optimizer)
     make_plan(settings, 1)
     sampler(settings, 0)

@@ -132,7 +132,8 @@ class Loop:
     def _lost(self, worker: Worker, lost: Lost) -> None:
         """Replace a worker that died. Its trial continues in a fresh one, or fails after too many losses."""
         self.crew.renew(worker)
-        if lost.number is None:
+        if lost.number is None:  # the worker was idle, or the loss is no fault of its trial
+            self.display.note(f"worker {worker.index} is replaced: {lost.reason}")
             return
         trial = self.phase.trials[lost.number]
         trial = replace(trial, attempts=trial.attempts + 1, status=Status.RUNNING)

@@ -28,7 +28,7 @@ PACKAGES = ("data", "tasks", "training")
 SHOWN = 5  # modules that a message names
 # Settings that change no result, or whose effect is compared elsewhere.
 APART = (
-    *("study", "promotion", "hardware", "tracking", "storage", "sampler", "model.license", "task.license"),
+    *("study", "promotion", "hardware", "cluster", "tracking", "storage", "sampler", "model.license", "task.license"),
     "task.quoting",  # it decides what the data are, and their digests are compared
     "model.prior",  # it decides what the space is, and the space is compared
     *("budget.name", "budget.hours", "budget.max_trials", "budget.startup_trials", "budget.floors", "budget.blend"),

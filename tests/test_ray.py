@@ -1,0 +1,249 @@
+"""Sweeps whose workers are actors of Ray on this machine, and what happens when a node is lost or cut off."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import make
+import tiny
+import tracked
+from forked import Coordinator
+from hpsearch.config.settings import ClusterSettings, Settings
+from hpsearch.coordinator import sweep
+from hpsearch.errors import OutOfReachError, RequestError
+from hpsearch.fsck import fsck
+from hpsearch.state import identity
+from hpsearch.state.folder import StudyFolder
+from hpsearch.state.messages import Alive, DataName, Lost, Progress, Ready, Train
+from hpsearch.state.records import Status, TrialRecord
+from hpsearch.workers.workplaces import open_workplace
+from test_workers import process_is_gone
+
+ray = pytest.importorskip("ray")
+SECONDS = 300
+ON_RAY = ("cluster=ray", "cluster.cpus=1", "cluster.workers=1")
+Models = Callable[[str], Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's, of files that its processes write to
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_model: Models) -> Callable[..., Settings]:
+    csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
+    return lambda *more: make.toy_settings(csv, tiny_model("bert"), "bert", "study=toy", "budget.max_trials=4", *more)
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """Ray that this process has joined, and that does not end with a sweep."""
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A cluster of a head without processors, and of the nodes that a test adds."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=found.address, log_to_driver=False)
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def records(home: Path) -> list[TrialRecord]:
+    return [TrialRecord.load(one.path) for one in StudyFolder.of(home, "toy").trials("trials")]
+
+
+def scores(home: Path) -> list[tuple[Status, float | None, dict[int, float]]]:
+    return [(one.status, one.score, one.rungs) for one in records(home)]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_comes_to_what_it_comes_to_here(
+    settings: Callable[..., Settings], tmp_path: Path, cluster: None
+) -> None:
+    more = ("budget.floors=true", "budget.confirmation.finalists=1")
+    here, there = (tracked.new_home(tmp_path / name) for name in ("here", "there"))
+    first = sweep.run_sweep(settings(*more), here)
+    asked = settings(*ON_RAY, *more)
+    second = sweep.run_sweep(asked, there)
+    assert scores(there) == scores(here)
+    assert second.test.value == first.test.value
+    assert second.winner.params == first.winner.params
+    assert fsck(asked, there, repair=False) == "toy: clean"
+    assert sweep.run_sweep(asked, there).finished == second.finished, "there is nothing left to do"
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_is_interrupted_and_continued(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    home = tracked.new_home(tmp_path / "home")
+    asked = settings(*ON_RAY, "train.epochs=30", "search.space.train.epochs.choices=[30]", "search.rungs=[]")
+    request, log = tmp_path / "settings.json", tmp_path / "log"
+    request.write_text(asked.model_dump_json())
+    process = Coordinator(request, log, {"HPSEARCH_HOME": str(home)})
+    deadline = time.monotonic() + SECONDS
+    while not any(one.status is Status.COMPLETE for one in records(home)):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 130, log.read_text()
+    before = records(home)
+    assert Coordinator(request, log, {"HPSEARCH_HOME": str(home)}).wait(SECONDS) == 0, log.read_text()
+    after = records(home)
+    assert len(after) == 4
+    assert [(one.params, one.score) for one in before if one.status is Status.COMPLETE] == [
+        (after[one.number].params, after[one.number].score) for one in before if one.status is Status.COMPLETE
+    ]
+    assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+class Long:
+    """A worker on a node of its own that trains a long trial."""
+
+    def __init__(self, settings: Settings, home: Path, nodes: Any, lease_seconds: float) -> None:
+        from hpsearch.workers.ray import RayWorkplace
+
+        self.node, ref = nodes.add_node(num_cpus=1), make.prepared(settings, home)
+        hardware = settings.hardware.model_copy(update={"workers": "auto"})
+        self.place = RayWorkplace(hardware, of(workers=1, cpus=1, shared=True), home)
+        self.place.lease_seconds = lease_seconds
+        self.worker = self.place.start(0, "workers")
+        self.worker.give(Train(0, settings, DataName.of(ref, home), "studies/toy/trials/0"))
+        self.until(Progress)
+        self.process = ray.get(self.worker.seat.process.remote())
+
+    def until(self, kind: type) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for _, message in self.place.hear([self.worker], 1.0):
+                if isinstance(message, kind):
+                    return message
+                assert isinstance(message, Ready | Progress | Alive), message
+        raise AssertionError(f"no {kind.__name__} came")
+
+
+@pytest.fixture
+def long(settings: Callable[..., Settings]) -> Settings:
+    return settings("train.epochs=1000", "search.space.train.epochs.choices=[1000]", "search.rungs=[]")
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_node_is_told_once_its_worker_is_gone_and_is_no_fault_of_the_trial(
+    long: Settings, tmp_path: Path, nodes: Any
+) -> None:
+    bench = Long(long, tmp_path / "home", nodes, lease_seconds=5.0)
+    nodes.remove_node(bench.node, allow_graceful=False)
+    lost = bench.until(Lost)
+    assert process_is_gone(bench.process)
+    assert (lost.number, bench.worker.trial) == (None, None)
+    bench.worker.end(0)
+
+
+@pytest.mark.slow
+def test_a_node_that_hears_nothing_ends_its_worker(long: Settings, tmp_path: Path, nodes: Any) -> None:
+    bench = Long(long, tmp_path / "home", nodes, lease_seconds=8.0)
+    with bench.place.news:  # as if the coordinator were cut off: it calls no more
+        bench.place._serving.clear()
+        deadline = time.monotonic() + SECONDS
+        while not process_is_gone(bench.process):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        lost = ray.get(bench.worker.seat.hear.remote(5.0))
+        while not isinstance(lost, Lost):
+            lost = ray.get(bench.worker.seat.hear.remote(5.0))
+    assert (lost.number, "no contact" in lost.reason) == (None, True)
+    bench.worker.end(0)
+
+
+# ---- refusals
+
+
+def of(**given: object) -> ClusterSettings:
+    plain = {"name": "ray", "address": None, "workers": None, "cpus": None, "gpus": 0.0, "shared": False}
+    return ClusterSettings.model_validate(plain | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "nodes", "expected"),
+    [
+        ({}, [{"CPU": 8}], (8, 1)),
+        ({}, [{"CPU": 8}, {"CPU": 4}, {"GPU": 1}], (4, 3)),  # the larger one has room for two
+        ({"workers": 4}, [{"CPU": 8}], (2, 4)),
+        ({"workers": 3}, [{"CPU": 8}, {"CPU": 4}], (4, 3)),
+        ({"cpus": 3}, [{"CPU": 8}, {"CPU": 4}], (3, 3)),
+        ({"gpus": 1.0}, [{"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}], (8, 4)),
+        ({"gpus": 0.25}, [{"CPU": 16, "GPU": 2}], (2, 8)),
+        ({"gpus": 1.0, "workers": 1}, [{"CPU": 64}, {"CPU": 16, "GPU": 2}], (16, 1)),
+    ],
+)
+def test_workers_are_placed_node_by_node(
+    given: dict[str, Any], nodes: list[dict[str, float]], expected: tuple[int, int]
+) -> None:
+    from hpsearch.workers.cluster import placed
+
+    assert placed(of(**given), nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "nodes"),
+    [
+        ({"workers": 2, "cpus": 3}, [{"CPU": 4}, {"CPU": 2}]),  # six processors in all, and room for one
+        ({"workers": 9, "cpus": 1}, [{"CPU": 4}]),
+        ({"gpus": 0.5, "workers": 1}, [{"CPU": 4}]),
+        ({"gpus": 1.0}, [{"CPU": 4}]),
+        ({}, []),
+    ],
+)
+def test_workers_for_which_there_is_no_room_are_refused(given: dict[str, Any], nodes: list[dict[str, float]]) -> None:
+    from hpsearch.workers.cluster import placed
+
+    with pytest.raises(RequestError, match=r"cluster\.workers=.* there is no room for such workers on the nodes"):
+        placed(of(**given), nodes)
+
+
+def test_what_ray_cannot_do_is_refused(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    hardware = settings().hardware.model_copy(update={"workers": "auto"})
+    address = f"127.0.0.1:{tracked.free_port()}"
+    with pytest.raises(OutOfReachError, match=f"cluster.address={address}: no Ray cluster answers there"):
+        open_workplace(hardware, of(address=address), tmp_path)
+    with pytest.raises(RequestError, match=r"cluster\.address=ray://head:10001: is no <host>:<port>"):
+        open_workplace(hardware, of(address="ray://head:10001"), tmp_path)
+    with pytest.raises(RequestError, match=r"hardware\.workers=2: with cluster=ray say cluster\.workers"):
+        open_workplace(hardware.model_copy(update={"workers": 2}), of(), tmp_path)
+    with pytest.raises(RequestError, match=r"hardware\.device=cuda: needs cluster\.gpus"):
+        open_workplace(hardware.model_copy(update={"device": "cuda"}), of(), tmp_path)
+
+
+@pytest.mark.slow
+def test_several_nodes_need_a_shared_disk_and_the_same_code(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add_node(num_cpus=1)
+    hardware = settings().hardware.model_copy(update={"workers": "auto"})
+    with pytest.raises(RequestError, match=r"cluster\.shared=false: all nodes must see the state folder"):
+        open_workplace(hardware, of(), tmp_path)
+    place = open_workplace(hardware, of(shared=True), tmp_path)
+    other = identity.made_by() | {"libraries": {"torch": "1.0.0"}}
+    monkeypatch.setattr("hpsearch.state.identity.made_by", lambda: other)
+    with pytest.raises(RequestError, match=r"node .* has other code or libraries.*libraries\.torch: '1\.0\.0' -> "):
+        assert place.hardware
+
+
+def test_without_ray_a_sentence_says_what_to_install(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in ("ray", "seat", "cluster"):
+        monkeypatch.delitem(sys.modules, f"hpsearch.workers.{name}", raising=False)
+    hardware = settings().hardware.model_copy(update={"workers": "auto"})
+    with pytest.raises(RequestError, match=r"cluster=ray: needs Ray; pip install 'hpsearch\[ray\]'"):
+        open_workplace(hardware, of(), tmp_path)
