@@ -20,7 +20,8 @@ from hpsearch.fsck import fsck
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Alive, DataName, Lost, Progress, Ready, Train
-from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.training import checkpoints
 from hpsearch.workers.workplaces import open_workplace
 from test_workers import process_is_gone
 
@@ -104,6 +105,66 @@ def test_a_sweep_on_ray_is_interrupted_and_continued(settings: Callable[..., Set
         (after[one.number].params, after[one.number].score) for one in before if one.status is Status.COMPLETE
     ]
     assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
+def test_when_the_head_dies_all_is_saved_and_goes_on_with_the_next_one(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    home, request, log = tracked.new_home(tmp_path / "home"), tmp_path / "settings.json", tmp_path / "log"
+    asked = settings(*ON_RAY, "train.epochs=100", "search.space.train.epochs.choices=[100]", "search.rungs=[]")
+
+    def on(cluster: Any) -> Coordinator:
+        there = asked.model_copy(update={"cluster": asked.cluster.model_copy(update={"address": cluster.address})})
+        request.write_text(there.model_dump_json())
+        return Coordinator(request, log, {"HPSEARCH_HOME": str(home)})
+
+    first = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        process, deadline = on(first), time.monotonic() + SECONDS
+        while not any(read_points(one.path) for one in StudyFolder.of(home, "toy").trials("trials")):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        first.head_node.kill_gcs_server()
+        assert process.wait(SECONDS) == 5, log.read_text()
+        assert "its head is gone" in log.read_text()
+        assert any(checkpoints.newest(one.path) for one in StudyFolder.of(home, "toy").trials("trials"))
+    finally:
+        first.shutdown()
+    second = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        assert on(second).wait(SECONDS) == 0, log.read_text()
+    finally:
+        second.shutdown()
+    assert [one.attempts for one in records(home)] == [0, 0, 0, 0]
+    assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
+def test_no_secret_reaches_a_worker(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpsearch.workers import ray as on_ray
+
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
+    asked = settings("tracking.uri=http://me:hush-hush@mlflow", "storage.uri=postgresql+psycopg://me:hush-hush@db/x")
+    assert "hush-hush" not in on_ray._for_a_node(asked).model_dump_json()
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        hardware = asked.hardware.model_copy(update={"workers": "auto"})
+        place = on_ray.RayWorkplace(hardware, of(workers=1, cpus=1), tmp_path)
+        assert place.hardware.device == "cpu"
+        worker = place.start(0, "workers")
+        environment = Path(f"/proc/{ray.get(worker.seat.process.remote())}/environ").read_text()
+        assert "OMP_NUM_THREADS=" in environment
+        assert "hush-hush" not in environment
+        assert "\0RAY_" not in environment
+        worker.end(0)
+    finally:
+        ray.shutdown()
 
 
 class Long:

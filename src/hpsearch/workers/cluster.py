@@ -1,9 +1,12 @@
 """A Ray cluster: how the coordinator joins it, which nodes it has, and how many workers have room on them."""
 
+import contextlib
+import logging
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +17,34 @@ from hpsearch.config.settings import ClusterSettings
 from hpsearch.errors import OutOfReachError, RequestError, first_line
 
 KNOCK_SECONDS = 5.0  # for the head of a cluster to answer
+PATIENCE_SECONDS = 15.0  # for a head that has not answered to do so; Ray itself ends this process after 60 s
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
 def alive() -> list[dict[str, Any]]:
     """Return the nodes that are alive, as Ray describes them."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
+
+
+class Head:
+    """The head of the cluster, which is asked for a sign of life now and then."""
+
+    def __init__(self) -> None:
+        self._address = ray.get_runtime_context().gcs_address
+        self._answered = self._asked = time.monotonic()
+
+    @property
+    def away(self) -> bool:
+        """Whether the head has not answered for long."""
+        now = time.monotonic()
+        if now - self._asked > KNOCK_SECONDS:
+            self._asked = now
+            with contextlib.suppress(OSError):
+                _connect(self._address)
+                self._answered = now
+        return now - self._answered > KNOCK_SECONDS + PATIENCE_SECONDS
 
 
 def placed(cluster: ClusterSettings, nodes: Sequence[dict[str, float]]) -> tuple[int, int]:
@@ -79,7 +104,7 @@ def join(address: str | None) -> None:
     former = signal.getsignal(signal.SIGTERM)
     try:
         # With an address the cluster has decided about its dashboard.
-        ray.init(address=known or "local", include_dashboard=None if known else False, log_to_driver=False)
+        ray.init(address=known or "local", include_dashboard=None if known else False, **QUIET)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         raise _away(str(known), error) from None
     finally:
@@ -95,9 +120,14 @@ def _knock(address: str) -> None:
             f"cluster.address={address}: is no <host>:<port> of a Ray cluster's head, as `ray start` prints"
         )
     try:
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+        _connect(address)
     except OSError as error:
         raise _away(address, error) from None
+
+
+def _connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def _away(address: str, error: Exception) -> OutOfReachError:

@@ -84,4 +84,5 @@ class Workplace(Protocol):
 
         Raises:
             RequestError: a worker can't have what the settings ask for.
+            OutOfReachError: the place does not answer any more. Workers may still be heard, so that they can save.
         """

@@ -45,7 +45,7 @@ from hpsearch.state.messages import (
     Unfit,
 )
 from hpsearch.training.folders import local_folder
-from hpsearch.workers.cluster import alive, join, placed
+from hpsearch.workers.cluster import Head, alive, join, placed
 from hpsearch.workers.interface import Worker
 from hpsearch.workers.seat import Seat
 
@@ -98,8 +98,9 @@ class RayWorkplace:
         self._unbegun = 0  # workers in a row that have ended before they began
         self._begun: Path | None = None
         self._serving: dict[Any, RayWorker] = {}  # by the reference to what its seat will say next
+        self._head = Head()
         self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._closing, self._away = False, ""
+        self._closing, self._away, self._told = False, "", False
         self.news = threading.Condition()
 
     @property
@@ -148,10 +149,15 @@ class RayWorkplace:
             ours.append(worker)
         began = time.monotonic()
         with self.news:
-            self.news.wait_for(lambda: self._away or any(worker.inbox for worker in ours), timeout_seconds)
+            self.news.wait_for(
+                lambda: (self._away and not self._told) or any(worker.inbox for worker in ours), timeout_seconds
+            )
             ready = [worker for worker in ours if worker.inbox]
-        if self._away:
-            raise OutOfReachError(f"cluster: Ray does not answer any more ({self._away})")
+        if self._away and not self._told:  # once: after it, the coordinator has its workers save
+            self._told = True
+            raise OutOfReachError(
+                f"cluster: Ray does not answer any more: {self._away}; when it is back, the same command goes on"
+            )
         passed = min(time.monotonic() - began, timeout_seconds)
         for worker in ours:
             worker.silent_seconds += passed if worker.ready else 0.0  # the cluster may have no room for it yet
@@ -176,6 +182,8 @@ class RayWorkplace:
             while not self._closing:
                 with self.news:
                     serving = dict(self._serving)
+                if self._head.away and not self._told:
+                    self._tell_away("its head is gone")
                 if not serving:
                     time.sleep(TURN_SECONDS)
                     continue
@@ -184,9 +192,15 @@ class RayWorkplace:
                 for reference in {*spoken, *more}:
                     self._pass_on(reference, serving[reference])
         except Exception as error:  # whatever it is, nobody listens any more
-            with self.news:
-                self._away = f"{type(error).__name__}: {first_line(error)}"
-                self.news.notify_all()
+            self._tell_away(f"{type(error).__name__}: {first_line(error)}")
+
+    def _unsaid(self) -> bool:
+        return bool(self._away) and not self._told
+
+    def _tell_away(self, reason: str) -> None:
+        with self.news:
+            self._away = reason
+            self.news.notify_all()
 
     def _pass_on(self, reference: Any, worker: "RayWorker") -> None:
         message: Heard | None
