@@ -95,7 +95,7 @@ test-gpu: $(DEV)  ## run the tests that need an NVIDIA GPU
 bench: $(DEV)  ## compare the training speed with Hugging Face's Trainer and its defaults: make bench ARGS="--rounds 1", about 15 minutes
 	$(BIN)/python experiments/engine/run.py $(ARGS)
 
-check: $(DEV)  ## check lint, format, types, spelling, and that the docs agree with the code
+check: $(DEV)  ## check lint, format, types, spelling, sentences, and that the docs agree with the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -104,6 +104,7 @@ check: $(DEV)  ## check lint, format, types, spelling, and that the docs agree w
 	    $(BIN)/mypy $$folder*.py > .mypy_cache/said || { cat .mypy_cache/said; exit 1; }; done
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md conf docs experiments src
+	$(BIN)/python -m pytest --quiet tests/test_docs.py  # links, commands, and the length of sentences
 
 docs: $(DEV)  ## build the documentation into site/; a dead link is an error
 	$(BIN)/zensical build --clean --strict

@@ -89,7 +89,13 @@ def commands() -> str:
         "`make VERB` runs `hpsearch VERB`, with `TASK`, `MODEL`, `SEARCH`, `BUDGET` and `STUDY` as choices and",
         "",
     ]
-    lines[-2] += " `ARGS` as all the rest. `status`, `stop`, `skip`, `try` and `extend` take `STUDY` and `ARGS` alone."
+    lines[-2] += (
+        " `ARGS` as all the rest. `status`, `stop`, `skip` and `try` take `STUDY` and `ARGS` alone, `extend` takes"
+    )
+    lines[-2] += (
+        " `BUDGET` too. With `STUDY` alone, `finish`, `report`, `promote`, `rollback`, `history`, `predict` and"
+    )
+    lines[-2] += " `serve` use the study's own settings."
     [verbs] = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     for verb, parser in verbs.choices.items():
         lines += [f"## {verb}", "", str(parser.description), ""]

@@ -372,6 +372,8 @@ def test_a_study_is_named_by_a_word_or_by_its_setting(words: list[str], study: s
         ["stop", "budget=2h"],
         ["finish", "toy", "hardware.workers=2"],
         ["promote", "toy", "task=imdb"],
+        ["rollback", "study=toy", "budget=2h"],
+        ["serve", "toy", "task.columns.text=body"],
         ["stop", "toy", "other"],
     ],
     ids=" ".join,

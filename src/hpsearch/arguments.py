@@ -15,7 +15,7 @@ exit codes:
   2    the request is wrong (settings, data, model, memory); nothing was started
   3    there is no model: the budget ended first, or all trials or runs failed
   4    promotion refused by its gate
-  5    a component is out of reach (database, tracking server), or the disk is full
+  5    a component is out of reach (database, tracking server, Ray), or the disk is full
   130  interrupted; the same command goes on from there"""
 
 HELP = {
@@ -104,6 +104,10 @@ def _study(args: argparse.Namespace, words: list[str]) -> list[str]:
         return []
     beside = (*ADDRESSES, "promotion") if args.verb == "promote" else ADDRESSES
     settings = [word for word in others if not word.startswith(beside)]
+    if args.verb in NAMED_OR_SETTINGS and names and settings and not any(word.startswith("task=") for word in settings):
+        raise RequestError(
+            f"{settings[0]}: study {names[0]} has settings of its own; leave this out, or name the task too: task=..."
+        )
     if args.verb in NAMED_OR_SETTINGS and settings and all("=" in word for word in words):
         args.study, args.own = None, False  # all of them together name the study
         return words

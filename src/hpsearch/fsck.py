@@ -21,6 +21,7 @@ from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import Summary, read_summary
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.state.steering import Steering
+from hpsearch.steering import own_settings
 from hpsearch.tracking.client import Run
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.parts import PARTS
@@ -35,7 +36,8 @@ def fsck(settings: Settings, home: Path, repair: bool) -> str:
     """Check every study of the state folder and return what was found, for the user.
 
     Args:
-        settings: Settings with the addresses of Optuna and MLflow. Each study has its own other settings.
+        settings: Settings with the addresses of Optuna and MLflow. Each study has its own other settings, and its own
+            addresses where these settings have none.
         home: The state folder.
         repair: Whether to repair what can be repaired.
 
@@ -67,15 +69,16 @@ def _check(settings: Settings, home: Path, folder: StudyFolder, repair: bool) ->
     """Return the faults of a study, each with whether it has been repaired.
 
     Raises:
-        RequestError: This version cannot read the study.
+        RequestError: This version cannot read the study, or an address lacks its password.
     """
     identity.check_folder(folder)
     try:
-        own = results.read_settings(folder, settings)
+        results.read_settings(folder, settings)
     except (OSError, ValueError, HpsearchError) as error:
         if not any(folder.trials(kind.place) for kind in phases.PHASES):
             return []  # the study ended before its first trial
         return [(Fault(f"settings.yaml can't be read ({first_line(error)})"), False)]
+    own = results.read_settings(folder, own_settings(folder, settings))
     with closing(Study(own, home)) as study:
         found = list(_faults(own, folder, study, Tracking(own, home)))
         repaired = [repair and fault.repair is not None for fault in found]

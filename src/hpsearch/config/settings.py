@@ -293,8 +293,8 @@ class ClusterSettings(Section):
     cpus: Count | None
     """Processor cores of one worker. null: as many as all workers can have alike. If the number of workers is null too,
     there is one for each node, or for each part of a GPU."""
-    gpus: Annotated[float, Field(ge=0)]
-    """GPUs of one worker. 0.25: four workers share one GPU."""
+    gpus: Annotated[float, Field(ge=0, le=1)] | None
+    """GPUs of one worker. 0.25: four workers share one GPU. null: one if the nodes have any, else none."""
     shared: bool
     """Whether all nodes see the state folder at the same path. A cluster of several nodes needs this."""
 

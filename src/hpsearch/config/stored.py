@@ -19,7 +19,7 @@ CAME_LATER: dict[str, Any] = {
     "train.fold": None,
     "train.retimed": [],
     "train.rdrop": 0.0,
-    "cluster": {"name": "local", "address": None, "workers": None, "cpus": None, "gpus": 0, "shared": True},
+    "cluster": {"name": "local", "address": None, "workers": None, "cpus": None, "gpus": None, "shared": True},
     "budget.hours": None,
     "budget.search_examples": None,
     "budget.final": False,

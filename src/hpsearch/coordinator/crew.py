@@ -123,11 +123,12 @@ class Crew:
         """
         micro, ended = self.micro, 0
         while not micro.known:
-            fits = self._fits(self.workers[0])
+            worker = self._ready()
+            fits = self._fits(worker)
             if fits:
                 micro.keep()
                 continue
-            self.renew(self.workers[0])
+            self.renew(worker)
             ended += fits is None
             if fits is None and ended < self.settings.hardware.max_attempts:
                 continue  # another process may have killed it
@@ -150,7 +151,7 @@ class Crew:
         """
         ended = 0
         while pace.found is None:
-            worker = self.workers[0]
+            worker = self._ready()
             worker.ask(pace.question(self.micro))
             answer = self._answer(worker)
             if isinstance(answer, Paced):
@@ -196,7 +197,7 @@ class Crew:
         split: str,
         words: TrialFolder | None = None,
     ) -> Scored:
-        """Have the first worker score the model of a complete trial; `folder` is the trial's.
+        """Have a worker score the model of a complete trial; `folder` is the trial's.
 
         Where `words` is given, it is the folder of the words floor, which the model may be blended with.
 
@@ -209,12 +210,12 @@ class Crew:
         return self._scored(Score(record.number, settings, data, place, split, record.fitted, words=beside))
 
     def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, split: str) -> Scored:
-        """Have the first worker score a floor; `settings` are the study's. Raises what `score` raises."""
+        """Have a worker score a floor; `settings` are the study's. Raises what `score` raises."""
         data, place = DataName.of(ref, self.home), named(self.folder.floor(floor.name).path, self.home)
         return self._scored(Score(0, settings, data, place, split, floor.fitted, floor.name))
 
     def fit_floor(self, number: int, name: str, settings: Settings, ref: DataRef, seconds: float) -> FloorFitted:
-        """Have the first worker fit a floor in `seconds`. If that fails, the result holds the fault.
+        """Have a worker fit a floor in `seconds`. If that fails, the result holds the fault.
 
         Raises:
             Interrupted: a signal came.
@@ -222,10 +223,11 @@ class Crew:
         data, place = DataName.of(ref, self.home), named(self.folder.floor(name).path, self.home)
         work, most = FitFloor(number, name, settings, data, place, seconds), LATE * seconds + LATE_SECONDS
         for _ in range(self.settings.hardware.max_attempts):
-            answer = self._done(work, FloorFitted, "interrupted while floors were fitted", most)
+            worker = self._ready()
+            answer = self._done(worker, work, FloorFitted, "interrupted while floors were fitted", most)
             if isinstance(answer, FloorFitted):
                 return answer
-            self.renew(self.workers[0])
+            self.renew(worker)
             if answer is None:
                 return FloorFitted(number, fault=f"it took more than {most:.0f} s, where {seconds:.0f} s are planned")
             if answer.for_memory:
@@ -234,15 +236,18 @@ class Crew:
 
     def _scored(self, work: Score) -> Scored:
         for _ in range(self.settings.hardware.max_attempts):
-            answer = self._done(work, Scored, "interrupted while test was scored", math.inf)
+            worker = self._ready()
+            answer = self._done(worker, work, Scored, "interrupted while test was scored", math.inf)
             if isinstance(answer, Scored):
                 return answer
-            self.renew(self.workers[0])
+            self.renew(worker)
         raise NoResultError(f"the worker that scores {work.split} ended {self.settings.hardware.max_attempts} times")
 
-    def _done(self, work: Score | FitFloor, kind: type[M], interrupted: str, seconds: float) -> M | Lost | None:
-        """Return the answer of the first worker, which is idle; None if it hangs or is late. Raises Interrupted."""
-        worker, until = self.workers[0], time.monotonic() + seconds
+    def _done(
+        self, worker: Worker, work: Score | FitFloor, kind: type[M], interrupted: str, seconds: float
+    ) -> M | Lost | None:
+        """Return the answer of an idle worker; None if it hangs or is late. Raises Interrupted."""
+        until = time.monotonic() + seconds
         worker.give(work)
         while not self.hangs(worker):
             for _, message in self.hear([worker]):
@@ -254,6 +259,16 @@ class Crew:
                 return None
         self.display.note(self.silence)
         return None
+
+    def _ready(self) -> Worker:
+        """Return an idle worker that is ready, while no trial runs; wait for one. Raises Interrupted."""
+        while not (ready := [worker for worker in self.workers if worker.ready]):
+            for worker, message in self.hear(self.workers):
+                if isinstance(message, Lost):
+                    self.renew(worker)
+            if self.interrupted:
+                raise Interrupted("interrupted before a worker was there; give the same command to go on")
+        return ready[0]
 
     def _start(self, index: int) -> Worker:
         return self.workplace.start(index, named(self.folder.workers, self.home))

@@ -55,13 +55,13 @@ class Loop:
                 self._pause_all()
                 return
             self._helm.heed()
-            for worker in [w for w in self.crew.workers if w.trial is None]:
+            for worker in [w for w in self.crew.workers if w.trial is None and w.ready]:
                 self._feed(worker, hours)
             busy = [worker for worker in self.crew.workers if worker.trial is not None]
             self.books.hear_of_deliveries()
-            if not busy:
+            if not busy and any(worker.ready for worker in self.crew.workers):
                 return
-            for worker, message in self.crew.hear(busy):
+            for worker, message in self.crew.hear([w for w in self.crew.workers if w in busy or not w.ready]):
                 self._handle(worker, message)
             for worker in busy:
                 if self.crew.hangs(worker):

@@ -1,20 +1,19 @@
 """A Ray cluster: how the coordinator joins it, which nodes it has, and how many workers have room on them."""
 
-import contextlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from hpsearch.config.settings import ClusterSettings
-from hpsearch.errors import OutOfReachError, RequestError, first_line
+from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 
 KNOCK_SECONDS = 5.0  # for the head of a cluster to answer
 PATIENCE_SECONDS = 15.0  # for a head that has not answered to do so; Ray itself ends this process after 60 s
@@ -33,7 +32,8 @@ class Head:
 
     def __init__(self) -> None:
         self._address = ray.get_runtime_context().gcs_address
-        self._answered = self._asked = time.monotonic()
+        self._asked = 0.0
+        self._silent_since: float | None = None
 
     @property
     def away(self) -> bool:
@@ -41,58 +41,91 @@ class Head:
         now = time.monotonic()
         if now - self._asked > KNOCK_SECONDS:
             self._asked = now
-            with contextlib.suppress(OSError):
+            try:
                 _connect(self._address)
-                self._answered = now
-        return now - self._answered > KNOCK_SECONDS + PATIENCE_SECONDS
+                self._silent_since = None
+            except OSError:
+                self._silent_since = self._silent_since or now
+        return self._silent_since is not None and now - self._silent_since > PATIENCE_SECONDS
 
 
-def placed(cluster: ClusterSettings, nodes: Sequence[dict[str, float]]) -> tuple[int, int]:
+def gpus(cluster: ClusterSettings, device: str, nodes: Sequence[dict[str, float]]) -> float:
+    """Return the GPUs of a worker, where the settings may leave them open.
+
+    Args:
+        cluster: what the settings say of the cluster.
+        device: `hardware.device`.
+        nodes: resources of each node.
+
+    Raises:
+        RequestError: the settings ask for a GPU, and workers are to have none.
+    """
+    found = cluster.gpus
+    if found is None:
+        found = 1.0 if device != "cpu" and any(node.get("GPU", 0) >= 1 <= node.get("CPU", 0) for node in nodes) else 0.0
+    if device == "cuda" and not found:
+        raise RequestError("hardware.device=cuda: needs nodes with GPUs, and cluster.gpus=1 or a part of a GPU")
+    return found
+
+
+def placed(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, float]]) -> tuple[int, int]:
     """Return the CPUs of a worker and the number of workers.
 
     Args:
-        cluster: what the settings say of them.
+        cluster: what the settings say of the cluster.
+        share: GPUs of a worker.
         nodes: resources of each node.
 
     Raises:
         RequestError: there is no room for the workers that the settings ask for.
     """
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
+    wanted = cluster.workers if cluster.workers is not None else _wanted(cluster, share, nodes)
     for cpus in [cluster.cpus] if cluster.cpus is not None else range(most, 0, -1):
-        places = sum(_places(cluster, cpus, node) for node in nodes)
-        wanted = cluster.workers if cluster.workers is not None else _wanted(cluster, nodes)
+        places = sum(_places(share, cpus, node) for node in nodes)
         if places >= wanted > 0:
             return cpus, cluster.workers if cluster.workers is not None else places
     have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
     raise RequestError(
-        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={cluster.gpus:g}: there is no "
-        f"room for such workers on the nodes, which have: {have or 'nothing'}; lower them"
+        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={share:g}: there is no room for "
+        f"such workers on the nodes, which have: {have or 'nothing'}; lower them"
     )
 
 
-def _places(cluster: ClusterSettings, cpus: int, node: dict[str, float]) -> int:
+def _places(share: float, cpus: int, node: dict[str, float]) -> int:
     """Return how many workers a node has room for."""
     by_cpus = int(node.get("CPU", 0) // cpus)
-    return min(by_cpus, int(node.get("GPU", 0) / cluster.gpus)) if cluster.gpus else by_cpus
+    return min(by_cpus, _parts(share, node)) if share else by_cpus
 
 
-def _wanted(cluster: ClusterSettings, nodes: Sequence[dict[str, float]]) -> int:
-    """Return the number of workers where the settings leave it open: one for each part of a GPU, else for each node."""
+def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, float]]) -> int:
+    """Return the least number of workers where the settings leave it open."""
     if cluster.cpus is not None:
         return 1
-    if cluster.gpus:
-        return sum(int(node.get("GPU", 0) / cluster.gpus) for node in nodes)
+    if share:
+        return sum(_parts(share, node) for node in nodes)
     return sum(node.get("CPU", 0) >= 1 for node in nodes)
+
+
+def _parts(share: float, node: dict[str, float]) -> int:
+    """Return for how many workers a node has GPUs. A part of a GPU lies on one GPU."""
+    return int(node.get("GPU", 0)) * int(1 / share)
 
 
 def join(address: str | None) -> None:
     """Join the cluster at an address, else that of RAY_ADDRESS, else start one on this machine.
 
     Raises:
-        RequestError: The address is no `host:port`.
+        RequestError: The address is no `host:port`, or this process has joined another cluster.
         OutOfReachError: No cluster answers.
     """
     if ray.is_initialized():
+        joined = ray.get_runtime_context().gcs_address
+        if address is not None and address.rpartition(":")[2] != joined.rpartition(":")[2]:
+            raise RequestError(
+                f"cluster.address={address}: this process has joined the Ray cluster at {joined}; leave the address "
+                "out, or call ray.shutdown() first"
+            )
         return
     known = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -102,12 +135,16 @@ def join(address: str | None) -> None:
     else:
         _knock(known)
     former = signal.getsignal(signal.SIGTERM)
+    entrypoint: Callable[[], str] = ray._private.utils.get_entrypoint_name
+    # Ray shows the command line to everyone on the cluster, and it may hold the password of a database.
+    ray._private.utils.get_entrypoint_name = lambda: redact(entrypoint())
     try:
         # With an address the cluster has decided about its dashboard.
         ray.init(address=known or "local", include_dashboard=None if known else False, **QUIET)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         raise _away(str(known), error) from None
     finally:
+        ray._private.utils.get_entrypoint_name = entrypoint
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, former)  # Ray's handler ends this process at once
 

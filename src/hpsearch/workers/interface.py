@@ -23,6 +23,10 @@ class Worker(Protocol):
         """Number of the worker among those of the command, from 0. A worker that replaces another has the same."""
 
     @property
+    def ready(self) -> bool:
+        """Whether it may be given work. A workplace may have no room for it yet."""
+
+    @property
     def trial(self) -> int | None:
         """Number of the work that it was given, until the message that ends the work is received; then None."""
 

@@ -97,8 +97,15 @@ class LocalWorkplace:
 class LocalWorker:
     """A worker that is a process of this machine."""
 
-    def __init__(self, index: int, begin: Begin, folder: Path, environment: dict[str, str]) -> None:
-        """Start the process; its log is in `folder`."""
+    def __init__(
+        self,
+        index: int,
+        begin: Begin,
+        folder: Path,
+        environment: dict[str, str],
+        module: str = "hpsearch.training.worker",
+    ) -> None:
+        """Start the process, which runs a module; its log is in `folder`."""
         self.index, self.log = index, folder / f"{index}.log"
         self.trial: int | None = None
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
@@ -109,7 +116,7 @@ class LocalWorker:
         folder.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hpsearch.training.worker", str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -120,6 +127,11 @@ class LocalWorker:
         theirs.close()
         self.connection = Connection(ours.detach())
         self._send(begin)
+
+    @property
+    def ready(self) -> bool:
+        """True: its socket keeps what it is given."""
+        return True
 
     @property
     def output(self) -> str:

@@ -17,6 +17,7 @@ from hpsearch.state.messages import Begin, Decision, FitFloor, Lost, Message, Pa
 from hpsearch.workers.local import ENVIRONMENT, LocalWorker
 
 LOOK_SECONDS = 1.0  # between two looks at the lease
+LEASHED = "hpsearch.workers.leashed"  # the worker's module
 OF_RAY = "RAY_"  # begins the names of Ray's variables, its token among them
 
 
@@ -48,12 +49,12 @@ class Seat:
         self._node, self._over = context.get_node_id(), False
         self._unfit = _unfit(begun, made_by)
         self._worker: LocalWorker | None = None
-        self._lease_seconds, self._called, self._expired = lease_seconds, time.monotonic(), False
+        self._lease_seconds, self._called, self._expired = lease_seconds, _now(), False
         if self._unfit is None:
             hidden = {} if context.get_accelerator_ids().get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
             kept = {key: value for key, value in os.environ.items() if not key.startswith((OF_RAY, *SECRETS))}
             variables = ENVIRONMENT | kept | {"OMP_NUM_THREADS": str(wish.threads)} | hidden
-            self._worker = LocalWorker(index, Begin(wish, home), home / output, variables)
+            self._worker = LocalWorker(index, Begin(wish, home), home / output, variables, LEASHED)
         threading.Thread(target=self._watch, daemon=True).start()
 
     @ray.method(concurrency_group="tell")
@@ -77,7 +78,7 @@ class Seat:
     @ray.method(concurrency_group="hear")
     def hear(self, seconds: float) -> Message | Unfit | None:
         """Return the worker's next message as soon as it comes; None after these seconds."""
-        self._called = time.monotonic()
+        self._called = _now()
         if self._unfit is not None:
             unfit, self._unfit = self._unfit, None
             return unfit
@@ -91,7 +92,7 @@ class Seat:
         if isinstance(message, Lost) and self._expired:
             message = Lost(None, f"its node had no contact with the coordinator for {self._lease_seconds:.0f} s")
         self._over = isinstance(message, Lost | Unfit)
-        self._called = time.monotonic()
+        self._called = _now()
         return message
 
     @ray.method(concurrency_group="tell")
@@ -116,10 +117,15 @@ class Seat:
         """End the worker when the coordinator has not called for long: its trial may go on elsewhere by then."""
         while not self._over:
             time.sleep(LOOK_SECONDS)
-            if time.monotonic() - self._called > self._lease_seconds and self._worker is not None:
+            if _now() - self._called > self._lease_seconds and self._worker is not None:
                 self._expired = True
                 self._worker.process.kill()
                 return
+
+
+def _now() -> float:
+    """Return seconds that also count while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _unfit(begun: Path, made_by: dict[str, Any]) -> Unfit | None:

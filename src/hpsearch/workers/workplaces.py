@@ -26,5 +26,7 @@ def open_workplace(settings: HardwareSettings, cluster: ClusterSettings, home: P
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise RequestError("cluster=ray: needs Ray; pip install 'hpsearch[ray]' here and on every node") from None
+        raise RequestError(
+            "cluster=ray: needs Ray; pip install 'ray>=2.60,<2.61' in this environment and on every node"
+        ) from None
     return RayWorkplace(settings, cluster, home)

@@ -1,0 +1,172 @@
+"""The coordinator's handle of one Ray actor, which is a worker."""
+
+import contextlib
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, OutOfMemoryError, RayError
+
+from hpsearch.config.settings import Settings
+from hpsearch.errors import OutOfReachError, RequestError, first_line
+from hpsearch.state.messages import (
+    Decision,
+    FitFloor,
+    FloorFitted,
+    Hardware,
+    Lost,
+    Message,
+    NoRoom,
+    OutOfMemory,
+    Pace,
+    Probe,
+    Ready,
+    Retime,
+    Score,
+    Scored,
+    Train,
+    TrialResult,
+    Unfit,
+)
+from hpsearch.training.folders import local_folder
+from hpsearch.training.parts import examples_at_once
+from hpsearch.workers.cluster import alive
+
+if TYPE_CHECKING:
+    from hpsearch.workers.ray import RayWorkplace
+
+LISTEN_SECONDS = 5.0  # a seat answers after so long at the most, without a message too
+SPARE_SECONDS = 5.0  # for a seat to end its worker after its lease
+END_SECONDS = 10.0  # for a seat to let its worker go
+LAST_OF_A_TRIAL = (TrialResult, Scored, FloorFitted, OutOfMemory, NoRoom)
+
+Heard = Message | Unfit
+
+
+class RayWorker:
+    """The coordinator's handle of one actor."""
+
+    def __init__(self, index: int, seat: Any, place: "RayWorkplace", output: str) -> None:
+        self.index, self.output, self.seat, self._place = index, output, seat, place
+        self.trial: int | None = None
+        self.silent_seconds = 0.0
+        self.inbox: deque[Heard] = deque()
+        self.ready = False  # whether its first message is received
+        self.ended = False
+        self.heard_at = time.monotonic()  # last time that the seat has answered
+        self.work: Train | Score | FitFloor | None = None  # the last work that it was given
+        self._pausing = False
+        self._node = seat.node.remote()
+
+    def give(self, work: Train | Score | FitFloor) -> None:
+        """See Worker."""
+        self.trial, self.work, self._pausing, self.silent_seconds = work.number, work, False, 0.0
+        self._tell(replace(work, settings=_for_a_node(work.settings)))
+
+    def ask(self, question: Probe | Pace) -> None:
+        """See Worker."""
+        self.silent_seconds = 0.0
+        self._tell(replace(question, settings=_for_a_node(question.settings)))
+
+    def answer(self, decision: Decision) -> None:
+        """See Worker."""
+        if not self._pausing:
+            self._tell(decision)
+
+    def pause(self) -> None:
+        """See Worker."""
+        if self.trial is not None and not self._pausing:
+            self._pausing = True
+            self._tell(Decision.PAUSE)
+
+    def retime(self, total_steps: int) -> None:
+        """See Worker."""
+        if self.trial is not None and not self._pausing:
+            self._tell(Retime(total_steps))
+
+    def _tell(self, request: Train | Score | FitFloor | Probe | Pace | Decision | Retime) -> None:
+        with contextlib.suppress(RayError):  # if the seat is gone, the listening thread learns of it
+            self.seat.tell.remote(request)
+
+    def receive(self) -> Message:
+        """Return the next message, which has arrived.
+
+        Raises:
+            RequestError: the worker is Unfit.
+            OutOfReachError: several workers in a row ended before they began.
+        """
+        message = self.inbox.popleft()
+        self.silent_seconds = 0.0
+        if isinstance(message, Unfit):
+            raise RequestError(message.reason)
+        if isinstance(message, Ready):
+            self.ready = True
+            self._place.counted(begun=True)
+        if isinstance(message, Lost):
+            charged = self.trial if self.ready and message.number is not None else None
+            if not self.ready:
+                self._place.counted(begun=False, reason=message.reason)
+            message = Lost(charged, message.reason, message.for_memory, message.last_words)
+        if isinstance(message, (*LAST_OF_A_TRIAL, Lost)):
+            self.trial = None
+        return message
+
+    def begun(self) -> Hardware:
+        """Wait for a fresh worker, and return its hardware. Raises RequestError, OutOfReachError."""
+        while True:
+            for _, message in self._place.hear([self], 1.0):
+                if isinstance(message, Ready):
+                    self.inbox.appendleft(message)  # for the one who gets the worker
+                    return message.hardware
+                if isinstance(message, Lost):
+                    raise OutOfReachError(f"cluster: a worker ended before it began: {message.reason}")
+
+    def lost(self, error: RayError) -> Lost | OutOfMemory:
+        """Return the message that stands for the end of its actor."""
+        for_memory = isinstance(error, OutOfMemoryError)
+        if for_memory and self.trial is not None and isinstance(self.work, Train):
+            examples = examples_at_once(self.work.settings.train)
+            return OutOfMemory(self.trial, examples, "Ray ended the worker when the memory of its node ran out")
+        reason = f"the worker's actor ended: {type(error).__name__}: {first_line(error)}"
+        return Lost(0, reason, for_memory)
+
+    def cut_off(self) -> bool:
+        """Return whether its node is no part of the cluster any more."""
+        try:
+            node = ray.get(self._node, timeout=0)
+        except (RayError, GetTimeoutError):
+            return False  # it was never placed
+        return not any(one["NodeID"] == node for one in alive())
+
+    def end(self, timeout_seconds: float) -> None:
+        """See Worker."""
+        self.ended = True
+        patience = timeout_seconds if self.trial is None else 0.0
+        if self.ready:  # else it has no work, and its seat may have no place yet
+            try:
+                ray.get(self.seat.end.remote(patience), timeout=patience + END_SECONDS)
+            except (RayError, GetTimeoutError) as error:
+                unsure = not isinstance(error, ActorDiedError) or self.cut_off()
+                if unsure and self.trial is not None and not self._place.away:
+                    self.wait_until_gone()
+        ray.kill(self.seat)
+        with self._place.news:
+            self._place.news.wait_for(lambda: self not in self._place.heard_of(), END_SECONDS)
+
+    def wait_until_gone(self) -> None:
+        """Wait until the lease of a seat that does not answer is over, so that its worker has ended."""
+        heard_until = max(0.0, self.heard_at + LISTEN_SECONDS - time.monotonic())  # a last call may be on its way
+        time.sleep(heard_until + self._place.lease_seconds + SPARE_SECONDS)
+
+
+def _for_a_node(settings: Settings) -> Settings:
+    """Return settings with a whole path of the model, and without addresses, which may hold passwords."""
+    folder = None
+    if not settings.model.path.startswith("package://"):
+        with contextlib.suppress(RequestError):  # the worker says that it is missing
+            folder = local_folder(settings.model)
+    model = settings.model if folder is None else settings.model.model_copy(update={"path": str(folder)})
+    without = {name: getattr(settings, name).model_copy(update={"uri": None}) for name in ("tracking", "storage")}
+    return settings.model_copy(update={"model": model, **without})
