@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 import hpsearch
 from hpsearch import api, errors
 from hpsearch.arguments import EXIT_CODES, make_parser
-from hpsearch.config.composition import compose, groups, options, shipped_conf
+from hpsearch.config.composition import compose
 from hpsearch.config.dimensions import SEARCHABLE
 from hpsearch.config.settings import Settings
+from hpsearch.config.shipped import groups, options, shipped_conf
 from hpsearch.state.folder import StudyFolder, TrialFolder
 
 DOCS = Path(__file__).parent

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch import cli
-from hpsearch.config import loading
+from hpsearch.config import composition, loading
 from hpsearch.coordinator import phases
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -60,8 +60,8 @@ def _run(request: Path, log: Path, environment: dict[str, str]) -> None:
         for target, source in ((0, nothing), (1, file), (2, file)):
             os.dup2(source.fileno(), target)
     os.environ.update(environment)
-    cli.compose = lambda *_: None  # type: ignore[assignment,return-value]
-    cli.loading.load = lambda _: loading.from_plain(json.loads(request.read_text()))  # type: ignore[assignment]
+    composition.compose = lambda *_: None  # type: ignore[assignment,return-value]
+    loading.load = lambda _: loading.from_plain(json.loads(request.read_text()))  # type: ignore[assignment]
     if "EXTRA_PHASE" in os.environ:
         module, name = os.environ["EXTRA_PHASE"].split(".")
         phases.PHASES = (*phases.PHASES, getattr(importlib.import_module(module), name))

@@ -408,7 +408,7 @@ def test_the_command_takes_the_option(
     copy: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HPSEARCH_HOME", str(copy.home))
-    monkeypatch.setattr(cli.loading, "load", lambda _: copy.settings)
+    monkeypatch.setattr("hpsearch.config.loading.load", lambda _: copy.settings)
     assert cli.main(["promote", "--floor", "--dry-run"]) == 0
     assert "floor words of study" in capsys.readouterr().out
 

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from hpsearch import arguments, cli, errors
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
+from hpsearch.config.shipped import shipped_conf
 
 ROOT = Path(__file__).parents[1]
 TROUBLE = 'my, [conf] = ${x}\'s \\ "q" Jürgen #1 100%25? \\'  # in the name of a folder
@@ -532,12 +533,12 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path, here: Path) -> Non
     with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
     package = tmp_path / "site" / "hpsearch"
-    shipped = {path.relative_to(composition.shipped_conf()) for path in composition.shipped_conf().rglob("*.yaml")}
+    shipped = {path.relative_to(shipped_conf()) for path in shipped_conf().rglob("*.yaml")}
     assert {path.relative_to(package / "conf") for path in (package / "conf").rglob("*.yaml")} == shipped
     source = ROOT / "src" / "hpsearch"
     carried = {path.name for path in source.iterdir() if path.is_file()}
     assert {path.name for path in package.iterdir() if path.is_file()} == carried
-    shows = "from hpsearch.config.composition import shipped_conf; print(shipped_conf())"
+    shows = "from hpsearch.config.shipped import shipped_conf; print(shipped_conf())"
     code = f"{shows}; from hpsearch import cli; cli.main(['config'])"
     first, _, printed = program("-c", code, PYTHONPATH=str(tmp_path / "site")).stdout.partition("\n")
     assert Path(first) == package / "conf"

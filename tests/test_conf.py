@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from hpsearch.config import loading
-from hpsearch.config.composition import compose, groups, options, shipped_conf
+from hpsearch.config.composition import compose
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings
+from hpsearch.config.shipped import groups, options, shipped_conf
 from hpsearch.report.next_steps import TIMED
 
 CONF = shipped_conf()

@@ -63,6 +63,7 @@ def test_seeds_with_examples_of_their_own_are_compared_on_all_of_them() -> None:
     assert np.quantile(gains([stacked[0]], [stacked[1]], kind.of_sums, ACCURACY), 0.975) < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [150])
 def test_a_study_of_few_labels_is_confirmed_by_cross_validation(n: int, tiny_model: Models, tmp_path: Path) -> None:
     csv = tiny.write_csv(tmp_path / "toy.csv", n=n)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hpsearch.config import composition
 from hpsearch.config.settings import PromotionSettings
+from hpsearch.config.shipped import shipped_conf
 from hpsearch.errors import RequestError
 from hpsearch.registry.gate import Contender, Exam, Verdict, decide
 from hpsearch.state.measured import Replies
@@ -18,7 +18,7 @@ from make import compose_settings
 KIND = KINDS["text_classification"]
 TRUTHS = ["yes", "no"] * 100
 LABELS = ("no", "yes")
-SHIPPED = sorted(path.stem for path in (composition.shipped_conf() / "promotion").glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in (shipped_conf() / "promotion").glob("*.yaml"))
 
 
 def rule(name: str) -> PromotionSettings:

@@ -217,12 +217,13 @@ def test_to_have_workers_needs_no_torch(module: str) -> None:
 
 
 def test_the_walk_finds_what_is_there() -> None:
-    assert "hydra" in closure("hpsearch.cli")
+    assert "hydra" in closure("hpsearch.config.composition")
     assert closure("hpsearch.training.trial")["safetensors"] == "hpsearch.training.models"  # two steps away
 
 
 def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
     slow = {"torch", "transformers", "optuna", "mlflow", "datasets", "sklearn", "matplotlib"}
+    assert not {"hydra", "omegaconf", "pydantic"} & set(closure("hpsearch.cli")), "help and version need none of it"
     assert not closure("hpsearch.cli").keys() & slow
 
 

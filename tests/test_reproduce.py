@@ -64,7 +64,7 @@ def test_a_trial_comes_to_the_same_bit_for_bit(status: Status, group: str, done:
     assert not [path for path in left if "cache" not in path.parts], "nothing is recorded"
 
 
-@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("dies", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_retimed_trial_comes_to_the_same_even_if_its_worker_ended(
     dies: bool, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -443,6 +443,7 @@ print(json.dumps(model.predict(pandas.DataFrame({given_input.to_dict("list")!r})
     np.testing.assert_allclose(json.loads(done.stdout), logged.load().predict(given_input)["score"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_served_over_http(logged: Logged, model: Any, tmp_path: Path) -> None:
     port = tracked.free_port()
     code = (

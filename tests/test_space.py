@@ -261,6 +261,7 @@ def test_what_is_told_stays_told(tmp_path: Path) -> None:
     assert frozen.intermediate_values == {0: 0.8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 @pytest.mark.parametrize("where", ["enqueue_trial", "ask", "suggest"])
 def test_a_crash_while_a_trial_is_drawn_changes_no_trial(

@@ -29,6 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_running_study_is_seen_stopped_and_continued(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],

@@ -293,11 +293,16 @@ def assert_same(a: tuple[TrialSpec, TrialResult], b: tuple[TrialSpec, TrialResul
         assert torch.equal(tensor, second[name]), name
 
 
+def slow(*cases: tuple[Any, ...]) -> list[Any]:
+    """Cases for the slow suite."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 @pytest.mark.parametrize(
     ("pause_after", "micro", "precision", "weight"),
     [
-        *((1, "8", "float32", 0), (3, "null", "float32", 0), (7, "8", "bfloat16", 0)),
-        *((8, "8", "float32", 0), (8, "null", "float32", 0), (3, "8", "float32", 1)),
+        *((7, "8", "bfloat16", 0), (3, "8", "float32", 1)),
+        *slow((1, "8", "float32", 0), (3, "null", "float32", 0), (8, "8", "float32", 0), (8, "null", "float32", 0)),
     ],
 )
 def test_a_trial_paused_anywhere_ends_as_one_never_paused(
@@ -350,7 +355,7 @@ def test_a_schedule_gets_another_length_while_it_runs(
 
 
 @pytest.mark.parametrize(
-    ("pause_after", "changes"), [(4, ()), (9, ((6, 24),)), (15, ((6, 24), (13, 19))), (6, ((6, 24),))]
+    ("pause_after", "changes"), [(15, ((6, 24), (13, 19))), *slow((4, ()), (9, ((6, 24),)), (6, ((6, 24),)))]
 )
 def test_a_retimed_trial_paused_anywhere_ends_as_one_with_the_same_changes_never_paused(
     tmp_path: Path, tiny_model: Model, pause_after: int, changes: tuple[tuple[int, int], ...]

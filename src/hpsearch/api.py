@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch import cli
 from hpsearch.config import loading
-from hpsearch.config.composition import ADDRESSES, compose, quoted
+from hpsearch.config.composition import compose, quoted
 from hpsearch.config.settings import Settings, digest
+from hpsearch.config.shipped import ADDRESSES
 from hpsearch.errors import NoResultError, RequestError
 from hpsearch.registry.finished import finished
 from hpsearch.state.folder import StudyFolder, phase_of

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hpsearch import __version__, completion
-from hpsearch.config.composition import ADDRESSES, groups, options, shipped_conf
+from hpsearch.config.shipped import ADDRESSES, groups, options, shipped_conf
 from hpsearch.errors import RequestError
 
 EXIT_CODES = """\

@@ -11,16 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING
 
 from hpsearch import arguments
-from hpsearch.config import loading
-from hpsearch.config.composition import compose
-from hpsearch.config.settings import Settings
-from hpsearch.data.reading import check_files
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
-from hpsearch.training.folders import local_folder
+
+if TYPE_CHECKING:
+    from hpsearch.config.settings import Settings
 
 STARTED = time.monotonic()  # later imports count as part of the hours
 
@@ -29,9 +26,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. Messages for the user go to stderr."""
     try:
         args, overrides = arguments.parse(sys.argv[1:] if argv is None else argv)
+        from hpsearch.config import loading  # not above: --help and --version need none of it
+        from hpsearch.config.composition import compose
+
         config = compose(overrides, args.config_dir)
         checked = loading.load(config)
         if args.verb == "config":
+            from omegaconf import OmegaConf
+
             print(redact(OmegaConf.to_yaml(config, resolve=True)), end="")
         else:
             RUN[args.verb](checked, home(), args)
@@ -84,8 +86,11 @@ def home() -> Path:
 # Each verb imports its own modules, because these import torch, Optuna or MLflow. So a wrong request fails at once.
 
 
-def check_places(checked: Settings) -> None:
+def check_places(checked: "Settings") -> None:
     """Raise RequestError if the files, the model folder or the study database of a search are missing or wrong."""
+    from hpsearch.data.reading import check_files
+    from hpsearch.training.folders import local_folder
+
     check_files(checked.task)
     local_folder(checked.model)
     if checked.storage.uri is not None:
@@ -99,7 +104,7 @@ def _begin() -> None:
     print(f"{time.strftime('%H:%M:%S')}  loading torch, Optuna and MLflow", flush=True)
 
 
-def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _sweep(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     given = args.given
     if args.verb == "finish":
         from hpsearch import steering
@@ -119,7 +124,7 @@ def _sweep(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     run_sweep(checked, home, args.force, given, STARTED, finishing=args.verb == "finish")
 
 
-def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _train(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     check_places(checked)
     _begin()
     from hpsearch.coordinator.sweep import run_train
@@ -127,7 +132,7 @@ def _train(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     run_train(checked, home, args.force, args.given, STARTED)
 
 
-def _of_study(checked: Settings, home: Path, args: argparse.Namespace) -> Settings:
+def _of_study(checked: "Settings", home: Path, args: argparse.Namespace) -> "Settings":
     """Return the settings of the study that the command names, else those that it was given."""
     if not args.own:
         return checked
@@ -138,7 +143,7 @@ def _of_study(checked: Settings, home: Path, args: argparse.Namespace) -> Settin
     return own.model_copy(update={"promotion": checked.promotion}) if asked else own
 
 
-def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _report(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     if args.serve:
         from hpsearch.live import serve
@@ -150,7 +155,7 @@ def _report(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(rebuild_report(checked, home))
 
 
-def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _promote(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     from hpsearch.registry.finished import finished
 
@@ -160,14 +165,14 @@ def _promote(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(promote(checked, home, args.force, args.dry_run, args.floor))
 
 
-def _rollback(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _rollback(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     from hpsearch.registry.champions import rollback
 
     print(rollback(checked, home))
 
 
-def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _history(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     from rich.console import Console
 
@@ -176,7 +181,7 @@ def _history(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     Console().print(history(checked, home))
 
 
-def _reproduce(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _reproduce(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     if args.run is None:
         raise RequestError("reproduce needs the id of a trial's MLflow run: hpsearch reproduce RUN")
     from hpsearch.reproduce import reproduce
@@ -184,13 +189,13 @@ def _reproduce(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(reproduce(checked, home, args.run))
 
 
-def _fsck(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _fsck(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     from hpsearch.fsck import fsck
 
     print(fsck(checked, home, args.repair))
 
 
-def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _predict(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     from hpsearch.serving.appending import check_paths
 
@@ -209,7 +214,7 @@ def _predict(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(f"{rows} rows predicted in {args.output}")
 
 
-def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _serve(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     checked = _of_study(checked, home, args)
     from hpsearch.registry.champions import champion_uri
 
@@ -219,25 +224,25 @@ def _serve(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     serve(uri, args.port, checked.task.kind)
 
 
-def _ui(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _ui(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     from hpsearch.tracking.ui import ui
 
     ui(checked, home, args.port)
 
 
-def _status(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _status(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     from hpsearch.status import status
 
     status(home, args.study, args.json, args.watch)
 
 
-def _stop(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _stop(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     from hpsearch.steering import stop
 
     print(stop(home, args.study))
 
 
-def _skip(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _skip(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     if args.trial is None:
         raise RequestError(
             "skip needs the number of a trial: hpsearch skip [STUDY] TRIAL; `hpsearch status` lists them"
@@ -247,7 +252,7 @@ def _skip(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(skip(home, args.study, args.trial))
 
 
-def _try(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _try(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     if not args.point:
         raise RequestError("try needs values of what is searched: hpsearch try [STUDY] learning_rate=3e-5 ...")
     from hpsearch.steering import try_point
@@ -255,7 +260,7 @@ def _try(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(try_point(home, args.study, args.point))
 
 
-def _extend(checked: Settings, home: Path, args: argparse.Namespace) -> None:
+def _extend(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
     if args.budget is None:
         raise RequestError("extend needs the hours in all: hpsearch extend [STUDY] --budget 2h")
     from hpsearch.steering import extend
@@ -263,7 +268,7 @@ def _extend(checked: Settings, home: Path, args: argparse.Namespace) -> None:
     print(extend(home, args.study, args.budget))
 
 
-RUN: dict[str, Callable[[Settings, Path, argparse.Namespace], None]] = {
+RUN: dict[str, Callable[["Settings", Path, argparse.Namespace], None]] = {
     "sweep": _sweep,
     "finish": _sweep,
     "train": _train,

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 
-from hpsearch.config.composition import groups, options, shipped_conf
+from hpsearch.config.shipped import groups, options, shipped_conf
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 

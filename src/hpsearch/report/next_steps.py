@@ -3,8 +3,9 @@
 import shlex
 from collections.abc import Sequence
 
-from hpsearch.config.composition import ADDRESSES, default_choices, hours_named, hours_of
+from hpsearch.config.composition import default_choices, hours_named, hours_of
 from hpsearch.config.settings import Settings
+from hpsearch.config.shipped import ADDRESSES
 from hpsearch.errors import redact
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
