@@ -14,8 +14,8 @@ from hpsearch.tracking import stores
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1))
 def test_a_path_comes_out_of_its_address_as_it_went_in(name: str) -> None:
-    address = addresses.of_file(Path("/home", name, "x.db"))
-    assert addresses.read("storage.uri", address).database == f"/home/{name}/x.db"
+    file = Path("/home", name, "x.db")  # pathlib drops a folder that is named `.`
+    assert addresses.read("storage.uri", addresses.of_file(file)).database == str(file)
 
 
 @pytest.mark.parametrize("name", ["plain", "two words", "Jürgen", "100%", "%41", "a#b", "a?b", "it's"])

@@ -182,6 +182,7 @@ def test_what_is_fitted_is_not_fitted_again_and_is_not_lost(
     assert fsck(more, copy.home, repair=False).endswith(": clean")
 
 
+@pytest.mark.slow
 def test_a_study_of_before_gets_floors_when_it_goes_on(tmp_path: Path, tiny_model: Models) -> None:
     csv = tiny.write_csv(tmp_path / "toy.csv", n=190)
     without = swept_on(tmp_path, csv, tiny_model("bert"), WEAK, "budget.floors=false")

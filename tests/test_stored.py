@@ -185,6 +185,7 @@ def test_a_stored_trial_is_trained_again(stored: Stored) -> None:
         assert float(now) == pytest.approx(float(then), abs=0.05), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_if_that_is_forced(stored: Stored) -> None:
     before = stored.trials("interrupted")
     assert [(one.number, one.status, one.step) for one in before] == PAUSED_AND_RUNNING
