@@ -1,7 +1,9 @@
 import gc
 import os
+import secrets
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of one process, so that none waits for a file
 
 from collections.abc import Callable
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -130,7 +131,8 @@ def join(address: str | None) -> None:
     known = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if known is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Ray turns token authentication on. Without a token it would make a file that others may read.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers give way to everything else
     else:
         _knock(known)
@@ -142,7 +144,9 @@ def join(address: str | None) -> None:
         # With an address the cluster has decided about its dashboard.
         ray.init(address=known or "local", include_dashboard=None if known else False, **QUIET)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        raise _away(str(known), error) from None
+        if known is None:
+            raise OutOfReachError(f"cluster: Ray can't be started on this machine: {first_line(error)}") from None
+        raise _away(known, error) from None
     finally:
         ray._private.utils.get_entrypoint_name = entrypoint
         if threading.current_thread() is threading.main_thread():
