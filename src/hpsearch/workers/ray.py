@@ -71,6 +71,7 @@ class RayWorkplace:
         self._unbegun = 0  # workers in a row that have ended before they began
         self._begun: Path | None = None
         self.serving: dict[Any, RayWorker] = {}  # by the reference to what its seat will say next
+        self._handled: list[RayWorker] = []
         self._head = Head()
         self.listening = self._closing = self._told = False
         self.away = ""  # why Ray does not answer any more
@@ -176,7 +177,7 @@ class RayWorkplace:
 
     def heard_of(self) -> set[RayWorker]:
         """Return the workers of which the thread may still put a message into an inbox."""
-        return set(self.serving.values()) if self.listening else set()
+        return {*self.serving.values(), *self._handled} if self.listening else set()
 
     def _serve(self, worker: RayWorker) -> None:
         """Have the thread ask a worker's seat for its next message."""
@@ -206,7 +207,13 @@ class RayWorkplace:
                 spoken, _ = ray.wait(list(serving), num_returns=1, timeout=TURN_SECONDS)
                 more, _ = ray.wait(list(serving), num_returns=len(serving), timeout=0)
                 for reference in {*spoken, *more}:
+                    with self.news:
+                        self._handled = [serving[reference]]  # Ray must not end meanwhile: `RayWorker.end` waits
+                        self.serving.pop(reference, None)
                     self._pass_on(reference, serving[reference])
+                    with self.news:
+                        self._handled = []
+                        self.news.notify_all()
         except Exception as error:  # whatever it is, nobody listens any more
             self._closing, self.listening = True, False
             self._tell_away(f"{type(error).__name__}: {first_line(error)}")
@@ -218,8 +225,6 @@ class RayWorkplace:
 
     def _pass_on(self, reference: Any, worker: RayWorker) -> None:
         message: Heard | None
-        with self.news:
-            self.serving.pop(reference, None)
         try:
             message = ray.get(reference)
         except RayError as error:
