@@ -57,12 +57,11 @@ class RayWorker:
         self.ended = False
         self.heard_at = time.monotonic()  # last time that the seat has answered
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
-        self._pausing = False
         self._node = seat.node.remote()
 
     def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
-        self.trial, self.work, self._pausing, self.silent_seconds = work.number, work, False, 0.0
+        self.trial, self.work, self.silent_seconds = work.number, work, 0.0
         self._tell(replace(work, settings=_for_a_node(work.settings)))
 
     def ask(self, question: Probe | Pace) -> None:
@@ -71,19 +70,17 @@ class RayWorker:
         self._tell(replace(question, settings=_for_a_node(question.settings)))
 
     def answer(self, decision: Decision) -> None:
-        """See Worker."""
-        if not self._pausing:
-            self._tell(decision)
+        """See Worker. The seat's worker drops an answer that a pause has overtaken."""
+        self._tell(decision)
 
     def pause(self) -> None:
         """See Worker."""
-        if self.trial is not None and not self._pausing:
-            self._pausing = True
+        if self.trial is not None:
             self._tell(Decision.PAUSE)
 
     def retime(self, total_steps: int) -> None:
         """See Worker."""
-        if self.trial is not None and not self._pausing:
+        if self.trial is not None:
             self._tell(Retime(total_steps))
 
     def _tell(self, request: Train | Score | FitFloor | Probe | Pace | Decision | Retime) -> None:
