@@ -548,6 +548,18 @@ def test_commands_repeat_an_address_that_the_study_does_not_keep() -> None:
         assert list(hydra_words(command)) == [f"study={settings.study}", *repeated]
 
 
+def test_commands_of_an_installed_wheel_need_no_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(next_steps, "has_make", lambda: False)
+    overrides = ("task=csv", "task.name=mine", "task.files.train=my $file.csv")
+    settings = settings_of(*overrides)
+    found = dict(next_steps.commands(settings, of_command(overrides)))
+    assert found["serve the champion on this machine"] == f"hpsearch serve study={settings.study}"
+    program, verb, *words = shlex.split(found["continue this study with twice the budget"])
+    assert (program, verb) == ("hpsearch", "sweep")
+    grown = settings_of(*words)
+    assert (grown.study, grown.task, grown.budget.hours) == (settings.study, settings.task, 0.5)
+
+
 @pytest.mark.parametrize(
     ("given", "proposed", "hours", "trials"),
     [

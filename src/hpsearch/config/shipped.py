@@ -6,10 +6,17 @@ from pathlib import Path
 ADDRESSES = ("tracking.", "storage.")  # overrides that start so name a server or a database
 
 
+INSTALLED = Path(__file__).parents[1] / "conf"  # in an installed wheel
+
+
 def shipped_conf() -> Path:
     """Return the folder of the shipped configurations: inside an installed wheel, or at the top of a checkout."""
-    installed = Path(__file__).parents[1] / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "conf"
+    return INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def has_make() -> bool:
+    """Return whether this is a checkout, with its Makefile."""
+    return not INSTALLED.is_dir()
 
 
 def groups(folder: Path) -> list[str]:

@@ -1,11 +1,11 @@
 """The commands that a finished study proposes: changes of the command that made it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hpsearch.config.composition import default_choices, hours_named, hours_of
 from hpsearch.config.settings import Settings
-from hpsearch.config.shipped import ADDRESSES
+from hpsearch.config.shipped import ADDRESSES, has_make
 from hpsearch.errors import redact
 from hpsearch.report import beside
 from hpsearch.state.outcome import Summary
@@ -18,7 +18,7 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
     """Return what to do next, as (purpose, command), from a study's settings and summary."""
     budget, given = settings.budget, summary.given
     steps = [
-        ("see every run in the MLflow UI", "make ui"),
+        ("see every run in the MLflow UI", _command("ui", {}, [])),
         ("register the winner and make it the champion", _of_study("promote", settings, given)),
         ("serve the champion on this machine", _of_study("serve", settings, given)),
     ]
@@ -32,26 +32,26 @@ def commands(settings: Settings, summary: Summary) -> list[tuple[str, str]]:
         more = [f"budget.max_trials={2 * budget.max_trials}"]
     else:
         more = [_with_hours(_chosen(given)["budget"], 2 * budget.hours)]
-    steps.append(("continue this study with twice the budget", _make("sweep", settings, given, *more)))
+    steps.append(("continue this study with twice the budget", _anew("sweep", settings, given, *more)))
     return steps
 
 
 def again(settings: Settings, given: Sequence[str]) -> str:
     """Return the command that made the study, with its choices written out."""
-    return _make(_verb(settings), settings, given)
+    return _anew(_verb(settings), settings, given)
 
 
 def _of_study(verb: str, settings: Settings, given: Sequence[str], *options: str) -> str:
-    """Return the make command that runs `verb` with the study's own settings.
+    """Return the command that runs `verb` with the study's own settings.
 
     Addresses with a password are repeated, because the study does not keep the password.
     """
     secret = [word for word in given if word.startswith(ADDRESSES) and "***" in redact(word)]
-    return " ".join(["make", verb, f"STUDY={settings.study}", *_arguments([*secret, *options])])
+    return _command(verb, {"study": settings.study}, [*secret, *options])
 
 
-def _make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
-    """Return the make command that runs `verb` (sweep, train) with what was given, changed by `overrides`.
+def _anew(verb: str, settings: Settings, given: Sequence[str], *overrides: str) -> str:
+    """Return the command that runs `verb` (sweep, train) with what was given, changed by `overrides`.
 
     It names all choices, defaults included, so that it stays right when a default changes.
     """
@@ -59,23 +59,27 @@ def _make(verb: str, settings: Settings, given: Sequence[str], *overrides: str) 
     if "budget" in _own(overrides):  # the chosen budget sets the hours
         given = [word for word in given if _key(word) != "budget.hours"]
     overrides = tuple(word for word in overrides if _key(word) not in CHOICES)
-    words = [f"TASK={chosen['task']}", f"MODEL={chosen['model']}"]
+    choices = {"task": chosen["task"], "model": chosen["model"]}
     if "search" in own or verb == "sweep":
-        words.append(f"SEARCH={chosen['search']}")
+        choices["search"] = chosen["search"]
     # The default is that of conf/config.yaml; `train` names its study itself.
     default = f"{settings.task.name}-{settings.model.name}-{settings.search.name}"
     if verb == "sweep" and settings.study != default:
-        words.append(f"STUDY={settings.study}")
-    words.append(f"BUDGET={chosen['budget']}")
+        choices["study"] = settings.study
+    choices["budget"] = chosen["budget"]
     replaced = {*CHOICES, *map(_key, overrides)}
-    words += _arguments([*(word for word in given if _key(word) not in replaced), *overrides])
-    return " ".join(["make", verb, *words])
+    return _command(verb, choices, [*(word for word in given if _key(word) not in replaced), *overrides])
 
 
-def _arguments(words: Sequence[str]) -> list[str]:
-    """Return words as make's variable ARGS; [] if there are none."""
-    quoted = shlex.quote(shlex.join(words)).replace("$", "$$")  # make reads a single $ as the start of a variable
-    return [f"ARGS={quoted}"] if words else []
+def _command(verb: str, choices: Mapping[str, str], words: Sequence[str]) -> str:
+    """Return a command with these choices and further words: with make in a checkout, without it elsewhere."""
+    if not has_make():
+        return shlex.join(["hpsearch", verb, *(f"{name}={value}" for name, value in choices.items()), *words])
+    variables = [f"{name.upper()}={value}" for name, value in choices.items()]
+    if words:
+        quoted = shlex.quote(shlex.join(words)).replace("$", "$$")  # make reads a single $ as the start of a variable
+        variables.append(f"ARGS={quoted}")
+    return " ".join(["make", verb, *variables])
 
 
 def _with_hours(choice: str, hours: float) -> str:
