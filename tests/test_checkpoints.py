@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,3 +194,30 @@ def test_the_rung_s_weights_outlive_a_pause_after_it(tmp_path: Path, tiny_model:
     again = run_trial(spec, warm, Recorder(Decision.CONTINUE).line())
     assert (again.status, again.score) == (Status.COMPLETE, done.score)
     assert TrialFolder(spec.folder).weights.read_bytes() == weights
+
+
+def test_a_process_that_ends_already_seals_what_it_has_begun(tmp_path: Path) -> None:
+    """The one who ends it for certain waits for that, see `workers.leashed`."""
+    code = """
+import concurrent.futures.thread as futures, os, sys, threading, time
+from pathlib import Path
+from hpsearch.training import checkpoints
+
+def slow(*_):
+    time.sleep(1)
+    Path(sys.argv[1]).touch()
+
+def watch():
+    while not futures._shutdown:  # until this process has begun to end
+        time.sleep(0.01)
+    checkpoints.close()
+    os._exit(7)
+
+checkpoints._seal = slow
+os.mkdir("trial")
+checkpoints.seal(Path("unsealed"), Path("trial"), 1, None)
+threading.Thread(target=watch, daemon=True).start()
+"""
+    sealed = tmp_path / "sealed"
+    assert subprocess.run([sys.executable, "-c", code, str(sealed)], cwd=tmp_path, timeout=60).returncode in (0, 7)
+    assert sealed.exists()

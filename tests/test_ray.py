@@ -1,5 +1,6 @@
 """Sweeps whose workers are actors of Ray on this machine, and what happens when a node is lost or cut off."""
 
+import os
 import signal
 import sys
 import time
@@ -119,7 +120,10 @@ def test_when_the_head_dies_all_is_saved_and_goes_on_with_the_next_one(
     def on(cluster: Any) -> Coordinator:
         there = asked.model_copy(update={"cluster": asked.cluster.model_copy(update={"address": cluster.address})})
         request.write_text(there.model_dump_json())
-        return Coordinator(request, log, {"HPSEARCH_HOME": str(home)})
+        # Whoever starts Ray without an address turns tokens on, and whoever joins an address must say so as well. Other
+        # tests may have done the first here.
+        mode = os.environ.get("RAY_AUTH_MODE", "disabled")
+        return Coordinator(request, log, {"HPSEARCH_HOME": str(home), "RAY_AUTH_MODE": mode})
 
     first = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -141,6 +145,18 @@ def test_when_the_head_dies_all_is_saved_and_goes_on_with_the_next_one(
         second.shutdown()
     assert [one.attempts for one in records(home)] == [0, 0, 0, 0]
     assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token_is_told_from_none(
+    settings: Callable[..., Settings], tmp_path: Path, cluster: None
+) -> None:
+    request, log = tmp_path / "settings.json", tmp_path / "log"
+    asked = settings(*ON_RAY, f"cluster.address={ray.get_runtime_context().gcs_address}")
+    request.write_text(asked.model_dump_json())
+    without = {"HPSEARCH_HOME": str(tmp_path / "home"), "RAY_AUTH_MODE": "disabled"}
+    assert Coordinator(request, log, without).wait(SECONDS) == 5, log.read_text()
+    assert "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in log.read_text().splitlines()[-1]
 
 
 @pytest.mark.slow

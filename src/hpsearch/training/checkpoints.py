@@ -64,6 +64,11 @@ def settle() -> None:
     _SEALERS.submit(lambda: None).result()
 
 
+def close() -> None:
+    """Wait until this process has sealed its checkpoints, and seal no more. The process may be about to end."""
+    _SEALERS.shutdown()
+
+
 def sync(folder: Path) -> None:
     """Sync a folder and its files to the disk, so that they are not only in memory."""
     for path in folder.iterdir():

@@ -174,5 +174,6 @@ def _connect(address: str) -> None:
 def _away(address: str, error: Exception) -> OutOfReachError:
     return OutOfReachError(
         f"cluster.address={address}: no Ray cluster answers there, or this machine is none of its nodes "
-        f"({first_line(error)}); start it, join it with `ray start`, or leave the address out"
+        f"({first_line(error)}); start it, join it with `ray start`, or leave the address out; a cluster that asks for "
+        "a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
     )

@@ -4,7 +4,6 @@ A worker usually learns of the end at its next message. By then its trial may ha
 workers would write to one folder.
 """
 
-import contextlib
 import os
 import select
 import sys
@@ -14,12 +13,11 @@ from hpsearch.training import checkpoints, worker
 
 
 def _watch(fd: int) -> None:
-    """End this process when the other end of the connection is closed, after checkpoints are sealed."""
+    """End this process when the other end of the connection is closed, once its checkpoints are sealed."""
     poll = select.poll()
     poll.register(fd, 0)  # a closed connection is always reported
     poll.poll()
-    with contextlib.suppress(RuntimeError):  # the process ends already
-        checkpoints.settle()
+    checkpoints.close()
     os._exit(1)
 
 
