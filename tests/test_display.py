@@ -123,6 +123,12 @@ def test_panel_shows_running_trial_counts_and_best() -> None:
     assert "1 paused" in screen.panel()
 
 
+def test_panel_shows_what_workers_of_each_node_do() -> None:
+    screen = Screen(terminal=True)
+    screen.display.staff({"n1": "search 3, 1 idle", "n2": "1 starting"})
+    assert [line.strip() for line in screen.panel().splitlines()][-2:] == ["n1: search 3, 1 idle", "n2: 1 starting"]
+
+
 def test_runs_are_counted_anew_and_called_runs(screen: Screen) -> None:
     with screen.display as display:
         display.start([record(0, score=0.9)], 12, "trial")

@@ -22,6 +22,7 @@ from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.messages import Alive, DataName, Lost, Progress, Ready, Train
 from hpsearch.state.records import Status, TrialRecord, read_points
+from hpsearch.tracking.runs import Tracking
 from hpsearch.training import checkpoints
 from hpsearch.workers.workplaces import open_workplace
 from test_workers import process_is_gone
@@ -82,6 +83,29 @@ def test_a_sweep_on_ray_comes_to_what_it_comes_to_here(
     assert second.winner.params == first.winner.params
     assert fsck(asked, there, repair=False) == "toy: clean"
     assert sweep.run_sweep(asked, there).finished == second.finished, "there is nothing left to do"
+
+
+@pytest.mark.slow
+def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings], tmp_path: Path, nodes: Any) -> None:
+    for name in ("n1", "n2"):
+        nodes.add_node(num_cpus=1, node_name=name)
+    home = tracked.new_home(tmp_path / "home")
+    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.workers=2", "cluster.shared=true")
+    summary = sweep.run_sweep(asked, home)
+    staff = summary.staff
+    assert staff is not None
+    assert (staff.workers, staff.nodes) == (2, {"n1": 1, "n2": 1})
+    assert 0 < staff.working < 2 * staff.seconds
+    found = records(home)
+    assert {one.node for one in found} <= {"n1", "n2"}
+    runs = {run.run_id: run for run in Tracking(settings(), home).children(summary.mlflow.run_id)}
+    for one in found:
+        assert one.run_id is not None
+        tags = runs[one.run_id].tags
+        assert (tags["hpsearch.node"], tags["hpsearch.device"]) == (one.node, summary.hardware.name)
+    page = StudyFolder.of(home, "toy").report.read_text()
+    assert "2 workers on 2 nodes worked" in page
+    assert "By node: n1 1, n2 1." in page
 
 
 @pytest.mark.slow

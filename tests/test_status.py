@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hpsearch import cli
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import Lock, holder
+from hpsearch.state.roster import IDLE, STARTING, Doing
 from hpsearch.status import Standing, standings, status
 from hpsearch.steering import stop
 
@@ -65,6 +67,9 @@ def test_a_running_study_is_seen_stopped_and_continued(
     assert (seen["state"], seen["process"], seen["phase"]) == ("running", coordinator.pid, "search")
     assert seen["best"] > 0
     assert seen["test"] is None
+    [worker] = seen["workers"]
+    assert (worker["worker"], worker["node"]) == (0, socket.gethostname())
+    assert worker["what"].startswith("search ") or worker["what"] == IDLE
     shown = said(capsys, "status")
     assert "toy" in shown
     assert "running" in shown
@@ -80,6 +85,7 @@ def test_a_running_study_is_seen_stopped_and_continued(
     assert finished["trials"]["complete"] >= stopped["trials"]["complete"]
     assert finished["test"] is not None
     assert finished["going"] == []
+    assert finished["workers"] == []
 
 
 def test_a_study_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -99,6 +105,17 @@ def test_names_stay_whole_in_a_narrow_terminal(tmp_path: Path, monkeypatch: pyte
     status(tmp_path, None, as_json=False, watch=False)
     assert shown.getvalue().startswith("imdb-minilm-default: state stopped, phase -, ")
     assert "best 0.900" in " ".join(shown.getvalue().split())
+
+
+def test_several_workers_are_shown_by_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = (Doing(1.0, 2, "", STARTING), Doing(1.0, 0, "n1", "search 4"), Doing(1.0, 1, "n1", IDLE))
+    one = Standing("toy", "running", 7, "search", {}, "accuracy", None, None, None, 1.0, None, (), workers)
+    monkeypatch.setattr("hpsearch.status.standings", lambda home, study: [one])
+    shown = io.StringIO()
+    monkeypatch.setattr("hpsearch.status.Console", lambda: Console(width=120, file=shown))
+    status(tmp_path, None, as_json=False, watch=False)
+    lines = [line.strip() for line in shown.getvalue().splitlines()]
+    assert lines[-2:] == ["toy: on no node yet: 1 starting", "toy: n1: search 4, 1 idle"]
 
 
 def test_who_looks_does_not_keep_a_coordinator_from_its_lock(tmp_path: Path) -> None:

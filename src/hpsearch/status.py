@@ -20,6 +20,7 @@ from hpsearch.state.locks import holder
 from hpsearch.state.outcome import read_summary
 from hpsearch.state.plans import Plans
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.roster import Doing, by_node, present
 from hpsearch.state.stored_settings import settings_of
 from hpsearch.tasks.metrics import OBJECTIVES
 
@@ -36,6 +37,8 @@ class Going:
     step: int
     """Step of its last checkpoint or rung."""
     total_steps: int
+    node: str | None = None
+    """Name of the machine that trains it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Standing:
     ends: str | None
     """Local time at which a running study ends by its last plan, in ISO 8601."""
     going: tuple[Going, ...]
+    workers: tuple[Doing, ...] = ()
+    """What each worker of a running study does, by node."""
 
 
 def standings(home: Path, study: str | None) -> list[Standing]:
@@ -101,11 +106,12 @@ def _standing(folder: StudyFolder) -> Standing:
         spent=sum(read_seconds(folder).values()),
         ends=_end(last.time, last.left) if last is not None and process is not None else None,
         going=tuple(
-            Going(phase_of(place), one.number, one.step, one.total_steps)
+            Going(phase_of(place), one.number, one.step, one.total_steps, one.node)
             for place, found in records.items()
             for one in found
             if one.status is Status.RUNNING
         ),
+        workers=tuple(present(folder)) if process is not None else (),
     )
 
 
@@ -147,6 +153,8 @@ def _shown(found: Sequence[Standing], home: Path, width: int) -> Iterator[Table 
     for one in found:
         for trial in one.going if one.process is not None else ():
             yield f"{one.study}: {trial.phase} {trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
+        if len(one.workers) > 1:
+            yield from (f"{one.study}: {node}: {what}" for node, what in by_node(one.workers).items())
 
 
 def cells(one: Standing) -> dict[str, str]:

@@ -18,7 +18,7 @@ from hpsearch.coordinator.memory import KnownPace, MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.floors import FloorRecord
-from hpsearch.state.folder import StudyFolder, TrialFolder
+from hpsearch.state.folder import StudyFolder, TrialFolder, phase_of
 from hpsearch.state.messages import (
     Alive,
     DataName,
@@ -35,6 +35,7 @@ from hpsearch.state.messages import (
     named,
 )
 from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
+from hpsearch.state.roster import ENDED, IDLE, STARTING, Doing, Roster, by_node
 from hpsearch.training.models import with_attention
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers.interface import Worker, Workplace
@@ -62,6 +63,10 @@ class Crew:
         self.folder = StudyFolder.of(home, settings.study)
         self.micro = MicroBatch(settings, ref, workplace.hardware, home)
         self.workers: list[Worker] = []
+        self._roster = Roster(self.folder)
+        self._devices: dict[int, str] = {}  # worker: name of its processor or GPU
+        self._work: dict[int, str] = {}  # worker: its last work, for people
+        self._asked: Worker | None = None  # the worker that answers a question
         self.interrupted = False
         self._on_interrupt = on_interrupt
 
@@ -71,13 +76,16 @@ class Crew:
 
         A first SIGINT or SIGTERM asks the study to pause. A second one interrupts it at once.
         """
+        self._roster.begin(time.time())
         self.workers = [self._start(index) for index in range(self.workplace.count)]
+        self.write_roster()
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for worker in self.workers:
                 worker.end(SEAL_SECONDS)
+                self._roster.tell(Doing(time.time(), worker.index, worker.node, ENDED))
             for sign, handler in former.items():
                 signal.signal(sign, handler)
 
@@ -85,20 +93,48 @@ class Crew:
         """Replace a worker by a fresh one."""
         worker.end(timeout_seconds=0.0)
         self.workers[self.workers.index(worker)] = self._start(worker.index)
+        self.write_roster()
 
     def give(self, worker: Worker, number: int, settings: Settings, ref: DataRef, folder: TrialFolder) -> None:
         """Have an idle worker train a trial, in micro-batches that fit; `folder` is the trial's."""
         fitting, data = self.micro.applied(settings), DataName.of(ref, self.home)
-        worker.give(Train(number, fitting, data, named(folder.path, self.home)))
+        work = Train(number, fitting, data, named(folder.path, self.home))
+        self._give(worker, work, f"{phase_of(folder.path.parent.name)} {number}")
+
+    def _give(self, worker: Worker, work: Train | Score | FitFloor, said: str) -> None:
+        worker.give(work)
+        self._work[worker.index] = said
+        self.write_roster()
+
+    def write_roster(self) -> None:
+        """Write what each worker does now, where that has changed."""
+        now = time.time()
+        all_do = [Doing(now, worker.index, worker.node, self._doing(worker)) for worker in self.workers]
+        changed = [self._roster.tell(doing) for doing in all_do]
+        if any(changed) and len(all_do) > 1:
+            self.display.staff(by_node(all_do))
+
+    def _doing(self, worker: Worker) -> str:
+        if not worker.ready:
+            return STARTING
+        if worker.trial is not None:
+            return self._work[worker.index]
+        return "measures" if worker is self._asked else IDLE
+
+    def device(self, worker: Worker) -> str:
+        """Return the name of a worker's processor or GPU."""
+        return self._devices.get(worker.index, self.workplace.hardware.name)
 
     def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
         """Yield the workers' messages about their work, within half a second; see `Workplace.hear`."""
         for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
             if isinstance(message, Ready):
+                self._devices[worker.index] = message.hardware.name
                 if message.hardware != self.workplace.hardware:
                     self.display.note(f"hardware: worker {worker.index} has another: {message.hardware}")
             elif not isinstance(message, Alive):
                 yield worker, message
+        self.write_roster()
 
     @property
     def hardware(self) -> StudyHardware:
@@ -165,8 +201,10 @@ class Crew:
 
     def _answer(self, worker: Worker) -> Message | None:
         """Return an idle worker's answer to a question; None if it hangs. Raises Interrupted."""
+        self._asked = worker
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
             for _, answer in self.hear([worker]):
+                self._asked = None
                 return answer
             if self.interrupted:
                 raise Interrupted("interrupted before the first trial; give the same command to go on")
@@ -248,7 +286,7 @@ class Crew:
     ) -> M | Lost | None:
         """Return the answer of an idle worker; None if it hangs or is late. Raises Interrupted."""
         until = time.monotonic() + seconds
-        worker.give(work)
+        self._give(worker, work, f"scores {work.split}" if isinstance(work, Score) else f"floor {work.name}")
         while not self.hangs(worker):
             for _, message in self.hear([worker]):
                 if isinstance(message, kind | Lost):

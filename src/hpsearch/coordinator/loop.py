@@ -78,7 +78,7 @@ class Loop:
 
     def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
         settings = self.phase.settings_of(trial)
-        trial = replace(trial, status=Status.RUNNING)
+        trial = replace(trial, status=Status.RUNNING, node=worker.node, device=self.crew.device(worker))
         self.books.keep(trial)
         self.display.trial_started(trial.number, trial.shown, resumed=resumed)
         self.crew.give(worker, trial.number, settings, self.phase.ref, self.phase.trial_folder(trial.number))

@@ -15,6 +15,7 @@ from hpsearch.state.measured import Measured, Reading
 from hpsearch.state.outcome import OnTest, StudyData, StudyRun, Summary, Winner
 from hpsearch.state.plans import Outlook, PlanMade
 from hpsearch.state.records import StudyHardware
+from hpsearch.state.roster import staff
 from hpsearch.state.steering import Steering
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
@@ -93,6 +94,7 @@ def summarise(finished: Finished, given: Sequence[str], seconds: dict[str, float
         floors=tuple(_floors(finished)),
         outlook=finished.outlook,
         blend=_blend(finished),
+        staff=staff(finished.study.folder),
         steering=tuple(outcome.Steered(one.name, str(one)) for one in Steering(finished.study.folder).accepted()),
     )
 

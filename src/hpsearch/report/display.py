@@ -59,6 +59,7 @@ class Display:
         self.statuses: dict[int, Status] = {}
         self.running: dict[int, Running] = {}
         self.best: TrialRecord | None = None
+        self.nodes: Mapping[str, str] = {}
         self._lock = threading.Lock()  # a thread of its own redraws the panel
         self._live = (
             Live(console=console, get_renderable=self._panel, refresh_per_second=4, transient=True)
@@ -116,6 +117,10 @@ class Display:
     def note(self, text: str) -> None:
         """Print a choice that was made on the user's behalf, or a warning."""
         self._say(text, style="yellow")
+
+    def staff(self, nodes: Mapping[str, str]) -> None:
+        """Show on the panel what the workers of each node do."""
+        self.nodes = nodes
 
     def trial_started(self, number: int, params: Mapping[str, Any], resumed: bool) -> None:
         """Show that a worker has started a trial, or resumed it from its checkpoint."""
@@ -219,6 +224,8 @@ class Display:
             parts: list[RenderableType] = [Text(), self._headline(), self._counts()]
             if self.running:
                 parts.append(self._table())
+            for node, what in self.nodes.items():
+                parts.append(Text(f"{node}: {what}", style="dim", no_wrap=True, overflow="ellipsis"))
             return Group(*parts)
 
     def _headline(self) -> Text:

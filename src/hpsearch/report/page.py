@@ -15,7 +15,7 @@ from hpsearch import formats
 from hpsearch.config import space
 from hpsearch.config.settings import Settings
 from hpsearch.decisions import schedule
-from hpsearch.report import beside, next_steps, plots
+from hpsearch.report import beside, next_steps, plots, staffing
 from hpsearch.report.sections import Ranked, Section, Told, leaderboard
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder
@@ -62,6 +62,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
     settings, summary, records = told.settings, told.summary, told.records
     environment.filters["answer"] = KINDS[settings.task.kind].shown
     best, test, data = summary.best.trial, summary.test, summary.data
+    staff = summary.staff if summary.staff is not None and summary.staff.workers > 1 else None
     recipe = space.recipe(settings, summary.winner.params)
     page = environment.get_template("report.html.jinja").render(
         summary=summary,
@@ -85,6 +86,8 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
         training_loss=plots.training_loss(records, curves, settings, best),
         scatters=list(plots.scatters(records, settings, best)),
         rungs=settings.search.rungs,
+        staff=staffing.said(staff) if staff is not None else None,
+        workers=plots.workers(staff) if staff is not None else None,
         costs=[("Study, by phase", _phases(summary.seconds)), ("Inside the trials", _work(records))],
         splits=SPLITS,
         split_facts=list(_split_facts(data)),

@@ -15,6 +15,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.formats import parameter, parameters, score, value
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.roster import Staff
 from hpsearch.tasks.metrics import OBJECTIVES
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
@@ -167,6 +168,17 @@ def expected(values: Sequence[float], metric: str) -> Markup:
     points = tuple((float(i), value) for i, value in enumerate(values, 1))
     series = [Series(points, "best", f"expected best of so many trials, up to {score(values[-1])}")]
     return _chart(series, _axis("trials", [1, len(values)]), _axis(_validation(metric), values), NARROW)
+
+
+def workers(staff: Staff) -> Markup:
+    """Draw how many workers there were, and how many of them worked, against minutes."""
+    length = staff.seconds / len(staff.busy) / 60
+    series = [
+        Series(tuple(((part + 0.5) * length, mean) for part, mean in enumerate(means)), look, title)
+        for means, look, title in ((staff.there, "stopped", "workers"), (staff.busy, "best", "workers that worked"))
+    ]
+    y = Axis("workers", 0.0, 1.06 * max(staff.there))
+    return _chart(series, _axis("minutes with workers", [0.0, staff.seconds / 60]), y, WIDE)
 
 
 # ---- axes

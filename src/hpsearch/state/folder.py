@@ -179,6 +179,11 @@ class StudyFolder:
         """Folder of the workers' other output. A worker process on this machine has `<index>.log` there."""
         return self.path / "workers"
 
+    @property
+    def roster(self) -> Path:
+        """What each worker did from moment to moment, one line for each change. The coordinator appends to it."""
+        return self.workers / "roster.jsonl"
+
     def trial(self, phase: str, number: int) -> TrialFolder:
         """Return the folder of one trial in the phase folder named `phase`. It need not exist."""
         return TrialFolder(self.path / phase / str(number))

@@ -10,6 +10,7 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import ClassScores, Interval, Mistake, Paired
 from hpsearch.state.plans import Outlook, PlanMade
 from hpsearch.state.records import Status, StudyHardware
+from hpsearch.state.roster import Staff
 
 Params = dict[str, Scalar | None]
 """Searched path: value."""
@@ -357,6 +358,8 @@ class Summary:
     """Not None if the winner is kept together with the linear model of words; then `winner` and `test` are of both."""
     steering: tuple[Steered, ...] = ()
     """Commands from another terminal that were carried out, in their order."""
+    staff: Staff | None = None
+    """What the workers did; None if it is not known."""
 
     @property
     def floor(self) -> FloorOutcome | None:

@@ -80,6 +80,8 @@ class TrialRecord:
     validated: int | None = None  # number of validation examples of the last score, once the trial is complete
     command: str | None = None  # name of the command that asked for its point; None: no command did
     at: float | None = None  # seconds that the study's phases had taken in all when it ended
+    node: str | None = None  # name of the machine that trained it last
+    device: str | None = None  # name of the processor or GPU there
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import mlflow
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from hpsearch.state.records import TrialRecord
 from hpsearch.tracking.artifacts import Artifacts
 
 BATCH = 100  # params or tags that MLflow takes in one call
@@ -102,3 +103,9 @@ class Runs:
         found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
         whole = [model for model in found if model.status == LoggedModelStatus.READY]
         return str(max(whole, key=lambda model: model.creation_timestamp).model_id) if whole else None
+
+
+def where(record: TrialRecord) -> dict[str, str]:
+    """Return the tags that name the machine, and the processor or GPU, which trained a trial last."""
+    places = {"hpsearch.node": record.node, "hpsearch.device": record.device}
+    return {name: place for name, place in places.items() if place}

@@ -28,7 +28,7 @@ from hpsearch.state.origin import Origin
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import DataRef, Points, Status, TrialRecord
 from hpsearch.tracking.artifacts import Artifacts, digest, reached
-from hpsearch.tracking.client import Run, Runs, shown
+from hpsearch.tracking.client import Run, Runs, shown, where
 from hpsearch.tracking.forms import Kept, KeptTrial, KeptTrials, dataset, figures, flat, leaderboard, without_labels
 from hpsearch.tracking.lineage import lineage
 from hpsearch.tracking.parts import BLEND, PARTS, SHA256, Words
@@ -181,7 +181,7 @@ class Tracking:
         run_id: str = run.info.run_id
         self._client.update_run(run_id, status="RUNNING")
         dump = settings.model_dump(mode="json", include={"train", "model", "optimizer"})
-        self._runs.log(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)})
+        self._runs.log(run, dict(flat(dump)) | record.params, {STATUS: str(Status.RUNNING)} | where(record))
         return run_id
 
     @answered
@@ -230,7 +230,7 @@ class Tracking:
             self.files.draw(run_id, "learning_curves.png", figure)
         if origin is not None:
             self.log_result(run_id, ORIGIN, origin)
-        self._runs.tag(run_id, {STATUS: str(record.status), REASON: record.reason})
+        self._runs.tag(run_id, {STATUS: str(record.status), REASON: record.reason} | where(record))
         self._client.set_terminated(run_id, ENDED[record.status])
 
     @answered

@@ -27,6 +27,10 @@ class Worker(Protocol):
         """Whether it may be given work. A workplace may have no room for it yet."""
 
     @property
+    def node(self) -> str:
+        """Name of the machine that it is on; empty until it is ready."""
+
+    @property
     def trial(self) -> int | None:
         """Number of the work that it was given, until the message that ends the work is received; then None."""
 

@@ -106,7 +106,7 @@ class LocalWorker:
         module: str = "hpsearch.training.worker",
     ) -> None:
         """Start the process, which runs a module; its log is in `folder`."""
-        self.index, self.log = index, folder / f"{index}.log"
+        self.index, self.log, self.node = index, folder / f"{index}.log", socket.gethostname()
         self.trial: int | None = None
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
         self.pausing = False

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LISTEN_SECONDS = 5.0  # a seat answers after so long at the most, without a message too
 SPARE_SECONDS = 5.0  # for a seat to end its worker after its lease
 END_SECONDS = 10.0  # for a seat to let its worker go
+NAME_SECONDS = 5.0  # for a seat that has spoken to say where it is
 LAST_OF_A_TRIAL = (TrialResult, Scored, FloorFitted, OutOfMemory, NoRoom)
 
 Heard = Message | Unfit
@@ -54,10 +55,11 @@ class RayWorker:
         self.silent_seconds = 0.0
         self.inbox: deque[Heard] = deque()
         self.ready = False  # whether its first message is received
+        self.node = ""
         self.ended = False
         self.heard_at = time.monotonic()  # last time that the seat has answered
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
-        self._node = seat.node.remote()
+        self._node_id = seat.node.remote()
 
     def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
@@ -99,7 +101,7 @@ class RayWorker:
         if isinstance(message, Unfit):
             raise RequestError(message.reason)
         if isinstance(message, Ready):
-            self.ready = True
+            self.ready, self.node = True, self._name_of_node()
             self._place.counted(begun=True)
         if isinstance(message, Lost):
             charged = self.trial if self.ready and message.number is not None else None
@@ -132,10 +134,22 @@ class RayWorker:
     def cut_off(self) -> bool:
         """Return whether its node is no part of the cluster any more."""
         try:
-            node = ray.get(self._node, timeout=0)
+            node = ray.get(self._node_id, timeout=0)
         except (RayError, GetTimeoutError):
             return False  # it was never placed
         return not any(one["NodeID"] == node for one in alive())
+
+    def _name_of_node(self) -> str:
+        """Return the name of its node: the one that `ray start --node-name` gave, else the machine's."""
+        try:
+            node = ray.get(self._node_id, timeout=NAME_SECONDS)
+        except (RayError, GetTimeoutError):
+            return ""
+        found = next((one for one in alive() if one["NodeID"] == node), None)
+        if found is None:
+            return ""
+        named = found["NodeName"] != found["NodeManagerAddress"]  # Ray's own choice of a name
+        return str(found["NodeName"] if named else found["NodeManagerHostname"])
 
     def end(self, timeout_seconds: float) -> None:
         """See Worker."""

@@ -1,0 +1,16 @@
+"""What the page of a finished study says of its workers."""
+
+from hpsearch import formats
+from hpsearch.state.roster import Staff
+
+
+def said(staff: Staff) -> str:
+    """Return how busy the workers were, and what waiting cost."""
+    everything = staff.working + staff.waiting + staff.starting
+    where = f" on {len(staff.nodes)} nodes" if len(staff.nodes) > 1 else ""
+    nodes = ", ".join(f"{node} {count}" for node, count in staff.nodes.items())
+    return (
+        f"{staff.workers} workers{where} worked {staff.working / everything:.0%} of the time that they were there. "
+        f"They waited for work {staff.waiting / everything:.0%} of it, which is {formats.duration(staff.waiting)} of "
+        f"one worker, and took {staff.starting / everything:.0%} to start." + (f" By node: {nodes}." if where else "")
+    )
