@@ -1,10 +1,14 @@
 """Sweeps whose workers are actors of Ray on this machine, and what happens when a node is lost or cut off."""
 
+import errno
+import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.messages import Alive, DataName, Lost, Progress, Ready, Train
+from hpsearch.state.messages import Alive, DataName, Lost, NoRoom, Progress, Ready, Train
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import checkpoints
@@ -106,6 +110,52 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
     page = StudyFolder.of(home, "toy").report.read_text()
     assert "2 workers on 2 nodes worked" in page
     assert "By node: n1 1, n2 1." in page
+
+
+@contextmanager
+def far_node(nodes: Any, home: Path, cache: Path, megabytes: int = 1000) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that sees nothing of the folder `home`, with a disk of this size for its cache."""
+    log, before = cache.with_suffix(".log"), len(ray.nodes())
+    for folder in (home, cache):
+        folder.mkdir(exist_ok=True)
+    mounts = f"mount -t tmpfs none {home} && mount -t tmpfs -o size={megabytes}m none {cache}"
+    start = f"{sys.executable} -m ray.scripts.scripts start --block --address={nodes.address} --num-cpus=1"
+    alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
+    with open(log, "wb") as output:
+        node = subprocess.Popen(
+            [*alone, f"{mounts} && exec {start} --node-name=far"],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + SECONDS
+        while len(ray.nodes()) == before:
+            assert node.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield node
+    finally:
+        if node.poll() is None:
+            node.terminate()
+        node.wait(60)
+
+
+@pytest.mark.slow
+def test_a_sweep_without_a_shared_disk_comes_to_what_it_comes_to_here(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any
+) -> None:
+    more = ("budget.floors=true", "budget.confirmation.finalists=1")
+    here, there = tracked.new_home(tmp_path / "here"), tracked.new_home(tmp_path / "home")
+    first = sweep.run_sweep(settings(*more), here)
+    asked = settings(*ON_RAY, *more)
+    with far_node(nodes, there, tmp_path / "cache"):
+        second = sweep.run_sweep(asked, there)
+    assert scores(there) == scores(here)
+    assert second.test.value == first.test.value
+    assert {one.node for one in records(there)} == {"far"}
+    assert fsck(asked, there, repair=False) == "toy: clean"
 
 
 @pytest.mark.slow
@@ -310,6 +360,110 @@ def test_a_node_that_hears_nothing_ends_its_worker(long: Settings, tmp_path: Pat
     bench.worker.end(0)
 
 
+# ---- without a shared disk
+
+
+class Far:
+    """A worker on a node that does not see the coordinator's disk."""
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        from hpsearch.workers.ray import RayWorkplace
+
+        self.home, self.ref = home, make.prepared(settings, home)
+        self.settings, hardware = settings, settings.hardware.model_copy(update={"workers": "auto"})
+        self.place = RayWorkplace(hardware, of(workers=1, cpus=1), home)
+        self.worker = self.place.start(0, "workers")
+
+    def train(self) -> None:
+        self.worker.give(Train(0, self.settings, DataName.of(self.ref, self.home), "studies/toy/trials/0"))
+
+    @property
+    def trial(self) -> Path:
+        return StudyFolder.of(self.home, "toy").trial("trials", 0).path
+
+    def until(self, kind: type) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for _, message in self.place.hear([self.worker], 1.0):
+                if isinstance(message, kind):
+                    return message
+                assert isinstance(message, Ready | Progress | Alive), message
+        raise AssertionError(f"no {kind.__name__} came")
+
+
+@pytest.mark.slow
+def test_sealed_checkpoints_come_while_a_trial_is_trained_and_survive_its_node(
+    long: Settings, tmp_path: Path, nodes: Any
+) -> None:
+    often = long.model_copy(update={"hardware": long.hardware.model_copy(update={"checkpoint_seconds": 1.0})})
+    with far_node(nodes, tmp_path / "home", tmp_path / "cache") as node:
+        bench = Far(often, tmp_path / "home")
+        bench.place.lease_seconds = 8.0
+        bench.train()
+        steps: set[int] = set()
+        deadline = time.monotonic() + SECONDS
+        while len(steps) < 3:
+            assert time.monotonic() < deadline
+            bench.until(Progress)
+            if (found := checkpoints.newest(bench.trial)) is not None:
+                steps.add(found.step)
+        assert len(list(bench.trial.glob("checkpoint-*"))) <= 2, "former ones are deleted here too"
+        os.killpg(node.pid, signal.SIGKILL)
+        lost = bench.until(Lost)
+    assert (lost.number, bench.worker.trial) == (None, None)
+    bench.worker.end(0)
+    kept = checkpoints.newest(bench.trial)
+    assert kept is not None
+    assert kept.step >= max(steps)
+    with far_node(nodes, tmp_path / "home", tmp_path / "other"):
+        again = Far(often, tmp_path / "home")
+        again.train()
+        assert again.until(Progress).step > kept.step, "it goes on from there"
+        again.worker.end(0)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_by_its_node(
+    long: Settings, tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with far_node(nodes, tmp_path / "home", tmp_path / "small", megabytes=1):
+        bench = Far(long, tmp_path / "home")
+        bench.until(Ready)
+        bench.train()
+        assert bench.until(NoRoom) == NoRoom(0, "far")
+        bench.worker.end(0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left (simulated)")
+
+    with far_node(nodes, tmp_path / "home", tmp_path / "large"):
+        bench = Far(long, tmp_path / "home")
+        bench.train()
+        bench.until(Progress)
+        monkeypatch.setattr("hpsearch.workers.parcels.Arrival.write", full)
+        bench.worker.pause()
+        assert bench.until(NoRoom) == NoRoom(0, ""), "the coordinator's own"
+        bench.worker.end(0)
+
+
+def test_what_a_seat_left_behind_is_deleted_by_the_next(tmp_path: Path) -> None:
+    from hpsearch.workers.far_seat import SETTLED_SECONDS, clear_leftovers
+
+    seats, models, long_ago = tmp_path / "seats" / "me", tmp_path / "models", time.time() - SETTLED_SECONDS - 1
+    for name in ("dead", "young", "alive"):
+        (seats / name / "studies").mkdir(parents=True)
+        (seats / f"{name}.lock").touch()
+        (models / f"arriving-{name}-1.tmp").mkdir(parents=True)
+        if name != "young":
+            os.utime(seats / f"{name}.lock", (long_ago, long_ago))
+    (models / "whole").mkdir()
+    with open(seats / "alive.lock", "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        clear_leftovers(tmp_path, seats)
+    assert sorted(path.name for path in seats.iterdir()) == ["alive", "alive.lock", "young", "young.lock"]
+    assert sorted(path.name for path in models.iterdir()) == ["arriving-alive-1.tmp", "arriving-young-1.tmp", "whole"]
+
+
 # ---- refusals
 
 
@@ -375,13 +529,11 @@ def test_what_ray_cannot_do_is_refused(settings: Callable[..., Settings], tmp_pa
 
 
 @pytest.mark.slow
-def test_several_nodes_need_a_shared_disk_and_the_same_code(
+def test_nodes_need_the_same_code(
     settings: Callable[..., Settings], tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.add_node(num_cpus=1)
     hardware = settings().hardware.model_copy(update={"workers": "auto"})
-    with pytest.raises(RequestError, match=r"cluster\.shared=false: all nodes must see the state folder"):
-        open_workplace(hardware, of(), tmp_path)
     place = open_workplace(hardware, of(shared=True), tmp_path)
     other = identity.made_by() | {"libraries": {"torch": "1.0.0"}}
     monkeypatch.setattr("hpsearch.state.identity.made_by", lambda: other)

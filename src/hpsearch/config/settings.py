@@ -296,7 +296,7 @@ class ClusterSettings(Section):
     gpus: Annotated[float, Field(ge=0, le=1)] | None
     """GPUs of one worker. 0.25: four workers share one GPU. null: one if the nodes have any, else none."""
     shared: bool
-    """Whether all nodes see the state folder at the same path. A cluster of several nodes needs this."""
+    """Whether all nodes see the state folder at the same path. If not, data, models and checkpoints are sent."""
 
 
 class TrackingSettings(Section):

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.memory import KnownPace, MicroBatch
-from hpsearch.errors import Interrupted, NoResultError, RequestError
+from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.floors import FloorRecord
 from hpsearch.state.folder import StudyFolder, TrialFolder, phase_of
@@ -27,6 +27,7 @@ from hpsearch.state.messages import (
     FloorFitted,
     Lost,
     Message,
+    NoRoom,
     Paced,
     Ready,
     Score,
@@ -67,6 +68,7 @@ class Crew:
         self._devices: dict[int, str] = {}  # worker: name of its processor or GPU
         self._work: dict[int, str] = {}  # worker: its last work, for people
         self._asked: Worker | None = None  # the worker that answers a question
+        self._full: set[str] = set()  # nodes whose disk is full
         self.interrupted = False
         self._on_interrupt = on_interrupt
 
@@ -126,12 +128,21 @@ class Crew:
         return self._devices.get(worker.index, self.workplace.hardware.name)
 
     def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
-        """Yield the workers' messages about their work, within half a second; see `Workplace.hear`."""
+        """Yield the workers' messages about their work, within half a second; see `Workplace.hear`.
+
+        Raises what that raises, and OutOfReachError if the disk of a node is full.
+        """
         for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
             if isinstance(message, Ready):
                 self._devices[worker.index] = message.hardware.name
                 if message.hardware != self.workplace.hardware:
                     self.display.note(f"hardware: worker {worker.index} has another: {message.hardware}")
+            elif isinstance(message, NoRoom) and message.where and message.where not in self._full:
+                self._full.add(message.where)  # the other workers can still save
+                raise OutOfReachError(
+                    f"cluster: the disk of node {message.where} is full; free some of it and give the same command: it "
+                    "goes on from what is saved"
+                )
             elif not isinstance(message, Alive):
                 yield worker, message
         self.write_roster()
@@ -289,6 +300,8 @@ class Crew:
         self._give(worker, work, f"scores {work.split}" if isinstance(work, Score) else f"floor {work.name}")
         while not self.hangs(worker):
             for _, message in self.hear([worker]):
+                if isinstance(message, Lost):
+                    self._say_lost(worker, message)
                 if isinstance(message, kind | Lost):
                     return message
             if self.interrupted:
@@ -303,6 +316,7 @@ class Crew:
         while not (ready := [worker for worker in self.workers if worker.ready]):
             for worker, message in self.hear(self.workers):
                 if isinstance(message, Lost):
+                    self._say_lost(worker, message)
                     self.renew(worker)
             if self.interrupted:
                 raise Interrupted("interrupted before a worker was there; give the same command to go on")
@@ -333,6 +347,9 @@ class Crew:
         if isinstance(answer, Lost):
             return False if answer.for_memory else None
         return isinstance(answer, Fits) and answer.fits
+
+    def _say_lost(self, worker: Worker, lost: Lost) -> None:
+        self.display.note(f"worker {worker.index} is replaced: {lost.reason}")
 
     def _say_parts(self) -> None:
         self.display.note(

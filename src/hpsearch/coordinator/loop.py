@@ -16,8 +16,6 @@ from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training.parts import with_change
 from hpsearch.workers.interface import Worker
 
-INTERRUPT_SECONDS = 20.0  # time for workers to save their checkpoints
-
 
 class Loop:
     """Runs one phase."""
@@ -33,7 +31,7 @@ class Loop:
 
         Raises:
             Interrupted: a signal came.
-            OutOfReachError: the study's database does not answer.
+            OutOfReachError: the study's database or the cluster does not answer, or a node's disk is full.
         """
         try:
             self._run()
@@ -53,6 +51,8 @@ class Loop:
             if (reason := self.phase.over(hours)) is not None:
                 self.display.note(reason)
                 self._pause_all()
+                for worker in [w for w in self.crew.workers if w.trial is not None]:
+                    self.crew.renew(worker)  # the next phase must not hear of this one's trials
                 return
             self._helm.heed()
             for worker in [w for w in self.crew.workers if w.trial is None and w.ready]:
@@ -157,7 +157,7 @@ class Loop:
 
     def _pause_all(self) -> None:
         """Save every running trial. A trial whose worker does not answer in time keeps its last checkpoint."""
-        deadline = time.monotonic() + INTERRUPT_SECONDS
+        deadline = time.monotonic() + self.crew.workplace.saving_seconds
         for worker in self.crew.workers:
             worker.pause()
         while (busy := [w for w in self.crew.workers if w.trial is not None]) and time.monotonic() < deadline:

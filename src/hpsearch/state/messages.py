@@ -306,6 +306,7 @@ class NoRoom:
     """Report that the disk was too full for a trial's files. The trial can resume from its checkpoints."""
 
     number: int
+    where: str = ""  # name of the node whose disk is full; empty: the coordinator's is
 
 
 @dataclass(frozen=True)

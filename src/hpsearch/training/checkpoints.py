@@ -1,11 +1,13 @@
 """Checkpoints of a trial: sealed with a manifest, verified before use, pruned."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import traceback
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,43 @@ def newest(trial: Path, scored: bool = False) -> Checkpoint | None:
 def whole(folder: Path) -> bool:
     """Return whether a checkpoint's files match its manifest."""
     return _verified(folder) is not None
+
+
+def manifests(trial: Path, wait: bool = False) -> dict[str, str]:
+    """Return the manifest of each sealed checkpoint of a trial, by the name of its folder, newest first.
+
+    With `wait`, one that is being sealed is among them, and the newest is whole.
+    """
+    if not trial.is_dir():
+        return {}
+    if wait:
+        newest(trial)
+    found = {}
+    for folder in TrialFolder(trial).checkpoints():
+        with contextlib.suppress(OSError):  # it has just been deleted
+            found[folder.name] = (folder / MANIFEST).read_text(encoding="utf-8")
+    return found
+
+
+def adopt(arrived: Path, trial: Path, name: str) -> bool:
+    """Make a folder a checkpoint of the trial if it is whole; return whether it is. It comes from another disk."""
+    if not whole(arrived):
+        return False
+    with _lock(trial):
+        target = trial / name
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(arrived, target)
+        _sync(trial)
+    return True
+
+
+def keep_only(trial: Path, names: Collection[str]) -> None:
+    """Delete a trial's sealed checkpoints but those with these names."""
+    with _lock(trial):
+        for folder in TrialFolder(trial).checkpoints():
+            if folder.name not in names:
+                shutil.rmtree(folder)
 
 
 def discard(trial: Path) -> None:

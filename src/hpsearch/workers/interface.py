@@ -14,6 +14,8 @@ from typing import Protocol
 
 from hpsearch.state.messages import Decision, FitFloor, Hardware, Message, Pace, Probe, Score, Train
 
+SAVING_SECONDS = 20.0  # for workers that share a disk with the coordinator to save their checkpoints
+
 
 class Worker(Protocol):
     """One worker. It ends when its coordinator has ended, for whatever reason."""
@@ -81,6 +83,10 @@ class Workplace(Protocol):
     @property
     def hardware(self) -> Hardware:
         """Hardware that a worker reports. A workplace that can't know it starts its first worker to learn it."""
+
+    @property
+    def saving_seconds(self) -> float:
+        """Seconds that all workers may take to save their trials, when a sweep is interrupted."""
 
     def start(self, index: int, output: str) -> Worker:
         """Start a fresh worker. `output` names the folder for what it writes besides its messages."""

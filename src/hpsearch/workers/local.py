@@ -33,7 +33,7 @@ from hpsearch.state.messages import (
     Unfit,
 )
 from hpsearch.training.parts import examples_at_once
-from hpsearch.workers.interface import Worker
+from hpsearch.workers.interface import SAVING_SECONDS, Worker
 
 ENVIRONMENT = {
     # How long a thread of libgomp (torch's on Linux) spins while it waits for the others. With the default, 300,000,
@@ -55,6 +55,8 @@ LAST_WORDS = 500  # bytes at the end of a lost worker's log
 
 class LocalWorkplace:
     """This machine. Workers use the coordinator's state folder, so nothing is copied."""
+
+    saving_seconds = SAVING_SECONDS
 
     def __init__(self, settings: HardwareSettings, home: Path) -> None:
         """Find the hardware of this machine; `home` is the state folder.

@@ -8,26 +8,32 @@ seat has ended its worker. A lease bounds that time.
 """
 
 import atexit
+import errno
 import os
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from hpsearch.config.settings import ClusterSettings, HardwareSettings
-from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_line
+from hpsearch.errors import HpsearchError, OutOfReachError, first_line
 from hpsearch.state import identity
-from hpsearch.state.messages import Hardware, Lost, Message, OutOfMemory, Unfit
+from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Train, Unfit
 from hpsearch.workers.cluster import Head, alive, gpus, join, placed
-from hpsearch.workers.interface import Worker
-from hpsearch.workers.ray_worker import END_SECONDS, LISTEN_SECONDS, Heard, RayWorker
+from hpsearch.workers.courier import ClosedError, Courier
+from hpsearch.workers.far_seat import FarSeat
+from hpsearch.workers.interface import SAVING_SECONDS, Worker
+from hpsearch.workers.ray_worker import END_SECONDS, Heard, RayWorker, Request, Uncarried
 from hpsearch.workers.seat import Seat
+from hpsearch.workers.sent import Sent
 
+CARRYING_SECONDS = 90.0  # for workers to save their checkpoints and for these to come; SLURM's script gives 120 s
 LEASE_SECONDS = 60.0  # a seat that is not called for so long ends its worker
 TURN_SECONDS = 0.5  # until the listening thread looks for new workers
 IDLE_SECONDS = 30.0  # after which the listening thread ends, if there is no worker
@@ -40,6 +46,7 @@ class RayWorkplace:
     """A Ray cluster that runs already, or Ray on this machine, which ends with this process."""
 
     lease_seconds = LEASE_SECONDS
+    saving_seconds = SAVING_SECONDS
 
     def __init__(self, settings: HardwareSettings, cluster: ClusterSettings, home: Path) -> None:
         """Join the cluster.
@@ -56,11 +63,10 @@ class RayWorkplace:
         self.home = home.absolute()
         join(cluster.address)
         resources = [node["Resources"] for node in alive()]
-        if len(resources) > 1 and not cluster.shared:
-            raise RequestError(
-                f"cluster.shared=false: all nodes must see the state folder {self.home} at the same path; give "
-                "cluster.shared=true if they do, or set HPSEARCH_HOME to such a folder"
-            )
+        # The only node is this machine, so it sees the state folder.
+        self.far, self.sent = len(resources) > 1 and not cluster.shared, Sent()
+        if self.far:
+            self.saving_seconds = CARRYING_SECONDS
         self._gpus = gpus(cluster, settings.device, resources)
         self._cpus, self.count = placed(cluster, self._gpus, resources)
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
@@ -109,14 +115,19 @@ class RayWorkplace:
             self._begun.touch()
             atexit.register(self._close)
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        grouped: Any = ray.remote(concurrency_groups={"hear": 1, "tell": 1})  # type: ignore[call-overload]
-        actor = grouped(Seat).options(
+        groups = {"hear": 1, "tell": 1, "files": 1, "touch": 1}
+        grouped: Any = ray.remote(concurrency_groups=groups)  # type: ignore[call-overload]
+        actor = grouped(FarSeat if self.far else Seat).options(
             num_cpus=self._cpus,
             num_gpus=self._gpus,
             max_restarts=0,  # the coordinator replaces what dies
             runtime_env={"env_vars": variables},
         )
-        seat = actor.remote(index, self._wish, self.home, output, self._begun, identity.made_by(), self.lease_seconds)
+        made_by = identity.made_by()
+        if self.far:
+            seat = actor.remote(index, self._wish, output, made_by, self.lease_seconds)
+        else:
+            seat = actor.remote(index, self._wish, self.home, output, self._begun, made_by, self.lease_seconds)
         worker = RayWorker(index, seat, self, str(self.home / output / f"{index}.log"))
         self._serve(worker)
         return worker
@@ -180,9 +191,11 @@ class RayWorkplace:
         return {*self.serving.values(), *self._handled} if self.listening else set()
 
     def _serve(self, worker: RayWorker) -> None:
-        """Have the thread ask a worker's seat for its next message."""
+        """Have the thread ask a worker's seat for its next message, if there may be one."""
         with self.news:
-            self.serving[worker.seat.hear.remote(LISTEN_SECONDS)] = worker
+            if worker.over or worker.ended:
+                return
+            self.serving[worker.listen()] = worker
             if not self.listening and not self._closing:
                 self.listening = True
                 threading.Thread(target=self._listen, daemon=True).start()
@@ -224,19 +237,55 @@ class RayWorkplace:
             self.news.notify_all()
 
     def _pass_on(self, reference: Any, worker: RayWorker) -> None:
-        message: Heard | None
         try:
-            message = ray.get(reference)
+            said = ray.get(reference)
         except RayError as error:
-            message = worker.lost(error)
-            sure = isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()
-            if not sure and not worker.ended:
-                # The loss of a node is no fault of its trial.
-                lost = Lost(None, f"its node does not answer: {first_line(error)}")
-                threading.Thread(target=self._pass_on_later, args=(worker, lost), daemon=True).start()
-                return
+            self._actor_failed(worker, error)
+            return
         worker.heard_at = time.monotonic()
-        self._say(worker, message)
+        if worker.courier is None:
+            self._say(worker, said)
+            self._serve(worker)
+        else:
+            worker.courier.then(self._carry, worker, worker.courier, *said)
+
+    def _carry(self, worker: RayWorker, courier: Courier, message: Message | Unfit | None, changed: bool) -> None:
+        """Pass a message on once the files that it names are here. The worker's courier does this in its thread."""
+        try:
+            courier.fetch(message, changed)
+        except ClosedError:
+            return
+        except Exception as error:  # whatever it is, the message must not be passed on without its files
+            self.not_carried(worker, error, worker.work)
+        else:
+            self._say(worker, replace(message, where=worker.node) if isinstance(message, NoRoom) else message)
+        self._serve(worker)
+
+    def not_carried(self, worker: RayWorker, error: Exception, request: Request | None) -> None:
+        """Report a worker whose files could not be sent with a request, or fetched after it."""
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            self._actor_failed(worker, error)
+            return
+        there, cause = isinstance(error, RayTaskError), getattr(error, "cause", error)
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC and isinstance(request, Train | Probe | Pace):
+            number = request.number if isinstance(request, Train) else 0
+            self._say(worker, NoRoom(number, worker.node if there else ""))
+            return
+        reason = f"files of node {worker.node} could not be carried: {type(cause).__name__}: {first_line(cause)}"
+        if isinstance(request, Probe | Pace):
+            self._say(worker, Uncarried(f"cluster: {reason}; give the same command to try again"))
+        else:
+            self._say(worker, Lost(0, reason))
+
+    def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
+        sure = isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()
+        if sure or worker.ended:
+            worker.heard_at = time.monotonic()
+            self._say(worker, worker.lost(error))
+            return
+        # The loss of a node is no fault of its trial.
+        lost = Lost(None, f"its node does not answer: {first_line(error)}")
+        threading.Thread(target=self._pass_on_later, args=(worker, lost), daemon=True).start()
 
     def _pass_on_later(self, worker: RayWorker, message: Lost) -> None:
         """Report the end of a worker whose node is cut off, once the worker is sure to have ended there."""
@@ -245,9 +294,7 @@ class RayWorkplace:
 
     def _say(self, worker: RayWorker, message: Heard | None) -> None:
         with self.news:
-            if not worker.ended and message is not None:
+            if not worker.ended and not worker.over and message is not None:
                 worker.inbox.append(message)
-            over = worker.ended or isinstance(message, Lost | OutOfMemory | Unfit)
+            worker.over = worker.over or isinstance(message, Lost | OutOfMemory | Unfit | Uncarried)
             self.news.notify_all()
-        if not over:
-            self._serve(worker)

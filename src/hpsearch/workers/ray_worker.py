@@ -3,7 +3,8 @@
 import contextlib
 import time
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -14,25 +15,22 @@ from hpsearch.errors import OutOfReachError, RequestError, first_line
 from hpsearch.state.messages import (
     Decision,
     FitFloor,
-    FloorFitted,
     Hardware,
     Lost,
     Message,
-    NoRoom,
     OutOfMemory,
     Pace,
     Probe,
     Ready,
     Retime,
     Score,
-    Scored,
     Train,
-    TrialResult,
     Unfit,
 )
 from hpsearch.training.folders import local_folder
 from hpsearch.training.parts import examples_at_once
 from hpsearch.workers.cluster import alive
+from hpsearch.workers.courier import LAST_OF_A_TRIAL, ClosedError, Courier
 
 if TYPE_CHECKING:
     from hpsearch.workers.ray import RayWorkplace
@@ -41,15 +39,24 @@ LISTEN_SECONDS = 5.0  # a seat answers after so long at the most, without a mess
 SPARE_SECONDS = 5.0  # for a seat to end its worker after its lease
 END_SECONDS = 10.0  # for a seat to let its worker go
 NAME_SECONDS = 5.0  # for a seat that has spoken to say where it is
-LAST_OF_A_TRIAL = (TrialResult, Scored, FloorFitted, OutOfMemory, NoRoom)
 
-Heard = Message | Unfit
+
+@dataclass(frozen=True)
+class Uncarried:
+    """The files of a question could not be sent."""
+
+    reason: str
+
+
+Heard = Message | Unfit | Uncarried
+Request = Train | Score | FitFloor | Probe | Pace | Decision | Retime
 
 
 class RayWorker:
     """The coordinator's handle of one actor."""
 
     def __init__(self, index: int, seat: Any, place: "RayWorkplace", output: str) -> None:
+        """Begin to speak to `seat`, an actor of `place`. The worker's output is in the file `output`, in the end."""
         self.index, self.output, self.seat, self._place = index, output, seat, place
         self.trial: int | None = None
         self.silent_seconds = 0.0
@@ -59,7 +66,12 @@ class RayWorker:
         self.ended = False
         self.heard_at = time.monotonic()  # last time that the seat has answered
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
+        self.over = False  # whether the coordinator has been told that it is lost
+        self._undelivered = 0  # requests whose files are on their way
         self._node_id = seat.node.remote()
+        self.courier: Courier | None = None  # None: its node sees the coordinator's disk
+        if place.far:
+            self.courier = Courier(seat, self._node_id, place.home, Path(output), place.sent, self.heard_from)
 
     def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
@@ -78,6 +90,8 @@ class RayWorker:
     def pause(self) -> None:
         """See Worker."""
         if self.trial is not None:
+            if self.courier is not None:
+                self.courier.hurry()
             self._tell(Decision.PAUSE)
 
     def retime(self, total_steps: int) -> None:
@@ -85,21 +99,53 @@ class RayWorker:
         if self.trial is not None:
             self._tell(Retime(total_steps))
 
-    def _tell(self, request: Train | Score | FitFloor | Probe | Pace | Decision | Retime) -> None:
+    def listen(self) -> Any:
+        """Return the reference to what the seat will say next."""
+        return (self.seat.hear if self.courier is None else self.seat.hear_far).remote(LISTEN_SECONDS)
+
+    def _tell(self, request: Request) -> None:
         with contextlib.suppress(RayError):  # if the seat is gone, the listening thread learns of it
-            self.seat.tell.remote(request)
+            if self.courier is None or (isinstance(request, Decision | Retime) and not self._undelivered):
+                self.seat.tell.remote(request)
+                return
+        if self.courier is not None:
+            with self._place.news:
+                self._undelivered += 1
+            self.courier.then(self._deliver, self.courier, request)
+
+    def _deliver(self, courier: Courier, request: Request) -> None:
+        """Send a request after all earlier ones. The courier does this in its thread."""
+        try:
+            if isinstance(request, Decision | Retime):
+                self.seat.tell.remote(request)
+            else:
+                courier.deliver(request)
+        except ClosedError:
+            return
+        except Exception as error:  # whatever it is, the worker does not get its work
+            self._place.not_carried(self, error, request)
+        finally:
+            with self._place.news:
+                self._undelivered -= 1
+
+    def heard_from(self) -> None:
+        """Note that its node answers."""
+        self.heard_at, self.silent_seconds = time.monotonic(), 0.0
 
     def receive(self) -> Message:
         """Return the next message, which has arrived.
 
         Raises:
             RequestError: the worker is Unfit.
-            OutOfReachError: several workers in a row ended before they began.
+            OutOfReachError: several workers in a row ended before they began, or the files of a question could not be
+                sent.
         """
         message = self.inbox.popleft()
         self.silent_seconds = 0.0
         if isinstance(message, Unfit):
             raise RequestError(message.reason)
+        if isinstance(message, Uncarried):
+            raise OutOfReachError(message.reason)
         if isinstance(message, Ready):
             self.ready, self.node = True, self._name_of_node()
             self._place.counted(begun=True)
@@ -155,6 +201,8 @@ class RayWorker:
         """See Worker."""
         self.ended = True
         patience = timeout_seconds if self.trial is None else 0.0
+        if self.courier is not None:
+            self.courier.stop()
         if self.ready:  # else it has no work, and its seat may have no place yet
             try:
                 ray.get(self.seat.end.remote(patience), timeout=patience + END_SECONDS)
@@ -163,6 +211,8 @@ class RayWorker:
                 if unsure and self.trial is not None and not self._place.away:
                     self.wait_until_gone()
         ray.kill(self.seat)
+        if self.courier is not None:
+            self.courier.join(END_SECONDS)
         with self._place.news:
             self._place.news.wait_for(lambda: self not in self._place.heard_of(), END_SECONDS)
 

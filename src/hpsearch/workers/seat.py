@@ -45,11 +45,16 @@ class Seat:
             made_by: code and libraries of the coordinator.
             lease_seconds: the worker is ended when the coordinator has not called for so long.
         """
+        self._begin(index, wish, home, output, _unseen(begun) or other(made_by), lease_seconds)
+
+    def _begin(
+        self, index: int, wish: HardwareSettings, home: Path, output: str, unfit: Unfit | None, lease_seconds: float
+    ) -> None:
         context = ray.get_runtime_context()
         self._node, self._over = context.get_node_id(), False
-        self._unfit = _unfit(begun, made_by)
+        self._unfit = unfit
         self._worker: LocalWorker | None = None
-        self._lease_seconds, self._called, self._expired = lease_seconds, _now(), False
+        self._lease_seconds, self._called, self._expired = lease_seconds, now(), False
         if self._unfit is None:
             hidden = {} if context.get_accelerator_ids().get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
             kept = {key: value for key, value in os.environ.items() if not key.startswith((OF_RAY, *SECRETS))}
@@ -60,6 +65,9 @@ class Seat:
     @ray.method(concurrency_group="tell")
     def tell(self, request: Train | Score | FitFloor | Probe | Pace | Decision | Retime) -> None:
         """Pass a request on to the worker."""
+        self._pass_on(request)
+
+    def _pass_on(self, request: Train | Score | FitFloor | Probe | Pace | Decision | Retime) -> None:
         worker = self._worker
         if worker is None:
             return
@@ -78,7 +86,10 @@ class Seat:
     @ray.method(concurrency_group="hear")
     def hear(self, seconds: float) -> Message | Unfit | None:
         """Return the worker's next message as soon as it comes; None after these seconds."""
-        self._called = _now()
+        return self._next(seconds)
+
+    def _next(self, seconds: float) -> Message | Unfit | None:
+        self._called = now()
         if self._unfit is not None:
             unfit, self._unfit = self._unfit, None
             return unfit
@@ -92,7 +103,7 @@ class Seat:
         if isinstance(message, Lost) and self._expired:
             message = Lost(None, f"its node had no contact with the coordinator for {self._lease_seconds:.0f} s")
         self._over = isinstance(message, Lost | Unfit)
-        self._called = _now()
+        self._called = now()
         return message
 
     @ray.method(concurrency_group="tell")
@@ -109,6 +120,9 @@ class Seat:
     @ray.method(concurrency_group="tell")
     def end(self, seconds: float) -> None:
         """End the worker, see `Worker.end`."""
+        self._let_go(seconds)
+
+    def _let_go(self, seconds: float) -> None:
         self._over = True
         if self._worker is not None:
             self._worker.end(seconds)
@@ -117,28 +131,32 @@ class Seat:
         """End the worker when the coordinator has not called for long: its trial may go on elsewhere by then."""
         while not self._over:
             time.sleep(LOOK_SECONDS)
-            if _now() - self._called > self._lease_seconds and self._worker is not None:
+            if now() - self._called > self._lease_seconds and self._worker is not None:
                 self._expired = True
                 self._worker.process.kill()
                 return
 
 
-def _now() -> float:
+def now() -> float:
     """Return seconds that also count while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _unfit(begun: Path, made_by: dict[str, Any]) -> Unfit | None:
-    """Return why this node can't work for the coordinator; None: it can."""
-    node = socket.gethostname()
-    if not begun.exists():
-        return Unfit(
-            f"cluster.shared: node {node} does not see {begun.parent}, in the coordinator's state folder; set "
-            "HPSEARCH_HOME to a folder that all nodes see at the same path"
-        )
-    if differing := identity.made_otherwise(made_by, identity.made_by()):
-        return Unfit(
-            f"cluster: node {node} has other code or libraries than the coordinator: {'; '.join(differing)}; install "
-            "the same there"
-        )
-    return None
+def _unseen(begun: Path) -> Unfit | None:
+    """Return why this node does not see the coordinator's state folder; None: it does."""
+    if begun.exists():
+        return None
+    return Unfit(
+        f"cluster.shared: node {socket.gethostname()} does not see {begun.parent}, in the coordinator's state folder; "
+        "set HPSEARCH_HOME to a folder that all nodes see at the same path, or leave cluster.shared out"
+    )
+
+
+def other(made_by: dict[str, Any]) -> Unfit | None:
+    """Return in what this node's software differs from the coordinator's; None: in nothing."""
+    if not (differing := identity.made_otherwise(made_by, identity.made_by())):
+        return None
+    return Unfit(
+        f"cluster: node {socket.gethostname()} has other code or libraries than the coordinator: "
+        f"{'; '.join(differing)}; install the same there"
+    )
