@@ -8,7 +8,6 @@ does on one machine, and a trial that goes on elsewhere finds its checkpoint.
 import queue
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,7 +43,6 @@ from hpsearch.workers.parcels import Arrival, Content, read
 from hpsearch.workers.sent import Sent
 
 LAST_OF_A_TRIAL = (TrialResult, Scored, FloorFitted, OutOfMemory, NoRoom)
-TOUCH_SECONDS = 5.0  # between two signs of life to the seat
 LOOK_SECONDS = 0.5  # between two looks whether the worker is being ended
 SENDER = "worker"  # in the names of folders that arrive
 
@@ -75,7 +73,6 @@ class Courier:
         self._moved, self._logged, self._changed = moved, 0, False
         self._told: Train | Score | FitFloor | None = None  # the work whose files are on the node
         self._closing = self._pausing = False
-        self._touched = time.monotonic()
         self._jobs: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -134,7 +131,6 @@ class Courier:
         while not lock.acquire(timeout=LOOK_SECONDS):
             if self._closing:
                 raise ClosedError
-            self._touch()
             self._moved()
         try:
             yield
@@ -273,17 +269,9 @@ class Courier:
                 raise ClosedError
             if ray.wait([reference], timeout=LOOK_SECONDS)[0]:
                 break
-            self._touch()
         found = ray.get(reference)
         self._moved()
         return found
-
-    def _touch(self) -> None:
-        """Tell the seat now and then that the coordinator lives: nobody listens to it meanwhile."""
-        if time.monotonic() - self._touched > TOUCH_SECONDS:
-            self._touched = time.monotonic()
-            self._seat.touch.remote()
-
 
 def _folders(work: Train | Score | FitFloor) -> tuple[str, ...]:
     """Return the names of the folders that a work reads or writes."""

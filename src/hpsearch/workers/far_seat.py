@@ -23,7 +23,7 @@ from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import FitFloor, Message, Pace, Probe, Score, Train, Unfit
 from hpsearch.training import checkpoints
 from hpsearch.workers.parcels import Arrival, Content, read
-from hpsearch.workers.seat import Seat, now, other
+from hpsearch.workers.seat import Seat, other
 
 KEPT = ("cache/data", "models")  # of a state folder: what all workers of a node share
 SETTLED_SECONDS = 60.0  # a younger folder of a seat may still be on its way to be locked
@@ -88,11 +88,6 @@ class FarSeat(Seat):
                 found.add((path.name, path.stat().st_mtime_ns))
         return frozenset(found)
 
-    @ray.method(concurrency_group="touch")
-    def touch(self) -> None:
-        """Note that the coordinator lives, while it carries files and so does not listen."""
-        self._called = now()
-
     @ray.method(concurrency_group="tell")
     def end(self, seconds: float) -> None:
         """End the worker, see `Worker.end`, and delete its files."""
@@ -117,13 +112,11 @@ class FarSeat(Seat):
     @ray.method(concurrency_group="files")
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Return a piece of a file. Raises OSError."""
-        self._called = now()
         return read(self._home / name, offset, size)
 
     @ray.method(concurrency_group="files")
     def write(self, folder: str, name: str, offset: int, data: bytes) -> None:
         """Write a piece of a file of a folder that arrives. Raises OSError."""
-        self._called = now()
         if self._over:
             return
         if folder not in self._arrivals:

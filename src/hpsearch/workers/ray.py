@@ -115,7 +115,7 @@ class RayWorkplace:
             self._begun.touch()
             atexit.register(self._close)
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        groups = {"hear": 1, "tell": 1, "files": 1, "touch": 1}
+        groups = {"hear": 1, "tell": 1, "files": 1}
         grouped: Any = ray.remote(concurrency_groups=groups)  # type: ignore[call-overload]
         actor = grouped(FarSeat if self.far else Seat).options(
             num_cpus=self._cpus,
@@ -246,8 +246,11 @@ class RayWorkplace:
         if worker.courier is None:
             self._say(worker, said)
             self._serve(worker)
-        else:
-            worker.courier.then(self._carry, worker, worker.courier, *said)
+            return
+        message, changed = said
+        worker.courier.then(self._carry, worker, worker.courier, message, changed)
+        if not isinstance(message, Lost | Unfit):
+            self._serve(worker)  # the courier passes on what is heard meanwhile, too
 
     def _carry(self, worker: RayWorker, courier: Courier, message: Message | Unfit | None, changed: bool) -> None:
         """Pass a message on once the files that it names are here. The worker's courier does this in its thread."""
@@ -259,7 +262,6 @@ class RayWorkplace:
             self.not_carried(worker, error, worker.work)
         else:
             self._say(worker, replace(message, where=worker.node) if isinstance(message, NoRoom) else message)
-        self._serve(worker)
 
     def not_carried(self, worker: RayWorker, error: Exception, request: Request | None) -> None:
         """Report a worker whose files could not be sent with a request, or fetched after it."""
