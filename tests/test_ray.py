@@ -94,7 +94,8 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
     for name in ("n1", "n2"):
         nodes.add_node(num_cpus=1, node_name=name)
     home = tracked.new_home(tmp_path / "home")
-    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.workers=2", "cluster.shared=true")
+    long = ("train.epochs=60", "search.space.train.epochs.choices=[60]", "search.rungs=[]")  # until both have begun
+    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.workers=2", "cluster.shared=true", *long)
     summary = sweep.run_sweep(asked, home)
     staff = summary.staff
     assert staff is not None
@@ -113,12 +114,12 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
 
 
 @contextmanager
-def far_node(nodes: Any, home: Path, cache: Path, megabytes: int = 1000) -> Iterator[subprocess.Popen[bytes]]:
+def far_node(nodes: Any, home: Path, cache: Path, kilobytes: int = 1_000_000) -> Iterator[subprocess.Popen[bytes]]:
     """A node that sees nothing of the folder `home`, with a disk of this size for its cache."""
     log, before = cache.with_suffix(".log"), len(ray.nodes())
     for folder in (home, cache):
         folder.mkdir(exist_ok=True)
-    mounts = f"mount -t tmpfs none {home} && mount -t tmpfs -o size={megabytes}m none {cache}"
+    mounts = f"mount -t tmpfs none {home} && mount -t tmpfs -o size={kilobytes}k none {cache}"
     start = f"{sys.executable} -m ray.scripts.scripts start --block --address={nodes.address} --num-cpus=1"
     alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
     with open(log, "wb") as output:
@@ -279,6 +280,7 @@ def test_no_secret_reaches_a_worker(
         jobs = ray._private.worker.global_worker.gcs_client.get_all_job_info()
         assert all("hush-hush" not in job.entrypoint for job in jobs.values())
         worker.end(0)
+        place.close()
     finally:
         ray.shutdown()
 
@@ -297,6 +299,10 @@ class Long:
         self.worker.give(Train(0, settings, DataName.of(ref, home), "studies/toy/trials/0"))
         self.until(Progress)
         self.process = ray.get(self.worker.seat.process.remote())
+
+    def end(self) -> None:
+        self.worker.end(0)
+        self.place.close()
 
     def until(self, kind: type) -> Any:
         deadline = time.monotonic() + SECONDS
@@ -324,7 +330,7 @@ def test_the_loss_of_a_node_is_told_once_its_worker_is_gone_and_is_no_fault_of_t
     assert time.monotonic() - removed > bench.place.lease_seconds
     assert process_is_gone(bench.process)
     assert (lost.number, bench.worker.trial) == (None, None)
-    bench.worker.end(0)
+    bench.end()
 
 
 @pytest.mark.slow
@@ -341,7 +347,7 @@ def test_an_actor_that_dies_takes_its_worker_along_and_is_an_attempt_at_the_tria
     while not process_is_gone(bench.process):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    bench.worker.end(0)
+    bench.end()
 
 
 @pytest.mark.slow
@@ -357,7 +363,7 @@ def test_a_node_that_hears_nothing_ends_its_worker(long: Settings, tmp_path: Pat
         while not isinstance(lost, Lost):
             lost = ray.get(bench.worker.seat.hear.remote(5.0))
     assert (lost.number, "no contact" in lost.reason) == (None, True)
-    bench.worker.end(0)
+    bench.end()
 
 
 # ---- without a shared disk
@@ -373,6 +379,10 @@ class Far:
         self.settings, hardware = settings, settings.hardware.model_copy(update={"workers": "auto"})
         self.place = RayWorkplace(hardware, of(workers=1, cpus=1), home)
         self.worker = self.place.start(0, "workers")
+
+    def end(self) -> None:
+        self.worker.end(0)
+        self.place.close()
 
     def train(self) -> None:
         self.worker.give(Train(0, self.settings, DataName.of(self.ref, self.home), "studies/toy/trials/0"))
@@ -411,7 +421,7 @@ def test_sealed_checkpoints_come_while_a_trial_is_trained_and_survive_its_node(
         os.killpg(node.pid, signal.SIGKILL)
         lost = bench.until(Lost)
     assert (lost.number, bench.worker.trial) == (None, None)
-    bench.worker.end(0)
+    bench.end()
     kept = checkpoints.newest(bench.trial)
     assert kept is not None
     assert kept.step >= max(steps)
@@ -419,19 +429,19 @@ def test_sealed_checkpoints_come_while_a_trial_is_trained_and_survive_its_node(
         again = Far(often, tmp_path / "home")
         again.train()
         assert again.until(Progress).step > kept.step, "it goes on from there"
-        again.worker.end(0)
+        again.end()
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_told_by_its_node(
     long: Settings, tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with far_node(nodes, tmp_path / "home", tmp_path / "small", megabytes=1):
+    with far_node(nodes, tmp_path / "home", tmp_path / "small", kilobytes=100):
         bench = Far(long, tmp_path / "home")
         bench.until(Ready)
         bench.train()
         assert bench.until(NoRoom) == NoRoom(0, "far")
-        bench.worker.end(0)
+        bench.end()
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left (simulated)")
@@ -443,7 +453,7 @@ def test_a_full_disk_is_told_by_its_node(
         monkeypatch.setattr("hpsearch.workers.parcels.Arrival.write", full)
         bench.worker.pause()
         assert bench.until(NoRoom) == NoRoom(0, ""), "the coordinator's own"
-        bench.worker.end(0)
+        bench.end()
 
 
 def test_what_a_seat_left_behind_is_deleted_by_the_next(tmp_path: Path) -> None:
@@ -539,6 +549,7 @@ def test_nodes_need_the_same_code(
     monkeypatch.setattr("hpsearch.state.identity.made_by", lambda: other)
     with pytest.raises(RequestError, match=r"node .* has other code or libraries.*libraries\.torch: '1\.0\.0' -> "):
         assert place.hardware
+    place.close()
 
 
 def test_without_ray_a_sentence_says_what_to_install(

@@ -232,6 +232,7 @@ def bench(
         patched.setenv("XDG_CACHE_HOME", str(root / "cache"))  # of nodes that share no disk
         workplace = IMPLEMENTATIONS[request.param].open(settings.hardware, root / "home")
         yield Bench(request.param, workplace, settings, ref, root / "home", root / "faults")
+        workplace.close()
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()  # the next one has other variables
 

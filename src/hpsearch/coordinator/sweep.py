@@ -89,7 +89,9 @@ def run_sweep(
         raise RequestError("search.space is empty; name at least one setting to search, or take `make train`")
     if finishing and not StudyFolder.of(home, settings.study).identity.exists():
         raise RequestError(f"there is no study {settings.study} in {home}; give the settings that it was begun with")
-    return _sweep(Request(settings, home, force, tuple(given), started, finishing), *check(settings, home))
+    corpus, workplace = check(settings, home)
+    with contextlib.closing(workplace):
+        return _sweep(Request(settings, home, force, tuple(given), started, finishing), corpus, workplace)
 
 
 def run_train(
@@ -109,7 +111,8 @@ def run_train(
     corpus, workplace = check(fixed, home)
     name = digest([stored.as_before(comparable(fixed)), corpus.facts.digests])[:8]
     fixed = fixed.model_copy(update={"study": f"{settings.task.name}-{settings.model.name}-train-{name}"})
-    return _sweep(Request(fixed, home, force, tuple(given), started), corpus, workplace)
+    with contextlib.closing(workplace):
+        return _sweep(Request(fixed, home, force, tuple(given), started), corpus, workplace)
 
 
 def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:

@@ -55,10 +55,16 @@ def seal(unsealed: Path, trial: Path, step: int, score: float | None) -> None:
             try:
                 _seal(unsealed, trial, step, score)
             except OSError:  # such as a full disk: the trial goes on with its former checkpoints
-                traceback.print_exc()
                 shutil.rmtree(unsealed, ignore_errors=True)
+                print_fault()
 
     _SEALERS.submit(work)
+
+
+def print_fault() -> None:
+    """Print the traceback of the present exception to the log, unless the log's own disk is full."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def settle() -> None:

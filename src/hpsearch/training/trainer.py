@@ -8,7 +8,6 @@ Checkpoints are sealed. A loss that is not finite ends the trial.
 import contextlib
 import math
 import shutil
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -273,7 +272,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             except Exception:
                 if self.pausing or not checkpoints.disk_full(self.trial_folder):
                     raise
-                traceback.print_exc()
+                checkpoints.print_fault()
                 shutil.rmtree(unsealed, ignore_errors=True)
             else:
                 checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score)

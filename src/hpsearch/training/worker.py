@@ -97,7 +97,7 @@ def _answer(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:  # the study continues after any failure of a trial; the log has the traceback
-        traceback.print_exc()
+        checkpoints.print_fault()
         if hardware.out_of_memory(error):
             checkpoints.settle()  # first seal the former trial's checkpoint: the coordinator ends this process next
             return OutOfMemory(number, examples_at_once(settings.train), first_line(error))

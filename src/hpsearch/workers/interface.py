@@ -88,6 +88,9 @@ class Workplace(Protocol):
     def saving_seconds(self) -> float:
         """Seconds that all workers may take to save their trials, when a sweep is interrupted."""
 
+    def close(self) -> None:
+        """Let go of the place, after its workers have ended."""
+
     def start(self, index: int, output: str) -> Worker:
         """Start a fresh worker. `output` names the folder for what it writes besides its messages."""
 

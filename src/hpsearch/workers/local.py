@@ -74,6 +74,9 @@ class LocalWorkplace:
         found = {name: getattr(self.hardware, name) for name in ("device", "precision", "threads")}
         self.wish = settings.model_copy(update=found | {"workers": sharing})
 
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
     def start(self, index: int, output: str) -> "LocalWorker":
         """Start a fresh process, whose output goes to `<index>.log` in the folder `output`."""
         environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(self.hardware.threads)}

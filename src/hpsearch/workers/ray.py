@@ -113,7 +113,7 @@ class RayWorkplace:
             self._begun = self.home / "cluster" / uuid.uuid4().hex
             self._begun.parent.mkdir(parents=True, exist_ok=True)
             self._begun.touch()
-            atexit.register(self._close)
+            atexit.register(self.close)
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         groups = {"hear": 1, "tell": 1, "files": 1}
         grouped: Any = ray.remote(concurrency_groups=groups)  # type: ignore[call-overload]
@@ -178,8 +178,15 @@ class RayWorkplace:
 
     # ---- the listening thread
 
-    def _close(self) -> None:
-        """Stop listening, before Ray's own end, because a later call would start Ray again."""
+    def close(self) -> None:
+        """End a worker that nobody has got, and stop listening.
+
+        A call to Ray after its end would end this process, or start Ray again.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end(0)
+        atexit.unregister(self.close)
         with self.news:
             self._closing = True
             self.news.wait_for(lambda: not self.listening, END_SECONDS)
