@@ -25,6 +25,7 @@ from hpsearch.state.roster import staff
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells"
+SIDES = ("ray", "local", "short", "tune", "tune_reused")
 Given = argparse.Namespace
 
 
@@ -113,7 +114,9 @@ def table() -> None:
         "| side | trials | workers | seconds | ideal | busy | rung to answer, median | work to next work, median |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for path in sorted(CELLS.glob("*.json")):
+    for path in (CELLS / f"{side}.json" for side in SIDES):
+        if not path.exists():
+            continue
         cell = json.loads(path.read_text())
         waited = {what: f"{1000 * median(found):.0f} ms" for what, found in cell.get("waited", {}).items() if found}
         busy = f"{cell['busy']:.1%}" if "busy" in cell else "-"
@@ -130,7 +133,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--sides", nargs="*", default=["ray", "local", "short", "tune", "tune_reused"])
+    parser.add_argument("--sides", nargs="*", default=SIDES)
     given = parser.parse_args()
     CELLS.mkdir(exist_ok=True)
     for side in given.sides:

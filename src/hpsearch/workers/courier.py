@@ -273,6 +273,7 @@ class Courier:
         self._moved()
         return found
 
+
 def _folders(work: Train | Score | FitFloor) -> tuple[str, ...]:
     """Return the names of the folders that a work reads or writes."""
     words = work.words if isinstance(work, Score) else None
