@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.messages import Alive, DataName, Lost, NoRoom, Progress, Ready, Train
+from hpsearch.state.messages import Alive, DataName, Lost, NoRoom, OutOfMemory, Progress, Ready, Train, TrialResult
 from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import checkpoints
@@ -472,6 +473,23 @@ def test_what_a_seat_left_behind_is_deleted_by_the_next(tmp_path: Path) -> None:
         clear_leftovers(tmp_path, seats)
     assert sorted(path.name for path in seats.iterdir()) == ["alive", "alive.lock", "young", "young.lock"]
     assert sorted(path.name for path in models.iterdir()) == ["arriving-alive-1.tmp", "arriving-young-1.tmp", "whole"]
+
+
+def test_the_end_of_an_actor_is_no_fault_of_work_that_it_never_had(settings: Callable[..., Settings]) -> None:
+    from hpsearch.workers.ray_worker import RayWorker
+
+    silent = SimpleNamespace(remote=lambda *_: None)
+    place: Any = SimpleNamespace(far=False, counted=lambda **_: None)
+    result = TrialResult(3, Status.COMPLETE, 1, 1, 0.5, {}, None, {}, (), None, {})
+    for last in (OutOfMemory(3, 16, "memory ran out"), Lost(0, "it died", True)):
+        worker = RayWorker(0, SimpleNamespace(node=silent, tell=silent), place, "log")
+        worker.ready, worker.trial, worker.over = True, 3, True  # both messages came before the first is received
+        worker.inbox.extend([result, last])
+        assert worker.receive() == result
+        worker.give(Train(7, settings(), DataName("data", (), {}, {}), "studies/toy/trials/7"))
+        lost = worker.receive()
+        assert isinstance(lost, Lost)
+        assert (lost.number, lost.for_memory, worker.trial) == (None, True, None)
 
 
 # ---- refusals

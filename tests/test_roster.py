@@ -92,3 +92,26 @@ def test_the_report_says_and_shows_how_busy_workers_were(folder: StudyFolder) ->
     drawn = plots.workers(found)
     assert "minutes with workers" in drawn
     assert drawn.count("<polyline") == 2
+
+
+def test_a_clock_that_is_set_back_loses_time_and_nothing_else(folder: StudyFolder) -> None:
+    write(folder, (5000.0, 0, "n1", "search 0"), (1400.0, 0, "n1", IDLE), (1410.0, 0, "n1", "search 1"))
+    assert staff(folder) is None, "no time has passed that is known"
+    write(folder, (5000.0, 0, "n1", "search 2"), (5010.0, 0, "n1", IDLE), (1410.0, 0, "n1", ENDED))
+    found = staff(folder)
+    assert found is not None
+    assert (found.seconds, found.working, found.waiting) == (10.0, 10.0, 0.0)
+
+
+def test_what_cannot_be_written_or_read_ends_nothing(folder: StudyFolder, tmp_path: Path) -> None:
+    folder.path.mkdir()
+    folder.workers.write_text("a file where the folder should be")
+    roster = write(folder, (0.0, 0, "n1", "search 0"))
+    assert roster.tell(Doing(1.0, 0, "n1", IDLE))
+    assert staff(folder) is None
+    other = StudyFolder(tmp_path / "other")
+    write(other, (0.0, 0, "n1", "search 0"), (1.0, 0, "n1", ENDED))
+    with open(other.roster, "ab") as file:
+        file.write(b"\xff\xfe\n")
+    assert (found := staff(other)) is not None
+    assert found.working == 1.0

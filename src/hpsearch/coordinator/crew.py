@@ -80,9 +80,9 @@ class Crew:
         """
         self._roster.begin(time.time())
         self.workers = [self._start(index) for index in range(self.workplace.count)]
-        self.write_roster()
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
+            self.write_roster()
             yield
         finally:
             for worker in self.workers:
@@ -303,7 +303,10 @@ class Crew:
                 if isinstance(message, Lost):
                     self._say_lost(worker, message)
                 if isinstance(message, kind | Lost):
+                    self.write_roster()
                     return message
+            if worker.trial is None:  # its work ended otherwise
+                return Lost(None, "the worker was lost")
             if self.interrupted:
                 raise Interrupted(f"{interrupted}; give the same command to go on")
             if time.monotonic() > until:

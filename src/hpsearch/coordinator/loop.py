@@ -1,5 +1,6 @@
 """The loop of a phase: it gives trials to idle workers and passes the workers' messages to the books."""
 
+import contextlib
 import errno
 import os
 import time
@@ -161,7 +162,7 @@ class Loop:
         for worker in self.crew.workers:
             worker.pause()
         while (busy := [w for w in self.crew.workers if w.trial is not None]) and time.monotonic() < deadline:
-            for _, message in self.crew.hear(busy):
+            for message in self._heard(busy):
                 if isinstance(message, TrialResult):
                     self._ended(message)
                 elif isinstance(message, Progress):
@@ -170,3 +171,10 @@ class Loop:
                     self._retimed(message)
                 elif isinstance(message, RungReport):
                     self.books.at_rung(message)
+
+    def _heard(self, busy: list[Worker]) -> list[Message]:
+        """Return what workers say while they save, whatever else is out of reach."""
+        found: list[Message] = []
+        with contextlib.suppress(OutOfReachError):
+            found.extend(message for _, message in self.crew.hear(busy))
+        return found

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hpsearch.state.folder import StudyFolder
@@ -59,7 +60,8 @@ class Roster:
     def begin(self, at: float) -> None:
         """Begin a run of the command."""
         self._last.clear()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write("\n" + json.dumps({BEGAN: at}))  # a crash may have cut the last line off
 
     def tell(self, doing: Doing) -> bool:
@@ -72,7 +74,8 @@ class Roster:
         return True
 
     def _write(self, line: str) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
+        # It only informs, so a full disk must not keep the sweep from ending its workers.
+        with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
@@ -146,13 +149,15 @@ def _runs(path: Path) -> list[list[Doing]]:
     """Return the lines of each run of the command, without those that a crash cut off."""
     runs: list[list[Doing]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 said = json.loads(line)
                 if BEGAN in said:
                     runs.append([])
                 else:
-                    runs[-1].append(Doing(**said))
+                    doing, run = Doing(**said), runs[-1]
+                    # The clock of the machine may have been set back.
+                    run.append(replace(doing, at=max(doing.at, run[-1].at)) if run else doing)
             except (ValueError, TypeError, IndexError):
                 continue
     return [run for run in runs if run]

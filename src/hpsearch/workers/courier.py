@@ -93,6 +93,7 @@ class Courier:
     def join(self, timeout_seconds: float) -> None:
         """Wait until it has stopped."""
         self._thread.join(timeout_seconds)
+        self._node = None  # see `RayWorker.end`
 
     def _run(self) -> None:
         while not self._closing and (job := self._jobs.get()) is not None:
@@ -172,20 +173,30 @@ class Courier:
         if isinstance(work, Train):
             if over and (not isinstance(message, TrialResult) or message.status is Status.PAUSED):
                 self._fetch_checkpoints(work.folder, wait=True)
-            elif not over and self._changed and not isinstance(message, RungReport):  # whose answer is waited for
+            # An answer to a rung is waited for, and nothing must wait for more and more of these.
+            elif not (over or self._pausing) and self._changed and not isinstance(message, RungReport) and self._free:
                 with suppress(SupersededError):
                     self._fetch_checkpoints(work.folder, wait=False)
         complete = isinstance(message, TrialResult) and message.status is Status.COMPLETE
         if work is not None and (complete or isinstance(message, FloorFitted)):
             self._fetch_model(TrialFolder(self._home / work.folder))
+
+    @property
+    def _free(self) -> bool:
+        return self._jobs.empty()
+
+    def tidy(self, message: Message | Unfit | None) -> None:
+        """Fetch the worker's output and delete files that the node does not need, after a message is passed on."""
+        work, over = self._told, isinstance(message, (*LAST_OF_A_TRIAL, Lost))
         if over:
             self._told = None
-        with suppress(OSError, RayError):  # what counts is here; if the seat is gone, the next call says so
+        # What counts is here. If the seat is gone, the next call says so.
+        with suppress(OSError, RayError, ClosedError):
+            if not isinstance(message, Ready | Alive | Progress | RungReport | None):
+                self._fetch_log()
             if over and work is not None:
                 for folder in _folders(work):
                     self._call("clear", folder)
-            if not isinstance(message, Ready | Alive | Progress | RungReport | None):
-                self._fetch_log()
 
     def _fetch_log(self) -> None:
         """Add the worker's newest output to its log here."""
@@ -215,7 +226,6 @@ class Courier:
             if not whole and wait:
                 raise OSError(f"{folder}/{name} did not arrive whole")
             if not whole:
-                self._changed = True
                 return
         if there:
             checkpoints.keep_only(trial, there)

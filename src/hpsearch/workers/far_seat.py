@@ -44,7 +44,7 @@ class FarSeat(Seat):
         try:
             self._home = self._own_folder(_cache())
         except (OSError, RuntimeError) as error:
-            self._home = Path()
+            self._home = Path(f"/nonexistent/{self._name}")  # nothing is done there by a seat that is unfit
             unfit = unfit or Unfit(f"cluster: node {socket.gethostname()} has no place for files: {error}")
         self._begin(index, wish, self._home, output, unfit, lease_seconds)
 
@@ -118,7 +118,7 @@ class FarSeat(Seat):
     def write(self, folder: str, name: str, offset: int, data: bytes) -> None:
         """Write a piece of a file of a folder that arrives. Raises OSError."""
         if self._over:
-            return
+            raise OSError("the worker has ended")
         if folder not in self._arrivals:
             self._arrivals[folder] = Arrival((self._home / folder).parent.resolve(), self._name)
         try:

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from hpsearch.config.settings import ClusterSettings, HardwareSettings
 from hpsearch.errors import HpsearchError, OutOfReachError, first_line
@@ -38,6 +46,8 @@ LEASE_SECONDS = 60.0  # a seat that is not called for so long ends its worker
 TURN_SECONDS = 0.5  # until the listening thread looks for new workers
 IDLE_SECONDS = 30.0  # after which the listening thread ends, if there is no worker
 START_SECONDS = 120.0  # for the cluster to start a first worker
+FULL = (errno.ENOSPC, errno.EDQUOT)
+GONE = (RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError)  # of an actor, not of a call to it
 STARTS = 3  # workers in a row that may end before they begin
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PYTHONPATH")  # of the environment; no secret is among these
 
@@ -46,7 +56,6 @@ class RayWorkplace:
     """A Ray cluster that runs already, or Ray on this machine, which ends with this process."""
 
     lease_seconds = LEASE_SECONDS
-    saving_seconds = SAVING_SECONDS
 
     def __init__(self, settings: HardwareSettings, cluster: ClusterSettings, home: Path) -> None:
         """Join the cluster.
@@ -65,8 +74,6 @@ class RayWorkplace:
         resources = [node["Resources"] for node in alive()]
         # The only node is this machine, so it sees the state folder.
         self.far, self.sent = len(resources) > 1 and not cluster.shared, Sent()
-        if self.far:
-            self.saving_seconds = CARRYING_SECONDS
         self._gpus = gpus(cluster, settings.device, resources)
         self._cpus, self.count = placed(cluster, self._gpus, resources)
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
@@ -83,6 +90,13 @@ class RayWorkplace:
         self.away = ""  # why Ray does not answer any more
         self._none_since: float | None = None  # no worker is ready since then
         self.news = threading.Condition()
+        self.closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def saving_seconds(self) -> float:
+        """See Workplace. Ray itself ends this process a minute after its head has gone."""
+        return CARRYING_SECONDS if self.far and not self.away else SAVING_SECONDS
 
     @property
     def hardware(self) -> Hardware:
@@ -184,14 +198,18 @@ class RayWorkplace:
         A call to Ray after its end would end this process, or start Ray again.
         """
         spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.end(0)
-        atexit.unregister(self.close)
-        with self.news:
-            self._closing = True
-            self.news.wait_for(lambda: not self.listening, END_SECONDS)
-        if self._begun is not None:
-            self._begun.unlink(missing_ok=True)
+        try:
+            if spare is not None:
+                spare.end(0)
+        finally:
+            atexit.unregister(self.close)
+            self.closed.set()
+            with self.news:
+                self._closing = True
+            if self._thread is not None:
+                self._thread.join(END_SECONDS)
+            if self._begun is not None:
+                self._begun.unlink(missing_ok=True)
 
     def heard_of(self) -> set[RayWorker]:
         """Return the workers of which the thread may still put a message into an inbox."""
@@ -200,12 +218,13 @@ class RayWorkplace:
     def _serve(self, worker: RayWorker) -> None:
         """Have the thread ask a worker's seat for its next message, if there may be one."""
         with self.news:
-            if worker.over or worker.ended:
+            if worker.over or worker.ended or worker.given_up:
                 return
             self.serving[worker.listen()] = worker
             if not self.listening and not self._closing:
                 self.listening = True
-                threading.Thread(target=self._listen, daemon=True).start()
+                self._thread = threading.Thread(target=self._listen, daemon=True)
+                self._thread.start()
 
     def _listen(self) -> None:
         """Put what the seats say into the inboxes of their workers."""
@@ -247,7 +266,10 @@ class RayWorkplace:
         try:
             said = ray.get(reference)
         except RayError as error:
-            self._actor_failed(worker, error)
+            if worker.courier is None:
+                self._actor_failed(worker, error)
+            else:
+                worker.courier.then(self._actor_failed, worker, error)  # what was said before comes first
             return
         worker.heard_at = time.monotonic()
         if worker.courier is None:
@@ -269,14 +291,15 @@ class RayWorkplace:
             self.not_carried(worker, error, worker.work)
         else:
             self._say(worker, replace(message, where=worker.node) if isinstance(message, NoRoom) else message)
+            courier.tidy(message)
 
     def not_carried(self, worker: RayWorker, error: Exception, request: Request | None) -> None:
         """Report a worker whose files could not be sent with a request, or fetched after it."""
-        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        if isinstance(error, GONE) and not isinstance(error, RayTaskError):
             self._actor_failed(worker, error)
             return
         there, cause = isinstance(error, RayTaskError), getattr(error, "cause", error)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC and isinstance(request, Train | Probe | Pace):
+        if isinstance(cause, OSError) and cause.errno in FULL and isinstance(request, Train | Probe | Pace):
             number = request.number if isinstance(request, Train) else 0
             self._say(worker, NoRoom(number, worker.node if there else ""))
             return
@@ -287,12 +310,12 @@ class RayWorkplace:
             self._say(worker, Lost(0, reason))
 
     def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
-        sure = isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()
-        if sure or worker.ended:
+        if worker.ended or (isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()):
             worker.heard_at = time.monotonic()
             self._say(worker, worker.lost(error))
             return
         # The loss of a node is no fault of its trial.
+        worker.given_up = True
         lost = Lost(None, f"its node does not answer: {first_line(error)}")
         threading.Thread(target=self._pass_on_later, args=(worker, lost), daemon=True).start()
 
@@ -303,6 +326,8 @@ class RayWorkplace:
 
     def _say(self, worker: RayWorker, message: Heard | None) -> None:
         with self.news:
+            if worker.given_up and not isinstance(message, Lost):
+                return  # its trial goes on elsewhere
             if not worker.ended and not worker.over and message is not None:
                 worker.inbox.append(message)
             worker.over = worker.over or isinstance(message, Lost | OutOfMemory | Unfit | Uncarried)

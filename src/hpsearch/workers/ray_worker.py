@@ -67,6 +67,7 @@ class RayWorker:
         self.heard_at = time.monotonic()  # last time that the seat has answered
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
         self.over = False  # whether the coordinator has been told that it is lost
+        self.given_up = self._late = False
         self._undelivered = 0  # requests whose files are on their way
         self._node_id = seat.node.remote()
         self.courier: Courier | None = None  # None: its node sees the coordinator's disk
@@ -76,6 +77,7 @@ class RayWorker:
     def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
         self.trial, self.work, self.silent_seconds = work.number, work, 0.0
+        self._late = self.over  # it has ended already, which is no fault of this work
         self._tell(replace(work, settings=_for_a_node(work.settings)))
 
     def ask(self, question: Probe | Pace) -> None:
@@ -150,10 +152,12 @@ class RayWorker:
             self.ready, self.node = True, self._name_of_node()
             self._place.counted(begun=True)
         if isinstance(message, Lost):
-            charged = self.trial if self.ready and message.number is not None else None
+            charged = self.trial if self.ready and message.number is not None and not self._late else None
             if not self.ready:
                 self._place.counted(begun=False, reason=message.reason)
             message = Lost(charged, message.reason, message.for_memory, message.last_words)
+        if isinstance(message, OutOfMemory) and (self._late or message.number != self.trial):
+            message = Lost(None, message.reason, for_memory=True)
         if isinstance(message, (*LAST_OF_A_TRIAL, Lost)):
             self.trial = None
         return message
@@ -179,6 +183,8 @@ class RayWorker:
 
     def cut_off(self) -> bool:
         """Return whether its node is no part of the cluster any more."""
+        if self._node_id is None:
+            return False
         try:
             node = ray.get(self._node_id, timeout=0)
         except (RayError, GetTimeoutError):
@@ -215,11 +221,13 @@ class RayWorker:
             self.courier.join(END_SECONDS)
         with self._place.news:
             self._place.news.wait_for(lambda: self not in self._place.heard_of(), END_SECONDS)
+        # Ray must not be told later, when it may have ended, that nobody needs this any more.
+        self._node_id = None
 
     def wait_until_gone(self) -> None:
         """Wait until the lease of a seat that does not answer is over, so that its worker has ended."""
         heard_until = max(0.0, self.heard_at + LISTEN_SECONDS - time.monotonic())  # a last call may be on its way
-        time.sleep(heard_until + self._place.lease_seconds + SPARE_SECONDS)
+        self._place.closed.wait(heard_until + self._place.lease_seconds + SPARE_SECONDS)
 
 
 def _for_a_node(settings: Settings) -> Settings:
