@@ -68,7 +68,7 @@ class Done:
     def outcome(self) -> Any:
         """All of a summary that a repetition must give again."""
         timeless = codec.plain(self.summary)
-        for key in ("finished", "seconds", "mlflow"):
+        for key in ("finished", "seconds", "mlflow", "staff"):
             del timeless[key]
         for standing in timeless["confirmation"]:
             del standing["seconds"], standing["run_ids"]
