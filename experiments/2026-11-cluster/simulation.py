@@ -48,7 +48,7 @@ class Made:
     """A worker in virtual time."""
 
     def __init__(self, index: int, place: "Place") -> None:
-        self.index, self.place, self.ready, self.trial, self.silent_seconds = index, place, True, None, 0.0
+        self.index, self.place, self.ready, self.silent_seconds = index, place, True, 0.0
         self.node, self.output, self.over = f"n{index // 8}", "", False
         self.work: Train | None = None
         self.trial: int | None = None
@@ -108,7 +108,7 @@ class Made:
 class Place:
     """A workplace in virtual time."""
 
-    hardware = sleeper.HARDWARE
+    hardware, saving_seconds = sleeper.HARDWARE, 20.0
 
     def __init__(self, count: int, lost: float, seed: int = 0) -> None:
         self.count, self.lost, self.random = count, lost, random.Random(seed)
@@ -126,6 +126,9 @@ class Place:
         """Have a worker say something after these seconds."""
         self.ticket += 1
         heapq.heappush(self.events, (self.now + seconds, self.ticket, worker, message))
+
+    def close(self) -> None:
+        """See Workplace."""
 
     def start(self, index: int, output: str) -> Made:
         """See Workplace."""
