@@ -288,7 +288,27 @@ def test_no_secret_reaches_a_worker(
         ray.shutdown()
 
 
-class Long:
+class Heard:
+    """A worker that a test speaks with."""
+
+    place: Any
+    worker: Any
+
+    def until(self, kind: type) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for _, message in self.place.hear([self.worker], 1.0):
+                if isinstance(message, kind):
+                    return message
+                assert isinstance(message, Ready | Progress | Alive), message
+        raise AssertionError(f"no {kind.__name__} came")
+
+    def end(self) -> None:
+        self.worker.end(0)
+        self.place.close()
+
+
+class Long(Heard):
     """A worker on a node of its own that trains a long trial."""
 
     def __init__(self, settings: Settings, home: Path, nodes: Any, lease_seconds: float) -> None:
@@ -302,19 +322,6 @@ class Long:
         self.worker.give(Train(0, settings, DataName.of(ref, home), "studies/toy/trials/0"))
         self.until(Progress)
         self.process = ray.get(self.worker.seat.process.remote())
-
-    def end(self) -> None:
-        self.worker.end(0)
-        self.place.close()
-
-    def until(self, kind: type) -> Any:
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            for _, message in self.place.hear([self.worker], 1.0):
-                if isinstance(message, kind):
-                    return message
-                assert isinstance(message, Ready | Progress | Alive), message
-        raise AssertionError(f"no {kind.__name__} came")
 
 
 @pytest.fixture
@@ -372,7 +379,7 @@ def test_a_node_that_hears_nothing_ends_its_worker(long: Settings, tmp_path: Pat
 # ---- without a shared disk
 
 
-class Far:
+class Far(Heard):
     """A worker on a node that does not see the coordinator's disk."""
 
     def __init__(self, settings: Settings, home: Path) -> None:
@@ -383,25 +390,12 @@ class Far:
         self.place = RayWorkplace(hardware, of(workers=1, cpus=1), home)
         self.worker = self.place.start(0, "workers")
 
-    def end(self) -> None:
-        self.worker.end(0)
-        self.place.close()
-
     def train(self) -> None:
         self.worker.give(Train(0, self.settings, DataName.of(self.ref, self.home), "studies/toy/trials/0"))
 
     @property
     def trial(self) -> Path:
         return StudyFolder.of(self.home, "toy").trial("trials", 0).path
-
-    def until(self, kind: type) -> Any:
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            for _, message in self.place.hear([self.worker], 1.0):
-                if isinstance(message, kind):
-                    return message
-                assert isinstance(message, Ready | Progress | Alive), message
-        raise AssertionError(f"no {kind.__name__} came")
 
 
 @pytest.mark.slow

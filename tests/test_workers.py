@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,29 +94,17 @@ def pid_on_ray(worker: Any) -> int:
     return int(ray.get(worker.seat.process.remote()))
 
 
+RAY = Implementation(
+    open=on_ray,
+    handle=pid_on_ray,
+    freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
+    kill=lambda pid: os.kill(pid, signal.SIGKILL),
+    gone=process_is_gone,
+)
 IMPLEMENTATIONS = {
-    "local": Implementation(
-        open=LocalWorkplace,
-        handle=lambda worker: worker.process.pid,
-        freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
-        kill=lambda pid: os.kill(pid, signal.SIGKILL),
-        gone=process_is_gone,
-    ),
-    "ray": Implementation(
-        open=on_ray,
-        handle=pid_on_ray,
-        freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
-        kill=lambda pid: os.kill(pid, signal.SIGKILL),
-        gone=process_is_gone,
-    ),
-    "ray without a shared disk": Implementation(
-        open=far_on_ray,
-        handle=pid_on_ray,
-        freeze=lambda pid: os.kill(pid, signal.SIGSTOP),
-        kill=lambda pid: os.kill(pid, signal.SIGKILL),
-        gone=process_is_gone,
-        behind=False,
-    ),
+    "local": replace(RAY, open=LocalWorkplace, handle=lambda worker: worker.process.pid),
+    "ray": RAY,
+    "ray without a shared disk": replace(RAY, open=far_on_ray, behind=False),
 }
 
 FAULTS = """

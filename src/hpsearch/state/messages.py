@@ -322,6 +322,9 @@ class Lost:
 Request = Begin | Train | Score | FitFloor | Probe | Pace | Decision | Retime | None
 """All that a worker receives. None tells it to end."""
 
+LastOfWork = TrialResult | Scored | FloorFitted | OutOfMemory | NoRoom
+"""The messages that end a work, if the worker has not ended."""
+
 Message = (
     Ready
     | Alive

@@ -21,17 +21,15 @@ from hpsearch.state.messages import (
     Alive,
     FitFloor,
     FloorFitted,
+    LastOfWork,
     Lost,
     Message,
-    NoRoom,
-    OutOfMemory,
     Pace,
     Probe,
     Progress,
     Ready,
     RungReport,
     Score,
-    Scored,
     Train,
     TrialResult,
     Unfit,
@@ -42,7 +40,6 @@ from hpsearch.training import checkpoints
 from hpsearch.workers.parcels import Arrival, Content, read
 from hpsearch.workers.sent import Sent
 
-LAST_OF_A_TRIAL = (TrialResult, Scored, FloorFitted, OutOfMemory, NoRoom)
 LOOK_SECONDS = 0.5  # between two looks whether the worker is being ended
 SENDER = "worker"  # in the names of folders that arrive
 
@@ -169,25 +166,26 @@ class Courier:
             ClosedError: the worker is being ended.
         """
         self._changed = self._changed or changed
-        work, over = self._told, isinstance(message, (*LAST_OF_A_TRIAL, Lost))
+        work, over = self._told, isinstance(message, LastOfWork | Lost)
         if isinstance(work, Train):
             if over and (not isinstance(message, TrialResult) or message.status is Status.PAUSED):
                 self._fetch_checkpoints(work.folder, wait=True)
             # An answer to a rung is waited for, and nothing must wait for more and more of these.
-            elif not (over or self._pausing) and self._changed and not isinstance(message, RungReport) and self._free:
+            elif (
+                not (over or self._pausing)
+                and self._changed
+                and not isinstance(message, RungReport)
+                and self._jobs.empty()
+            ):
                 with suppress(SupersededError):
                     self._fetch_checkpoints(work.folder, wait=False)
         complete = isinstance(message, TrialResult) and message.status is Status.COMPLETE
         if work is not None and (complete or isinstance(message, FloorFitted)):
             self._fetch_model(TrialFolder(self._home / work.folder))
 
-    @property
-    def _free(self) -> bool:
-        return self._jobs.empty()
-
     def tidy(self, message: Message | Unfit | None) -> None:
         """Fetch the worker's output and delete files that the node does not need, after a message is passed on."""
-        work, over = self._told, isinstance(message, (*LAST_OF_A_TRIAL, Lost))
+        work, over = self._told, isinstance(message, LastOfWork | Lost)
         if over:
             self._told = None
         # What counts is here. If the seat is gone, the next call says so.

@@ -17,19 +17,16 @@ from hpsearch.state.messages import (
     Begin,
     Decision,
     FitFloor,
-    FloorFitted,
+    LastOfWork,
     Lost,
     Message,
-    NoRoom,
     OutOfMemory,
     Pace,
     Probe,
     Request,
     Retime,
     Score,
-    Scored,
     Train,
-    TrialResult,
     Unfit,
 )
 from hpsearch.training.parts import examples_at_once
@@ -178,7 +175,7 @@ class LocalWorker:
         self.silent_seconds = 0.0
         if isinstance(message, Unfit):
             raise RequestError(message.reason)
-        if isinstance(message, TrialResult | Scored | FloorFitted | OutOfMemory | NoRoom):
+        if isinstance(message, LastOfWork):
             self.trial = None
         return message
 

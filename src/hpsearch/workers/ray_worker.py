@@ -16,6 +16,7 @@ from hpsearch.state.messages import (
     Decision,
     FitFloor,
     Hardware,
+    LastOfWork,
     Lost,
     Message,
     OutOfMemory,
@@ -30,7 +31,7 @@ from hpsearch.state.messages import (
 from hpsearch.training.folders import local_folder
 from hpsearch.training.parts import examples_at_once
 from hpsearch.workers.cluster import alive
-from hpsearch.workers.courier import LAST_OF_A_TRIAL, ClosedError, Courier
+from hpsearch.workers.courier import ClosedError, Courier
 
 if TYPE_CHECKING:
     from hpsearch.workers.ray import RayWorkplace
@@ -158,7 +159,7 @@ class RayWorker:
             message = Lost(charged, message.reason, message.for_memory, message.last_words)
         if isinstance(message, OutOfMemory) and (self._late or message.number != self.trial):
             message = Lost(None, message.reason, for_memory=True)
-        if isinstance(message, (*LAST_OF_A_TRIAL, Lost)):
+        if isinstance(message, LastOfWork | Lost):
             self.trial = None
         return message
 
