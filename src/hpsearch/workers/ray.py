@@ -199,7 +199,7 @@ class RayWorkplace:
         """
         spare, self._spare = self._spare, None
         try:
-            if spare is not None:
+            if spare is not None and ray.is_initialized():  # else it has ended with Ray
                 spare.end(0)
         finally:
             atexit.unregister(self.close)
