@@ -119,6 +119,25 @@ def test_noise_does_not_cause_many_changes(seed: int) -> None:
     assert len(ride.changes) <= 4
 
 
+@pytest.mark.parametrize(("minutes", "least"), [(15, 0.75), (45, 0.9)])
+@pytest.mark.parametrize("at", [0.05, 0.1, 0.3, 0.5])
+def test_a_slow_minute_is_not_taken_for_the_pace_of_what_is_to_come(minutes: float, least: float, at: float) -> None:
+    """A shortened schedule drops its rate at once, and no later change brings the lost updates back."""
+    seconds = minutes * 60
+    constant = Ride(seconds, lambda _: 1.0)
+    constant.run()
+    ride = Ride(seconds, lambda now: 4.0 if at * seconds < now < at * seconds + 60 else 1.0)
+    assert 0.9 <= ride.run() <= 1
+    assert min(total for _, total in ride.changes) > least * constant.step
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 45])
+def test_a_machine_that_stays_four_times_slower_than_planned_ends_in_time(minutes: float) -> None:
+    ride = Ride(minutes * 60, lambda _: 4.0)
+    assert 0.9 <= ride.run() <= 1
+    assert len(ride.changes) <= 8
+
+
 def test_more_passes_than_pay_are_not_trained() -> None:
     ride = Ride(1800, lambda _: 0.25, times=1.5)
     planned = int((1800 - KNOWN.end - KNOWN.scoring - KNOWN.pace.trial) / USUAL)

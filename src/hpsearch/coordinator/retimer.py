@@ -12,7 +12,9 @@ from hpsearch.state.messages import Progress
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
 
-WINDOW = 0.25  # share of the training time so far over which the present rate is measured
+# The rate is measured over this share of the time that is left. A slow minute says little about the next hour, and much
+# about the next minute. Before the training began, the planned rate counts.
+WINDOW = 0.5
 # Least time between two changes, and least window: the longer of these seconds and this share of the hours.
 LEAST_SECONDS, LEAST_SHARE = 10.0, 0.04
 # Rates are noisy. A change is made only above this share of the hours and this share of the training time to come.
@@ -46,26 +48,25 @@ class Retimer:
         self._least = max(LEAST_SECONDS, LEAST_SHARE * planner.hours * 3600)
         self._most, self._clock = max(1.0, times), clock
         self._seen: deque[tuple[float, int]] = deque()
-        self._began: float | None = None
         self._changed = clock()
         self._planned: int | None = None
 
     def heard(self, progress: Progress) -> int | None:
         """Return new total steps that fit the time, where the schedule would end too late or too early; else None."""
-        now = self._clock()
-        self._began = self._began if self._began is not None else now
+        now, left = self._clock(), self._planner.left
         self._planned = self._planned or progress.total_steps
         self._seen.append((now, progress.step))
-        window = max(self._least, WINDOW * (now - self._began))
+        window = max(self._least, WINDOW * left)
         while len(self._seen) > 2 and self._seen[1][0] < now - window:
             self._seen.popleft()
         then, step = self._seen[0]
         if now - then < self._least or now - self._changed < self._least or progress.step <= step:
             return None
-        rate = (progress.step - step) / (now - then)
+        before = max(0.0, window - (now - then))  # seconds of the window before the training
+        rate = (progress.step - step + before / self._usual) / (now - then + before)
         most = round(self._planned * self._most)
         after = self._spare + self._scored * max(1.0, 1 / (rate * self._usual))  # slow training means slow scoring
-        total = min(most, progress.step + max(0, int(rate * (self._planner.left - after))))
+        total = min(most, progress.step + max(0, int(rate * (left - after))))
         change = abs(total - progress.total_steps) / rate
         still = (progress.total_steps - progress.step) / rate
         if change < max(TOLERATED * self._planner.hours * 3600, DOUBTED * still):
