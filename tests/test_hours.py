@@ -22,6 +22,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator import outlook, sweep
 from hpsearch.coordinator import planner as planning
 from hpsearch.coordinator.clock import Clock, read_seconds
+from hpsearch.coordinator.few import LITTLE
 from hpsearch.coordinator.final import Final
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.phase import Phase, StudyContext
@@ -446,6 +447,23 @@ def test_hours_for_one_fine_tune_give_it_rdrop_where_that_is_long_enough(
         again = search.next(0.0)
         assert again is not None
         assert again.params != trial.params
+
+
+@pytest.mark.parametrize(("seconds", "little"), [(1.0, True), (600.0, False)])
+def test_hours_that_hold_next_to_no_updates_say_so(
+    seconds: float, little: bool, tmp_path: Path, tiny_model: Models
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    with opened(free(settings), home, 3600.0, train=1e-3) as (course, planner):
+        planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + seconds)
+        course.first.begin(planner, ())
+        trial, introduced = course.first.next(0.0), course.first.introduction
+        assert trial is not None
+        assert trial.epochs is not None
+        assert introduced is not None
+        updates = trial.epochs * 720 / settings.train.batch_size
+        assert (updates < LITTLE) is little
+        assert (f"They hold only {max(1, round(updates))} updates" in introduced) is little
 
 
 @pytest.mark.parametrize(("usual", "weights"), [(1.4, [0.0, 0.0]), (1.7, [0.0, 1.0])])

@@ -20,6 +20,7 @@ def test_no_worker_that_is_busy_still_is_left_to_the_next_phase(tmp_path: Path) 
         interrupted=False,
         workplace=SimpleNamespace(saving_seconds=0.0),
         renew=renewed.append,
+        recall=lambda: None,
     )
     study = SimpleNamespace(folder=StudyFolder(tmp_path))
     phase: Any = SimpleNamespace(hours=0.0, clocked=0.0, over=lambda hours: "the hours are over", study=study)

@@ -1,14 +1,16 @@
 """Sweeps whose workers are actors of Ray on this machine, and what happens when a node is lost or cut off."""
 
+import contextlib
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +68,15 @@ def nodes() -> Iterator[Any]:
     found.shutdown()
 
 
+def auth_mode() -> str:
+    """Return Ray's mode in this process.
+
+    Whoever starts Ray without an address turns tokens on, and whoever joins an address must say so as well. A test may
+    have done the first here.
+    """
+    return os.environ.get("RAY_AUTH_MODE", "disabled")
+
+
 def records(home: Path) -> list[TrialRecord]:
     return [TrialRecord.load(one.path) for one in StudyFolder.of(home, "toy").trials("trials")]
 
@@ -114,7 +125,116 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
     assert "By node: n1 1, n2 1." in page
 
 
-@contextmanager
+@pytest.mark.slow
+def test_workers_come_and_go_with_their_nodes(
+    settings: Callable[..., Settings],
+    tmp_path: Path,
+    nodes: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("hpsearch.workers.ray.RayWorkplace.lease_seconds", 8.0)
+    home = tracked.new_home(tmp_path / "home")
+    long = ("train.epochs=150", "search.space.train.epochs.choices=[150]", "search.rungs=[]", "budget.max_trials=5")
+    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.shared=true", *long)
+    nodes.add_node(num_cpus=1, node_name="n1")
+
+    def wait_for(what: Callable[[TrialRecord], bool]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not any(map(what, records(home))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def change() -> None:
+        wait_for(lambda one: one.node == "n1")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={nodes.address}"]
+        second = subprocess.Popen(
+            [*command, "--num-cpus=1", "--node-name=n2"], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for(lambda one: one.node == "n2")
+        os.killpg(second.pid, signal.SIGKILL)
+        second.wait(60)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    summary = sweep.run_sweep(asked, home)
+    changing.join()
+    assert summary.staff is not None
+    assert (summary.staff.workers, summary.staff.nodes) == (2, {"n1": 1, "n2": 1})
+    found = records(home)
+    assert [(one.status, one.attempts) for one in found] == [(Status.COMPLETE, 0)] * 5
+    said = " ".join(capsys.readouterr().out.split())
+    grown = said.index("cluster: the number of workers changes from 1 to 2")
+    assert "cluster: the number of workers changes from 2 to 1" in said[grown:]
+    assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@contextlib.contextmanager
+def autoscaled(folder: Path, most: int) -> Iterator[str]:
+    """The address of a head without processors, whose autoscaler starts up to `most` nodes and ends idle ones."""
+    address, empty = f"{ray.util.get_node_ip_address()}:{tracked.free_port()}", {"file_mounts": {}, "auth": {}}
+    lists = ("setup", "initialization", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    none = {f"{name}_commands": [] for name in lists} | {"cluster_synced_files": [], "rsync_exclude": []}
+    provider = {"type": "fake_multinode", "disable_node_updaters": True, "use_node_id_as_ip": True}
+    head_kind = "ray.head.default"  # the provider's own name of it
+    kinds = {head_kind: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}}
+    kinds["node"] = {"resources": {"CPU": 1, "quick": 1}, "node_config": {}, "max_workers": most}
+    config = folder / "autoscaler.json"
+    config.write_text(
+        json.dumps(
+            {
+                **{"cluster_name": "toy", "max_workers": most, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1},
+                **{"provider": provider | {"gcs_address": address}, "head_node_type": head_kind},
+                **{"available_node_types": kinds, "rsync_filter": [], "file_mounts_sync_continuously": False},
+                **(empty | none),
+            }
+        )
+    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"]
+    command += [f"--port={address.partition(':')[2]}", "--include-dashboard=false", f"--autoscaling-config={config}"]
+    more = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_AUTH_MODE": auth_mode()}
+    with open(folder / "head.log", "wb") as output:
+        head = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | more, start_new_session=True)
+    try:
+        yield address
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.mark.slow
+def test_an_autoscaler_is_asked_for_nodes_and_lets_them_go(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tracked.new_home(tmp_path / "home")
+    monkeypatch.setattr("hpsearch.coordinator.crew.IDLE_SECONDS", 2.0)
+    with autoscaled(tmp_path, most=2) as address:
+        asked = settings(
+            *("cluster=ray", "cluster.autoscaling=true", "cluster.workers=2", "cluster.cpus=1"),
+            *("+cluster.resources.quick=1", "cluster.shared=true", f"cluster.address={address}"),
+            *("train.epochs=150", "search.space.train.epochs.choices=[150]", "search.rungs=[]"),
+        )
+        deadline = time.monotonic() + SECONDS
+        while True:
+            with contextlib.suppress(OutOfReachError):
+                open_workplace(asked.hardware.model_copy(update={"workers": "auto"}), asked.cluster, tmp_path).close()
+                break
+            assert time.monotonic() < deadline, (tmp_path / "head.log").read_text()
+            time.sleep(1.0)
+        try:
+            assert len(ray.nodes()) == 1
+            sweep.run_sweep(asked, home)
+            roster = StudyFolder.of(home, "toy").roster.read_text().splitlines()
+            done = [json.loads(line) for line in roster if '"what": "search' in line]
+            assert {one["worker"] for one in done} == {0, 1}, "the nodes have one name, because they are one machine"
+            while sum(node["Alive"] for node in ray.nodes()) > 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            ray.shutdown()
+    assert all(one.status.final for one in records(home))
+
+
+@contextlib.contextmanager
 def far_node(nodes: Any, home: Path, cache: Path, kilobytes: int = 1_000_000) -> Iterator[subprocess.Popen[bytes]]:
     """A node that sees nothing of the folder `home`, with a disk of this size for its cache."""
     log, before = cache.with_suffix(".log"), len(ray.nodes())
@@ -148,7 +268,7 @@ def far_node(nodes: Any, home: Path, cache: Path, kilobytes: int = 1_000_000) ->
 
 @pytest.mark.slow
 def test_a_sweep_without_a_shared_disk_comes_to_what_it_comes_to_here(
-    settings: Callable[..., Settings], tmp_path: Path, nodes: Any
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any, tiny_model: Models
 ) -> None:
     more = ("budget.floors=true", "budget.confirmation.finalists=1")
     here, there = tracked.new_home(tmp_path / "here"), tracked.new_home(tmp_path / "home")
@@ -159,6 +279,10 @@ def test_a_sweep_without_a_shared_disk_comes_to_what_it_comes_to_here(
     assert scores(there) == scores(here)
     assert second.test.value == first.test.value
     assert {one.node for one in records(there)} == {"far"}
+    assert second.staff is not None
+    assert second.staff.carried is not None
+    model = sum(path.stat().st_size for path in tiny_model("bert").rglob("*") if path.is_file())
+    assert min(second.staff.carried.sent, second.staff.carried.fetched) > model
     assert fsck(asked, there, repair=False) == "toy: clean"
 
 
@@ -198,10 +322,7 @@ def test_when_the_head_dies_all_is_saved_and_goes_on_with_the_next_one(
     def on(cluster: Any) -> Coordinator:
         there = asked.model_copy(update={"cluster": asked.cluster.model_copy(update={"address": cluster.address})})
         request.write_text(there.model_dump_json())
-        # Whoever starts Ray without an address turns tokens on, and whoever joins an address must say so as well. Other
-        # tests may have done the first here.
-        mode = os.environ.get("RAY_AUTH_MODE", "disabled")
-        return Coordinator(request, log, {"HPSEARCH_HOME": str(home), "RAY_AUTH_MODE": mode})
+        return Coordinator(request, log, {"HPSEARCH_HOME": str(home), "RAY_AUTH_MODE": auth_mode()})
 
     first = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -492,7 +613,8 @@ def test_the_end_of_an_actor_is_no_fault_of_work_that_it_never_had(settings: Cal
 
 
 def of(**given: object) -> ClusterSettings:
-    plain = {"name": "ray", "address": None, "workers": None, "cpus": None, "gpus": None, "shared": False}
+    plain = {"name": "ray", "address": None, "workers": None, "cpus": None, "gpus": None, "resources": {}}
+    plain |= {"shared": False, "autoscaling": False, "environment": "none"}
     return ClusterSettings.model_validate(plain | given)
 
 
@@ -509,6 +631,9 @@ def of(**given: object) -> ClusterSettings:
         ({"gpus": 0.25}, [{"CPU": 16, "GPU": 2}], (2, 8)),
         ({"gpus": 0.3}, [{"CPU": 30, "GPU": 3}], (3, 9)),
         ({"gpus": 1.0, "workers": 1}, [{"CPU": 64}, {"CPU": 16, "GPU": 2}], (16, 1)),
+        ({"resources": {"big": 1}}, [{"CPU": 8}, {"CPU": 8, "big": 1}], (8, 1)),
+        ({"resources": {"big": 0.5}, "gpus": 0.25}, [{"CPU": 8, "GPU": 2, "big": 1}], (4, 2)),
+        ({"autoscaling": True, "workers": 9, "cpus": 3}, [{"CPU": 0}], (3, 9)),
     ],
 )
 def test_workers_are_placed_node_by_node(
@@ -527,6 +652,7 @@ def test_workers_are_placed_node_by_node(
         ({"workers": 9, "cpus": 1}, [{"CPU": 4}]),
         ({"gpus": 0.5, "workers": 1}, [{"CPU": 4}]),
         ({"gpus": 1.0}, [{"CPU": 4}]),
+        ({"resources": {"big": 1}}, [{"CPU": 4}, {"CPU": 4, "large": 1}]),
         ({}, []),
     ],
 )
@@ -536,6 +662,8 @@ def test_workers_for_which_there_is_no_room_are_refused(given: dict[str, Any], n
     cluster = of(**given)
     with pytest.raises(RequestError, match=r"cluster\.workers=.* there is no room for such workers on the nodes"):
         placed(cluster, gpus(cluster, "auto", nodes), nodes)
+    with pytest.raises(ValueError, match="give cluster.workers and cluster.cpus"):
+        of(autoscaling=True, workers=2)
     assert gpus(of(), "cpu", [{"CPU": 4, "GPU": 1}]) == 0
     with pytest.raises(RequestError, match=r"hardware\.device=cuda: needs nodes with GPUs"):
         gpus(of(), "cuda", [{"CPU": 4}])
@@ -575,3 +703,34 @@ def test_without_ray_a_sentence_says_what_to_install(
     hardware = settings().hardware.model_copy(update={"workers": "auto"})
     with pytest.raises(RequestError, match=r"cluster=ray: needs Ray; pip install 'ray>=2\.60"):
         open_workplace(hardware, of(), tmp_path)
+
+
+# ---- what is brought to nodes
+
+
+def test_nodes_get_this_code_and_the_installed_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpsearch.workers.environment import not_set_up, of_job, of_worker, pinned
+
+    for name, value in {"HF_HOME": "/models", "PYTHONPATH": "/code", "MLFLOW_TRACKING_PASSWORD": "hush"}.items():
+        monkeypatch.setenv(name, value)
+    assert of_job("none") == {}
+    brought = of_job("package")
+    assert brought["py_modules"] == [str(identity.PACKAGE)]
+    assert "torch==2.13.0" in brought["pip"]
+    assert not any("+" in one or "ray" in one or "psycopg" in one for one in brought["pip"])
+    assert len(pinned()) == len({one.partition("==")[0] for one in pinned()}) > 20
+    assert of_worker("none") == {"env_vars": of_worker("none")["env_vars"] | {"PYTHONPATH": "/code"}}
+    assert "PYTHONPATH" not in of_worker("package")["env_vars"], "it names a folder of this machine"
+    assert of_worker("package")["env_vars"]["HF_HOME"] == "/models"
+    assert "hush" not in str((brought, of_worker("none")))
+    assert "RuntimeError: no pip; nodes need virtualenv" in not_set_up(Exception("Failed.\n RuntimeError: no pip\n"))
+
+
+def test_nothing_can_be_brought_to_a_cluster_that_is_joined_already(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="head:6379"))
+    hardware = settings().hardware.model_copy(update={"workers": "auto"})
+    with pytest.raises(RequestError, match=r"cluster\.environment=package: this process has joined .* head:6379"):
+        open_workplace(hardware, of(environment="package"), tmp_path)

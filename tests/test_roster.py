@@ -6,7 +6,19 @@ import pytest
 
 from hpsearch.report import plots, staffing
 from hpsearch.state.folder import StudyFolder
-from hpsearch.state.roster import ENDED, IDLE, PARTS, STARTING, Doing, Roster, by_node, present, staff
+from hpsearch.state.roster import (
+    ENDED,
+    IDLE,
+    PARTS,
+    STARTING,
+    Carried,
+    Doing,
+    Roster,
+    by_node,
+    most_workers,
+    present,
+    staff,
+)
 
 
 @pytest.fixture
@@ -115,3 +127,21 @@ def test_what_cannot_be_written_or_read_ends_nothing(folder: StudyFolder, tmp_pa
         file.write(b"\xff\xfe\n")
     assert (found := staff(other)) is not None
     assert found.working == 1.0
+
+
+def test_what_travelled_is_added_up_and_said(folder: StudyFolder) -> None:
+    assert most_workers(folder) == 0
+    told = [(0.0, 0, "n1", "search 0"), (10.0, 0, "n1", ENDED)]
+    write(folder, *told).end(None)
+    found = staff(folder)
+    assert found is not None
+    assert found.carried is None
+    assert "sent to nodes" not in staffing.said(found)
+    write(folder, *told).end(Carried(sent=2_000_000, fetched=300_000))
+    write(folder, (0.0, 3, "n2", "search 1"), (10.0, 3, "n2", ENDED)).end(Carried(sent=500_000))
+    found = staff(folder)
+    assert found is not None
+    assert found.carried == Carried(2_500_000, 300_000)
+    assert staffing.said(found).endswith("By node: n1 1, n2 1. 2.5 MB were sent to nodes, and 0.3 MB came back.")
+    assert present(folder) == []
+    assert most_workers(folder) == 4, "a study that had four workers at once has their hours counted so"

@@ -248,7 +248,7 @@ def test_settings_survive_json() -> None:
 
 def leaves(section_: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in section_.items():
-        if isinstance(value, dict) and name not in ("space", "options", "columns", "where", "classes"):
+        if isinstance(value, dict) and name not in ("space", "options", "columns", "where", "classes", "resources"):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -77,7 +77,9 @@ def on_ray(settings: HardwareSettings, home: Path) -> Workplace:
 
     if not ray.is_initialized():  # one for all tests; it ends with this process
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    cluster = ClusterSettings(name="ray", address=None, workers=1, cpus=1, gpus=0.0, shared=True)
+    amounts: Any = {"workers": 1, "cpus": 1, "gpus": 0.0, "resources": {}}
+    more: Any = {"shared": True, "autoscaling": False, "environment": "none"}
+    cluster = ClusterSettings(name="ray", address=None, **amounts, **more)
     return RayWorkplace(settings, cluster, home)
 
 

@@ -108,7 +108,7 @@ class Made:
 class Place:
     """A workplace in virtual time."""
 
-    hardware, saving_seconds = sleeper.HARDWARE, 20.0
+    hardware, saving_seconds, carried = sleeper.HARDWARE, 20.0, None
 
     def __init__(self, count: int, lost: float, seed: int = 0) -> None:
         self.count, self.lost, self.random = count, lost, random.Random(seed)

@@ -289,14 +289,30 @@ class ClusterSettings(Section):
     """Address of the cluster's head, `<host>:<port>`. null: the environment variable RAY_ADDRESS. Without both, Ray is
     started on this machine."""
     workers: Count | None
-    """Number of workers on the cluster. null: as many as fit when the command begins."""
+    """Number of workers on the cluster. null: as many as have room, while nodes come and go."""
     cpus: Count | None
     """Processor cores of one worker. null: as many as all workers can have alike. If the number of workers is null too,
     there is one for each node, or for each part of a GPU."""
     gpus: Annotated[float, Field(ge=0, le=1)] | None
     """GPUs of one worker. 0.25: four workers share one GPU. null: one if the nodes have any, else none."""
+    resources: dict[str, Annotated[float, Field(gt=0)]]
+    """Custom resources of one worker, by the names that nodes have for them in Ray."""
     shared: bool
     """Whether all nodes see the state folder at the same path. If not, data, models and checkpoints are sent."""
+    autoscaling: bool
+    """Whether the cluster starts nodes for workers that wait for room, and ends nodes without work. Needs `workers` and
+    `cpus`, because nodes that are not there can't be counted."""
+    environment: Literal["none", "package"]
+    """none: the nodes have hpsearch and its libraries. package: Ray brings this code, and pip installs the libraries in
+    the coordinator's versions, in an environment of its own on each node."""
+
+    @model_validator(mode="after")
+    def _scales_within_numbers(self) -> "ClusterSettings":
+        if self.autoscaling and (self.workers is None or self.cpus is None):
+            raise ValueError(
+                "autoscaling=true: nodes that are not there can't be counted; give cluster.workers and cluster.cpus"
+            )
+        return self
 
 
 class TrackingSettings(Section):

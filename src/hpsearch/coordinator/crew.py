@@ -4,6 +4,7 @@ The questions are what fits in memory, how long training takes and how a model s
 signals that end a sweep.
 """
 
+import itertools
 import math
 import signal
 import time
@@ -44,6 +45,7 @@ from hpsearch.workers.interface import Worker, Workplace
 HEAR_SECONDS = 0.5  # between two checks of the clock and of signals
 LATE, LATE_SECONDS = 2.0, 60.0  # a floor is left out after LATE times its seconds plus LATE_SECONDS
 SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of its last trial
+IDLE_SECONDS = 60.0  # a worker without work for so long lets its node go, where the cluster scales by itself
 
 M = TypeVar("M", Scored, FloorFitted)
 
@@ -69,6 +71,8 @@ class Crew:
         self._work: dict[int, str] = {}  # worker: its last work, for people
         self._asked: Worker | None = None  # the worker that answers a question
         self._full: set[str] = set()  # nodes whose disk is full
+        self._idle_since: dict[int, float] = {}  # worker: when it was first seen without work, where nodes may go
+        self._needed = math.inf  # workers that have work, as far as is known
         self.interrupted = False
         self._on_interrupt = on_interrupt
 
@@ -88,8 +92,41 @@ class Crew:
             for worker in self.workers:
                 worker.end(SEAL_SECONDS)
                 self._roster.tell(Doing(time.time(), worker.index, worker.node, ENDED))
+            self._roster.end(self.workplace.carried)
             for sign, handler in former.items():
                 signal.signal(sign, handler)
+
+    def recall(self) -> None:
+        """Begin a phase, which may have work for all workers."""
+        self._needed = math.inf
+        self._idle_since.clear()
+
+    def follow(self) -> int:
+        """Have as many workers as the workplace has room for, and return for how many that is.
+
+        A worker that waits for room is ended if there is none for it any more. Where a cluster scales by itself,
+        workers that have been without work for long are ended, too, so that their nodes can go.
+        """
+        place, before, now = max(1, self.workplace.count), len(self.workers), time.monotonic()
+        idle = [worker for worker in self.workers if worker.ready and worker.trial is None]
+        room, waiting = place, [worker for worker in self.workers if not worker.ready]
+        if self.settings.cluster.autoscaling:
+            self._idle_since = {worker.index: self._idle_since.get(worker.index, now) for worker in idle}
+            idle = [worker for worker in idle if now - self._idle_since[worker.index] > IDLE_SECONDS]
+            if idle:
+                self._needed = before - len(waiting) - len(idle)
+            room = int(max(1, min(place, self._needed)))
+            waiting += idle
+        for worker in waiting[: max(0, before - room)]:
+            worker.end(SEAL_SECONDS)
+            self.workers.remove(worker)
+            self._roster.tell(Doing(time.time(), worker.index, worker.node, ENDED))
+        taken = {worker.index for worker in self.workers}
+        free = (index for index in itertools.count() if index not in taken)
+        self.workers += [self._start(next(free)) for _ in range(room - len(self.workers))]
+        if len(self.workers) != before:
+            self.display.note(f"cluster: the number of workers changes from {before} to {len(self.workers)}")
+        return place
 
     def renew(self, worker: Worker) -> None:
         """Replace a worker by a fresh one."""

@@ -42,6 +42,7 @@ class Loop:
 
     def _run(self) -> None:
         started, before = time.monotonic(), self.phase.hours
+        self.crew.recall()
         while True:
             hours = self.phase.clocked = before + (time.monotonic() - started) / 3600
             if self.crew.interrupted:
@@ -55,6 +56,7 @@ class Loop:
                 for worker in [w for w in self.crew.workers if w.trial is not None]:
                     self.crew.renew(worker)  # the next phase must not hear of this one's trials
                 return
+            self.phase.study.have(self.crew.follow())
             self._helm.heed()
             for worker in [w for w in self.crew.workers if w.trial is None and w.ready]:
                 self._feed(worker, hours)

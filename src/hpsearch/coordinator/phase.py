@@ -42,8 +42,16 @@ class StudyContext:
     corpus: Corpus
     ref: DataRef  # the data of the search
     optuna: Study
-    workers: int  # number of workers that train at the same time
+    workers: int  # number of workers that train at the same time, now
     finishing: bool = False  # whether the search begins no more trials
+    most_workers: int = 0  # the largest number so far, in any run of the command
+
+    def __post_init__(self) -> None:
+        self.have(self.workers)
+
+    def have(self, workers: int) -> None:
+        """Note how many workers there are now."""
+        self.workers, self.most_workers = workers, max(self.most_workers, workers)
 
     @property
     def folds(self) -> int:
@@ -299,9 +307,10 @@ class Phase(ABC):
     def hours(self) -> float:
         """Hours of the phase so far.
 
-        The clock counts them. The trials' own seconds count where a command was killed before it wrote its time.
+        The clock counts them. Where a command was killed before it wrote its time, the trials' own seconds tell how
+        many there were at least.
         """
-        trained = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.study.workers
+        trained = sum(sum(t.seconds.values()) for t in self.trials.values()) / 3600 / self.study.most_workers
         return max(trained, self.clocked)
 
     @property

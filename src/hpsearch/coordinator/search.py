@@ -89,7 +89,7 @@ class Search(Phase):
             until = self.hours
         # A few fine-tunes begun with this budget continue as such, however little time an interruption has left.
         if not searched and (whole.alone or (planner.begun(self) and bool(begun))):
-            self._few = Few(self.settings, self.study.workers, planner, known, len(begun))
+            self._few = Few(self.study, planner, known, len(begun))
         if until is None:
             search = self._few.step if self._few is not None else whole.search
             if self.settings.budget.max_trials is not None:  # trials begin as long as the hours hold them
@@ -328,7 +328,7 @@ class Search(Phase):
     def _action(self, hours: float) -> schedule.Action:
         trials = self._comparable()
         others = [trial for trial in self.trials.values() if not self._length.has(trial)]
-        before = sum(sum(trial.seconds.values()) for trial in others) / 3600 / self.study.workers
+        before = sum(sum(trial.seconds.values()) for trial in others) / 3600 / self.study.most_workers
         until = self._ends_at - before if self._ends_at is not None else None
         may_start = schedule.may_start(self.plan, trials, hours - before, until)
         enough = self.study.finishing and any(trial.status is not Status.FAILED for trial in trials)

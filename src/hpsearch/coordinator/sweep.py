@@ -39,6 +39,7 @@ from hpsearch.state.identity import comparable
 from hpsearch.state.locks import Lock
 from hpsearch.state.outcome import StudyRun, Summary, read_summary
 from hpsearch.state.records import write_durably
+from hpsearch.state.roster import most_workers
 from hpsearch.state.steering import Steering
 from hpsearch.tasks import metrics
 from hpsearch.tracking.delivery import Delivery
@@ -128,8 +129,9 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
         tracking.check_owner(settings.study, identity.read_id(folder))
         forced = identity.check(folder, settings, ref, request.force)
         with contextlib.closing(Study(settings, home)) as optuna:
-            workers = workplace.count
-            course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
+            most = most_workers(folder)
+            study = StudyContext(settings, home, folder, corpus, ref, optuna, workplace.count, finishing, most)
+            course = Course(study)
             first = course.first  # raises where state folder and database do not belong together
             course.check_left_out()
             console = Console()

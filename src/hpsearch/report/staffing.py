@@ -1,7 +1,7 @@
 """What the page of a finished study says of its workers."""
 
 from hpsearch import formats
-from hpsearch.state.roster import Staff
+from hpsearch.state.roster import Carried, Staff
 
 
 def said(staff: Staff) -> str:
@@ -12,5 +12,12 @@ def said(staff: Staff) -> str:
     return (
         f"{staff.workers} workers{where} worked {staff.working / everything:.0%} of the time that they were there. "
         f"They waited for work {staff.waiting / everything:.0%} of it, which is {formats.duration(staff.waiting)} of "
-        f"one worker, and took {staff.starting / everything:.0%} to start." + (f" By node: {nodes}." if where else "")
+        f"one worker, and took {staff.starting / everything:.0%} to start."
+        + (f" By node: {nodes}." if where else "")
+        + (f" {_travelled(staff.carried)}" if staff.carried is not None else "")
     )
+
+
+def _travelled(carried: Carried) -> str:
+    sent, fetched = (f"{number / 1e6:,.1f} MB" for number in (carried.sent, carried.fetched))
+    return f"{sent} were sent to nodes, and {fetched} came back."

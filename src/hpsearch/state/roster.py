@@ -10,7 +10,7 @@ from hpsearch.state.folder import StudyFolder
 
 STARTING, IDLE, ENDED = "starting", "idle", "ended"  # all else is work
 NOWHERE = "on no node yet"
-BEGAN = "began"  # key of the line that begins a run of the command
+BEGAN, CARRIED = "began", "carried"  # keys of the lines that begin and end a run of the command
 PARTS = 100  # equal parts of the time, of which `Staff` knows the mean
 
 
@@ -26,6 +26,17 @@ class Doing:
     """Name of the machine; empty while it is not known."""
     what: str
     """STARTING, IDLE, ENDED, or its work: `search 3`."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Bytes that travelled between the coordinator's disk and those of nodes."""
+
+    sent: int = 0
+    fetched: int = 0
+
+    def __add__(self, other: "Carried") -> "Carried":
+        return Carried(self.sent + other.sent, self.fetched + other.fetched)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,8 @@ class Staff:
     """Mean number of workers in each of PARTS equal parts of the seconds."""
     busy: tuple[float, ...]
     """Mean number of workers that worked in each of these parts."""
+    carried: Carried | None = None
+    """None where the nodes see the coordinator's disk."""
 
 
 class Roster:
@@ -73,6 +86,11 @@ class Roster:
         self._write(json.dumps(asdict(doing)))
         return True
 
+    def end(self, carried: Carried | None) -> None:
+        """End a run of the command."""
+        if carried is not None:
+            self._write(json.dumps({CARRIED: asdict(carried)}))
+
     def _write(self, line: str) -> None:
         # It only informs, so a full disk must not keep the sweep from ending its workers.
         with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
@@ -81,7 +99,7 @@ class Roster:
 
 def present(folder: StudyFolder) -> list[Doing]:
     """Return what each worker of the last run of the command does, by node and number; those on no node come last."""
-    last = {doing.worker: doing for run in _runs(folder.roster)[-1:] for doing in run}
+    last = {doing.worker: doing for run in _read(folder.roster)[0][-1:] for doing in run}
     there = [doing for doing in last.values() if doing.what != ENDED]
     return sorted(there, key=lambda doing: (not doing.node, doing.node, doing.worker))
 
@@ -104,10 +122,10 @@ def _counted(what: Sequence[str]) -> Iterator[str]:
 
 def staff(folder: StudyFolder) -> Staff | None:
     """Return what the workers did; None if it is not known."""
+    runs, carried = _read(folder.roster)
     stretches: list[tuple[float, float, str]] = []  # from, to, what: seconds since the first run began
     nodes: dict[str, set[int]] = {}
     before = 0.0  # seconds of the runs so far
-    runs = _runs(folder.roster)
     for run in runs:
         began, end = run[0].at, max(doing.at for doing in run)
         open_: dict[int, Doing] = {}
@@ -133,7 +151,13 @@ def staff(folder: StudyFolder) -> Staff | None:
         starting=spent[STARTING],
         there=_mean([(at, to) for at, to, _ in stretches], before),
         busy=_mean(work, before),
+        carried=sum(carried, Carried()) if carried else None,
     )
+
+
+def most_workers(folder: StudyFolder) -> int:
+    """Return the largest number of workers that a study has had; 0 where it is not known."""
+    return max((doing.worker + 1 for run in _read(folder.roster)[0] for doing in run), default=0)
 
 
 def _mean(stretches: Sequence[tuple[float, float]], seconds: float) -> tuple[float, ...]:
@@ -145,19 +169,22 @@ def _mean(stretches: Sequence[tuple[float, float]], seconds: float) -> tuple[flo
     return tuple(round(one / length, 3) for one in found)
 
 
-def _runs(path: Path) -> list[list[Doing]]:
-    """Return the lines of each run of the command, without those that a crash cut off."""
+def _read(path: Path) -> tuple[list[list[Doing]], list[Carried]]:
+    """Return the lines of each run of the command and what was carried, without lines that a crash cut off."""
     runs: list[list[Doing]] = []
+    carried: list[Carried] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 said = json.loads(line)
                 if BEGAN in said:
                     runs.append([])
+                elif CARRIED in said:
+                    carried.append(Carried(**said[CARRIED]))
                 else:
                     doing, run = Doing(**said), runs[-1]
                     # The clock of the machine may have been set back.
                     run.append(replace(doing, at=max(doing.at, run[-1].at)) if run else doing)
             except (ValueError, TypeError, IndexError):
                 continue
-    return [run for run in runs if run]
+    return [run for run in runs if run], carried

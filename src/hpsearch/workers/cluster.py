@@ -1,6 +1,7 @@
 """A Ray cluster: how the coordinator joins it, which nodes it has, and how many workers have room on them."""
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -36,18 +37,23 @@ class Head:
         self._asked = 0.0
         self._silent_since: float | None = None
 
+    def answers(self) -> bool:
+        """Ask it, unless that was a short time ago. Return whether it was asked and has answered."""
+        now = time.monotonic()
+        if now - self._asked <= KNOCK_SECONDS:
+            return False
+        self._asked = now
+        try:
+            _connect(self._address)
+            self._silent_since = None
+        except OSError:
+            self._silent_since = self._silent_since or now
+        return self._silent_since is None
+
     @property
     def away(self) -> bool:
-        """Whether the head has not answered for long."""
-        now = time.monotonic()
-        if now - self._asked > KNOCK_SECONDS:
-            self._asked = now
-            try:
-                _connect(self._address)
-                self._silent_since = None
-            except OSError:
-                self._silent_since = self._silent_since or now
-        return self._silent_since is not None and now - self._silent_since > PATIENCE_SECONDS
+        """Whether it has not answered for long."""
+        return self._silent_since is not None and time.monotonic() - self._silent_since > PATIENCE_SECONDS
 
 
 def gpus(cluster: ClusterSettings, device: str, nodes: Sequence[dict[str, float]]) -> float:
@@ -80,23 +86,35 @@ def placed(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, flo
     Raises:
         RequestError: there is no room for the workers that the settings ask for.
     """
+    if cluster.autoscaling:
+        assert cluster.cpus is not None, "the settings are valid"
+        assert cluster.workers is not None, "the settings are valid"
+        return cluster.cpus, cluster.workers
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     wanted = cluster.workers if cluster.workers is not None else _wanted(cluster, share, nodes)
     for cpus in [cluster.cpus] if cluster.cpus is not None else range(most, 0, -1):
-        places = sum(_places(share, cpus, node) for node in nodes)
-        if places >= wanted > 0:
-            return cpus, cluster.workers if cluster.workers is not None else places
-    have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        there = places(cluster, share, cpus, nodes)
+        if there >= wanted > 0:
+            return cpus, cluster.workers if cluster.workers is not None else there
+    names = ("CPU", "GPU", *cluster.resources)
+    have = "; ".join(" and ".join(f"{node.get(name, 0):g} {name}" for name in names) for node in nodes)
+    own = "".join(f", cluster.resources.{name}={amount:g}" for name, amount in cluster.resources.items())
     raise RequestError(
-        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={share:g}: there is no room for "
-        f"such workers on the nodes, which have: {have or 'nothing'}; lower them"
+        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={share:g}{own}: there is no "
+        f"room for such workers on the nodes, which have: {have or 'nothing'}; lower them"
     )
 
 
-def _places(share: float, cpus: int, node: dict[str, float]) -> int:
-    """Return how many workers a node has room for."""
-    by_cpus = int(node.get("CPU", 0) // cpus)
-    return min(by_cpus, _parts(share, node)) if share else by_cpus
+def places(cluster: ClusterSettings, share: float, cpus: int, nodes: Sequence[dict[str, float]]) -> int:
+    """Return for how many workers nodes have room.
+
+    Args:
+        cluster: what the settings say of the cluster.
+        share: GPUs of a worker.
+        cpus: CPUs of a worker.
+        nodes: resources of each node.
+    """
+    return sum(int(min(node.get("CPU", 0) // cpus, _for_rest(cluster, share, node))) for node in nodes)
 
 
 def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, float]]) -> int:
@@ -104,8 +122,14 @@ def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, fl
     if cluster.cpus is not None:
         return 1
     if share:
-        return sum(_parts(share, node) for node in nodes)
-    return sum(node.get("CPU", 0) >= 1 for node in nodes)
+        return sum(int(_for_rest(cluster, share, node)) for node in nodes)
+    return sum(node.get("CPU", 0) >= 1 and _for_rest(cluster, share, node) >= 1 for node in nodes)
+
+
+def _for_rest(cluster: ClusterSettings, share: float, node: dict[str, float]) -> float:
+    """Return for how many workers a node has GPUs and custom resources; infinity where they need none."""
+    own = (node.get(name, 0) // amount for name, amount in cluster.resources.items())
+    return min([_parts(share, node) if share else math.inf, *own])
 
 
 def _parts(share: float, node: dict[str, float]) -> int:
@@ -113,11 +137,19 @@ def _parts(share: float, node: dict[str, float]) -> int:
     return int(node.get("GPU", 0)) * int(1 / share)
 
 
-def join(address: str | None) -> None:
+def join(address: str | None, environment: dict[str, Any]) -> bool:
     """Join the cluster at an address, else that of RAY_ADDRESS, else start one on this machine.
 
+    Args:
+        address: `cluster.address`.
+        environment: what Ray brings to the nodes, as its `runtime_env`.
+
+    Returns:
+        Whether an address was given, so that other nodes may come later.
+
     Raises:
-        RequestError: The address is no `host:port`, or this process has joined another cluster.
+        RequestError: The address is no `host:port`, or this process has joined a cluster, and another one is asked for
+            or nothing can be brought to its nodes any more.
         OutOfReachError: No cluster answers.
     """
     if ray.is_initialized():
@@ -127,7 +159,12 @@ def join(address: str | None) -> None:
                 f"cluster.address={address}: this process has joined the Ray cluster at {joined}; leave the address "
                 "out, or call ray.shutdown() first"
             )
-        return
+        if environment:
+            raise RequestError(
+                f"cluster.environment=package: this process has joined the Ray cluster at {joined}, whose nodes get "
+                "their environment when it is joined; call ray.shutdown() first"
+            )
+        return address is not None
     known = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if known is None:
@@ -142,7 +179,7 @@ def join(address: str | None) -> None:
     ray._private.utils.get_entrypoint_name = lambda: redact(entrypoint())
     try:
         # With an address the cluster has decided about its dashboard.
-        ray.init(address=known or "local", include_dashboard=None if known else False, **QUIET)
+        ray.init(address=known or "local", include_dashboard=None if known else False, runtime_env=environment, **QUIET)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         if known is None:
             raise OutOfReachError(f"cluster: Ray can't be started on this machine: {first_line(error)}") from None
@@ -151,6 +188,7 @@ def join(address: str | None) -> None:
         ray._private.utils.get_entrypoint_name = entrypoint
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, former)  # Ray's handler ends this process at once
+    return known is not None
 
 
 def _knock(address: str) -> None:

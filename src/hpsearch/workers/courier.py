@@ -36,6 +36,7 @@ from hpsearch.state.messages import (
     named,
 )
 from hpsearch.state.records import Status
+from hpsearch.state.roster import Carried
 from hpsearch.training import checkpoints
 from hpsearch.workers.parcels import Arrival, Content, read
 from hpsearch.workers.sent import Sent
@@ -150,6 +151,7 @@ class Courier:
     def _send(self, folder: Path, name: str, content: Content) -> None:
         for file, offset, size in content.pieces():
             self._call("write", name, file, offset, read(folder / file, offset, size))
+            self._sent.count(Carried(sent=size))
         self._call("settle", name, content)
 
     # ---- from the node
@@ -252,6 +254,7 @@ class Courier:
                 if droppable and self._pausing:
                     raise SupersededError
                 arrival.write(file, offset, self._call("read", f"{name}/{file}", offset, size))
+                self._sent.count(Carried(fetched=size))
             arrival.check(content)
         except FileNotFoundError:
             if arrival is not None:

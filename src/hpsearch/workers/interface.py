@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from hpsearch.state.messages import Decision, FitFloor, Hardware, Message, Pace, Probe, Score, Train
+from hpsearch.state.roster import Carried
 
 SAVING_SECONDS = 20.0  # for workers that share a disk with the coordinator to save their checkpoints
 
@@ -78,7 +79,11 @@ class Workplace(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of workers that the settings ask for, or that it has room for."""
+        """Number of workers that the settings ask for, or that it has room for now."""
+
+    @property
+    def carried(self) -> Carried | None:
+        """Bytes that have travelled so far between this disk and those of nodes; None where all nodes see this one."""
 
     @property
     def hardware(self) -> Hardware:

@@ -53,7 +53,7 @@ LAST_WORDS = 500  # bytes at the end of a lost worker's log
 class LocalWorkplace:
     """This machine. Workers use the coordinator's state folder, so nothing is copied."""
 
-    saving_seconds = SAVING_SECONDS
+    saving_seconds, carried = SAVING_SECONDS, None
 
     def __init__(self, settings: HardwareSettings, home: Path) -> None:
         """Find the hardware of this machine; `home` is the state folder.

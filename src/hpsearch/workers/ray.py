@@ -9,7 +9,6 @@ seat has ended its worker. A lease bounds that time.
 
 import atexit
 import errno
-import os
 import threading
 import time
 import uuid
@@ -27,14 +26,17 @@ from ray.exceptions import (
     RayActorError,
     RayError,
     RayTaskError,
+    RuntimeEnvSetupError,
 )
 
 from hpsearch.config.settings import ClusterSettings, HardwareSettings
 from hpsearch.errors import HpsearchError, OutOfReachError, first_line
 from hpsearch.state import identity
 from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Train, Unfit
-from hpsearch.workers.cluster import Head, alive, gpus, join, placed
+from hpsearch.state.roster import Carried
+from hpsearch.workers.cluster import Head, alive, gpus, join, placed, places
 from hpsearch.workers.courier import ClosedError, Courier
+from hpsearch.workers.environment import not_set_up, of_job, of_worker
 from hpsearch.workers.far_seat import FarSeat
 from hpsearch.workers.interface import SAVING_SECONDS, Worker
 from hpsearch.workers.ray_worker import END_SECONDS, Heard, RayWorker, Request, Uncarried
@@ -49,7 +51,6 @@ START_SECONDS = 120.0  # for the cluster to start a first worker
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GONE = (RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError)  # of an actor, not of a call to it
 STARTS = 3  # workers in a row that may end before they begin
-PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PYTHONPATH")  # of the environment; no secret is among these
 
 
 class RayWorkplace:
@@ -70,12 +71,14 @@ class RayWorkplace:
             OutOfReachError: no cluster answers at the address.
         """
         self.home = home.absolute()
-        join(cluster.address)
+        others_may_come = join(cluster.address, of_job(cluster.environment))
         resources = [node["Resources"] for node in alive()]
-        # The only node is this machine, so it sees the state folder.
-        self.far, self.sent = len(resources) > 1 and not cluster.shared, Sent()
+        # A node that is alone is this machine, so it sees the state folder.
+        self.far = (len(resources) > 1 or others_may_come) and not cluster.shared
+        self.sent = Sent()  # all couriers share it
         self._gpus = gpus(cluster, settings.device, resources)
         self._cpus, self.count = placed(cluster, self._gpus, resources)
+        self._cluster = cluster
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
         threads = self._cpus if settings.threads == "auto" else settings.threads
         self._wish = settings.model_copy(update={"workers": sharing, "threads": threads})
@@ -92,6 +95,11 @@ class RayWorkplace:
         self.news = threading.Condition()
         self.closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def carried(self) -> Carried | None:
+        """See Workplace."""
+        return self.sent.carried if self.far else None
 
     @property
     def saving_seconds(self) -> float:
@@ -128,14 +136,14 @@ class RayWorkplace:
             self._begun.parent.mkdir(parents=True, exist_ok=True)
             self._begun.touch()
             atexit.register(self.close)
-        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         groups = {"hear": 1, "tell": 1, "files": 1}
         grouped: Any = ray.remote(concurrency_groups=groups)  # type: ignore[call-overload]
         actor = grouped(FarSeat if self.far else Seat).options(
             num_cpus=self._cpus,
             num_gpus=self._gpus,
+            resources=self._cluster.resources,
             max_restarts=0,  # the coordinator replaces what dies
-            runtime_env={"env_vars": variables},
+            runtime_env=of_worker(self._cluster.environment),
         )
         made_by = identity.made_by()
         if self.far:
@@ -238,6 +246,9 @@ class RayWorkplace:
                         self.listening = False
                         self.news.notify_all()
                         return
+                if self._head.answers() and self._cluster.workers is None and (self.far or self._cluster.shared):
+                    here = [node["Resources"] for node in alive()]
+                    self.count = places(self._cluster, self._gpus, self._cpus, here)
                 if self._head.away and not self.away:
                     self._tell_away("its head is gone")
                 if not serving:
@@ -310,6 +321,9 @@ class RayWorkplace:
             self._say(worker, Lost(0, reason))
 
     def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
+        if isinstance(error, RuntimeEnvSetupError):
+            self._say(worker, Unfit(not_set_up(error)))
+            return
         if worker.ended or (isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()):
             worker.heard_at = time.monotonic()
             self._say(worker, worker.lost(error))

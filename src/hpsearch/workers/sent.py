@@ -1,9 +1,10 @@
-"""What the coordinator sends to the nodes of a cluster that share no disk with it."""
+"""What travels between the coordinator and the nodes of a cluster that share no disk with it."""
 
 import threading
 from collections import defaultdict
 from pathlib import Path
 
+from hpsearch.state.roster import Carried
 from hpsearch.workers.parcels import Content
 
 
@@ -14,6 +15,13 @@ class Sent:
         self._lock, self._listing = threading.Lock(), threading.Lock()
         self._nodes: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._contents: dict[Path, Content] = {}
+        self.carried = Carried()
+        """Bytes so far."""
+
+    def count(self, carried: Carried) -> None:
+        """Add these bytes to those so far."""
+        with self._lock:
+            self.carried += carried
 
     def of_node(self, node: str) -> threading.Lock:
         """Return the lock of a node, so that its workers are not sent the same at once."""
