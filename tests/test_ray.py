@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import make
+import postgres
 import tiny
 import tracked
 from forked import Coordinator
@@ -32,6 +33,7 @@ from hpsearch.state.records import Status, TrialRecord, read_points
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import checkpoints
 from hpsearch.workers.workplaces import open_workplace
+from test_tracking import server as mlflow_server
 from test_workers import process_is_gone
 
 ray = pytest.importorskip("ray")
@@ -284,6 +286,27 @@ def test_a_sweep_without_a_shared_disk_comes_to_what_it_comes_to_here(
     model = sum(path.stat().st_size for path in tiny_model("bert").rglob("*") if path.is_file())
     assert min(second.staff.carried.sent, second.staff.carried.fetched) > model
     assert fsck(asked, there, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
+def test_a_database_and_a_server_serve_a_cluster_whose_nodes_see_neither_nor_the_disk(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any
+) -> None:
+    home, store, port = tmp_path / "home", tracked.new_home(tmp_path / "store"), tracked.free_port()
+    address = f"http://127.0.0.1:{port}"
+    with (
+        postgres.server() as database,
+        tracked.process(mlflow_server(store, port), f"{address}/health", tmp_path / "server.log"),
+        far_node(nodes, home, tmp_path / "cache"),
+    ):
+        asked = settings(*ON_RAY, f"storage.uri='{database.address}'", f"tracking.uri='{address}'")
+        summary = sweep.run_sweep(asked, home)
+        assert {one.node for one in records(home)} == {"far"}
+        runs = Tracking(asked, home).children(summary.mlflow.run_id)
+        assert {run.tags["hpsearch.node"] for run in runs} == {"far"}
+        assert len(runs) == len(records(home)) == 4
+        assert fsck(asked, home, repair=False) == "toy: clean"
+    assert not list(home.glob("*.db")), "neither the study nor its runs are in a file here"
 
 
 @pytest.mark.slow
@@ -662,7 +685,7 @@ def test_workers_for_which_there_is_no_room_are_refused(given: dict[str, Any], n
     cluster = of(**given)
     with pytest.raises(RequestError, match=r"cluster\.workers=.* there is no room for such workers on the nodes"):
         placed(cluster, gpus(cluster, "auto", nodes), nodes)
-    with pytest.raises(ValueError, match="give cluster.workers and cluster.cpus"):
+    with pytest.raises(ValueError, match=r"give cluster\.workers and cluster\.cpus"):
         of(autoscaling=True, workers=2)
     assert gpus(of(), "cpu", [{"CPU": 4, "GPU": 1}]) == 0
     with pytest.raises(RequestError, match=r"hardware\.device=cuda: needs nodes with GPUs"):
