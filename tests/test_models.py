@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -250,3 +251,40 @@ def test_weights_of_the_hub_are_fetched_and_checked_before_anything_starts(
     truncated(found)
     with pytest.raises(RequestError, match=r"model\.path=someone/tiny: model\.safetensors is damaged or truncated"):
         models._check_weights(model, found)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_its_cache_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            asked.append(timeout)
+            raise OSError("Name or service not known")
+
+    def retried(*_: Any, **__: Any) -> None:
+        raise AssertionError("the hub's own client, which tries again and again, must not be asked")
+
+    folder, cache = tiny.write_model("bert", tmp_path / "model"), tmp_path / "cache" / "models--someone--tiny"
+    shutil.copytree(folder, cache / "snapshots" / ("0" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    settings = make.toy_settings(tiny.write_csv(tmp_path / "toy.csv"), folder, "bert")
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", retried)
+    models._hub_is_away.cache_clear()
+    try:
+        there = settings.model.model_copy(update={"path": "someone/tiny"})
+        models.check(there, settings.task)
+        assert models.load_tokenizer(there).model_max_length > 0
+        elsewhere = settings.model.model_copy(update={"path": "someone/else"})
+        with pytest.raises(RequestError, match=r"model\.path=someone/else: .* the Hugging Face hub does not give it"):
+            models.check(elsewhere, settings.task)
+        assert 1 <= len(asked) <= 2, "a minute may have passed"
+        assert asked[0] == models.HUB_TIMEOUT_SECONDS
+    finally:
+        models._hub_is_away.cache_clear()

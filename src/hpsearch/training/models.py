@@ -1,13 +1,15 @@
 """A table of what fine-tuning must know of each model family; checking and loading of models."""
 
+import functools
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
@@ -24,6 +26,8 @@ from hpsearch.training.encoders import BERT, DISTILBERT, Layout, install
 from hpsearch.training.folders import local_folder
 from hpsearch.training.hardware import DTYPES
 from hpsearch.training.kernels import Dropout
+
+HUB_TIMEOUT_SECONDS = 5.0  # for the hub to answer
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -279,11 +283,27 @@ def _from_pretrained(auto: Any, model: ModelSettings, **options: Any) -> Any:
     try:
         if folder:
             return auto.from_pretrained(folder, local_files_only=True, **options)
-        return auto.from_pretrained(model.path, revision=model.revision, **options)
+        away = _hub_is_away(int(time.monotonic() // 60))
+        return auto.from_pretrained(model.path, revision=model.revision, local_files_only=away, **options)
     except (OSError, ValueError, SafetensorError) as error:
         if folder:
             raise RequestError(f"model.path={model.path}: not a usable model folder: {first_line(error)}") from None
         raise _not_given(model, error) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _hub_is_away(minute: int) -> bool:
+    """Return whether the hub does not answer, so that only its cache counts. It is asked once in each minute.
+
+    For each file, its own client tries for half a minute, even if the file is in the cache.
+    """
+    if huggingface_hub.is_offline_mode():
+        return True
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
+    except Exception:  # the HTTP client raises many unrelated types
+        return True
+    return False
 
 
 def _not_given(model: ModelSettings, error: Exception) -> RequestError:
@@ -297,7 +317,12 @@ def _not_given(model: ModelSettings, error: Exception) -> RequestError:
 def _fetched(model: ModelSettings) -> Path:
     """Return the folder of the hub's cache with the model's weights. Fetch them if they are missing."""
     try:
-        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=["model*.safetensors*"]))
+        away = _hub_is_away(int(time.monotonic() // 60))
+        files = ["model*.safetensors*"]
+        found = huggingface_hub.snapshot_download(
+            model.path, revision=model.revision, allow_patterns=files, local_files_only=away
+        )
+        return Path(found)
     except Exception as error:  # the hub and its HTTP client raise many unrelated types
         raise _not_given(model, error) from None
 
