@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.coordinator import crew
-from hpsearch.coordinator.crew import IDLE_SECONDS, Crew
+from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.headcount import IDLE_SECONDS
 
 
 @dataclass
@@ -124,8 +125,40 @@ def test_nodes_without_work_are_let_go_and_asked_for_again_with_the_next_phase(b
     here.follow()
     here.seconds += 2 * IDLE_SECONDS
     assert len(here.follow()) == 1, "one stays, which scores test"
-    here.crew.recall()
+    here.crew.headcount.all_needed()
     assert sorted(here.follow()) == [0, 1, 2, 3]
+
+
+def test_workers_are_asked_for_again_where_all_have_work(bench: Callable[..., Bench]) -> None:
+    """Runs in rounds: a round waits for its slowest run, and the next one has work for many."""
+    here = bench(8, autoscaling=True)
+    here.all_ready()
+    here.crew.workers[0].trial = 0  # type: ignore[misc]
+    here.follow()
+    here.seconds += 2 * IDLE_SECONDS
+    assert here.follow() == [0]
+    here.crew.headcount.work_found(here.crew.workers)
+    assert len(here.follow()) == 2
+    here.all_ready()
+    here.crew.headcount.work_found(here.crew.workers)
+    assert len(here.follow()) == 2, "one of them has no work yet"
+    here.crew.workers[1].trial = 1  # type: ignore[misc]
+    for count in (4, 8, 8):
+        for worker in here.crew.workers:
+            worker.trial = worker.index  # type: ignore[misc]
+        here.crew.headcount.work_found(here.crew.workers)
+        assert len(here.follow()) == count
+        here.all_ready()
+
+
+def test_one_worker_stays_for_the_test(bench: Callable[..., Bench]) -> None:
+    for autoscaling, left in ((True, 1), (False, 3)):
+        here = bench(3, autoscaling=autoscaling)
+        here.place.made[0].ready = here.place.made[1].ready = True
+        here.follow()
+        here.crew.rest()
+        assert len(here.crew.workers) == left
+        assert here.crew.workers[0].ready
 
 
 def test_without_autoscaling_idle_workers_stay(bench: Callable[..., Bench]) -> None:
@@ -160,4 +193,5 @@ def test_whatever_happens_workers_with_work_stay_and_numbers_are_their_own(
             here.follow()
             assert not any(worker.ended for worker in busy)
             if data.draw(st.booleans()):
-                here.recall()
+                here.headcount.all_needed()
+            here.headcount.work_found(here.workers)

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from hpsearch.coordinator.headcount import Headcount
 from hpsearch.coordinator.loop import Loop
 from hpsearch.state.folder import StudyFolder
 
@@ -20,10 +21,11 @@ def test_no_worker_that_is_busy_still_is_left_to_the_next_phase(tmp_path: Path) 
         interrupted=False,
         workplace=SimpleNamespace(saving_seconds=0.0),
         renew=renewed.append,
-        recall=lambda: None,
+        headcount=Headcount(scales=False),
     )
     study = SimpleNamespace(folder=StudyFolder(tmp_path))
-    phase: Any = SimpleNamespace(hours=0.0, clocked=0.0, over=lambda hours: "the hours are over", study=study)
+    phase: Any = SimpleNamespace(hours=0.0, clocked=0.0, study=study, done=lambda: False)
+    phase.over = lambda hours: "the hours are over"
     notes: list[str] = []
     Loop(phase, SimpleNamespace(), crew, SimpleNamespace(note=notes.append)).run()  # type: ignore[arg-type]
     assert notes == ["the hours are over"]

@@ -208,7 +208,7 @@ def test_an_autoscaler_is_asked_for_nodes_and_lets_them_go(
     settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tracked.new_home(tmp_path / "home")
-    monkeypatch.setattr("hpsearch.coordinator.crew.IDLE_SECONDS", 2.0)
+    monkeypatch.setattr("hpsearch.coordinator.headcount.IDLE_SECONDS", 2.0)
     with autoscaled(tmp_path, most=2) as address:
         asked = settings(
             *("cluster=ray", "cluster.autoscaling=true", "cluster.workers=2", "cluster.cpus=1"),
@@ -619,7 +619,7 @@ def test_the_end_of_an_actor_is_no_fault_of_work_that_it_never_had(settings: Cal
     from hpsearch.workers.ray_worker import RayWorker
 
     silent = SimpleNamespace(remote=lambda *_: None)
-    place: Any = SimpleNamespace(far=False, counted=lambda **_: None)
+    place: Any = SimpleNamespace(far=False, counted=lambda **_: None, ready=set())
     result = TrialResult(3, Status.COMPLETE, 1, 1, 0.5, {}, None, {}, (), None, {})
     for last in (OutOfMemory(3, 16, "memory ran out"), Lost(0, "it died", True)):
         worker = RayWorker(0, SimpleNamespace(node=silent, tell=silent), place, "log")
@@ -655,6 +655,7 @@ def of(**given: object) -> ClusterSettings:
         ({"gpus": 0.3}, [{"CPU": 30, "GPU": 3}], (3, 9)),
         ({"gpus": 1.0, "workers": 1}, [{"CPU": 64}, {"CPU": 16, "GPU": 2}], (16, 1)),
         ({"resources": {"big": 1}}, [{"CPU": 8}, {"CPU": 8, "big": 1}], (8, 1)),
+        ({"resources": {"big": 0.2}, "cpus": 1}, [{"CPU": 8, "big": 1}], (1, 5)),
         ({"resources": {"big": 0.5}, "gpus": 0.25}, [{"CPU": 8, "GPU": 2, "big": 1}], (4, 2)),
         ({"autoscaling": True, "workers": 9, "cpus": 3}, [{"CPU": 0}], (3, 9)),
     ],
@@ -687,6 +688,8 @@ def test_workers_for_which_there_is_no_room_are_refused(given: dict[str, Any], n
         placed(cluster, gpus(cluster, "auto", nodes), nodes)
     with pytest.raises(ValueError, match=r"give cluster\.workers and cluster\.cpus"):
         of(autoscaling=True, workers=2)
+    with pytest.raises(ValueError, match=r"GPU is no custom resource; give cluster\.cpus and cluster\.gpus"):
+        of(resources={"GPU": 1, "big": 1})
     assert gpus(of(), "cpu", [{"CPU": 4, "GPU": 1}]) == 0
     with pytest.raises(RequestError, match=r"hardware\.device=cuda: needs nodes with GPUs"):
         gpus(of(), "cuda", [{"CPU": 4}])
@@ -715,6 +718,38 @@ def test_nodes_need_the_same_code(
     with pytest.raises(RequestError, match=r"node .* has other code or libraries.*libraries\.torch: '1\.0\.0' -> "):
         assert place.hardware
     place.close()
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_something_and_joins_later_is_left_out(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add_node(num_cpus=1)
+    hardware = settings().hardware.model_copy(update={"workers": "auto"})
+    place: Any = open_workplace(hardware, of(shared=True), tmp_path)
+    assert (place.count, place.hardware.device) == (1, "cpu")
+    first = Heard()
+    first.place, first.worker = place, place.start(0, "workers")
+    first.until(Ready)
+    late = nodes.add_node(num_cpus=1)
+    deadline = time.monotonic() + SECONDS
+    while place.count == 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lacks = identity.made_by() | {"libraries": {"torch": "1.0.0"}}
+    monkeypatch.setattr("hpsearch.state.identity.made_by", lambda: lacks)
+    second = Heard()
+    second.place, second.worker = place, place.start(1, "workers")
+    lost = second.until(Lost)
+    assert (lost.number, place.count) == (None, 1), "it goes on with the other one"
+    assert "has other code or libraries" in lost.reason
+    second.worker.end(0)
+    nodes.remove_node(late)
+    while place._refused:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert place.count == 1
+    first.end()
 
 
 def test_without_ray_a_sentence_says_what_to_install(

@@ -132,13 +132,15 @@ def test_what_cannot_be_written_or_read_ends_nothing(folder: StudyFolder, tmp_pa
 def test_what_travelled_is_added_up_and_said(folder: StudyFolder) -> None:
     assert most_workers(folder) == 0
     told = [(0.0, 0, "n1", "search 0"), (10.0, 0, "n1", ENDED)]
-    write(folder, *told).end(None)
+    write(folder, *told).carried(None)
     found = staff(folder)
     assert found is not None
     assert found.carried is None
     assert "sent to nodes" not in staffing.said(found)
-    write(folder, *told).end(Carried(sent=2_000_000, fetched=300_000))
-    write(folder, (0.0, 3, "n2", "search 1"), (10.0, 3, "n2", ENDED)).end(Carried(sent=500_000))
+    running = write(folder, *told)
+    running.carried(Carried(sent=1_000_000))  # before the report
+    running.carried(Carried(sent=2_000_000, fetched=300_000))
+    write(folder, (0.0, 3, "n2", "search 1"), (10.0, 3, "n2", ENDED)).carried(Carried(sent=500_000))
     found = staff(folder)
     assert found is not None
     assert found.carried == Carried(2_500_000, 300_000)

@@ -306,6 +306,13 @@ class ClusterSettings(Section):
     """none: the nodes have hpsearch and its libraries. package: Ray brings this code, and pip installs the libraries in
     the coordinator's versions, in an environment of its own on each node."""
 
+    @field_validator("resources")
+    @classmethod
+    def _are_custom(cls, value: dict[str, float]) -> dict[str, float]:
+        if own := sorted(value.keys() & {"CPU", "GPU", "memory", "object_store_memory"}):
+            raise ValueError(f"{own[0]} is no custom resource; give cluster.cpus and cluster.gpus")
+        return value
+
     @model_validator(mode="after")
     def _scales_within_numbers(self) -> "ClusterSettings":
         if self.autoscaling and (self.workers is None or self.cpus is None):

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TypeVar
 
 from hpsearch.config.settings import Settings
+from hpsearch.coordinator.headcount import Headcount
 from hpsearch.coordinator.memory import KnownPace, MicroBatch
 from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
 from hpsearch.report.display import Display
@@ -45,7 +46,6 @@ from hpsearch.workers.interface import Worker, Workplace
 HEAR_SECONDS = 0.5  # between two checks of the clock and of signals
 LATE, LATE_SECONDS = 2.0, 60.0  # a floor is left out after LATE times its seconds plus LATE_SECONDS
 SEAL_SECONDS = 60.0  # for an idle worker to seal the checkpoint of its last trial
-IDLE_SECONDS = 60.0  # a worker without work for so long lets its node go, where the cluster scales by itself
 
 M = TypeVar("M", Scored, FloorFitted)
 
@@ -71,8 +71,9 @@ class Crew:
         self._work: dict[int, str] = {}  # worker: its last work, for people
         self._asked: Worker | None = None  # the worker that answers a question
         self._full: set[str] = set()  # nodes whose disk is full
-        self._idle_since: dict[int, float] = {}  # worker: when it was first seen without work, where nodes may go
-        self._needed = math.inf  # workers that have work, as far as is known
+        self._shown: dict[str, str] = {}  # what the display says of each node
+        self._most = max(1, workplace.count)  # largest number of workers so far
+        self.headcount = Headcount(settings.cluster.autoscaling)
         self.interrupted = False
         self._on_interrupt = on_interrupt
 
@@ -83,7 +84,7 @@ class Crew:
         A first SIGINT or SIGTERM asks the study to pause. A second one interrupts it at once.
         """
         self._roster.begin(time.time())
-        self.workers = [self._start(index) for index in range(self.workplace.count)]
+        self.workers = [self._start(index) for index in range(self._most)]
         former = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.write_roster()
@@ -92,41 +93,34 @@ class Crew:
             for worker in self.workers:
                 worker.end(SEAL_SECONDS)
                 self._roster.tell(Doing(time.time(), worker.index, worker.node, ENDED))
-            self._roster.end(self.workplace.carried)
+            self.tell_carried()
             for sign, handler in former.items():
                 signal.signal(sign, handler)
 
-    def recall(self) -> None:
-        """Begin a phase, which may have work for all workers."""
-        self._needed = math.inf
-        self._idle_since.clear()
-
     def follow(self) -> int:
-        """Have as many workers as the workplace has room for, and return for how many that is.
-
-        A worker that waits for room is ended if there is none for it any more. Where a cluster scales by itself,
-        workers that have been without work for long are ended, too, so that their nodes can go.
-        """
-        place, before, now = max(1, self.workplace.count), len(self.workers), time.monotonic()
-        idle = [worker for worker in self.workers if worker.ready and worker.trial is None]
-        room, waiting = place, [worker for worker in self.workers if not worker.ready]
-        if self.settings.cluster.autoscaling:
-            self._idle_since = {worker.index: self._idle_since.get(worker.index, now) for worker in idle}
-            idle = [worker for worker in idle if now - self._idle_since[worker.index] > IDLE_SECONDS]
-            if idle:
-                self._needed = before - len(waiting) - len(idle)
-            room = int(max(1, min(place, self._needed)))
-            waiting += idle
-        for worker in waiting[: max(0, before - room)]:
+        """Have as many workers as there is room and work for, and return for how many there is room."""
+        place, before = max(1, self.workplace.count), len(self.workers)
+        going, coming = self.headcount.surplus(self.workers, place, time.monotonic())
+        for worker in going:
             worker.end(SEAL_SECONDS)
             self.workers.remove(worker)
             self._roster.tell(Doing(time.time(), worker.index, worker.node, ENDED))
         taken = {worker.index for worker in self.workers}
         free = (index for index in itertools.count() if index not in taken)
-        self.workers += [self._start(next(free)) for _ in range(room - len(self.workers))]
+        self.workers += [self._start(next(free)) for _ in range(coming)]
+        self._most = max(self._most, len(self.workers))
         if len(self.workers) != before:
             self.display.note(f"cluster: the number of workers changes from {before} to {len(self.workers)}")
         return place
+
+    def rest(self) -> None:
+        """Keep one worker, where the nodes of the others can go."""
+        self.headcount.one_needed()
+        self.follow()
+
+    def tell_carried(self) -> None:
+        """Write down how much has travelled between this disk and those of nodes."""
+        self._roster.carried(self.workplace.carried)
 
     def renew(self, worker: Worker) -> None:
         """Replace a worker by a fresh one."""
@@ -149,9 +143,12 @@ class Crew:
         """Write what each worker does now, where that has changed."""
         now = time.time()
         all_do = [Doing(now, worker.index, worker.node, self._doing(worker)) for worker in self.workers]
-        changed = [self._roster.tell(doing) for doing in all_do]
-        if any(changed) and len(all_do) > 1:
-            self.display.staff(by_node(all_do))
+        for doing in all_do:
+            self._roster.tell(doing)
+        shown = by_node(all_do) if len(all_do) > 1 else {}
+        if shown != self._shown:
+            self._shown = shown
+            self.display.staff(shown)
 
     def _doing(self, worker: Worker) -> str:
         if not worker.ready:
@@ -187,7 +184,7 @@ class Crew:
     @property
     def hardware(self) -> StudyHardware:
         """Hardware that trials are computed with, for MLflow runs and reports."""
-        return with_attention(self.workplace.hardware.of_study(self.workplace.count), self.settings.model)
+        return with_attention(self.workplace.hardware.of_study(self._most), self.settings.model)
 
     def hangs(self, worker: Worker) -> bool:
         """Return whether a worker that has a trial was silent for longer than `hardware.hang_seconds`."""

@@ -10,7 +10,7 @@ from hpsearch.coordinator.books import Books, free_disk
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.helm import Helm
 from hpsearch.coordinator.phase import Phase
-from hpsearch.errors import Interrupted, OutOfReachError
+from hpsearch.errors import Interrupted, OutOfReachError, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.messages import Lost, Message, NoRoom, OutOfMemory, Progress, Retimed, RungReport, TrialResult
 from hpsearch.state.records import Status, TrialRecord
@@ -33,16 +33,18 @@ class Loop:
         Raises:
             Interrupted: a signal came.
             OutOfReachError: the study's database or the cluster does not answer, or a node's disk is full.
+            RequestError: all workers of a cluster were lost, and a fresh one can't have what the settings ask for.
         """
         try:
             self._run()
-        except OutOfReachError:
+        except (OutOfReachError, RequestError):
             self._pause_all()
             raise
 
     def _run(self) -> None:
         started, before = time.monotonic(), self.phase.hours
-        self.crew.recall()
+        if not self.phase.done():
+            self.crew.headcount.all_needed()
         while True:
             hours = self.phase.clocked = before + (time.monotonic() - started) / 3600
             if self.crew.interrupted:
@@ -78,6 +80,7 @@ class Loop:
         trial = orphans[0] if orphans else self.phase.next(hours)
         if trial is not None:
             self._give(worker, trial, resumed=trial.number in trials)
+            self.crew.headcount.work_found(self.crew.workers)
 
     def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
         settings = self.phase.settings_of(trial)
@@ -177,6 +180,6 @@ class Loop:
     def _heard(self, busy: list[Worker]) -> list[Message]:
         """Return what workers say while they save, whatever else is out of reach."""
         found: list[Message] = []
-        with contextlib.suppress(OutOfReachError):
+        with contextlib.suppress(OutOfReachError, RequestError):
             found.extend(message for _, message in self.crew.hear(busy))
         return found

@@ -190,6 +190,7 @@ def _run(
             planner = _planner(course, request, crew, clock, tokens)
             found = _run_phases(course, planner, Desk(crew, delivery, display, clock))
             display.phase("test")
+            crew.rest()
             with clock.timed("test"):
                 reading = score_test(crew, study.ref, found, *_settings_of(course, found), fitted)
             display.phase("report")
@@ -206,6 +207,7 @@ def _run(
                 outlook=outlook.of(planner, course.opened, found, reading) if planner is not None else (),
                 floors=fitted,
             )
+            crew.tell_carried()
             given = _with_budget(request.given, request.settings, study.settings)
             summary = summarise(finished, given, clock.seconds, StudyRun(tracking.experiment_id, parent))
             publish(finished, summary, tracking, runs)
@@ -255,6 +257,7 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
     for phase in course:
         clock.lap("setup")
         planned = len(planner.made) if planner is not None else 0
+        course.study.have(max(1, crew.workplace.count))
         phase.begin(planner, course.opened[: len(kept)])
         if planner is not None and len(planner.made) > planned:
             display.plan(planner.made[-1])

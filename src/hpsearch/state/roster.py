@@ -10,7 +10,7 @@ from hpsearch.state.folder import StudyFolder
 
 STARTING, IDLE, ENDED = "starting", "idle", "ended"  # all else is work
 NOWHERE = "on no node yet"
-BEGAN, CARRIED = "began", "carried"  # keys of the lines that begin and end a run of the command
+BEGAN, CARRIED = "began", "carried"  # keys of lines that say nothing of a worker
 PARTS = 100  # equal parts of the time, of which `Staff` knows the mean
 
 
@@ -86,8 +86,8 @@ class Roster:
         self._write(json.dumps(asdict(doing)))
         return True
 
-    def end(self, carried: Carried | None) -> None:
-        """End a run of the command."""
+    def carried(self, carried: Carried | None) -> None:
+        """Write what this run of the command has carried so far."""
         if carried is not None:
             self._write(json.dumps({CARRIED: asdict(carried)}))
 
@@ -172,7 +172,7 @@ def _mean(stretches: Sequence[tuple[float, float]], seconds: float) -> tuple[flo
 def _read(path: Path) -> tuple[list[list[Doing]], list[Carried]]:
     """Return the lines of each run of the command and what was carried, without lines that a crash cut off."""
     runs: list[list[Doing]] = []
-    carried: list[Carried] = []
+    carried: dict[int, Carried] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -180,11 +180,11 @@ def _read(path: Path) -> tuple[list[list[Doing]], list[Carried]]:
                 if BEGAN in said:
                     runs.append([])
                 elif CARRIED in said:
-                    carried.append(Carried(**said[CARRIED]))
+                    carried[len(runs)] = Carried(**said[CARRIED])  # the last line of a run counts
                 else:
                     doing, run = Doing(**said), runs[-1]
                     # The clock of the machine may have been set back.
                     run.append(replace(doing, at=max(doing.at, run[-1].at)) if run else doing)
             except (ValueError, TypeError, IndexError):
                 continue
-    return [run for run in runs if run], carried
+    return [run for run in runs if run], list(carried.values())

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 KNOCK_SECONDS = 5.0  # for the head of a cluster to answer
 PATIENCE_SECONDS = 15.0  # for a head that has not answered to do so; Ray itself ends this process after 60 s
 
+ALIVE = 0  # a node's state, as Ray numbers it
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -27,6 +29,16 @@ def alive() -> list[dict[str, Any]]:
     """Return the nodes that are alive, as Ray describes them."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
+
+
+def present(timeout_seconds: float) -> dict[str, dict[str, float]] | None:
+    """Return the resources of each node that is alive, by its id; None if the head does not say so in time."""
+    worker: Any = ray._private.worker.global_worker
+    try:
+        found = worker.gcs_client.get_all_node_info(timeout=timeout_seconds)
+    except Exception:  # its calls raise many unrelated types
+        return None
+    return {node.hex(): dict(one.resources_total) for node, one in found.items() if one.state == ALIVE}
 
 
 class Head:
@@ -128,13 +140,25 @@ def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, fl
 
 def _for_rest(cluster: ClusterSettings, share: float, node: dict[str, float]) -> float:
     """Return for how many workers a node has GPUs and custom resources; infinity where they need none."""
-    own = (node.get(name, 0) // amount for name, amount in cluster.resources.items())
+    own = (int(node.get(name, 0) / amount + 1e-6) for name, amount in cluster.resources.items())
     return min([_parts(share, node) if share else math.inf, *own])
 
 
 def _parts(share: float, node: dict[str, float]) -> int:
     """Return for how many workers a node has GPUs. A part of a GPU lies on one GPU."""
     return int(node.get("GPU", 0)) * int(1 / share)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """How this process has joined the cluster that it is in."""
+
+    cluster: str
+    named: bool
+    environment: dict[str, Any]
+
+
+_joined: Joined | None = None
 
 
 def join(address: str | None, environment: dict[str, Any]) -> bool:
@@ -152,6 +176,7 @@ def join(address: str | None, environment: dict[str, Any]) -> bool:
             or nothing can be brought to its nodes any more.
         OutOfReachError: No cluster answers.
     """
+    global _joined
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
         if address is not None and address.rpartition(":")[2] != joined.rpartition(":")[2]:
@@ -159,12 +184,15 @@ def join(address: str | None, environment: dict[str, Any]) -> bool:
                 f"cluster.address={address}: this process has joined the Ray cluster at {joined}; leave the address "
                 "out, or call ray.shutdown() first"
             )
-        if environment:
+        before = (
+            _joined if _joined is not None and _joined.cluster == joined else Joined(joined, address is not None, {})
+        )
+        if environment and environment != before.environment:
             raise RequestError(
                 f"cluster.environment=package: this process has joined the Ray cluster at {joined}, whose nodes get "
                 "their environment when it is joined; call ray.shutdown() first"
             )
-        return address is not None
+        return before.named
     known = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if known is None:
@@ -188,7 +216,8 @@ def join(address: str | None, environment: dict[str, Any]) -> bool:
         ray._private.utils.get_entrypoint_name = entrypoint
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, former)  # Ray's handler ends this process at once
-    return known is not None
+    _joined = Joined(ray.get_runtime_context().gcs_address, known is not None, environment)
+    return _joined.named
 
 
 def _knock(address: str) -> None:

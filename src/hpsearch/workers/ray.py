@@ -12,6 +12,7 @@ import errno
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,11 @@ from ray.exceptions import (
 )
 
 from hpsearch.config.settings import ClusterSettings, HardwareSettings
-from hpsearch.errors import HpsearchError, OutOfReachError, first_line
+from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_line
 from hpsearch.state import identity
 from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Train, Unfit
 from hpsearch.state.roster import Carried
-from hpsearch.workers.cluster import Head, alive, gpus, join, placed, places
+from hpsearch.workers.cluster import KNOCK_SECONDS, Head, alive, gpus, join, placed, places, present
 from hpsearch.workers.courier import ClosedError, Courier
 from hpsearch.workers.environment import not_set_up, of_job, of_worker
 from hpsearch.workers.far_seat import FarSeat
@@ -47,7 +48,8 @@ CARRYING_SECONDS = 90.0  # for workers to save their checkpoints and for these t
 LEASE_SECONDS = 60.0  # a seat that is not called for so long ends its worker
 TURN_SECONDS = 0.5  # until the listening thread looks for new workers
 IDLE_SECONDS = 30.0  # after which the listening thread ends, if there is no worker
-START_SECONDS = 120.0  # for the cluster to start a first worker
+START_SECONDS = 120.0  # for the cluster to start a first worker on the nodes that it has
+MAKING_SECONDS = 900.0  # the same where a node or an environment is made for it
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GONE = (RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError)  # of an actor, not of a call to it
 STARTS = 3  # workers in a row that may end before they begin
@@ -77,7 +79,9 @@ class RayWorkplace:
         self.far = (len(resources) > 1 or others_may_come) and not cluster.shared
         self.sent = Sent()  # all couriers share it
         self._gpus = gpus(cluster, settings.device, resources)
-        self._cpus, self.count = placed(cluster, self._gpus, resources)
+        self._cpus, self._room = placed(cluster, self._gpus, resources)
+        self._refused: Counter[str] = Counter()  # node: workers for which it lacks something
+        self.ready: set[RayWorker] = set()
         self._cluster = cluster
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
         threads = self._cpus if settings.threads == "auto" else settings.threads
@@ -95,6 +99,11 @@ class RayWorkplace:
         self.news = threading.Condition()
         self.closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def count(self) -> int:
+        """See Workplace."""
+        return self._room - self._refused.total()
 
     @property
     def carried(self) -> Carried | None:
@@ -185,12 +194,20 @@ class RayWorkplace:
             self._none_since = None
             return
         self._none_since = self._none_since or time.monotonic()
-        if time.monotonic() - self._none_since > START_SECONDS:
+        made = self._cluster.autoscaling or self._cluster.environment == "package"
+        patience = MAKING_SECONDS if made else START_SECONDS
+        if time.monotonic() - self._none_since > patience:
             self._none_since = None
             raise OutOfReachError(
-                f"cluster: no node has started a worker within {START_SECONDS:.0f} s; `ray status` says what the "
+                f"cluster: no node has started a worker within {patience:.0f} s; `ray status` says what the "
                 "cluster is busy with"
             )
+
+    def refuse(self, node: str, reason: str) -> None:
+        """Do without a worker for which a node lacks something. Raises RequestError if there is no other worker."""
+        if not self.ready:
+            raise RequestError(reason)
+        self._refused[node] += 1
 
     def counted(self, begun: bool, reason: str = "") -> None:
         """Count the workers in a row that end before they begin. Raises OutOfReachError after too many in a row."""
@@ -246,9 +263,8 @@ class RayWorkplace:
                         self.listening = False
                         self.news.notify_all()
                         return
-                if self._head.answers() and self._cluster.workers is None and (self.far or self._cluster.shared):
-                    here = [node["Resources"] for node in alive()]
-                    self.count = places(self._cluster, self._gpus, self._cpus, here)
+                if self._head.answers() and (here := present(KNOCK_SECONDS)) is not None:
+                    self._count(here)
                 if self._head.away and not self.away:
                     self._tell_away("its head is gone")
                 if not serving:
@@ -267,6 +283,13 @@ class RayWorkplace:
         except Exception as error:  # whatever it is, nobody listens any more
             self._closing, self.listening = True, False
             self._tell_away(f"{type(error).__name__}: {first_line(error)}")
+
+    def _count(self, here: dict[str, dict[str, float]]) -> None:
+        """Count for how many workers these nodes have room."""
+        for node in [node for node in self._refused if node and node not in here]:
+            del self._refused[node]
+        if self._cluster.workers is None and (self.far or self._cluster.shared):
+            self._room = places(self._cluster, self._gpus, self._cpus, list(here.values()))
 
     def _tell_away(self, reason: str) -> None:
         with self.news:
@@ -321,7 +344,7 @@ class RayWorkplace:
             self._say(worker, Lost(0, reason))
 
     def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
-        if isinstance(error, RuntimeEnvSetupError):
+        if isinstance(error, RuntimeEnvSetupError) and self._cluster.environment == "package":
             self._say(worker, Unfit(not_set_up(error)))
             return
         if worker.ended or (isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()):

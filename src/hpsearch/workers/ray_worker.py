@@ -139,18 +139,20 @@ class RayWorker:
         """Return the next message, which has arrived.
 
         Raises:
-            RequestError: the worker is Unfit.
+            RequestError: the worker is Unfit, and no other one is ready.
             OutOfReachError: several workers in a row ended before they began, or the files of a question could not be
                 sent.
         """
         message = self.inbox.popleft()
         self.silent_seconds = 0.0
         if isinstance(message, Unfit):
-            raise RequestError(message.reason)
+            self._place.refuse(self._id_of_node(), message.reason)
+            return Lost(None, message.reason)
         if isinstance(message, Uncarried):
             raise OutOfReachError(message.reason)
         if isinstance(message, Ready):
             self.ready, self.node = True, self._name_of_node()
+            self._place.ready.add(self)
             self._place.counted(begun=True)
         if isinstance(message, Lost):
             charged = self.trial if self.ready and message.number is not None and not self._late else None
@@ -161,6 +163,8 @@ class RayWorker:
             message = Lost(None, message.reason, for_memory=True)
         if isinstance(message, LastOfWork | Lost):
             self.trial = None
+        if isinstance(message, Lost):
+            self._place.ready.discard(self)
         return message
 
     def begun(self) -> Hardware:
@@ -192,12 +196,16 @@ class RayWorker:
             return False  # it was never placed
         return not any(one["NodeID"] == node for one in alive())
 
-    def _name_of_node(self) -> str:
-        """Return the name of its node: the one that `ray start --node-name` gave, else the machine's."""
+    def _id_of_node(self) -> str:
+        """Return Ray's id of its node; empty where that is not known."""
         try:
-            node = ray.get(self._node_id, timeout=NAME_SECONDS)
+            return str(ray.get(self._node_id, timeout=NAME_SECONDS))
         except (RayError, GetTimeoutError):
             return ""
+
+    def _name_of_node(self) -> str:
+        """Return the name of its node: the one that `ray start --node-name` gave, else the machine's."""
+        node = self._id_of_node()
         found = next((one for one in alive() if one["NodeID"] == node), None)
         if found is None:
             return ""
@@ -207,6 +215,7 @@ class RayWorker:
     def end(self, timeout_seconds: float) -> None:
         """See Worker."""
         self.ended = True
+        self._place.ready.discard(self)
         patience = timeout_seconds if self.trial is None else 0.0
         if self.courier is not None:
             self.courier.stop()
