@@ -201,6 +201,8 @@ def autoscaled(folder: Path, most: int) -> Iterator[str]:
     finally:
         head.terminate()
         head.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)  # what is left of its nodes
 
 
 @pytest.mark.slow
