@@ -32,7 +32,6 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_running_study_is_seen_stopped_and_continued(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],

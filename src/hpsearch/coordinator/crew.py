@@ -115,7 +115,7 @@ class Crew:
 
     def rest(self) -> None:
         """Keep one worker, where the nodes of the others can go."""
-        self.headcount.one_needed()
+        self.headcount.one_needed(self.workers)
         self.follow()
 
     def tell_carried(self) -> None:

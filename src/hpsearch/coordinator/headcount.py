@@ -22,14 +22,14 @@ class Headcount:
         self._needed = math.inf
         self._idle_since.clear()
 
-    def one_needed(self) -> None:
+    def one_needed(self, workers: Sequence[Worker]) -> None:
         """Begin something that has work for one worker."""
         self._needed = 1
-        self._idle_since = dict.fromkeys(self._idle_since, -math.inf)
+        self._idle_since = {worker.index: -math.inf for worker in workers}
 
     def work_found(self, workers: Sequence[Worker]) -> None:
         """Note that a worker was given work. If all are busy, there may be work for twice as many."""
-        if not any(_idle(worker) for worker in workers):
+        if all(worker.trial is not None for worker in workers):
             self._needed *= 2
 
     def surplus(self, workers: Sequence[Worker], place: int, now: float) -> tuple[list[Worker], int]:

@@ -54,8 +54,8 @@ class Loop:
                 )
             if (reason := self.phase.over(hours)) is not None:
                 self.display.note(reason)
-                self._pause_all()
-                for worker in [w for w in self.crew.workers if w.trial is not None]:
+                lost = self._pause_all()
+                for worker in [w for w in self.crew.workers if w.trial is not None or w in lost]:
                     self.crew.renew(worker)  # the next phase must not hear of this one's trials
                 return
             self.phase.study.have(self.crew.follow())
@@ -161,14 +161,20 @@ class Loop:
             reason = f"one example does not fit in memory: {message.reason}"
             self.books.keep(replace(trial, status=Status.FAILED, reason=reason))
 
-    def _pause_all(self) -> None:
-        """Save every running trial. A trial whose worker does not answer in time keeps its last checkpoint."""
+    def _pause_all(self) -> list[Worker]:
+        """Save every running trial, and return the workers that are lost meanwhile.
+
+        A trial whose worker does not answer in time keeps its last checkpoint.
+        """
+        lost = []
         deadline = time.monotonic() + self.crew.workplace.saving_seconds
         for worker in self.crew.workers:
             worker.pause()
         while (busy := [w for w in self.crew.workers if w.trial is not None]) and time.monotonic() < deadline:
-            for message in self._heard(busy):
-                if isinstance(message, TrialResult):
+            for worker, message in self._heard(busy):
+                if isinstance(message, Lost | OutOfMemory):
+                    lost.append(worker)
+                elif isinstance(message, TrialResult):
                     self._ended(message)
                 elif isinstance(message, Progress):
                     self.books.points([message])
@@ -176,10 +182,11 @@ class Loop:
                     self._retimed(message)
                 elif isinstance(message, RungReport):
                     self.books.at_rung(message)
+        return lost
 
-    def _heard(self, busy: list[Worker]) -> list[Message]:
+    def _heard(self, busy: list[Worker]) -> list[tuple[Worker, Message]]:
         """Return what workers say while they save, whatever else is out of reach."""
-        found: list[Message] = []
+        found: list[tuple[Worker, Message]] = []
         with contextlib.suppress(OutOfReachError, RequestError):
-            found.extend(message for _, message in self.crew.hear(busy))
+            found.extend(self.crew.hear(busy))
         return found

@@ -153,7 +153,7 @@ def _parts(share: float, node: dict[str, float]) -> int:
 class Joined:
     """How this process has joined the cluster that it is in."""
 
-    cluster: str
+    job: str
     named: bool
     environment: dict[str, Any]
 
@@ -184,9 +184,8 @@ def join(address: str | None, environment: dict[str, Any]) -> bool:
                 f"cluster.address={address}: this process has joined the Ray cluster at {joined}; leave the address "
                 "out, or call ray.shutdown() first"
             )
-        before = (
-            _joined if _joined is not None and _joined.cluster == joined else Joined(joined, address is not None, {})
-        )
+        job = ray.get_runtime_context().get_job_id()
+        before = _joined if _joined is not None and _joined.job == job else Joined(job, address is not None, {})
         if environment and environment != before.environment:
             raise RequestError(
                 f"cluster.environment=package: this process has joined the Ray cluster at {joined}, whose nodes get "
@@ -216,7 +215,7 @@ def join(address: str | None, environment: dict[str, Any]) -> bool:
         ray._private.utils.get_entrypoint_name = entrypoint
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, former)  # Ray's handler ends this process at once
-    _joined = Joined(ray.get_runtime_context().gcs_address, known is not None, environment)
+    _joined = Joined(ray.get_runtime_context().get_job_id(), known is not None, environment)
     return _joined.named
 
 

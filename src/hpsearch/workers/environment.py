@@ -35,10 +35,11 @@ def pinned() -> list[str]:
     return [f"{name}=={Version(importlib.metadata.version(name)).public}" for name in needed]
 
 
-def not_set_up(error: Exception) -> str:
+def not_set_up(error: Exception, environment: Environment) -> str:
     """Return a message for people about an environment that a node could not make."""
-    reason = str(error).strip().splitlines() or [""]
-    return (
-        f"cluster.environment=package: a node could not make the environment: {reason[-1].strip()}; nodes need "
-        "virtualenv (pip install virtualenv) and a package index, or hpsearch itself with cluster.environment=none"
+    reason = (str(error).strip().splitlines() or [""])[-1].strip()
+    remedy = (
+        "; nodes need virtualenv (pip install virtualenv) and a package index, or hpsearch itself with "
+        "cluster.environment=none"
     )
+    return f"a node could not make the environment of a worker: {reason}" + (remedy if environment == "package" else "")

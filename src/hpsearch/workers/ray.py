@@ -12,7 +12,6 @@ import errno
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +51,8 @@ START_SECONDS = 120.0  # for the cluster to start a first worker on the nodes th
 MAKING_SECONDS = 900.0  # the same where a node or an environment is made for it
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GONE = (RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError)  # of an actor, not of a call to it
+NODE_LABEL = "ray.io/node-id"  # of each node, by Ray
+REFUSED = 3  # nodes of an autoscaler that may lack something
 STARTS = 3  # workers in a row that may end before they begin
 
 
@@ -79,9 +80,8 @@ class RayWorkplace:
         self.far = (len(resources) > 1 or others_may_come) and not cluster.shared
         self.sent = Sent()  # all couriers share it
         self._gpus = gpus(cluster, settings.device, resources)
-        self._cpus, self._room = placed(cluster, self._gpus, resources)
-        self._refused: Counter[str] = Counter()  # node: workers for which it lacks something
-        self.ready: set[RayWorker] = set()
+        self._cpus, self.count = placed(cluster, self._gpus, resources)
+        self._refused: set[str] = set()  # ids of nodes that lack something
         self._cluster = cluster
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
         threads = self._cpus if settings.threads == "auto" else settings.threads
@@ -99,11 +99,6 @@ class RayWorkplace:
         self.news = threading.Condition()
         self.closed = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @property
-    def count(self) -> int:
-        """See Workplace."""
-        return self._room - self._refused.total()
 
     @property
     def carried(self) -> Carried | None:
@@ -147,7 +142,9 @@ class RayWorkplace:
             atexit.register(self.close)
         groups = {"hear": 1, "tell": 1, "files": 1}
         grouped: Any = ray.remote(concurrency_groups=groups)  # type: ignore[call-overload]
+        usable = {"label_selector": {NODE_LABEL: f"!in({','.join(sorted(self._refused))})"}} if self._refused else {}
         actor = grouped(FarSeat if self.far else Seat).options(
+            **usable,
             num_cpus=self._cpus,
             num_gpus=self._gpus,
             resources=self._cluster.resources,
@@ -204,10 +201,21 @@ class RayWorkplace:
             )
 
     def refuse(self, node: str, reason: str) -> None:
-        """Do without a worker for which a node lacks something. Raises RequestError if there is no other worker."""
-        if not self.ready:
+        """Do without a node that lacks something.
+
+        Raises:
+            RequestError: there is no other node, no worker has begun yet, or an autoscaler starts such nodes.
+        """
+        self._refused.add(node)
+        here = present(KNOCK_SECONDS)
+        others = here is None or places(self._cluster, self._gpus, self._cpus, self._usable(here)) > 0
+        in_vain = self._cluster.autoscaling and len(self._refused) >= REFUSED
+        if self._hardware is None or in_vain or not others:
             raise RequestError(reason)
-        self._refused[node] += 1
+
+    def _usable(self, here: dict[str, dict[str, float]]) -> list[dict[str, float]]:
+        """Return the resources of the nodes that are not refused."""
+        return [resources for node, resources in here.items() if node not in self._refused]
 
     def counted(self, begun: bool, reason: str = "") -> None:
         """Count the workers in a row that end before they begin. Raises OutOfReachError after too many in a row."""
@@ -286,10 +294,8 @@ class RayWorkplace:
 
     def _count(self, here: dict[str, dict[str, float]]) -> None:
         """Count for how many workers these nodes have room."""
-        for node in [node for node in self._refused if node and node not in here]:
-            del self._refused[node]
         if self._cluster.workers is None and (self.far or self._cluster.shared):
-            self._room = places(self._cluster, self._gpus, self._cpus, list(here.values()))
+            self.count = places(self._cluster, self._gpus, self._cpus, self._usable(here))
 
     def _tell_away(self, reason: str) -> None:
         with self.news:
@@ -344,8 +350,8 @@ class RayWorkplace:
             self._say(worker, Lost(0, reason))
 
     def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
-        if isinstance(error, RuntimeEnvSetupError) and self._cluster.environment == "package":
-            self._say(worker, Unfit(not_set_up(error)))
+        if isinstance(error, RuntimeEnvSetupError):
+            self._say(worker, Lost(None, not_set_up(error, self._cluster.environment)))
             return
         if worker.ended or (isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()):
             worker.heard_at = time.monotonic()

@@ -139,7 +139,7 @@ class RayWorker:
         """Return the next message, which has arrived.
 
         Raises:
-            RequestError: the worker is Unfit, and no other one is ready.
+            RequestError: the worker is Unfit, and there is no other node for it.
             OutOfReachError: several workers in a row ended before they began, or the files of a question could not be
                 sent.
         """
@@ -152,7 +152,6 @@ class RayWorker:
             raise OutOfReachError(message.reason)
         if isinstance(message, Ready):
             self.ready, self.node = True, self._name_of_node()
-            self._place.ready.add(self)
             self._place.counted(begun=True)
         if isinstance(message, Lost):
             charged = self.trial if self.ready and message.number is not None and not self._late else None
@@ -163,8 +162,6 @@ class RayWorker:
             message = Lost(None, message.reason, for_memory=True)
         if isinstance(message, LastOfWork | Lost):
             self.trial = None
-        if isinstance(message, Lost):
-            self._place.ready.discard(self)
         return message
 
     def begun(self) -> Hardware:
@@ -215,7 +212,6 @@ class RayWorker:
     def end(self, timeout_seconds: float) -> None:
         """See Worker."""
         self.ended = True
-        self._place.ready.discard(self)
         patience = timeout_seconds if self.trial is None else 0.0
         if self.courier is not None:
             self.courier.stop()
