@@ -463,7 +463,7 @@ def test_hours_that_hold_next_to_no_updates_say_so(
         assert introduced is not None
         updates = trial.epochs * 720 / settings.train.batch_size
         assert (updates < LITTLE) is little
-        assert (f"They hold only {max(1, round(updates))} updates" in introduced) is little
+        assert (f"They hold only {max(1, round(updates))} update" in introduced) is little
 
 
 @pytest.mark.parametrize(("usual", "weights"), [(1.4, [0.0, 0.0]), (1.7, [0.0, 1.0])])
