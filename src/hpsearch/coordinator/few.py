@@ -85,8 +85,8 @@ class Few:
             what = f"{who} runs on all the data, then {more}, as the hours hold them"
         updates = max(1, round(self.step.passes * self.step.examples / self._settings.train.batch_size))
         little = (
-            f". They hold only {updates} update{'' if updates == 1 else 's'}, and fewer than {LITTLE} teach a model little: give more hours, or "
-            "end other programs if they slow this machine"
+            f". They hold only {updates} update{'' if updates == 1 else 's'}, and fewer than {LITTLE} teach a model "
+            "little: give more hours, or end other programs if they slow this machine"
         )
         return f"these hours are too short for a search. {what}. More hours search for a better recipe" + (
             little if updates < LITTLE else ""
