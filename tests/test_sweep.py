@@ -253,7 +253,7 @@ def test_a_study_whose_time_is_spent_starts_nothing(swept: Swept, capsys: pytest
 def test_hours_are_those_of_the_clock_where_it_was_read() -> None:
     search = Search.__new__(Search)
     search.trials = {0: TrialRecord(0, {}, Status.COMPLETE, seconds={"training": 7200.0})}
-    search.study = SimpleNamespace(workers=2)  # type: ignore[assignment]
+    search.study = SimpleNamespace(workers=1, most_workers=2)  # type: ignore[assignment]
     for clocked, hours in ((0.0, 1.0), (1.5, 1.5)):  # the first was killed before it could write down its time
         search.clocked = clocked
         assert search.hours == hours
