@@ -21,6 +21,7 @@ from hpsearch import arguments, cli, errors
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 from hpsearch.config.shipped import shipped_conf
+from hpsearch.errors import RequestError
 
 ROOT = Path(__file__).parents[1]
 TROUBLE = 'my, [conf] = ${x}\'s \\ "q" Jürgen #1 100%25? \\'  # in the name of a folder
@@ -309,6 +310,30 @@ def test_config_shows_no_password(path: str, uri: str, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "hunter2" not in out
     assert "***" in out
+
+
+@pytest.mark.parametrize(
+    ("with_make", "without"),
+    [
+        ("give STUDY=<another name>, or BUDGET=2h", "give study=<another name>, or budget=2h"),
+        ("go on all the same with ARGS=--force", "go on all the same with --force"),
+        ("or give ARGS='--force \"<reason>\"'", 'or give --force "<reason>"'),
+        ("run `make sweep TASK=imdb`, or MODEL=minilm", "run `hpsearch sweep task=imdb`, or model=minilm"),
+        ("HPSEARCH_TASK=imdb and search.space", "HPSEARCH_TASK=imdb and search.space"),
+    ],
+)
+def test_a_message_names_commands_as_they_are_typed(
+    with_make: str, without: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise RequestError(with_make)
+
+    monkeypatch.setattr(cli, "home", refused)
+    monkeypatch.setattr(cli, "RUN", {"fsck": refused})
+    for make, said in ((True, with_make), (False, without)):
+        monkeypatch.setattr("hpsearch.config.shipped.has_make", lambda make=make: make)
+        assert cli.main(["fsck", "task=imdb"]) == 2
+        assert capsys.readouterr().err == f"hpsearch: error: {said}\n"
 
 
 def test_a_message_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsearch import arguments
+from hpsearch.config.shipped import as_typed
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, redact
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             RUN[args.verb](checked, home(), args)
     except HpsearchError as error:
-        print(f"hpsearch: error: {redact(str(error))}", file=sys.stderr)
+        print(f"hpsearch: error: {as_typed(redact(str(error)))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:

@@ -1,5 +1,6 @@
 """The shipped folder of configurations, listed without slow imports."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def shipped_conf() -> Path:
 def has_make() -> bool:
     """Return whether this is a checkout, with its Makefile."""
     return not INSTALLED.is_dir()
+
+
+def as_typed(text: str) -> str:
+    """Return a text for people with its commands as they are typed here: with make in a checkout, else with hpsearch.
+
+    In the text they are as with make: `make sweep`, STUDY=..., ARGS=--force, ARGS='--force "why"'.
+    """
+    if has_make():
+        return text
+    text = re.sub(r"\bARGS=(?:'([^']*)'|(\S+))", lambda found: found[1] or found[2], text)
+    text = re.sub(r"\b(?:TASK|MODEL|SEARCH|BUDGET|STUDY)=", lambda found: found[0].lower(), text)
+    return re.sub(r"`make (?=sweep|train|promote)", "`hpsearch ", text)
 
 
 def groups(folder: Path) -> list[str]:

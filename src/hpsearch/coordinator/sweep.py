@@ -12,6 +12,7 @@ from rich.console import Console
 from hpsearch.config import stored
 from hpsearch.config.composition import hours_named
 from hpsearch.config.settings import Settings, digest
+from hpsearch.config.shipped import as_typed
 from hpsearch.coordinator import floors, outlook
 from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.checks import check, check_disk
@@ -136,10 +137,11 @@ def _sweep(request: Request, corpus: Corpus, workplace: Workplace) -> Summary:
             course.check_left_out()
             console = Console()
             if folder.published.exists() and (summary := read_summary(folder)) is not None and _done(course, summary):
-                console.print(
+                said = (
                     f"study {settings.study} is finished: {course.so_far()}; a larger budget "
                     "(BUDGET=<hours in total>h, or budget.max_trials=<total>) continues it"
                 )
+                console.print(as_typed(said))
             else:
                 summary = _run(course, request, workplace, console, tracking, forced)
             console.print(

@@ -20,7 +20,7 @@ def local_folder(model: ModelSettings) -> Path | None:
         if spec is None or not spec.submodule_search_locations:
             raise RequestError(
                 f"model.path={model.path}: the package {module.replace('_', '-')} is not installed; "
-                "`make setup` installs it, or give a local folder or a hub id"
+                "install it with pip, as `make setup` does, or give a local folder or a hub id"
             )
         return Path(next(iter(spec.submodule_search_locations))) / inside
     folder = Path(os.path.expanduser(model.path))
