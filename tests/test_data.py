@@ -34,7 +34,7 @@ from hpsearch.state import codec
 from hpsearch.state.facts import Facts, Overlap
 from hpsearch.tasks import texts
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import data
 
 CONF = Path(__file__).parents[1] / "conf"

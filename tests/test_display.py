@@ -8,7 +8,7 @@ from rich.console import Console
 from hpsearch.report.display import Display
 from hpsearch.state.messages import Decision
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 
 PARAMS = {"train.learning_rate": 2.13e-4, "train.batch_size": 16}
 

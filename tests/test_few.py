@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from hpsearch.coordinator import few
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 NEAR = [{"train.learning_rate": rate} for rate in (1e-4, 2e-4, 5e-5)]
 REFERENCE = NEAR[0]

@@ -16,7 +16,7 @@ from hpsearch.decisions.racing import Rule, Run, out
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import TrialRecord
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import data, folds, hardware
 from hpsearch.training.trial import Warm
 

@@ -12,7 +12,7 @@ from hpsearch.errors import RequestError
 from hpsearch.registry.gate import Contender, Exam, Verdict, decide
 from hpsearch.state.measured import Replies
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from make import compose_settings
 
 KIND = KINDS["text_classification"]

@@ -221,10 +221,16 @@ def test_the_walk_finds_what_is_there() -> None:
     assert closure("hpsearch.training.trial")["safetensors"] == "hpsearch.training.models"  # two steps away
 
 
+SLOW = {"torch", "transformers", "optuna", "mlflow", "datasets", "sklearn", "matplotlib"}
+
+
 def test_the_command_line_answers_before_anything_slow_is_imported() -> None:
-    slow = {"torch", "transformers", "optuna", "mlflow", "datasets", "sklearn", "matplotlib"}
     assert not {"hydra", "omegaconf", "pydantic"} & set(closure("hpsearch.cli")), "help and version need none of it"
-    assert not closure("hpsearch.cli").keys() & slow
+    assert not closure("hpsearch.cli").keys() & SLOW
+
+
+def test_where_studies_stand_is_told_without_slow_imports() -> None:
+    assert not closure("hpsearch.status").keys() & (SLOW | {"scipy", "pandas"})
 
 
 SCRIPTS = sorted({f"hpsearch.serving.{Path(kind.product.script).stem}" for kind in KINDS.values()})

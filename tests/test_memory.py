@@ -28,7 +28,7 @@ from hpsearch.errors import Interrupted, RequestError
 from hpsearch.report.display import Display
 from hpsearch.state.outcome import Counts
 from hpsearch.state.records import TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training.hardware import resolve
 from hpsearch.training.parts import micro_batch
 from hpsearch.workers import local

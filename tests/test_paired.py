@@ -15,7 +15,7 @@ from hpsearch.decisions import paired
 from hpsearch.state.measured import ClassScores, Replies
 from hpsearch.tasks import metrics, squad
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
+from hpsearch.tasks.objectives import LOG_LOSS, OBJECTIVES
 
 ONE, MANY, READER = (KINDS[name] for name in ("text_classification", "multilabel_classification", "question_answering"))
 LABELS = ("a", "b", "c")

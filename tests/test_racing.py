@@ -12,7 +12,7 @@ from hpsearch.config.dimensions import Choice, Dimension, Interval
 from hpsearch.decisions.racing import Entrant, Rule, Run, corrected, entrants, out, twins, winner
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 KIND = KINDS["text_classification"]
 RULE = Rule(KIND.of_sums, OBJECTIVES["accuracy"], 0.95)

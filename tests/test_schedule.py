@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hpsearch.decisions import schedule
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 
 MOST, LEAST = OBJECTIVES["accuracy"], Objective("loss", "minimize", share=False)
 plans = st.builds(

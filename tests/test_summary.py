@@ -12,7 +12,7 @@ from hpsearch.decisions import schedule
 from hpsearch.decisions.racing import Entrant
 from hpsearch.report import cards
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 from test_report import Study
 
 MOST, LEAST = OBJECTIVES["accuracy"], Objective("loss", "minimize", share=False)

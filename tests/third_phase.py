@@ -8,7 +8,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.coordinator.phase import Found, Phase, StudyContext
 from hpsearch.decisions import schedule
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 SEED = 100
 

@@ -25,7 +25,7 @@ from hpsearch.decisions import paired
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tasks.texts import pooled
 from hpsearch.training import data, hardware, models, trainer, words
 from hpsearch.training.trial import Line, TrialSpec, Warm, evaluation, run_trial

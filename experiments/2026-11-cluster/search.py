@@ -23,7 +23,7 @@ from hpsearch.coordinator.study import Study
 from hpsearch.report.display import Display
 from hpsearch.state import identity
 from hpsearch.state.folder import StudyFolder
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data

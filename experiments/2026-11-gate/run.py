@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hpsearch.decisions import paired
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES, wilson
+from hpsearch.tasks.metrics import wilson
+from hpsearch.tasks.objectives import OBJECTIVES
 
 HERE = Path(__file__).parent
 ALPHA = 0.025

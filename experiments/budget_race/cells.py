@@ -15,7 +15,7 @@ from hpsearch.state import codec
 from hpsearch.state.records import write_durably
 from hpsearch.tasks import squad
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells"

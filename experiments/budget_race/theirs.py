@@ -30,7 +30,7 @@ from hpsearch.state import codec
 from hpsearch.state.records import DataRef
 from hpsearch.tasks.kind import Kind, Scores
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import data, folders, models
 
 TIMED = 0.03  # of the minutes: for the updates that tell the pace

@@ -22,7 +22,7 @@ from hpsearch.state.plans import Plans
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.state.roster import Doing, by_node, present
 from hpsearch.state.stored_settings import settings_of
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 NARROW = 100  # columns of a terminal, below which there is no table
 WATCH_SECONDS = 2.0  # between two updates of the table

@@ -21,7 +21,7 @@ from hpsearch.report.sections import Section, Told
 from hpsearch.state.measured import Answers
 from hpsearch.state.messages import TrialResult
 from hpsearch.state.records import Status, TrialRecord, write_durably
-from hpsearch.tasks import metrics
+from hpsearch.tasks.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
@@ -132,7 +132,7 @@ class Confirmation(Phase):
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Return the best complete run of each entrant, among the runs on the most examples."""
-        objective = metrics.OBJECTIVES[settings.task.metric]
+        objective = OBJECTIVES[settings.task.metric]
         complete = [run for run in trials if run.status is Status.COMPLETE]
         most = max((run.examples for run in complete if run.examples is not None), default=None)
         runs = [run for run in complete if run.examples in (most, None)]  # None: all examples, and no run has more

@@ -14,7 +14,7 @@ from hpsearch.decisions.plan import Known
 from hpsearch.state.messages import Progress
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.state.steering import SKIPPED
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.objectives import Objective
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner

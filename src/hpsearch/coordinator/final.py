@@ -18,7 +18,7 @@ from hpsearch.decisions import plan, schedule
 from hpsearch.decisions.plan import FEW_MORE, MOST_SEEDS, Known, Step
 from hpsearch.state.messages import Progress
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks import metrics
+from hpsearch.tasks.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
@@ -120,7 +120,7 @@ class Final(Phase):
         complete = [run for run in trials if run.status is Status.COMPLETE]
         newest = max(complete, key=lambda run: run.number, default=None)
         same = [run for run in complete if newest is not None and run.params == newest.params]
-        return schedule.kept_first(same, metrics.OBJECTIVES[settings.task.metric])[:1]
+        return schedule.kept_first(same, OBJECTIVES[settings.task.metric])[:1]
 
     @classmethod
     def open(cls, study: StudyContext, before: Sequence[Phase]) -> "Final":
@@ -203,7 +203,7 @@ class Final(Phase):
         if run.score is None or before is None:
             return True
         comparable = self.study.folds == 0  # with folds, each run had other validation examples
-        return comparable and metrics.OBJECTIVES[self.study.settings.task.metric].better(before, run.score)
+        return comparable and OBJECTIVES[self.study.settings.task.metric].better(before, run.score)
 
     def _best(self) -> TrialRecord | None:
         """Return the complete run of the winner's recipe that is best on validation; None without one or its model."""

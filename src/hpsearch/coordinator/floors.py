@@ -22,7 +22,7 @@ from hpsearch.state.outcome import read_summary
 from hpsearch.state.records import write_durably
 from hpsearch.tasks.floor import WORDS, Floor
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tracking.artifacts import digest
 from hpsearch.tracking.floors import FLOOR, FloorRuns
 from hpsearch.tracking.runs import Tracking

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hpsearch.config.settings import Settings, possible
 from hpsearch.decisions import schedule
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.objectives import Objective
 from hpsearch.training import parts
 
 LATEST = 0.5  # share of a schedule; a first rung at this point or later saves little

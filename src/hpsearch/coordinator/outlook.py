@@ -14,7 +14,7 @@ from hpsearch.decisions import curve
 from hpsearch.state.measured import Reading
 from hpsearch.state.plans import Outlook
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 
 FURTHER = (2, 4, 8, 16)  # multiples of the study's hours
 MORE = 1.1  # least multiple of the examples before; a smaller increase makes no difference

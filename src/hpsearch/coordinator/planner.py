@@ -23,7 +23,7 @@ from hpsearch.state.messages import Paced
 from hpsearch.state.outcome import Params
 from hpsearch.state.plans import PlanMade, PlannedStep, Plans
 from hpsearch.state.records import write_durably
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import parts
 
 FIRST_TRIAL = 2.0  # multiple of the time for loading and saving alone; a trial has more to do

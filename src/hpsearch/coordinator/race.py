@@ -19,7 +19,7 @@ from hpsearch.state.outcome import Confirmed, Optimism
 from hpsearch.state.records import DataRef, Status, TrialRecord
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES, Objective
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 from hpsearch.training import data
 from hpsearch.training.folds import Fold, rows
 

@@ -23,7 +23,7 @@ from hpsearch.state.records import DataRef, TrialRecord, write_durably
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
+from hpsearch.tasks.objectives import LOG_LOSS, OBJECTIVES
 from hpsearch.training import data
 
 MISTAKES = 10

@@ -22,7 +22,7 @@ from hpsearch.state.messages import Decision, Progress
 from hpsearch.state.outcome import Best, Counts, PhaseOutcome
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.state.steering import Asked
-from hpsearch.tasks import metrics
+from hpsearch.tasks.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from hpsearch.coordinator.planner import Planner
@@ -138,7 +138,7 @@ class Search(Phase):
     @classmethod
     def keepers(cls, settings: Settings, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Return the best complete trial and, where the hours held no search, the best of the reference recipe."""
-        best = best_of_last_length(trials, metrics.OBJECTIVES[settings.task.metric])
+        best = best_of_last_length(trials, OBJECTIVES[settings.task.metric])
         beside = reference_of(best, space.reference(settings))
         return best[:1] if beside is None else [best[0], beside]
 
@@ -380,5 +380,5 @@ def make_plan(settings: Settings, trials: int) -> schedule.Plan:
         trials = min(trials, points)
     finalists = settings.budget.confirmation.finalists
     at_least = max(1, finalists if finalists is not None else plan.FINALISTS)
-    objective = metrics.OBJECTIVES[settings.task.metric]
+    objective = OBJECTIVES[settings.task.metric]
     return schedule.Plan(trials, settings.search.rungs, settings.search.keep, at_least, objective)

@@ -23,7 +23,7 @@ from hpsearch.errors import OutOfReachError, RequestError, first_line, redact
 from hpsearch.state import addresses
 from hpsearch.state.locks import DatabaseLock
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks import metrics
+from hpsearch.tasks.objectives import OBJECTIVES
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -79,7 +79,7 @@ class Study:
         self.settings = settings
         self.hurry = False  # whether to raise at once if the database does not answer
         self.away = False  # whether the database did not answer, or another coordinator has the study
-        direction = metrics.OBJECTIVES[settings.task.metric].direction
+        direction = OBJECTIVES[settings.task.metric].direction
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or addresses.of_file(home / "optuna.db")
         try:

@@ -19,7 +19,7 @@ from hpsearch.state.roster import staff
 from hpsearch.state.steering import Steering
 from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tracking.lineage import lineage
 from hpsearch.training import parts
 

@@ -42,7 +42,7 @@ from hpsearch.state.outcome import StudyRun, Summary, read_summary
 from hpsearch.state.records import write_durably
 from hpsearch.state.roster import most_workers
 from hpsearch.state.steering import Steering
-from hpsearch.tasks import metrics
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.tracking.floors import FloorRuns
 from hpsearch.tracking.runs import Tracking
@@ -166,7 +166,7 @@ def _run(
     study_id = identity.read_id(folder)
     assert study_id is not None, "the study has been checked"
     clock = Clock(folder, request.started)
-    display = Display(console, metrics.OBJECTIVES[settings.task.metric])
+    display = Display(console, OBJECTIVES[settings.task.metric])
     crew = Crew(settings, study.home, study.ref, workplace, display, study.optuna.hasten)
     with display, crew.staffed():
         display.phase("data")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hpsearch.state.measured import Interval, Paired
-from hpsearch.tasks.metrics import OBJECTIVES, Objective, OfSums, wilson
+from hpsearch.tasks.metrics import OfSums, wilson
+from hpsearch.tasks.objectives import OBJECTIVES, Objective
 
 SHARES = ("accuracy", "exact_match")  # metrics that are shares of the examples
 RESAMPLES = 10_000

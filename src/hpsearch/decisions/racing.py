@@ -17,7 +17,8 @@ from hpsearch.config.dimensions import Dimension, Interval
 from hpsearch.decisions import paired
 from hpsearch.decisions.paired import Tallies
 from hpsearch.state.records import TrialRecord
-from hpsearch.tasks.metrics import Objective, OfSums
+from hpsearch.tasks.metrics import OfSums
+from hpsearch.tasks.objectives import Objective
 
 REFERENCE = "reference"
 NEAR = 0.1  # share of a range; with three seeds a tenth of a decade of the learning rate can't be told from noise

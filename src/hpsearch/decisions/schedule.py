@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.objectives import Objective
 
 LOSS = "validation_loss"  # name of a trial's metric, in nats
 

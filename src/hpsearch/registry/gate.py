@@ -12,7 +12,7 @@ from hpsearch.decisions import paired
 from hpsearch.decisions.paired import Tallies
 from hpsearch.state.measured import ClassScores, Paired, Replies
 from hpsearch.tasks.kind import Kind
-from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES, Objective
+from hpsearch.tasks.objectives import LOG_LOSS, OBJECTIVES, Objective
 
 DIGITS = 2  # decimals of points
 EPSILON = 1e-12  # for rounding errors: a loss of exactly the margin is allowed

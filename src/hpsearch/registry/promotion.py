@@ -20,7 +20,7 @@ from hpsearch.state.folder import StudyFolder
 from hpsearch.state.measured import Answers, Replies
 from hpsearch.state.outcome import OnTest, Summary
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
+from hpsearch.tasks.objectives import LOG_LOSS, OBJECTIVES
 from hpsearch.tracking.registered import RegisteredModel, Version
 from hpsearch.tracking.runs import Tracking
 from hpsearch.training import data

@@ -7,7 +7,7 @@ from hpsearch.report.sections import BEST, COMPLETE, Column, Line, Section, Told
 from hpsearch.state.measured import Paired
 from hpsearch.state.outcome import BlendOutcome, FloorOutcome, Summary
 from hpsearch.state.plans import Outlook
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 EPSILON = 1e-12  # differences up to this are rounding errors
 DOUBLED = 4  # fewest trials for which the gain from half of them to all is reported

@@ -19,7 +19,7 @@ from hpsearch.formats import count, duration, parameters, score
 from hpsearch.state.messages import Decision
 from hpsearch.state.plans import PlanMade
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import Objective
+from hpsearch.tasks.objectives import Objective
 
 # Without a terminal, a running trial prints a line after this time or share of its steps, whichever comes first.
 LINE_SECONDS = 30.0

@@ -23,7 +23,7 @@ from hpsearch.state.measured import Interval
 from hpsearch.state.outcome import TOTAL, OnTest, PhaseOutcome, Reference, StudyData, Summary
 from hpsearch.state.records import Status, TrialRecord, write_durably
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import LOG_LOSS, OBJECTIVES
+from hpsearch.tasks.objectives import LOG_LOSS, OBJECTIVES
 
 SPLITS = ("train", "validation", "test")
 LOSS = "loss"  # a score on test that is not among the metrics of a kind

@@ -16,7 +16,7 @@ from hpsearch.formats import parameter, parameters, score, value
 from hpsearch.state.outcome import Summary
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.state.roster import Staff
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 Curves = Mapping[int, Sequence[tuple[int, dict[str, float]]]]  # trial: (step, metrics)
 

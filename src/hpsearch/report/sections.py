@@ -10,7 +10,7 @@ from hpsearch.config.settings import Settings
 from hpsearch.decisions import schedule
 from hpsearch.state.outcome import PhaseOutcome, Summary
 from hpsearch.state.records import Status, TrialRecord
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 
 BEST, COMPLETE, STOPPED, FAILED = "best", "complete", "stopped", "failed"  # looks of a row
 

@@ -19,7 +19,8 @@ from hpsearch.errors import RequestError, nearest
 from hpsearch.state.measured import ClassScores, Replies
 from hpsearch.tasks import metrics
 from hpsearch.tasks.floor import Floor
-from hpsearch.tasks.metrics import LOG_LOSS, Objective, OfSums
+from hpsearch.tasks.metrics import OfSums
+from hpsearch.tasks.objectives import LOG_LOSS, Objective
 from hpsearch.tasks.product import Product
 
 Tensors = Mapping[str, torch.Tensor]  # by name

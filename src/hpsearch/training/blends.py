@@ -14,7 +14,7 @@ from hpsearch.state.messages import Blended, Scored
 from hpsearch.tasks.bag_of_words import Bag
 from hpsearch.tasks.blend import Weights, together
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tasks.texts import pooled
 from hpsearch.training import heads
 from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, Warm, scored

@@ -32,7 +32,7 @@ from hpsearch.tasks.floor import CONSTANT, FROZEN, SENTENCE, TAGS, WORDS
 from hpsearch.tasks.frequent_tags import FrequentTags
 from hpsearch.tasks.kind import Kind
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.tasks.metrics import OBJECTIVES
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tasks.plain_answers import Answerer
 from hpsearch.tasks.texts import pooled
 from hpsearch.training import checkpoints, data, heads, models, trainer, trial, words

@@ -33,9 +33,9 @@ from hpsearch.state.messages import (
     TrialResult,
 )
 from hpsearch.state.records import DataRef, Status
-from hpsearch.tasks import metrics
 from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
+from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import checkpoints, data, folds, models, trainer
 from hpsearch.training.hardware import out_of_memory
 from hpsearch.training.parts import LONGEST, with_change
@@ -222,7 +222,7 @@ class _Trial:
 
         The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
         """
-        objective = metrics.OBJECTIVES[self.settings.task.metric]
+        objective = OBJECTIVES[self.settings.task.metric]
         everything = self.validation.examples
         outputs = self.outputs(everything)
         scores = self.scores(outputs, everything)
