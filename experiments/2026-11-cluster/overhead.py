@@ -45,7 +45,9 @@ def ours(given: Given, seconds: float, rungs: str, on_ray: bool) -> dict[str, An
             from hpsearch.workers.ray import RayWorkplace
 
             ray.init(address="local", num_cpus=given.workers, include_dashboard=False, log_to_driver=False)
-            cluster = ClusterSettings(name="ray", address=None, workers=given.workers, cpus=1, gpus=0.0, shared=True)
+            amounts: Any = {"workers": given.workers, "cpus": 1, "gpus": 0.0, "resources": {}}
+            more: Any = {"shared": True, "autoscaling": False, "environment": "none"}
+            cluster = ClusterSettings(name="ray", address=None, **amounts, **more)
             place: Any = RayWorkplace(settings.hardware, cluster, root / "home")
         else:
             hardware = settings.hardware.model_copy(update={"workers": given.workers, "threads": 1})
