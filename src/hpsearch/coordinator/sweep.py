@@ -174,12 +174,10 @@ def _run(
             display.note(note)
         tokenizer = models.load_tokenizer(settings.model)  # while the workers start
         tokens = {split: data.tokenised(study.ref, settings, tokenizer, split) for split in study.ref.sizes}
-        for note in of_search(study, tokens):
+        changed = (f"the study goes on although this has changed: {change}" for change in forced)
+        for note in (*of_search(study, tokens), *changed):
             display.note(note)
-        for change in forced:
-            display.note(f"the study goes on although this has changed: {change}")
-        write_settings(folder, settings)
-        write_durably(folder.given, json.dumps([redact(word) for word in request.given]))
+        _write_request(request, settings, folder)
         steered = [str(asked) for asked in Steering(folder).accepted()]
         parent = tracking.open_study(settings.study, study_id, settings, study.ref, study.corpus.facts, forced, steered)
         clock.lap("setup")
@@ -221,6 +219,12 @@ def _run(
             delivery.close(LAST_SECONDS)
         clock.lap("report")
     return summary
+
+
+def _write_request(request: Request, settings: Settings, folder: StudyFolder) -> None:
+    """Write the study's settings, and the words of the command without passwords."""
+    write_settings(folder, settings)
+    write_durably(folder.given, json.dumps([redact(word) for word in request.given]))
 
 
 def _with_budget(given: Sequence[str], before: Settings, now: Settings) -> list[str]:
