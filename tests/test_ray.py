@@ -285,6 +285,7 @@ def test_a_sweep_without_a_shared_disk_comes_to_what_it_comes_to_here(
     assert {one.node for one in records(there)} == {"far"}
     assert second.staff is not None
     assert second.staff.carried is not None
+    assert "were sent to nodes, and" in StudyFolder.of(there, "toy").report.read_text()
     model = sum(path.stat().st_size for path in tiny_model("bert").rglob("*") if path.is_file())
     assert min(second.staff.carried.sent, second.staff.carried.fetched) > model
     assert fsck(asked, there, repair=False) == "toy: clean"

@@ -1,5 +1,6 @@
 """What workers did: written line by line, read after a crash, added up over runs of the command."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,13 @@ def test_what_travelled_is_added_up_and_said(folder: StudyFolder) -> None:
     assert found is not None
     assert found.carried is None
     assert "sent to nodes" not in staffing.said(found)
+    assert not staffing.worth_saying(found)
+    alone = replace(found, carried=Carried(1_000_000, 0))
+    assert staffing.worth_saying(alone)
+    assert staffing.said(alone) == (
+        "One worker worked 100% of the time that it was there. It waited for work 0% of it, which is 0.0 s of one "
+        "worker, and took 0% to start. 1.0 MB were sent to nodes, and 0.0 MB came back."
+    )
     running = write(folder, *told)
     running.carried(Carried(sent=1_000_000))  # before the report
     running.carried(Carried(sent=2_000_000, fetched=300_000))

@@ -62,7 +62,7 @@ def write(path: Path, told: Told, curves: plots.Curves, later: int, sections: Se
     settings, summary, records = told.settings, told.summary, told.records
     environment.filters["answer"] = KINDS[settings.task.kind].shown
     best, test, data = summary.best.trial, summary.test, summary.data
-    staff = summary.staff if summary.staff is not None and summary.staff.workers > 1 else None
+    staff = summary.staff if summary.staff is not None and staffing.worth_saying(summary.staff) else None
     recipe = space.recipe(settings, summary.winner.params)
     page = environment.get_template("report.html.jinja").render(
         summary=summary,

@@ -4,14 +4,21 @@ from hpsearch import formats
 from hpsearch.state.roster import Carried, Staff
 
 
+def worth_saying(staff: Staff) -> bool:
+    """Return whether there is more to say of the workers than that there was one, on this machine."""
+    return staff.workers > 1 or staff.carried is not None
+
+
 def said(staff: Staff) -> str:
     """Return how busy the workers were, and what waiting cost."""
     everything = staff.working + staff.waiting + staff.starting
     where = f" on {len(staff.nodes)} nodes" if len(staff.nodes) > 1 else ""
     nodes = ", ".join(f"{node} {count}" for node, count in staff.nodes.items())
+    one = staff.workers == 1
+    who, were, they = ("One worker", "it was", "It") if one else (f"{staff.workers} workers", "they were", "They")
     return (
-        f"{staff.workers} workers{where} worked {staff.working / everything:.0%} of the time that they were there. "
-        f"They waited for work {staff.waiting / everything:.0%} of it, which is {formats.duration(staff.waiting)} of "
+        f"{who}{where} worked {staff.working / everything:.0%} of the time that {were} there. "
+        f"{they} waited for work {staff.waiting / everything:.0%} of it, which is {formats.duration(staff.waiting)} of "
         f"one worker, and took {staff.starting / everything:.0%} to start."
         + (f" By node: {nodes}." if where else "")
         + (f" {_travelled(staff.carried)}" if staff.carried is not None else "")
