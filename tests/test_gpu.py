@@ -14,11 +14,13 @@ import make
 import tiny
 from hpsearch.coordinator import sweep
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Hardware
+from hpsearch.state.messages import DataName, Hardware, Train, TrialResult
 from hpsearch.state.records import Status, TrialRecord
 from hpsearch.training import hardware
 from hpsearch.training.trial import Warm, run_trial
 from test_memory import found
+from test_team import Heard, alone, outcome, team
+from test_team import toy as toy_of_team
 from test_training import Recorder, reference_losses, span_loss, toy, toy_questions
 
 pytestmark = [
@@ -180,3 +182,17 @@ def test_a_worker_keeps_to_its_part_of_the_memory() -> None:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="it needs two GPUs")
+def test_two_gpus_have_the_losses_of_one(tmp_path: Path, tiny_model: Model) -> None:
+    settings, ref = toy_of_team(tmp_path, tiny_model, "model.dropout=0.0", "train.learning_rate=0.003", GPU)
+    _, of_one = alone(settings, ref, tmp_path / "one")
+    heard = Heard()
+    with team(settings, tmp_path, 2) as (place, worker):
+        worker.give(Train(0, settings, DataName.of(ref, tmp_path), "trial"))
+        result = outcome(place, worker, heard=heard)
+    assert isinstance(result, TrialResult)
+    assert result.status is Status.COMPLETE
+    assert heard.losses.keys() == of_one.losses.keys()
+    assert max(abs(heard.losses[step] - of_one.losses[step]) for step in heard.losses) < 1e-4

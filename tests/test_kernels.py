@@ -262,18 +262,27 @@ def test_paths_are_chosen_by_device_and_precision(
 
 
 @pytest.mark.parametrize(
-    ("visible", "workers", "on_a_gpu", "gpus"),
-    [(None, 2, 1, ["0", "1"]), (None, 4, 2, ["0", "1", "0", "1"]), ("3,5", 3, 2, ["3", "5", "3"])],
+    ("visible", "workers", "processes", "on_a_gpu", "gpus"),
+    [
+        *((None, 2, 1, 1, ["0", "1"]), (None, 4, 1, 2, ["0", "1", "0", "1"]), ("3,5", 3, 1, 2, ["3", "5", "3"])),
+        *(("3,5", 1, 2, 1, ["3,5"]), ("3,5,7,8,9", 2, 2, 1, ["3,5", "7,8"]), (None, 2, 2, 2, ["0,1", "0,1"])),
+    ],
 )
 def test_workers_take_gpus_in_turn_and_share_their_memory(
-    visible: str | None, workers: int, on_a_gpu: int, gpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    visible: str | None,
+    workers: int,
+    processes: int,
+    on_a_gpu: int,
+    gpus: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if visible is None else len(visible.split(",")))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=False: True)
@@ -281,7 +290,7 @@ def test_workers_take_gpus_in_turn_and_share_their_memory(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", parts.append)
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     asked = make.compose_settings(f"hardware.workers={workers}", f"hardware.threads={threads}").hardware
-    workplace = LocalWorkplace(asked, tmp_path)
+    workplace = LocalWorkplace(asked, tmp_path, processes)
     chosen = workplace.hardware
     try:
         hardware.apply(chosen)
@@ -296,8 +305,8 @@ def test_workers_take_gpus_in_turn_and_share_their_memory(
     for index in range(workers):
         workplace.start(index, "logs")
     assert [gpu for _, gpu in started] == gpus
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as a worker sees it, which finds the same
-    assert {hardware.resolve(begin.wish) for begin, _ in started} == {chosen}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: processes)  # as a worker sees it, which finds the same
+    assert {hardware.resolve(begin.wish, begin.processes) for begin, _ in started} == {chosen}
 
 
 def test_every_precision_of_every_device_has_a_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hpsearch.coordinator.memory import PACE_SECONDS, KnownPace, MicroBatch
 from hpsearch.state.messages import Decision, Hardware, Paced
 from hpsearch.state.records import DataRef
 from hpsearch.training import hardware, pace
+from hpsearch.training.order import LengthGroupedOrder
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.trial import Line, Warm
 
@@ -57,7 +58,7 @@ def test_a_token_costs_the_same_however_many_epochs_are_timed(
 def test_what_is_trained_by_a_step_is_what_the_order_says(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     settings, ref = toy(tmp_path, tiny_model, 60)  # 36 examples: batches of 16, 16 and 4
     tokens = Warm(hardware.resolve(settings.hardware)).tokens(ref, settings, "train")
-    order = pace.trainer.LengthGroupedOrder(tokens.lengths, 16, 0)
+    order = LengthGroupedOrder(tokens.lengths, 16, 0)
     found = pace._tokens(order, 8)
     assert len(found) == 8
     assert sum(found[:3]) == sum(found[3:6]) == tokens.lengths.sum()

@@ -104,6 +104,23 @@ def test_a_sweep_on_ray_comes_to_what_it_comes_to_here(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
+def test_several_processes_of_a_node_come_to_what_they_come_to_here(
+    settings: Callable[..., Settings], tmp_path: Path, cluster: None, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    several = ("cluster.processes_per_trial=2", "budget.max_trials=2")
+    here, there = (tracked.new_home(tmp_path / name) for name in ("here", "there"))
+    first = sweep.run_sweep(settings(*several), here)
+    asked = settings("cluster=ray", "cluster.cpus=2", "cluster.workers=1", f"cluster.shared={shared}", *several)
+    second = sweep.run_sweep(asked, there)
+    assert (first.hardware.processes, second.hardware.processes) == (2, 2)
+    assert scores(there) == scores(here)
+    assert second.test.value == first.test.value
+    assert fsck(asked, there, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
 def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings], tmp_path: Path, nodes: Any) -> None:
     for name in ("n1", "n2"):
         nodes.add_node(num_cpus=1, node_name=name)
@@ -642,7 +659,7 @@ def test_the_end_of_an_actor_is_no_fault_of_work_that_it_never_had(settings: Cal
 
 def of(**given: object) -> ClusterSettings:
     plain = {"name": "ray", "address": None, "workers": None, "cpus": None, "gpus": None, "resources": {}}
-    plain |= {"shared": False, "autoscaling": False, "environment": "none"}
+    plain |= {"shared": False, "autoscaling": False, "environment": "none", "processes_per_trial": 1}
     return ClusterSettings.model_validate(plain | given)
 
 
@@ -663,6 +680,9 @@ def of(**given: object) -> ClusterSettings:
         ({"resources": {"big": 0.2}, "cpus": 1}, [{"CPU": 8, "big": 1}], (1, 5)),
         ({"resources": {"big": 0.5}, "gpus": 0.25}, [{"CPU": 8, "GPU": 2, "big": 1}], (4, 2)),
         ({"autoscaling": True, "workers": 9, "cpus": 3}, [{"CPU": 0}], (3, 9)),
+        ({"processes_per_trial": 4}, [{"CPU": 8}, {"CPU": 6}, {"CPU": 2}], (6, 2)),
+        ({"processes_per_trial": 4}, [{"CPU": 16, "GPU": 8}, {"CPU": 16, "GPU": 7}], (8, 3)),
+        ({"processes_per_trial": 4, "gpus": 0.0}, [{"CPU": 16, "GPU": 8}], (16, 1)),
     ],
 )
 def test_workers_are_placed_node_by_node(
@@ -682,6 +702,8 @@ def test_workers_are_placed_node_by_node(
         ({"gpus": 0.5, "workers": 1}, [{"CPU": 4}]),
         ({"gpus": 1.0}, [{"CPU": 4}]),
         ({"resources": {"big": 1}}, [{"CPU": 4}, {"CPU": 4, "large": 1}]),
+        ({"processes_per_trial": 4}, [{"CPU": 3}, {"CPU": 3}]),
+        ({"processes_per_trial": 4, "gpus": 1.0}, [{"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}]),
         ({}, []),
     ],
 )

@@ -30,7 +30,8 @@ from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Decision, Progress, Retime, Retimed, RungReport, TrialResult
 from hpsearch.state.records import Status
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import checkpoints, hardware, models, parts, trainer
+from hpsearch.training import checkpoints, hardware, models, optimizers, parts, trainer
+from hpsearch.training.order import LengthGroupedOrder
 from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 Model = Callable[[str], Path]
@@ -128,7 +129,7 @@ def reference_losses(
     optimizer = torch.optim.AdamW(groups, lr=settings.train.learning_rate, eps=1e-8)
     total = parts.total_steps(settings, len(tokens))
     schedule = get_scheduler("linear", optimizer, round(settings.train.warmup * total), total)
-    order = trainer.LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
+    order = LengthGroupedOrder(tokens.lengths, settings.train.batch_size, settings.seed)
     pad = warm.tokenizer(settings.model).pad_token_id
     types, padding = models.FAMILIES[settings.model.family].types, KINDS[settings.task.kind].padding
     losses, step = {}, 0
@@ -501,7 +502,7 @@ def test_order_is_a_function_of_seed_and_epoch_and_covers_all() -> None:
     lengths = np.random.default_rng(0).integers(4, 40, size=333)
 
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = trainer.LengthGroupedOrder(lengths, 16, seed)
+        sampler = LengthGroupedOrder(lengths, 16, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -529,7 +530,7 @@ def test_evaluation_leaves_training_alone(tmp_path: Path, tiny_model: Model) -> 
 ])  # fmt: skip
 def test_what_an_optimizer_keeps_is_counted(name: str, options: dict[str, object], copies: int) -> None:
     settings = make.compose_settings().optimizer.model_copy(update={"name": name, "options": options})
-    assert trainer.optimizer_copies(settings) == copies
+    assert optimizers.optimizer_copies(settings) == copies
 
 
 def test_each_scheduler_is_another_curve(tmp_path: Path, tiny_model: Model) -> None:
@@ -554,6 +555,6 @@ def test_optimizer_options_are_tried_before_the_sweep() -> None:
     settings = make.compose_settings()
     wrong = settings.optimizer.model_copy(update={"options": {"momentum": 0.9}})
     with pytest.raises(RequestError, match="AdamW refuses"):
-        trainer.optimizer_class(wrong)
+        optimizers.optimizer_class(wrong)
     with pytest.raises(RequestError, match=r"no such class in torch\.optim"):
-        trainer.optimizer_class(settings.optimizer.model_copy(update={"name": "Lion"}))
+        optimizers.optimizer_class(settings.optimizer.model_copy(update={"name": "Lion"}))

@@ -78,7 +78,7 @@ def on_ray(settings: HardwareSettings, home: Path) -> Workplace:
     if not ray.is_initialized():  # one for all tests; it ends with this process
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     amounts: Any = {"workers": 1, "cpus": 1, "gpus": 0.0, "resources": {}}
-    more: Any = {"shared": True, "autoscaling": False, "environment": "none"}
+    more: Any = {"shared": True, "autoscaling": False, "environment": "none", "processes_per_trial": 1}
     cluster = ClusterSettings(name="ray", address=None, **amounts, **more)
     return RayWorkplace(settings, cluster, home)
 
@@ -103,8 +103,10 @@ RAY = Implementation(
     kill=lambda pid: os.kill(pid, signal.SIGKILL),
     gone=process_is_gone,
 )
+LOCAL = replace(RAY, open=LocalWorkplace, handle=lambda worker: worker.process.pid)
 IMPLEMENTATIONS = {
-    "local": replace(RAY, open=LocalWorkplace, handle=lambda worker: worker.process.pid),
+    "local": LOCAL,
+    "several processes": replace(LOCAL, open=lambda settings, home: LocalWorkplace(settings, home, processes=2)),
     "ray": RAY,
     "ray without a shared disk": replace(RAY, open=far_on_ray, behind=False),
 }
@@ -251,7 +253,7 @@ def fault(bench: Bench) -> Iterator[Callable[[str], None]]:
 
 
 def test_every_implementation_is_here() -> None:
-    assert len(IMPLEMENTATIONS) == 3
+    assert len(IMPLEMENTATIONS) == 4
 
 
 # --- what a worker is ------------------------------------------------------------------------------------------------
@@ -537,7 +539,8 @@ def test_memory_or_disk_that_runs_out_costs_no_checkpoint(bench: Bench, fault: C
         fault("memory")
         worker.give(bench.train(32))
         message = bench.until(worker, OutOfMemory)
-        assert (message.number, message.examples) == (32, bench.settings.train.batch_size)
+        processes = bench.workplace.hardware.processes
+        assert (message.number, message.examples) == (32, bench.settings.train.batch_size // processes)
         assert "no room" in message.reason
         assert worker.trial is None
     finally:

@@ -46,7 +46,7 @@ def ours(given: Given, seconds: float, rungs: str, on_ray: bool) -> dict[str, An
 
             ray.init(address="local", num_cpus=given.workers, include_dashboard=False, log_to_driver=False)
             amounts: Any = {"workers": given.workers, "cpus": 1, "gpus": 0.0, "resources": {}}
-            more: Any = {"shared": True, "autoscaling": False, "environment": "none"}
+            more: Any = {"shared": True, "autoscaling": False, "environment": "none", "processes_per_trial": 1}
             cluster = ClusterSettings(name="ray", address=None, **amounts, **more)
             place: Any = RayWorkplace(settings.hardware, cluster, root / "home")
         else:

@@ -294,7 +294,11 @@ class ClusterSettings(Section):
     """Processor cores of one worker. null: as many as all workers can have alike. If the number of workers is null too,
     there is one for each node, or for each part of a GPU."""
     gpus: Annotated[float, Field(ge=0, le=1)] | None
-    """GPUs of one worker. 0.25: four workers share one GPU. null: one if the nodes have any, else none."""
+    """GPUs of one worker, or of each of its processes. 0.25: four workers share one GPU. null: one if the nodes have
+    any, else none."""
+    processes_per_trial: Count
+    """Processes that train one trial together, on one machine, each on its part of every batch: the updates are those
+    of one process. On GPUs, each has its own. A worker's cores are divided among them."""
     resources: dict[str, Annotated[float, Field(gt=0)]]
     """Custom resources of one worker, by the names that nodes have for them in Ray."""
     shared: bool
@@ -312,6 +316,17 @@ class ClusterSettings(Section):
         if own := sorted(value.keys() & {"CPU", "GPU", "memory", "object_store_memory"}):
             raise ValueError(f"{own[0]} is no custom resource; give cluster.cpus and cluster.gpus")
         return value
+
+    @model_validator(mode="after")
+    def _has_room_for_processes(self) -> "ClusterSettings":
+        asked = self.processes_per_trial
+        if asked > 1 and self.gpus is not None and 0 < self.gpus < 1:
+            raise ValueError(
+                f"processes_per_trial={asked}, gpus={self.gpus:g}: each process needs a whole GPU, or none"
+            )
+        if self.cpus is not None and self.cpus < asked:
+            raise ValueError(f"processes_per_trial={asked}, cpus={self.cpus}: each process needs a core")
+        return self
 
     @model_validator(mode="after")
     def _scales_within_numbers(self) -> "ClusterSettings":

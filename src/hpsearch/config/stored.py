@@ -21,8 +21,9 @@ CAME_LATER: dict[str, Any] = {
     "train.rdrop": 0.0,
     "cluster": {
         **{"name": "local", "address": None, "workers": None, "cpus": None, "gpus": None, "resources": {}},
-        **{"shared": True, "autoscaling": False, "environment": "none"},
+        **{"processes_per_trial": 1, "shared": True, "autoscaling": False, "environment": "none"},
     },
+    "cluster.processes_per_trial": 1,
     "cluster.resources": {},
     "cluster.autoscaling": False,
     "cluster.environment": "none",

@@ -11,7 +11,7 @@ from hpsearch.decisions import plan, schedule
 from hpsearch.errors import RequestError
 from hpsearch.state import addresses
 from hpsearch.tasks.kinds import KINDS
-from hpsearch.training import data, models, trainer
+from hpsearch.training import data, models, optimizers
 from hpsearch.workers.interface import Workplace
 from hpsearch.workers.workplaces import open_workplace
 
@@ -19,7 +19,7 @@ from hpsearch.workers.workplaces import open_workplace
 def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
     """Check a request before anything is written or started; return its data and workplace. Raises RequestError."""
     workplace = open_workplace(settings.hardware, settings.cluster, home)
-    trainer.optimizer_class(settings.optimizer)
+    optimizers.optimizer_class(settings.optimizer)
     make_plan(settings, 1)
     sampler(settings, 0)
     if settings.storage.uri is not None:
@@ -45,7 +45,7 @@ def disk_bound(settings: Settings, workers: int) -> int:
     checkpoints = schedule.most_checkpoints(make_plan(settings, budget.max_trials or USUAL_TRIALS), workers)
     finalists = budget.confirmation.finalists
     kept = 2 + (finalists if finalists is not None else plan.MOST_FINALISTS) + 1 + workers + 2 * budget.floors
-    return ((1 + trainer.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
+    return ((1 + optimizers.optimizer_copies(settings.optimizer)) * checkpoints + kept) * weights
 
 
 def check_disk(settings: Settings, workers: int, home: Path) -> None:

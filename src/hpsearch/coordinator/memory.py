@@ -7,7 +7,7 @@ from pathlib import Path
 from hpsearch.config.settings import Settings, digest, possible
 from hpsearch.state.messages import DataName, Hardware, Pace, Paced, Probe
 from hpsearch.state.records import DataRef, write_durably
-from hpsearch.training.parts import micro_batch, passes_of_batch
+from hpsearch.training.parts import micro_batch, passes_of_batch, slice_size
 
 NEEDY = ("train.batch_size", "train.rdrop", "task.max_length", "model.dropout", "model.attention_dropout")
 
@@ -28,7 +28,8 @@ class MicroBatch:
                 "model": settings.model.model_copy(update=model),
             }
         )
-        self.largest, self.length = self._settings.train.batch_size, self._settings.task.max_length
+        self.largest = slice_size(self._settings.train.batch_size, hardware.processes)
+        self.length = self._settings.task.max_length
         asked = settings.train.micro_batch_size
         parts = [self._settings.model, self._settings.optimizer]
         lengths = [self.length, settings.task.truncation, ref.digests["train"], ref.sizes["train"]]

@@ -14,9 +14,10 @@ from hpsearch.tasks.kinds import KINDS
 def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
     """Yield messages on the hardware, the disk space, and what was done to the data."""
     settings, ref, corpus = study.settings, study.ref, study.corpus
+    processes = f"{chosen.processes} processes of " if chosen.processes > 1 else ""
     yield (
         f"hardware: {chosen.name}, {chosen.device}, {chosen.precision}, {chosen.attention} attention, "
-        f"{chosen.workers} worker(s) with {chosen.threads} thread(s) each"
+        f"{chosen.workers} worker(s) with {processes}{chosen.threads} thread(s) each"
     )
     yield f"disk: checkpoints and models take {disk_bound(settings, chosen.workers) / 1e9:.1f} GB at the most"
     for split, size in ref.sizes.items():

@@ -12,6 +12,8 @@ from typing import Any
 from hpsearch.config.settings import HardwareSettings, Settings
 from hpsearch.state.records import DataRef, Status, StudyHardware, TrialRecord
 
+MEMORY_RAN_OUT = 12  # exit status of a worker; as the number of the system's error, ENOMEM
+
 # ---- names
 
 
@@ -48,6 +50,7 @@ class Begin:
 
     wish: HardwareSettings  # `workers`: those that share its GPU, or its memory if it has no GPU; `threads`: a number
     home: Path  # the worker's state folder: the only path in a message, on the worker's own disk
+    processes: int = 1  # that train one trial
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class Hardware:
     memory: float  # this worker's part of the memory of the GPU or machine: GiB, rounded to tenths
     compile: bool = False  # whether torch.compile compiles the model
     on_a_gpu: int = 1  # workers that share its GPU, each with its part of the memory
+    processes: int = 1  # that train one trial; `threads` and `memory` are those of one
 
     def __str__(self) -> str:
         return f"{self.name}, {self.device}, {self.precision}, {self.attention} attention"

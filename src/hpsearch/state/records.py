@@ -46,10 +46,11 @@ class StudyHardware:
     precision: str
     attention: str  # a name of transformers.AttentionInterface
     workers: int
-    threads: int  # of each worker
+    threads: int  # of each process of a worker
     name: str  # name of the processor or GPU
     compile: bool = False  # whether torch.compile compiles the model
     on_a_gpu: int = 1  # workers that share one GPU, each with its part of the memory
+    processes: int = 1  # of each worker, which train one trial together
 
 
 @dataclass(frozen=True)

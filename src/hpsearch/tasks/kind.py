@@ -24,6 +24,7 @@ from hpsearch.tasks.objectives import LOG_LOSS, Objective
 from hpsearch.tasks.product import Product
 
 Tensors = Mapping[str, torch.Tensor]  # by name
+IGNORED = -100  # label that is no item: the loss leaves it out
 Fitted = dict[str, Any]  # thresholds, JSON-able; empty where a kind has none
 
 

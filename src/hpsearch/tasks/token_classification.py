@@ -21,11 +21,10 @@ from hpsearch.errors import RequestError
 from hpsearch.state.measured import ClassScores
 from hpsearch.tasks import counts, entities, metrics
 from hpsearch.tasks.floor import TAGS
-from hpsearch.tasks.kind import Fitted, Kind, Scores, Tensors
+from hpsearch.tasks.kind import IGNORED, Fitted, Kind, Scores, Tensors
 from hpsearch.tasks.labels import class_names
 from hpsearch.tasks.product import DOUBLE, LONG, STRING, ListOf, Product, Record
 
-IGNORED = -100  # label of tokens that are not the first of a word; the loss leaves them out
 TAG = re.compile(r"O|[BI]-.+")
 NO_ENTITY = "(no entity)"  # stratum of the texts without an entity
 BEYOND = 3  # number of tallies after those of the classes
@@ -46,7 +45,7 @@ class TokenClassification(Kind):
     head = "AutoModelForTokenClassification"
     has_classes = True
     wrong_at_zero = "accuracy"
-    padding: ClassVar = {"labels": IGNORED}
+    padding: ClassVar = {"labels": IGNORED}  # and so is a token that is not the first of a word
     product = Product(
         "served_tagger.py",
         outputs={

@@ -1,6 +1,8 @@
 """Device and precision of trials: chosen from what the machine has, printed and recorded."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,34 +40,51 @@ COMPILED_LENGTH = 64  # batches of a compiled model are padded to multiples of t
 COMPILED_SHAPES = 256  # compilations before torch gives up on a model: one per length, batch size, and training or not
 
 
-def resolve(settings: HardwareSettings) -> Hardware:
+def resolve(settings: HardwareSettings, processes: int = 1) -> Hardware:
     """Choose what each worker on this machine computes with, within what the settings ask for.
 
-    The machine has `workers` of them, which share its cores and memory.
+    The machine has `workers` of them, which share its cores and memory, or its GPUs. Each is of so many processes.
 
     Raises:
-        RequestError: the settings name a device, precision or compiler that the machine does not have.
+        RequestError: the settings name a device, precision or compiler that the machine does not have, or more
+            processes than it has GPUs.
     """
     device = _device(settings.device)
     if settings.compile and device != "cuda":
         raise RequestError(f"hardware.compile=true needs an NVIDIA GPU, and trials run on {device}; leave it out")
+    if processes > 1:
+        _check_processes(settings, device, processes)
     precision = _precision(settings.precision, device)
-    sharing = workers(settings)
-    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // sharing)
+    sharing = workers(settings, processes)
+    threads = settings.threads if settings.threads != "auto" else max(1, _cores() // (sharing * processes))
     attention = ATTENTION[device, precision]
     # Flash attention needs a GPU of the Ampere generation or a later one.
     if attention == "flash_attention_2" and (
         not is_flash_attn_2_available() or torch.cuda.get_device_capability() < (8, 0)
     ):
         attention = "sdpa"
-    on_a_gpu = -(-sharing // _devices(device)) if device == "cuda" else 1
-    memory = round(_memory(device) / (on_a_gpu if device == "cuda" else sharing) / 2**30, 1)
-    return Hardware(device, precision, attention, threads, _name(device), memory, settings.compile, on_a_gpu)
+    on_a_gpu = -(-sharing // (_devices(device) // processes)) if device == "cuda" else 1
+    memory = round(_memory(device) / (on_a_gpu if device == "cuda" else sharing * processes) / 2**30, 1)
+    name = _name(device)
+    return Hardware(device, precision, attention, threads, name, memory, settings.compile, on_a_gpu, processes)
 
 
-def workers(settings: HardwareSettings) -> int:
-    """Return the number of workers: what the settings ask for, else one for each GPU, or one without GPUs."""
-    return settings.workers if settings.workers != "auto" else max(1, _devices(_device(settings.device)))
+def workers(settings: HardwareSettings, processes: int = 1) -> int:
+    """Return the number of workers: what the settings ask for, else as many as have GPUs, or one without GPUs."""
+    if settings.workers != "auto":
+        return settings.workers
+    return max(1, _devices(_device(settings.device)) // processes)
+
+
+def _check_processes(settings: HardwareSettings, device: str, processes: int) -> None:
+    """Raise RequestError if a trial can't be trained by so many processes."""
+    asked = f"cluster.processes_per_trial={processes}"
+    if device == "mps":
+        raise RequestError(f"{asked}: Apple's GPU serves one process only; leave it out")
+    if device == "cuda" and _devices(device) < processes:
+        raise RequestError(f"{asked}: each process needs a GPU, and there are {_devices(device)}; lower it")
+    if settings.compile:
+        raise RequestError(f"{asked}: hardware.compile=true is for one process; leave one of them out")
 
 
 def apply(hardware: Hardware) -> None:
@@ -76,6 +95,16 @@ def apply(hardware: Hardware) -> None:
         torch.cuda.set_per_process_memory_fraction(1 / hardware.on_a_gpu)
     if hardware.compile:
         torch._dynamo.config.recompile_limit = COMPILED_SHAPES
+
+
+@contextmanager
+def alone(hardware: Hardware) -> Iterator[None]:
+    """Compute with the cores of all processes of a trial, while the helpers wait."""
+    torch.set_num_threads(hardware.threads * hardware.processes)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(hardware.threads)
 
 
 def out_of_memory(error: BaseException) -> bool:

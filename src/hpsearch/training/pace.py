@@ -13,6 +13,8 @@ from hpsearch.state.messages import Hardware, Paced
 from hpsearch.state.records import DataRef
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.training import models, trainer
+from hpsearch.training.order import LengthGroupedOrder
+from hpsearch.training.team import After, Task
 from hpsearch.training.trial import Line, Warm, evaluation
 
 WARM = 2  # updates before the timed ones
@@ -34,6 +36,7 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     settings, kind = spec.settings, KINDS[spec.settings.task.kind]
     train, validation = (warm.tokens(spec.data, settings, split) for split in ("train", "validation"))
     tokenizer = warm.tokenizer(settings.model)
+    everything = settings.train.model_copy(update={"examples": None, "fold": None})
     started = time.perf_counter()
     model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
     loaded = time.perf_counter() - started
@@ -42,12 +45,17 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     def on_step(step: int) -> tuple[bool, bool]:
         line.alive()
         times.append(_now(warm.hardware))
-        return False, step >= WARM + LEAST and times[-1] - times[WARM - 1] > spec.seconds
+        stop = step >= WARM + LEAST and times[-1] - times[WARM - 1] > spec.seconds
+        warm.team.go_on(After(save=False, stop=stop, retimed=made.retimed))
+        return False, stop
 
     with tempfile.TemporaryDirectory() as scratch:
-        made = trainer.make_trainer(settings, kind, model, train, warm.hardware, Path(scratch) / "trial")
+        folder = Path(scratch) / "trial"
+        warm.team.begin(Task(settings.model_copy(update={"train": everything}), spec.data, folder, None))
+        made = trainer.make_trainer(settings, kind, model, train, warm.hardware, folder)
         made.add_callback(trainer.Watcher(line.alive, on_step, lambda *_: None))
         trainer.run(made, None)
+        warm.team.ended()
         trained = sum(_tokens(made.order, len(times))[WARM:])
         started = time.perf_counter()
         model.save_pretrained(scratch)
@@ -64,7 +72,7 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     )
 
 
-def _tokens(order: trainer.LengthGroupedOrder, steps: int) -> list[int]:
+def _tokens(order: LengthGroupedOrder, steps: int) -> list[int]:
     """Return the number of tokens in each of the first `steps` batches, over as many epochs as needed."""
     found: list[int] = []
     for epoch in itertools.count():

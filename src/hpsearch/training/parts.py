@@ -76,6 +76,11 @@ def micro_batch(batch_size: int, at_most: int | None) -> int:
     return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
 
 
-def examples_at_once(train: TrainSettings) -> int:
-    """Return the number of examples in a forward pass under these settings."""
-    return micro_batch(train.batch_size, train.micro_batch_size)
+def slice_size(batch_size: int, processes: int) -> int:
+    """Return the largest number of examples that one of so many processes takes of a batch."""
+    return math.ceil(batch_size / processes)
+
+
+def examples_at_once(train: TrainSettings, processes: int = 1) -> int:
+    """Return the number of examples in a forward pass under these settings, in a trial of so many processes."""
+    return micro_batch(slice_size(train.batch_size, processes), train.micro_batch_size)

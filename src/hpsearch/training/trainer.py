@@ -9,7 +9,7 @@ import contextlib
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -27,21 +28,22 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 
-from hpsearch.config.settings import OptimizerSettings, Settings, TrainSettings
+from hpsearch.config.settings import Settings, TrainSettings
 from hpsearch.data.tokens import Tokens, collate, model_inputs
-from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import Hardware
-from hpsearch.tasks.kind import Kind
+from hpsearch.tasks.kind import IGNORED, Kind
 from hpsearch.training import checkpoints, rdrop
-from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, out_of_memory
+from hpsearch.training.hardware import COMPILED_LENGTH, DTYPES, alone, out_of_memory
 from hpsearch.training.models import FAMILIES
-from hpsearch.training.parts import LONGEST, examples_at_once, passes_of_batch, place, planned_steps
+from hpsearch.training.optimizers import optimizer_class
+from hpsearch.training.order import LengthGroupedOrder, Parts
+from hpsearch.training.parts import LONGEST, examples_at_once, passes_of_batch, place, planned_steps, slice_size
 
-# Examples are sorted by length within groups of this many batches, so that a batch has similar lengths.
-GROUPED_BATCHES = 50
+IDLE = "idle"  # in a batch: it holds no example of the process
 
 SCHEDULERS = {
     "linear": "linear",
@@ -56,34 +58,6 @@ class NotFiniteError(Exception):
     """A loss or an output is NaN or infinite: the trial has diverged."""
 
 
-class LengthGroupedOrder(Sampler[int]):
-    """Order of the examples in an epoch: random batches of similar length, the same for the same seed and epoch."""
-
-    def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch. The loader calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(len(self.lengths))
-        group = GROUPED_BATCHES * self.batch_size
-        batches = []
-        for start in range(0, len(order), group):
-            part = order[start : start + group]
-            part = part[np.argsort(-self.lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        # An incomplete batch stays last: the loader cuts this order into batches again.
-        incomplete = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        shuffled = [batches[i] for i in rng.permutation(len(batches))]
-        return iter(np.concatenate(shuffled + incomplete).tolist())
-
-
 def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
     """Return the lengths that batches are padded to where each costs a compilation, else an empty list."""
     if not hardware.compile:
@@ -95,37 +69,6 @@ def padded_lengths(tokens: Tokens, hardware: Hardware) -> list[int]:
 def rung_steps(rungs: tuple[float, ...], total: int) -> tuple[int, ...]:
     """Return the step of each rung. In a schedule too short for a rung, that rung is at the first step."""
     return tuple(min(total, max(1, round(rung * total))) for rung in rungs)
-
-
-def optimizer_class(settings: OptimizerSettings) -> type[torch.optim.Optimizer]:
-    """Return the torch.optim class that the settings name. Raises RequestError if it is unknown or its options fail."""
-    known = sorted(
-        name
-        for name, value in vars(torch.optim).items()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-    )
-    if settings.name not in known:
-        raise RequestError(
-            f"optimizer.name={settings.name}: no such class in torch.optim; there are {', '.join(known)}"
-        )
-    chosen: Any = getattr(torch.optim, settings.name)
-    try:
-        chosen([torch.zeros(2, 2, requires_grad=True)], lr=1e-3, weight_decay=0.0, **settings.options)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"optimizer.options={settings.options}: {settings.name} refuses them: {error}") from None
-    return chosen  # type: ignore[no-any-return]
-
-
-def optimizer_copies(settings: OptimizerSettings) -> int:
-    """Return how many tensors of a weight's shape the optimizer keeps for it, counted on one weight."""
-    weight = torch.zeros(2, 2, requires_grad=True)
-    weight.grad = torch.ones(2, 2)
-    chosen: Any = optimizer_class(settings)
-    optimizer = chosen([weight], lr=1e-3, **settings.options)
-    optimizer.step()
-    return sum(
-        isinstance(kept, torch.Tensor) and kept.shape == weight.shape for kept in optimizer.state[weight].values()
-    )
 
 
 def autocast(hardware: Hardware) -> contextlib.AbstractContextManager[Any]:
@@ -153,7 +96,7 @@ def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation
     """Return the outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
 
     Batches are sorted by length and no random number is drawn. If a batch does not fit in memory, it and all later
-    ones are halved.
+    ones are halved. The worker alone computes them, and its helpers wait.
 
     Raises:
         NotFiniteError: the model's outputs are not finite.
@@ -164,7 +107,7 @@ def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation
     results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
     model.eval()
     start = 0
-    with torch.inference_mode(), autocast(how.hardware):
+    with torch.inference_mode(), autocast(how.hardware), alone(how.hardware):
         while start < len(order):
             how.alive()
             rows = order[start : start + batch_size]
@@ -216,6 +159,7 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     settings: TrainSettings
     kind: Kind
+    seed: int
     order: LengthGroupedOrder
     trial_folder: Path
     planned: int
@@ -226,8 +170,30 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     pausing: bool = False  # the trial pauses at the next checkpoint, so it must not be lost
     saving: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # context for saving
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
-        return self.order
+    def get_train_dataloader(self) -> Any:
+        """Return this process's micro-batches. Trainer calls this. Its own loader would repeat examples."""
+        micro, rank = self.args.per_device_train_batch_size, self.args.process_index
+        loader: Any = DataLoader(
+            self.train_dataset,
+            batch_sampler=Parts(self.order, micro, rank, self.args.world_size),
+            collate_fn=self._collated,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def _collated(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a micro-batch. An empty one holds an example that does not count, because all processes must work."""
+        if items:
+            return dict(self.data_collator(items))
+        return dict(self.data_collator([self.train_dataset[0]])) | {IDLE: torch.ones(1)}
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> Any:
+        """Return the items of the batch in all processes. Trainer calls this."""
+        mine = torch.zeros((), dtype=torch.long, device=device)
+        for batch in batch_samples:
+            if IDLE not in batch:
+                mine += batch["labels"].ne(IGNORED).sum()
+        return self.accelerator.gather(mine).sum()
 
     @property
     def total(self) -> int:
@@ -251,19 +217,34 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the task kind's loss of a micro-batch. Trainer calls this. The model never sees the labels."""
+        """Return the task kind's loss of a micro-batch. Trainer calls this. The model never sees the labels.
+
+        The update takes the mean of the gradients of all processes, and a loss is a share of the whole batch's.
+        """
         outputs = [model(**model_inputs(inputs)) for _ in range(passes_of_batch(self.settings))]
         assert num_items_in_batch is not None, "Trainer counts them"
         weight = self.settings.rdrop
         loss = rdrop.loss(outputs, inputs, num_items_in_batch, weight, self.kind, self.compute_loss_func)
+        loss = loss * (0 if IDLE in inputs else self.args.world_size)
         return (loss, outputs[0]) if return_outputs else loss
+
+    def _load_rng_state(self, checkpoint: str) -> None:
+        """Go on with the random numbers of a checkpoint. Trainer calls this.
+
+        A checkpoint of another number of processes has none for this one, which then draws new ones.
+        """
+        name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
+        if (Path(checkpoint) / name).exists():
+            super()._load_rng_state(checkpoint)
+        else:
+            set_seed(_seed(self.seed, self.args.process_index, self.state.global_step))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Let Trainer write a checkpoint under `output_dir`, then seal it. Trainer calls this when one is due.
 
         On a full disk a trial that is not pausing continues and keeps its former checkpoints.
         """
-        step = self.state.global_step
+        step, saved = self.state.global_step, True
         unsealed = Path(self.args.output_dir) / f"checkpoint-{step}"
         with self.saving():
             checkpoints.settle()  # at most one unsealed checkpoint is on the disk
@@ -273,9 +254,12 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 if self.pausing or not checkpoints.disk_full(self.trial_folder):
                     raise
                 checkpoints.print_fault()
-                shutil.rmtree(unsealed, ignore_errors=True)
-            else:
+                saved = False
+            self.accelerator.wait_for_everyone()  # each process has written its random numbers
+            if self.args.process_index == 0 and saved:
                 checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score)
+            elif self.args.process_index == 0:
+                shutil.rmtree(unsealed, ignore_errors=True)
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
@@ -317,12 +301,17 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             self.on_point(state.global_step, {"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]})
 
 
+def _seed(*parts: int) -> int:
+    """Return a seed that is another one for other parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
 def _arguments(settings: Settings, hardware: Hardware, folder: Path, planned: int) -> TrainingArguments:
-    train, micro = settings.train, examples_at_once(settings.train)
+    train, micro = settings.train, examples_at_once(settings.train, hardware.processes)
     return TrainingArguments(
         output_dir=str(TrialFolder(folder).unsealed),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=train.batch_size // micro,
+        gradient_accumulation_steps=slice_size(train.batch_size, hardware.processes) // micro,
         learning_rate=train.learning_rate,
         lr_scheduler_type=SCHEDULERS[train.scheduler],
         lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(train.scheduler, {}),
@@ -380,8 +369,10 @@ def make_trainer(
     trainer.model_accepts_loss_kwargs = False  # the loss is computed here, not in the model
     trainer.remove_callback(PrinterCallback)
     trainer.settings, trainer.kind = train, kind
-    trainer.order = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed)
+    trainer.order, trainer.seed = LengthGroupedOrder(tokens.lengths, train.batch_size, settings.seed), settings.seed
     trainer.trial_folder, trainer.planned, trainer.retimed = folder, planned, train.retimed
+    if (rank := trainer.args.process_index) > 0:  # else all processes would drop the same units
+        set_seed(_seed(settings.seed, rank))
     return trainer
 
 

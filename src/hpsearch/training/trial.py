@@ -39,6 +39,7 @@ from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training import checkpoints, data, folds, models, trainer
 from hpsearch.training.hardware import out_of_memory
 from hpsearch.training.parts import LONGEST, with_change
+from hpsearch.training.team import After, Task, Team
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class FitSpec:
 
 @dataclass
 class Warm:
-    """Hardware, tokenizers and tokens that a worker keeps from one trial to the next."""
+    """Hardware, helpers, tokenizers and tokens that a worker keeps from one trial to the next."""
 
     hardware: Hardware
+    team: Team = field(default_factory=Team)
     tokenizers: dict[str, PreTrainedTokenizerBase] = field(default_factory=dict)
     tokenised: dict[tuple[Path, str, int, str], Tokens] = field(default_factory=dict)
 
@@ -114,12 +116,14 @@ def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
     try:
         with trial.seconds("training"):
             step = trainer.run(trial.trainer, trial.resume)
+        warm.team.ended()
         if step < trial.total:
             return trial.result(Status.PAUSED, step)
         scores = trial.choose_weights()
         trial.save_model()
         return trial.result(Status.COMPLETE, step, scores)
     except trainer.NotFiniteError as error:
+        warm.team.ended()
         return trial.result(Status.FAILED, trial.trainer.state.global_step, reason=str(error))
     finally:
         trial.release()
@@ -135,22 +139,20 @@ class _Trial:
         self.spent: dict[str, float] = defaultdict(float)
         spec.folder.mkdir(parents=True, exist_ok=True)
         with self.seconds("setup"):
-            train = warm.tokens(spec.data, settings, "train").first(settings.train.examples)
-            self.validation = warm.tokens(spec.data, settings, "validation")
-            fold = settings.train.fold
-            if fold is not None:
-                whole = {"train": warm.tokens(spec.data, settings, "train"), "validation": self.validation}
-                train, self.validation = folds.tokens(whole, fold)
+            train, self.validation = tokens_of(settings, spec.data, warm)
             self.tokenizer = warm.tokenizer(settings.model)
             line.alive()
             self.resume = checkpoints.newest(spec.folder)
             shutil.rmtree(TrialFolder(spec.folder).unsealed, ignore_errors=True)  # files that a crash left
+            self.team = warm.team
+            self.team.begin(Task(settings, spec.data, spec.folder, self.resume))
             set_seed(settings.seed)  # for the new head
             self.model = models.build(settings.model, self.kind, spec.data.labels, self.tokenizer, warm.hardware)
             line.alive()
             self.trainer = trainer.make_trainer(settings, self.kind, self.model, train, warm.hardware, spec.folder)
         rungs = trainer.rung_steps(settings.search.rungs, self.trainer.planned)
         self.rungs = {step: i for i, step in enumerate(rungs)}
+        fold = settings.train.fold
         self.rows = data.load(spec.data, "validation").to_dict() if fold is None else folds.rows(spec.data, fold)
         self.on_rung = min(self.validation.examples, settings.budget.rung_examples or self.validation.examples)
         self.last_point = (self.resume.step if self.resume else 0, time.perf_counter(), 0.0)
@@ -166,8 +168,14 @@ class _Trial:
     def on_step(self, step: int) -> tuple[bool, bool]:
         """Return whether to save and whether to stop. The Watcher calls this after each update."""
         self.line.alive()
-        save, stop = self._after(step)
-        return save, stop or step >= self.total
+        try:
+            save, stop = self._after(step)
+        except Exception:
+            self.team.abandon()
+            raise
+        stop = stop or step >= self.total
+        self.team.go_on(After(save, stop, self.trainer.retimed))
+        return save, stop
 
     def _after(self, step: int) -> tuple[bool, bool]:
         if step not in self.rungs:
@@ -291,6 +299,14 @@ class _Trial:
         self.trainer.accelerator.free_memory()
         del self.trainer, self.model
         gc.collect()
+
+
+def tokens_of(settings: Settings, ref: DataRef, warm: Warm) -> tuple[Tokens, Tokens]:
+    """Return the tokens that a trial trains on, and those that it validates on."""
+    train, validation = (warm.tokens(ref, settings, split) for split in ("train", "validation"))
+    if settings.train.fold is not None:
+        return folds.tokens({"train": train, "validation": validation}, settings.train.fold)
+    return train.first(settings.train.examples), validation
 
 
 def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:

@@ -5,6 +5,7 @@ as `python -m hpsearch.training.worker <fd>`.
 """
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -43,6 +44,7 @@ from hpsearch.training import blends, checkpoints, floors, hardware
 from hpsearch.training.floors import FloorSpec
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
+from hpsearch.training.team import Team
 from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # least time between two signs of life
@@ -52,23 +54,36 @@ T = TypeVar("T")
 
 def main(fd: int) -> None:
     """Answer requests until the coordinator sends None or has ended."""
+    team = Team()
     with Connection(fd) as connection:
         try:
             begin: Begin = connection.recv()
             try:
-                found = hardware.resolve(begin.wish)
+                found = hardware.resolve(begin.wish, begin.processes)
             except RequestError as error:
                 connection.send(Unfit(str(error)))
                 return
             hardware.apply(found)
+            team.start(found, _end)
             connection.send(Ready(found))
             gc.freeze()  # so that collecting a trial's objects, three times each, does not scan all imports
-            warm, line = Warm(found), _line(connection)
+            warm, line = Warm(found, team), _line(connection)
             while (request := connection.recv()) is not None:
                 if not isinstance(request, Decision | Retime):  # sent before the trial's end was known
                     connection.send(_answer(request, begin.home, warm, line))
+                    team.settle()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the coordinator has ended; the last checkpoint stays
+        finally:
+            team.close()
+
+
+def _end(status: int) -> None:
+    """End this process as one of its helpers has ended, once its checkpoints are sealed."""
+    checkpoints.close()
+    if status < 0:
+        os.kill(os.getpid(), -status)  # a signal; of a kill by the system, the coordinator finds out why
+    os._exit(status or 1)
 
 
 def _answer(
@@ -100,7 +115,7 @@ def _answer(
         checkpoints.print_fault()
         if hardware.out_of_memory(error):
             checkpoints.settle()  # first seal the former trial's checkpoint: the coordinator ends this process next
-            return OutOfMemory(number, examples_at_once(settings.train), first_line(error))
+            return OutOfMemory(number, examples_at_once(settings.train, warm.hardware.processes), first_line(error))
         if checkpoints.disk_full(folder):
             return NoRoom(number)
         reason = f"{type(error).__name__}: {error}"
@@ -111,7 +126,8 @@ def _fit_floor(spec: FloorSpec, warm: Warm) -> FloorFitted:
     """Fit a floor and return it, or the reason of a failure: no study fails because of a floor."""
     try:
         hardware.apply(warm.hardware)  # each thread has its own setting of torch's number of threads
-        return floors.fit(spec, warm)
+        with hardware.alone(warm.hardware):
+            return floors.fit(spec, warm)
     except RequestError as error:
         return FloorFitted(spec.number, fault=str(error))
     except Exception as error:

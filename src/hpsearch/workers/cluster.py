@@ -69,7 +69,7 @@ class Head:
 
 
 def gpus(cluster: ClusterSettings, device: str, nodes: Sequence[dict[str, float]]) -> float:
-    """Return the GPUs of a worker, where the settings may leave them open.
+    """Return the GPUs of a worker with all its processes, where the settings may leave them open.
 
     Args:
         cluster: what the settings say of the cluster.
@@ -82,6 +82,7 @@ def gpus(cluster: ClusterSettings, device: str, nodes: Sequence[dict[str, float]
     found = cluster.gpus
     if found is None:
         found = 1.0 if device != "cpu" and any(node.get("GPU", 0) >= 1 <= node.get("CPU", 0) for node in nodes) else 0.0
+    found *= cluster.processes_per_trial
     if device == "cuda" and not found:
         raise RequestError("hardware.device=cuda: needs nodes with GPUs, and cluster.gpus=1 or a part of a GPU")
     return found
@@ -104,16 +105,18 @@ def placed(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, flo
         return cluster.cpus, cluster.workers
     most = int(max((node.get("CPU", 0) for node in nodes), default=0))
     wanted = cluster.workers if cluster.workers is not None else _wanted(cluster, share, nodes)
-    for cpus in [cluster.cpus] if cluster.cpus is not None else range(most, 0, -1):
+    for cpus in [cluster.cpus] if cluster.cpus is not None else range(most, cluster.processes_per_trial - 1, -1):
         there = places(cluster, share, cpus, nodes)
         if there >= wanted > 0:
             return cpus, cluster.workers if cluster.workers is not None else there
     names = ("CPU", "GPU", *cluster.resources)
     have = "; ".join(" and ".join(f"{node.get(name, 0):g} {name}" for name in names) for node in nodes)
     own = "".join(f", cluster.resources.{name}={amount:g}" for name, amount in cluster.resources.items())
+    count = cluster.processes_per_trial
+    own += f", cluster.processes_per_trial={count}" if count > 1 else ""
     raise RequestError(
-        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={share:g}{own}: there is no "
-        f"room for such workers on the nodes, which have: {have or 'nothing'}; lower them"
+        f"cluster.workers={cluster.workers}, cluster.cpus={cluster.cpus}, cluster.gpus={share / count:g}{own}: there "
+        f"is no room for such workers on the nodes, which have: {have or 'nothing'}; lower them"
     )
 
 
@@ -135,7 +138,9 @@ def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, fl
         return 1
     if share:
         return sum(int(_for_rest(cluster, share, node)) for node in nodes)
-    return sum(node.get("CPU", 0) >= 1 and _for_rest(cluster, share, node) >= 1 for node in nodes)
+    return sum(
+        node.get("CPU", 0) >= cluster.processes_per_trial and _for_rest(cluster, share, node) >= 1 for node in nodes
+    )
 
 
 def _for_rest(cluster: ClusterSettings, share: float, node: dict[str, float]) -> float:
@@ -145,8 +150,9 @@ def _for_rest(cluster: ClusterSettings, share: float, node: dict[str, float]) ->
 
 
 def _parts(share: float, node: dict[str, float]) -> int:
-    """Return for how many workers a node has GPUs. A part of a GPU lies on one GPU."""
-    return int(node.get("GPU", 0)) * int(1 / share)
+    """Return for how many workers a node has GPUs. A part of a GPU lies on one GPU. More than one are whole."""
+    whole = int(node.get("GPU", 0))
+    return whole // int(share) if share >= 1 else whole * int(1 / share)
 
 
 @dataclass(frozen=True)

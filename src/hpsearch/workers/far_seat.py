@@ -20,7 +20,7 @@ import ray
 
 from hpsearch.config.settings import HardwareSettings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import FitFloor, Message, Pace, Probe, Score, Train, Unfit
+from hpsearch.state.messages import Begin, FitFloor, Message, Pace, Probe, Score, Train, Unfit
 from hpsearch.training import checkpoints
 from hpsearch.workers.parcels import Arrival, Content, read
 from hpsearch.workers.seat import Seat, other
@@ -34,7 +34,13 @@ class FarSeat(Seat):
     """An actor with one worker process, and with that worker's files."""
 
     def __init__(
-        self, index: int, wish: HardwareSettings, output: str, made_by: dict[str, Any], lease_seconds: float
+        self,
+        index: int,
+        wish: HardwareSettings,
+        processes: int,
+        output: str,
+        made_by: dict[str, Any],
+        lease_seconds: float,
     ) -> None:
         """Start the worker; see `Seat`."""
         self._arrivals: dict[str, Arrival] = {}
@@ -46,7 +52,7 @@ class FarSeat(Seat):
         except (OSError, RuntimeError) as error:
             self._home = Path(f"/nonexistent/{self._name}")  # nothing is done there by a seat that is unfit
             unfit = unfit or Unfit(f"cluster: node {socket.gethostname()} has no place for files: {error}")
-        self._begin(index, wish, self._home, output, unfit, lease_seconds)
+        self._begin(index, Begin(wish, self._home, processes), output, unfit, lease_seconds)
 
     def _own_folder(self, root: Path) -> Path:
         """Make the folder that stands for the coordinator's state folder, and lock it as long as the seat lives."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from hpsearch.config.settings import HardwareSettings
 from hpsearch.errors import RequestError
 from hpsearch.state.messages import (
+    MEMORY_RAN_OUT,
     Begin,
     Decision,
     FitFloor,
@@ -55,8 +56,8 @@ class LocalWorkplace:
 
     saving_seconds, carried = SAVING_SECONDS, None
 
-    def __init__(self, settings: HardwareSettings, home: Path) -> None:
-        """Find the hardware of this machine; `home` is the state folder.
+    def __init__(self, settings: HardwareSettings, home: Path, processes: int = 1) -> None:
+        """Find the hardware of this machine; `home` is the state folder, and so many processes train one trial.
 
         Raises:
             RequestError: this machine lacks what the settings ask for.
@@ -64,9 +65,11 @@ class LocalWorkplace:
         from hpsearch.training import hardware  # imports torch, which takes long: only where needed
 
         # The hardware that a worker will find, without starting one.
-        self.home, self.hardware, self.count = home, hardware.resolve(settings), hardware.workers(settings)
-        self.gpus = _gpus() if self.hardware.device == "cuda" else []
-        # A worker sees at most one GPU, and has the same device, precision and threads as the others.
+        self.home, self.hardware = home, hardware.resolve(settings, processes)
+        self.count = hardware.workers(settings, processes)
+        gpus = _gpus() if self.hardware.device == "cuda" else []
+        self.gpus = [",".join(some) for some in zip(*[iter(gpus)] * processes, strict=False)]  # those of a worker
+        # A worker sees its own GPUs only, and has the same device, precision and threads as the others.
         sharing = self.hardware.on_a_gpu if self.gpus else self.count
         found = {name: getattr(self.hardware, name) for name in ("device", "precision", "threads")}
         self.wish = settings.model_copy(update=found | {"workers": sharing})
@@ -79,7 +82,8 @@ class LocalWorkplace:
         environment = ENVIRONMENT | os.environ | {"OMP_NUM_THREADS": str(self.hardware.threads)}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[index % len(self.gpus)]  # workers take the GPUs in turn
-        return LocalWorker(index, Begin(self.wish, self.home.absolute()), self.home / output, environment)
+        begin = Begin(self.wish, self.home.absolute(), self.hardware.processes)
+        return LocalWorker(index, begin, self.home / output, environment)
 
     def hear(self, workers: Sequence[Worker], timeout_seconds: float) -> Iterator[tuple[Worker, Message]]:
         """See Workplace."""
@@ -113,7 +117,7 @@ class LocalWorker:
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
         self.pausing = False
         self.silent_seconds = 0.0
-        self.killed_before = _killed_for_memory()
+        self.killed_before, self.processes = _killed_for_memory(), begin.processes
         ours, theirs = socket.socketpair()
         folder.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as file:
@@ -194,10 +198,12 @@ class LocalWorker:
         """Return the message that stands for the end of the process."""
         number, self.trial = self.trial, None
         status = self.process.wait()
-        for_memory = status == -signal.SIGKILL and _killed_for_memory() > self.killed_before
+        killed = _killed_for_memory() > self.killed_before
+        for_memory = (status == -signal.SIGKILL and killed) or status == MEMORY_RAN_OUT
         if number is not None and isinstance(self.work, Train) and for_memory:
-            examples = examples_at_once(self.work.settings.train)
-            return OutOfMemory(number, examples, "the system killed the worker when memory ran out")
+            examples = examples_at_once(self.work.settings.train, self.processes)
+            cause = "the system killed the worker when memory ran out" if killed else "a helper's memory ran out"
+            return OutOfMemory(number, examples, cause)
         reason = f"the worker ended with status {status}; see {self.log}"
         return Lost(number, reason, for_memory, self.log.read_bytes()[-LAST_WORDS:].decode(errors="replace"))
 

@@ -84,7 +84,8 @@ class RayWorkplace:
         self._refused: set[str] = set()  # ids of nodes that lack something
         self._cluster = cluster
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
-        threads = self._cpus if settings.threads == "auto" else settings.threads
+        self.processes = cluster.processes_per_trial
+        threads = self._cpus // self.processes if settings.threads == "auto" else settings.threads
         self._wish = settings.model_copy(update={"workers": sharing, "threads": threads})
         self._hardware: Hardware | None = None
         self._spare: RayWorker | None = None
@@ -153,9 +154,10 @@ class RayWorkplace:
         )
         made_by = identity.made_by()
         if self.far:
-            seat = actor.remote(index, self._wish, output, made_by, self.lease_seconds)
+            seat = actor.remote(index, self._wish, self.processes, output, made_by, self.lease_seconds)
         else:
-            seat = actor.remote(index, self._wish, self.home, output, self._begun, made_by, self.lease_seconds)
+            asked = (index, self._wish, self.processes, self.home, output)
+            seat = actor.remote(*asked, self._begun, made_by, self.lease_seconds)
         worker = RayWorker(index, seat, self, str(self.home / output / f"{index}.log"))
         self._serve(worker)
         return worker

@@ -178,7 +178,7 @@ class RayWorker:
         """Return the message that stands for the end of its actor."""
         for_memory = isinstance(error, OutOfMemoryError)
         if for_memory and self.trial is not None and isinstance(self.work, Train):
-            examples = examples_at_once(self.work.settings.train)
+            examples = examples_at_once(self.work.settings.train, self._place.processes)
             return OutOfMemory(self.trial, examples, "Ray ended the worker when the memory of its node ran out")
         reason = f"the worker's actor ended: {type(error).__name__}: {first_line(error)}"
         return Lost(0, reason, for_memory)

@@ -28,6 +28,7 @@ class Seat:
         self,
         index: int,
         wish: HardwareSettings,
+        processes: int,
         home: Path,
         output: str,
         begun: Path,
@@ -39,17 +40,16 @@ class Seat:
         Args:
             index: number of the worker.
             wish: the hardware settings of the worker; `threads` is a number.
+            processes: number of processes that train one trial.
             home: the coordinator's state folder, which this node must see at the same path.
             output: name of the folder for the worker's output.
             begun: a file in `home` that the coordinator has made for this command.
             made_by: code and libraries of the coordinator.
             lease_seconds: the worker is ended when the coordinator has not called for so long.
         """
-        self._begin(index, wish, home, output, _unseen(begun) or other(made_by), lease_seconds)
+        self._begin(index, Begin(wish, home, processes), output, _unseen(begun) or other(made_by), lease_seconds)
 
-    def _begin(
-        self, index: int, wish: HardwareSettings, home: Path, output: str, unfit: Unfit | None, lease_seconds: float
-    ) -> None:
+    def _begin(self, index: int, begin: Begin, output: str, unfit: Unfit | None, lease_seconds: float) -> None:
         context = ray.get_runtime_context()
         self._node, self._over = context.get_node_id(), False
         self._unfit = unfit
@@ -58,8 +58,8 @@ class Seat:
         if self._unfit is None:
             hidden = {} if context.get_accelerator_ids().get("GPU") else {"CUDA_VISIBLE_DEVICES": ""}
             kept = {key: value for key, value in os.environ.items() if not key.startswith((OF_RAY, *SECRETS))}
-            variables = ENVIRONMENT | kept | {"OMP_NUM_THREADS": str(wish.threads)} | hidden
-            self._worker = LocalWorker(index, Begin(wish, home), home / output, variables, LEASHED)
+            variables = ENVIRONMENT | kept | {"OMP_NUM_THREADS": str(begin.wish.threads)} | hidden
+            self._worker = LocalWorker(index, begin, begin.home / output, variables, LEASHED)
         threading.Thread(target=self._watch, daemon=True).start()
 
     @ray.method(concurrency_group="tell")

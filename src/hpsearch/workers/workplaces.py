@@ -16,7 +16,7 @@ def open_workplace(settings: HardwareSettings, cluster: ClusterSettings, home: P
         OutOfReachError: the cluster does not answer.
     """
     if cluster.name == "local":
-        return LocalWorkplace(settings, home)
+        return LocalWorkplace(settings, home, cluster.processes_per_trial)
     if settings.workers != "auto":
         raise RequestError(
             f"hardware.workers={settings.workers}: with cluster=ray say cluster.workers, and leave this at auto"
