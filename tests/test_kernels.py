@@ -265,7 +265,7 @@ def test_paths_are_chosen_by_device_and_precision(
     ("visible", "workers", "processes", "on_a_gpu", "gpus"),
     [
         *((None, 2, 1, 1, ["0", "1"]), (None, 4, 1, 2, ["0", "1", "0", "1"]), ("3,5", 3, 1, 2, ["3", "5", "3"])),
-        *(("3,5", 1, 2, 1, ["3,5"]), ("3,5,7,8,9", 2, 2, 1, ["3,5", "7,8"]), (None, 2, 2, 2, ["0,1", "0,1"])),
+        *(("3,5", 1, 2, 1, ["3,5"]), ("3,5,7,8,9", 2, 2, 1, ["3,5", "7,8"])),
     ],
 )
 def test_workers_take_gpus_in_turn_and_share_their_memory(

@@ -5,6 +5,7 @@ more examples than a file allows.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -270,7 +271,8 @@ def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(
 @given(st.integers(1, 500), st.integers(1, 600))
 def test_micro_batches_make_up_the_batch(batch_size: int, at_most: int) -> None:
     micro = micro_batch(batch_size, at_most)
-    assert batch_size % micro == 0
-    assert micro <= at_most
-    assert not [n for n in range(micro + 1, min(at_most, batch_size) + 1) if batch_size % n == 0]
+    assert 0 < micro <= at_most
+    parts = math.ceil(batch_size / micro)
+    assert parts == math.ceil(batch_size / at_most)  # as few as can be
+    assert math.ceil(batch_size / parts) == micro  # and as equal
     assert micro_batch(batch_size, None) == batch_size

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import sweep
+from hpsearch.coordinator import checks, sweep
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import TrialFolder
 from hpsearch.state.messages import (
@@ -383,14 +383,18 @@ def test_what_several_processes_cannot_do_is_refused(tmp_path: Path, monkeypatch
     wish = make.compose_settings("hardware.device=cuda").hardware
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(RequestError, match=r"processes_per_trial=2: each process needs a GPU, and there are 1"):
+    with pytest.raises(RequestError, match=r"needs a GPU of its own, which are 2 with .* there are 1;"):
         hardware.resolve(wish, 2)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(RequestError, match=r"which are 4 with hardware\.workers=2, and there are 3; lower one"):
+        hardware.resolve(wish.model_copy(update={"workers": 2}), 2)
     with pytest.raises(RequestError, match=r"processes_per_trial=2: hardware\.compile=true is for one process"):
         hardware.resolve(wish.model_copy(update={"compile": True}), 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(RequestError, match=r"processes_per_trial=2: Apple's GPU serves one process only"):
         hardware.resolve(wish.model_copy(update={"device": "mps"}), 2)
+    with pytest.raises(RequestError, match=r"processes_per_trial=32: train\.batch_size may be 16, and each process"):
+        checks.check(make.compose_settings("cluster.processes_per_trial=32", "hardware.device=cpu"), tmp_path)
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 8), (2, 4), (3, 2), (16, 1)])

@@ -70,12 +70,13 @@ def reproduce(settings: Settings, home: Path, run_id: str) -> str:
 
 def _workplace(own: Settings, then: StudyHardware, home: Path) -> Workplace:
     """Open a workplace with the recorded hardware, or with this machine's if that is not available."""
-    here = own.cluster.model_copy(update={"name": "local"})
+    here = own.cluster.model_copy(update={"name": "local", "processes_per_trial": then.processes})
     asked = {"device": then.device, "precision": then.precision, "threads": then.threads, "compile": then.compile}
     try:
         return open_workplace(own.hardware.model_copy(update=asked | {"workers": 1}), here, home)
     except RequestError:
-        return open_workplace(own.hardware.model_copy(update={"workers": 1}), here, home)
+        alone = here.model_copy(update={"processes_per_trial": 1})
+        return open_workplace(own.hardware.model_copy(update={"workers": 1}), alone, home)
 
 
 def _train(work: Train, workplace: Workplace, home: Path, origin: Origin) -> dict[str, float]:

@@ -83,7 +83,7 @@ class TrainSettings(Section):
     batch_size: Count
     """Number of training examples per update."""
     micro_batch_size: Count | None
-    """Maximum number of examples in one forward pass of training. The largest divisor of batch_size up to this
+    """Maximum number of examples in one forward pass of training. A batch is cut into equal parts of up to this
     number is used, and the update stays the same. null: the number that fits in memory."""
     epochs: Annotated[float, Field(gt=0, le=1000)] | None
     """Number of passes over the training examples; may be a fraction. null: model.reference.epochs. The number is
@@ -266,10 +266,11 @@ class HardwareSettings(Section):
     """true: torch.compile compiles the model for an NVIDIA GPU, once for each of a few lengths that batches are padded
     to. This takes minutes at first, so it is useful only if trials are long."""
     workers: Count | Literal["auto"]
-    """Number of worker processes. auto: one for each GPU, or one without a GPU. If there are more workers than GPUs,
-    they share the GPUs and their memory."""
+    """Number of workers. auto: one for each GPU, or for each group of GPUs where several processes train a trial; one
+    without a GPU. If there are more workers than GPUs, they share the GPUs and their memory."""
     threads: Count | Literal["auto"]
-    """Number of CPU threads of each worker. auto: the cores that this process may use, divided among the workers."""
+    """Number of CPU threads of each worker, or of each of its processes. auto: the cores that this process may use,
+    divided among them."""
     checkpoint_seconds: Positive
     """Seconds between two checkpoints of a trial, apart from those at rungs. A crash costs at most this much work."""
     hang_seconds: Positive

@@ -26,6 +26,12 @@ def check(settings: Settings, home: Path) -> tuple[data.Corpus, Workplace]:
         addresses.check_storage(settings.storage.uri)
     space.reference(settings)
     KINDS[settings.task.kind].check(settings)
+    least, processes = min(possible(settings, "train.batch_size")), settings.cluster.processes_per_trial
+    if least < processes:
+        raise RequestError(
+            f"cluster.processes_per_trial={processes}: train.batch_size may be {least}, and each process needs an "
+            "example of a batch; lower the first, or raise the second"
+        )
     longest = max(possible(settings, "task.max_length"))
     models.check(settings.model, settings.task.model_copy(update={"max_length": longest}))
     return data.read(settings), workplace

@@ -61,7 +61,7 @@ class MicroBatch:
     def halve(self, batch_size: int, examples: int) -> bool:
         """Halve the micro-batch after memory ran out; return False if it ran out over a single example.
 
-        The new size is the largest divisor of the batch size that is at most half of `examples`. A smaller size that
+        The new size cuts the batch into equal parts of at most half of `examples`. A smaller size that
         another worker has found since then stays.
 
         Args:

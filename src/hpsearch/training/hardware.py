@@ -81,8 +81,12 @@ def _check_processes(settings: HardwareSettings, device: str, processes: int) ->
     asked = f"cluster.processes_per_trial={processes}"
     if device == "mps":
         raise RequestError(f"{asked}: Apple's GPU serves one process only; leave it out")
-    if device == "cuda" and _devices(device) < processes:
-        raise RequestError(f"{asked}: each process needs a GPU, and there are {_devices(device)}; lower it")
+    needed = workers(settings, processes) * processes
+    if device == "cuda" and _devices(device) < needed:
+        raise RequestError(
+            f"{asked}: each process needs a GPU of its own, which are {needed} with hardware.workers="
+            f"{settings.workers}, and there are {_devices(device)}; lower one of them"
+        )
     if settings.compile:
         raise RequestError(f"{asked}: hardware.compile=true is for one process; leave one of them out")
 

@@ -70,10 +70,13 @@ def passes_of_batch(train: TrainSettings) -> int:
 
 
 def micro_batch(batch_size: int, at_most: int | None) -> int:
-    """Return the examples in a forward pass: the largest divisor of the batch size up to `at_most` (None: no limit)."""
+    """Return the examples in a forward pass, where a batch is cut into as few parts as hold up to `at_most` each.
+
+    The parts are as equal as they can be; only the last may be smaller. None: no limit.
+    """
     if at_most is None:
         return batch_size
-    return next(micro for micro in range(min(at_most, batch_size), 0, -1) if batch_size % micro == 0)
+    return math.ceil(batch_size / math.ceil(batch_size / at_most))
 
 
 def slice_size(batch_size: int, processes: int) -> int:

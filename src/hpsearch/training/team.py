@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from hpsearch.config.settings import Settings
 from hpsearch.state.messages import Hardware
 from hpsearch.state.records import DataRef
 from hpsearch.training.checkpoints import Checkpoint
+
+SIGN_SECONDS = 2.0  # within which the system tells of a helper's end
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def join(rank: int, hardware: Hardware, meeting: Path) -> None:
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     backend = "nccl" if hardware.device == "cuda" else "gloo"
     distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    # NCCL connects at the first call only. What it lacks must show before the first trial.
+    distributed.barrier(device_ids=[rank] if hardware.device == "cuda" else None)
 
 
 class Team:
@@ -126,13 +131,28 @@ class Team:
         """Note that training has ended in all processes."""
         self._training = False
 
-    def settle(self) -> None:
-        """Replace helpers that may still be training, because the worker has met an error."""
-        if self._helpers and self._training:
+    def explains(self, error: Exception) -> bool:
+        """Return whether an error in training comes of a helper's end. Then this process ends soon, too."""
+        if not (self._helpers and self._training) or not isinstance(error, RuntimeError):
+            return False
+        until = time.monotonic() + SIGN_SECONDS
+        while all(process.poll() is None for process in self._helpers) and time.monotonic() < until:
+            time.sleep(0.05)
+        return any(process.poll() is not None for process in self._helpers)
+
+    def settle(self) -> bool:
+        """Replace helpers that may still be training, because the worker has met an error.
+
+        Returns:
+            Whether the worker can go on. With GPUs it can't: NCCL may wait for ever for helpers that have ended.
+        """
+        astray = bool(self._helpers) and self._training
+        self.ended()
+        if astray and self._hardware.device != "cuda":
             self.close()
             distributed.destroy_process_group()
             self.start(self._hardware, self._lost)
-        self.ended()
+        return not astray or self._hardware.device != "cuda"
 
     def close(self) -> None:
         """End the helpers."""
@@ -152,4 +172,5 @@ class Team:
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         status = process.wait()
         if process in self._helpers:  # else it was ended here
+            self._scratch.cleanup()
             self._lost(status)

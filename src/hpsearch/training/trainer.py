@@ -134,7 +134,8 @@ def try_update(
     """Make two updates on the `micro` longest pieces, with as much memory as a trial with such micro-batches can need.
 
     Only the second has the optimizer's moments in memory beside all that a forward pass keeps. It also keeps the
-    gradients of the first, as the later parts of a batch keep those of the earlier ones.
+    gradients of the first, as the later parts of a batch keep those of the earlier ones. Each of several processes also
+    keeps copies of its gradients, to add them up.
     """
     longest = np.argsort(-tokens.lengths, kind="stable")[:micro]
     types = FAMILIES[settings.model.family].types
@@ -144,12 +145,14 @@ def try_update(
     chosen: Any = optimizer_class(settings.optimizer)
     optimizer = chosen(model.parameters(), lr=settings.train.learning_rate, **settings.optimizer.options)
     loss_of = partial(kind.loss, label_smoothing=0.0, class_weights=None)
+    copies = [torch.empty_like(weight) for weight in model.parameters()] if hardware.processes > 1 else []
     for _ in range(2):
         with autocast(hardware):
             outputs = [model(**model_inputs(batch)) for _ in range(passes_of_batch(settings.train))]
         loss: Any = rdrop.loss(outputs, batch, batch["labels"].numel(), settings.train.rdrop, kind, loss_of)
         loss.backward()
         optimizer.step()
+    del copies
 
 
 class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -255,10 +258,12 @@ class SearchTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                     raise
                 checkpoints.print_fault()
                 saved = False
-            self.accelerator.wait_for_everyone()  # each process has written its random numbers
-            if self.args.process_index == 0 and saved:
+            by_each = self.accelerator.gather(torch.tensor(int(saved), device=self.args.device))
+            if self.args.process_index > 0:
+                return
+            if bool(by_each.min()):  # each process has written its random numbers
                 checkpoints.seal(unsealed, self.trial_folder, step, self.rung_score)
-            elif self.args.process_index == 0:
+            else:
                 shutil.rmtree(unsealed, ignore_errors=True)
 
 
@@ -311,7 +316,7 @@ def _arguments(settings: Settings, hardware: Hardware, folder: Path, planned: in
     return TrainingArguments(
         output_dir=str(TrialFolder(folder).unsealed),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=slice_size(train.batch_size, hardware.processes) // micro,
+        gradient_accumulation_steps=math.ceil(slice_size(train.batch_size, hardware.processes) / micro),
         learning_rate=train.learning_rate,
         lr_scheduler_type=SCHEDULERS[train.scheduler],
         lr_scheduler_kwargs=SCHEDULER_OPTIONS.get(train.scheduler, {}),

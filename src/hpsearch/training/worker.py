@@ -71,7 +71,8 @@ def main(fd: int) -> None:
             while (request := connection.recv()) is not None:
                 if not isinstance(request, Decision | Retime):  # sent before the trial's end was known
                     connection.send(_answer(request, begin.home, warm, line))
-                    team.settle()
+                    if not team.settle():
+                        return
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the coordinator has ended; the last checkpoint stays
         finally:
@@ -113,6 +114,8 @@ def _answer(
         raise
     except Exception as error:  # the study continues after any failure of a trial; the log has the traceback
         checkpoints.print_fault()
+        if warm.team.explains(error):
+            threading.Event().wait()  # `_end` ends this process
         if hardware.out_of_memory(error):
             checkpoints.settle()  # first seal the former trial's checkpoint: the coordinator ends this process next
             return OutOfMemory(number, examples_at_once(settings.train, warm.hardware.processes), first_line(error))
