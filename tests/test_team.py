@@ -374,6 +374,26 @@ def test_a_sweep_by_several_processes(tmp_path: Path, tiny_model: Model, capsys:
     assert summary.test.value > 0.8
 
 
+@SLOW
+@pytest.mark.parametrize("variables", [
+    {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"},
+    {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+    {"PMI_SIZE": "4", "PMI_RANK": "3"},
+])  # fmt: skip
+def test_a_worker_is_none_of_a_launcher_s_processes(
+    tmp_path: Path, tiny_model: Model, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as pods that Kubeflow starts, and steps of SLURM with MPI. Trainer would wait for the other ones."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings, ref = toy(tmp_path, tiny_model)
+    with team(settings, tmp_path, 1) as (place, worker):
+        worker.give(Train(0, settings, DataName.of(ref, tmp_path), "trial"))
+        result = outcome(place, worker)
+    assert isinstance(result, TrialResult)
+    assert (result.status, result.reason) == (Status.COMPLETE, None)
+
+
 def test_what_several_processes_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = "cluster.processes_per_trial=2"
     with pytest.raises(RequestError, match=r"gpus=0\.5: each process needs a whole GPU, or none"):

@@ -25,6 +25,12 @@ from hpsearch.state.messages import Hardware
 from hpsearch.state.records import DataRef
 from hpsearch.training.checkpoints import Checkpoint
 
+# By these variables Trainer learns, under `torchrun` or MPI, that it is one of several processes.
+LAUNCHED = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    *(f"{kind}_COMM_WORLD_{what}" for kind in ("OMPI", "MV2") for what in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
+)
 SIGN_SECONDS = 2.0  # within which the system tells of a helper's end
 
 
@@ -55,6 +61,12 @@ class After:
     retimed: tuple[tuple[int, int], ...]  # `train.retimed` from now on
 
 
+def forget_launcher() -> None:
+    """Forget that a launcher has started the command as one of several processes: a worker is none of them."""
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+
+
 def join(rank: int, hardware: Hardware, meeting: Path) -> None:
     """Become one of the processes; wait for the others.
 
@@ -70,7 +82,6 @@ def join(rank: int, hardware: Hardware, meeting: Path) -> None:
     if loopback is not None:  # they are on one machine, and nobody else needs to reach them
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
-    # Trainer learns from these, as it does under `torchrun`, that it is one of several.
     for name, number in (("RANK", rank), ("WORLD_SIZE", processes)):
         os.environ[name] = os.environ[f"LOCAL_{name}"] = str(number)
     os.environ["MASTER_ADDR"] = "127.0.0.1"

@@ -44,7 +44,7 @@ from hpsearch.training import blends, checkpoints, floors, hardware
 from hpsearch.training.floors import FloorSpec
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
-from hpsearch.training.team import Team
+from hpsearch.training.team import Team, forget_launcher
 from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
 
 ALIVE_SECONDS = 1.0  # least time between two signs of life
@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 def main(fd: int) -> None:
     """Answer requests until the coordinator sends None or has ended."""
+    forget_launcher()
     team = Team()
     with Connection(fd) as connection:
         try:
