@@ -66,6 +66,21 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path) -> None:
     assert steps(tmp_path) == [2]
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[4]", b"7", b"\xff", b'{"files": []}', b'{"files": {}, "step": 4}']
+)
+def test_a_damaged_manifest_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    seal(tmp_path, 2, score=0.7)
+    seal(tmp_path, 4)
+    (tmp_path / "checkpoint-4" / checkpoints.MANIFEST).write_bytes(content)
+    assert not checkpoints.whole(tmp_path / "checkpoint-4")
+    seal(tmp_path, 5)
+    assert steps(tmp_path) == [2, 5]
+    found = checkpoints.newest(tmp_path, scored=True)
+    assert found is not None
+    assert found.step == 2
+
+
 @pytest.mark.parametrize("need", [checkpoints.newest, checkpoints.discard])
 def test_whoever_needs_a_checkpoint_waits_for_its_sealing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Callable[[Path], object]

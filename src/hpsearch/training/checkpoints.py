@@ -11,7 +11,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hpsearch.state.folder import TrialFolder
 
@@ -188,23 +188,33 @@ def _lock(trial: Path) -> IO[bytes]:
 
 
 def _verified(folder: Path) -> Checkpoint | None:
+    manifest = _manifest(folder)
+    if manifest is None:
+        return None
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, digest in manifest["files"].items():
             with open(folder / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None
-    except (OSError, ValueError, KeyError):
+    except OSError:
         return None
     return Checkpoint(folder, manifest["step"], manifest["score"])
 
 
 def _score(folder: Path) -> float | None:
+    manifest = _manifest(folder)
+    return None if manifest is None else manifest["score"]
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a checkpoint; None if it is missing or damaged."""
     try:
-        score: float | None = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["score"]
-    except (OSError, ValueError, KeyError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    return score
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return None
+    return manifest if {"step", "score"} <= manifest.keys() else None
 
 
 def _sync(path: Path) -> None:
