@@ -1,6 +1,6 @@
 """What do several workers on Ray bring on one machine, and do they find the same? Writes workers.md beside this file.
 
-python workers.py [--trials 8] [--examples 800]
+python workers.py [--trials 8] [--examples 400]
 
 The same search of MiniLM on Rotten Tomatoes, with processes of this machine and on Ray, where 1, 2 and 4 workers share
 the cores. Each side is a process of its own, in an empty state folder.
@@ -26,7 +26,7 @@ CORES = 2
 SIDES = {"here": 0, "ray-1": 1, "ray-2": 2, "ray-4": 4}
 """Name of a side: its workers on Ray, 0 without Ray."""
 COMMON = ("task=rotten_tomatoes", "study=workers", "budget=full", "budget.final=false", "budget.floors=false")
-FEWER = ("budget.confirmation.finalists=1", "budget.confirmation.seeds=1", "search.rungs=[0.5]")
+FEWER = ("budget.confirmation.finalists=1", "budget.confirmation.seeds=1", "search.rungs=[0.5]", "train.epochs=3")
 
 
 def run(side: str, trials: int, examples: int) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def main() -> None:
     """Run all sides, one after another."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--examples", type=int, default=800)
+    parser.add_argument("--examples", type=int, default=400)
     parser.add_argument("--side", choices=SIDES, help="run one side, and print its result as JSON")
     given = parser.parse_args()
     if given.side is not None:
