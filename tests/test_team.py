@@ -169,7 +169,8 @@ def test_losses_are_those_of_one_process(
     )
 
 
-@pytest.mark.parametrize("micro", ["2", pytest.param("null", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("micro", ["2", "null"])
 def test_a_trial_paused_anywhere_ends_as_one_never_paused(tmp_path: Path, tiny_model: Model, micro: str) -> None:
     """With dropout, which each process has its own numbers for."""
     settings, ref = toy(tmp_path, tiny_model, f"train.micro_batch_size={micro}")
@@ -302,6 +303,7 @@ def test_a_diverged_trial_costs_no_worker(tmp_path: Path, tiny_model: Model) -> 
         assert result.status is Status.COMPLETE
 
 
+@SLOW
 def test_an_error_after_an_update_costs_no_worker(tmp_path: Path, tiny_model: Model) -> None:
     """Its helpers wait to be told what follows."""
     settings, ref = toy(tmp_path, tiny_model)
