@@ -104,15 +104,13 @@ def test_a_sweep_on_ray_comes_to_what_it_comes_to_here(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False])
 def test_several_processes_of_a_node_come_to_what_they_come_to_here(
-    settings: Callable[..., Settings], tmp_path: Path, cluster: None, shared: bool, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Settings], tmp_path: Path, cluster: None
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     several = ("cluster.processes_per_trial=2", "budget.max_trials=2")
     here, there = (tracked.new_home(tmp_path / name) for name in ("here", "there"))
     first = sweep.run_sweep(settings(*several), here)
-    asked = settings("cluster=ray", "cluster.cpus=2", "cluster.workers=1", f"cluster.shared={shared}", *several)
+    asked = settings("cluster=ray", "cluster.cpus=2", "cluster.workers=1", *several)
     second = sweep.run_sweep(asked, there)
     assert (first.hardware.processes, second.hardware.processes) == (2, 2)
     assert scores(there) == scores(here)
