@@ -319,18 +319,12 @@ class ClusterSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _has_room_for_processes(self) -> "ClusterSettings":
-        asked = self.processes_per_trial
-        if asked > 1 and self.gpus is not None and 0 < self.gpus < 1:
-            raise ValueError(
-                f"processes_per_trial={asked}, gpus={self.gpus:g}: each process needs a whole GPU, or none"
-            )
-        if self.cpus is not None and self.cpus < asked:
-            raise ValueError(f"processes_per_trial={asked}, cpus={self.cpus}: each process needs a core")
-        return self
-
-    @model_validator(mode="after")
-    def _scales_within_numbers(self) -> "ClusterSettings":
+    def _fits_together(self) -> "ClusterSettings":
+        asked, cpus, gpus = self.processes_per_trial, self.cpus, self.gpus
+        if asked > 1 and gpus is not None and 0 < gpus < 1:
+            raise ValueError(f"processes_per_trial={asked}, gpus={gpus:g}: each process needs a whole GPU, or none")
+        if cpus is not None and cpus < asked:
+            raise ValueError(f"processes_per_trial={asked}, cpus={cpus}: each process needs a core")
         if self.autoscaling and (self.workers is None or self.cpus is None):
             raise ValueError(
                 "autoscaling=true: nodes that are not there can't be counted; give cluster.workers and cluster.cpus"
