@@ -452,7 +452,7 @@ def test_stopped_and_continued(study: Chaos, expected: Outcome) -> None:
 
 
 DATABASE_CALLS = tuple(
-    f"coordinator.study.optuna.{call}" for call in ("Study.enqueue_trial", "Trial.report", "study.Study.tell")
+    f"coordinator.study.optuna.{call}" for call in ("Study.add_trial", "Trial.report", "study.Study.tell")
 )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from optuna.trial import FrozenTrial
 
 import make
 from hpsearch.config import space
@@ -21,7 +23,7 @@ from hpsearch.coordinator import study
 from hpsearch.coordinator.notes import of_search
 from hpsearch.coordinator.study import suggest
 from hpsearch.errors import OutOfReachError, RequestError
-from hpsearch.state import locks
+from hpsearch.state import addresses, locks
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.records import Status, TrialRecord
 
@@ -261,13 +263,11 @@ def test_what_is_told_stays_told(tmp_path: Path) -> None:
     assert frozen.intermediate_values == {0: 0.8}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
-@pytest.mark.parametrize("where", ["enqueue_trial", "ask", "suggest"])
 def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
-    where: str, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was written of the trial by then, the next start takes the same trial up, once."""
+    """Whether the trial was written by then or not, the next start takes the same trial up, once."""
     overrides = (f"sampler={sampler}", "budget.startup_trials=2", "train.learning_rate=0.2")
     settings = with_space(toy_space(0.1 if sampler == "grid" else None), *overrides)
     homes = [tmp_path / "whole", tmp_path / "crashed"]
@@ -275,32 +275,26 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
         home.mkdir()
     expected = run_study(settings, homes[0], 6)
 
-    owner: Any = study if where == "suggest" else optuna.Study
-    whole, crashed = getattr(owner, where), homes[1]
+    whole, crashed = optuna.Study.add_trial, homes[1]
     trials: list[TrialRecord] = []
     for number in range(6):
         opened = study.Study(settings, crashed)
         if number in (0, 3):
             for after in (False, True):
 
-                def crash(given: Any, *args: Any, done: bool = after, **kwargs: Any) -> Any:
-                    real = not isinstance(getattr(given, "_storage", None), optuna.storages.InMemoryStorage)
-                    in_memory = isinstance(given, optuna.Trial) and isinstance(
-                        given.study._storage, optuna.storages.InMemoryStorage
-                    )
-                    if not real or in_memory:  # the copy that the sampler sees
-                        return whole(given, *args, **kwargs)
+                def crash(given: optuna.Study, trial: FrozenTrial, done: bool = after) -> None:
+                    if isinstance(given._storage, optuna.storages.InMemoryStorage):  # the copy that the sampler sees
+                        return whole(given, trial)
                     if done:
-                        whole(given, *args, **kwargs)
+                        whole(given, trial)
                     raise KeyboardInterrupt
 
-                monkeypatch.setattr(owner, where, crash)
+                monkeypatch.setattr(optuna.Study, "add_trial", crash)
                 with pytest.raises(KeyboardInterrupt):
                     opened.ask(len(trials), trials)
-                monkeypatch.setattr(owner, where, whole)
+                monkeypatch.setattr(optuna.Study, "add_trial", whole)
                 opened = study.Study(settings, crashed)
-                if len(opened.known()) > number:
-                    break
+                assert len(opened.known()) == number + after
         known = opened.known()
         trial = known[number] if len(known) > number else opened.ask(len(trials), trials)
         score = -abs(trial.params["train.learning_rate"] - 0.2)
@@ -310,6 +304,84 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
     assert [trial.params for trial in trials] == expected
     assert [trial.number for trial in trials] == list(range(6))
     assert len(study.Study(settings, crashed).optuna.trials) == 6
+
+
+def test_a_write_whose_confirmation_is_lost_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "RETRY_SECONDS", 0.01)
+    opened = study.Study(make.compose_settings(), tmp_path)
+    add, tell, report, lost = optuna.Study.add_trial, optuna.Study.tell, optuna.Trial.report, 0
+
+    def unconfirmed(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal lost
+            done = whole(*args, **kwargs)
+            if not isinstance(getattr(args[0], "_storage", None), optuna.storages.InMemoryStorage) and lost % 2 == 0:
+                lost += 1
+                raise optuna.exceptions.StorageInternalError("server closed the connection unexpectedly")
+            lost += 1
+            return done
+
+        return call
+
+    monkeypatch.setattr(optuna.Study, "add_trial", unconfirmed(add))
+    monkeypatch.setattr(optuna.Study, "tell", unconfirmed(tell))
+    monkeypatch.setattr(optuna.Trial, "report", unconfirmed(report))
+    trial = opened.ask(0, [])
+    assert lost == 1
+    paused = dataclasses.replace(trial, status=Status.PAUSED, score=0.8, rungs={0: 0.8})
+    lost = 0
+    opened.tell(paused)
+    lost = 0
+    opened.tell(dataclasses.replace(paused, status=Status.COMPLETE, score=0.9))
+    assert lost == 1
+    [frozen] = study.Study(make.compose_settings(), tmp_path).optuna.trials
+    assert (frozen.value, frozen.intermediate_values, frozen.params) == (0.9, {0: 0.8}, trial.params)
+
+
+def test_trials_that_another_program_adds_are_run(tmp_path: Path) -> None:
+    """Optuna's own way to ask for a point: `enqueue_trial`, before the study runs and meanwhile."""
+    settings = make.compose_settings()
+    one = space.reference(settings) | {"train.learning_rate": 5e-5}
+    other = {"train.batch_size": 32}  # what is missing is drawn
+    optuna.create_study(
+        storage=addresses.of_file(tmp_path / "optuna.db"), study_name=settings.study, direction="maximize"
+    ).enqueue_trial(one)
+    opened = study.Study(settings, tmp_path)
+    [known] = opened.known()
+    assert (known.number, known.params, known.status) == (0, one, Status.RUNNING)
+    second = opened.ask(1, [dataclasses.replace(known, score=0.5)])
+    study.Study(settings, tmp_path).optuna.enqueue_trial(other)
+    trials = [dataclasses.replace(trial, score=0.5) for trial in (known, second)]
+    third = opened.ask(2, trials)
+    assert third.params["train.batch_size"] == 32
+    assert set(third.params) == set(one)
+    fourth = opened.ask(3, [*trials, dataclasses.replace(third, score=0.5)])
+    stored = study.Study(settings, tmp_path).optuna.trials
+    assert [trial.params for trial in stored] == [trial.params for trial in (known, second, third, fourth)]
+    assert {trial.state for trial in stored} == {optuna.trial.TrialState.RUNNING}
+
+
+def test_the_database_is_read_once_however_many_trials_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna reads all trials that have not ended each time, and most of a search's trials wait at rungs."""
+    opened = study.Study(make.compose_settings(), tmp_path)
+    storage, reads = opened.optuna._storage, 0
+    read = type(storage).get_all_trials
+
+    def counted(given: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal reads
+        reads += given is storage
+        return read(given, *args, **kwargs)
+
+    monkeypatch.setattr(type(storage), "get_all_trials", counted)
+    trials: list[TrialRecord] = []
+    for number in range(12):
+        drawn = opened.ask(number, trials)
+        trials.append(dataclasses.replace(drawn, status=Status.PAUSED, score=0.5 + number / 100, rungs={0: 0.5}))
+        opened.tell(trials[-1])
+    assert reads <= 2
+    assert [trial.params for trial in opened.known()] == [trial.params for trial in trials]
 
 
 def test_a_database_that_does_not_answer_is_asked_again_for_a_while(

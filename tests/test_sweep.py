@@ -310,7 +310,7 @@ def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come()
     lengths = {0: (40, Status.RUNNING), 1: (10, Status.PRUNED)}
     search.trials = {n: TrialRecord(n, {}, status, total_steps=total) for n, (total, status) in lengths.items()}
     kept = Books.__new__(Books)
-    kept.phase, kept.logged = search, {0: {(10, "train_loss"), (30, "train_loss")}, 1: {(2, "train_loss")}}
+    kept.phase, kept.trained = search, {0: 30, 1: 2}
     search.planned = lambda: 1.0  # type: ignore[method-assign]
     assert kept.remaining_steps() == 10
     search.planned = lambda: 4.0  # type: ignore[method-assign]

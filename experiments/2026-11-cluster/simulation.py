@@ -31,6 +31,7 @@ from hpsearch.state.messages import (
     Message,
     Pace,
     Probe,
+    Progress,
     Ready,
     RungReport,
     Score,
@@ -41,6 +42,7 @@ from hpsearch.workers.interface import Worker
 
 HERE = Path(__file__).parent
 TRIAL_SECONDS = 600.0  # of a whole trial
+PROGRESS_SECONDS = 30.0  # between two reports of progress
 LOSS_SECONDS = 10.0  # in which a worker is lost with the probability that is given
 
 
@@ -52,6 +54,7 @@ class Made:
         self.node, self.output, self.over = f"n{index // 8}", "", False
         self.work: Train | None = None
         self.trial: int | None = None
+        self.until = 0.0  # when its present stretch of training ends
         place.later(0.0, self, Ready(sleeper.HARDWARE))
         place.later(place.lifetime(), self, Lost(0, "lost"))
 
@@ -77,8 +80,20 @@ class Made:
             if ahead
             else sleeper.result(number, Status.COMPLETE, step, found, TRIAL_SECONDS)
         )
-        self.began, self.at = self.place.now, step
-        self.place.later(seconds, self, message)
+        self.until, self.message, self.steps_a_second = self.place.now + seconds, message, (step - self.at) / seconds
+        self.at = step
+        self.speak()
+
+    def speak(self) -> None:
+        """Report progress now and then, and at last the end of this stretch. The worker works on meanwhile."""
+        assert self.trial is not None
+        left = self.until - self.place.now
+        if left <= PROGRESS_SECONDS:
+            self.place.later(max(0.0, left), self, self.message)
+            return
+        step = int(self.at - (left - PROGRESS_SECONDS) * self.steps_a_second)
+        progress = Progress(self.trial, step, sleeper.STEPS, {"train_loss": 0.5})
+        self.place.later(PROGRESS_SECONDS, self, progress)
 
     def answer(self, decision: Decision) -> None:
         """See Worker."""
@@ -151,10 +166,12 @@ class Place:
         for worker, message in due:
             if worker.over:
                 continue
+            if isinstance(message, Progress):
+                worker.speak()
             if isinstance(message, Lost):
                 self.losses += 1
                 message = Lost(None, message.reason)  # the loss of a node is no fault of its trial
-            if not isinstance(message, RungReport | Ready | Fits):
+            if not isinstance(message, RungReport | Ready | Fits | Progress):
                 worker.trial = None
             yield worker, message
 
@@ -163,12 +180,11 @@ class Place:
         return event[2].over
 
     def pass_on(self, seconds: float, workers: Sequence[Worker]) -> None:
-        """Let time pass. A worker works until it speaks; then it waits for the coordinator."""
+        """Let time pass. A worker works until its rung or its end; then it waits for the coordinator."""
         then = self.now + seconds
-        speaking = {event[2]: event[0] for event in reversed(self.events) if not isinstance(event[3], Lost)}
         for worker in workers:
-            if worker.trial is not None and worker in speaking:
-                self.busy += max(0.0, min(then, speaking[worker]) - self.now)
+            if worker.trial is not None:
+                self.busy += max(0.0, min(then, worker.until) - self.now)
         self.there += seconds * self.count
         self.now = then
 

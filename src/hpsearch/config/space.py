@@ -35,7 +35,7 @@ def reference(settings: Settings) -> Params:
     params: Params = {}
     for path in parents_first(settings.search.space):
         dimension = settings.search.space[path]
-        if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
+        if exists(dimension, params):
             value, choices = _value(settings, path), getattr(dimension, "choices", ())
             params[path] = next((choice for choice in choices if choice == value), value)  # the choice 2, not 2.0
     return params
@@ -62,7 +62,7 @@ def point(settings: Settings, given: Mapping[str, Any]) -> Params:
             raise RequestError(f"{name}={given[name]}: lies outside of the space, which has {_extent(space[name])}")
     for path in parents_first(space):
         dimension = space[path]
-        if not all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
+        if not exists(dimension, params):
             continue
         value = given.get(path, _value(settings, path))
         if not _holds(dimension, value):
@@ -134,6 +134,11 @@ def _extent(dimension: Dimension) -> str:
         return ", ".join(map(formats.value, dimension.choices))
     steps = f" in steps of {formats.value(dimension.step)}" if dimension.step is not None else ""
     return f"{formats.value(dimension.low)} to {formats.value(dimension.high)}{steps}"
+
+
+def exists(dimension: Dimension, params: Mapping[str, Any]) -> bool:
+    """Return whether a point with these parameters so far has this dimension."""
+    return all(parent in params and params[parent] in values for parent, values in dimension.when.items())
 
 
 def grid(space: Mapping[str, Dimension]) -> dict[str, list[Any]]:

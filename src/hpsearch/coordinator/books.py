@@ -26,9 +26,12 @@ class Books:
     def __init__(self, phase: Phase, crew: Crew, delivery: Delivery, display: Display, clock: Clock) -> None:
         self.phase, self._crew, self._delivery, self._display = phase, crew, delivery, display
         self._clock = clock
-        self.logged: dict[int, set[tuple[int, str]]] = {}  # trial: (step, metric) pairs in its points file
-        for number in phase.trials:
-            points = read_points(phase.trial_folder(number).path)
+        self.logged: dict[int, set[tuple[int, str]]] = {}  # running trial: (step, metric) pairs in its points file
+        self.trained: dict[int, int] = {}  # trial: its steps so far
+        self._freed: set[int] = set()  # ended trials without a file to delete
+        for number, trial in phase.trials.items():
+            points = read_points(phase.trial_folder(number).path) if not trial.status.final else []
+            self.trained[number] = max([trial.step, *(step for step, _ in points)])
             self.logged[number] = {(step, name) for step, values in points for name in values}
         self._complaint: str | None = None  # why MLflow does not answer, as last shown
 
@@ -44,6 +47,7 @@ class Books:
         self._delivery.put(trial, self)
         self.phase.recorded(before, trial)
         if ends:
+            self.logged.pop(trial.number, None)  # there may be thousands of trials
             self._display.trial_ended(trial)
 
     def points(self, points: Sequence[Progress]) -> None:
@@ -54,6 +58,7 @@ class Books:
             if not new:
                 continue
             logged |= {(point.step, name) for name in new}
+            self.trained[point.number] = max(point.step, self.trained.get(point.number, 0))
             add_points(self.phase.trial_folder(point.number).path, point.step, new)
             self._delivery.put(self.phase.trials[point.number], self)
 
@@ -82,6 +87,10 @@ class Books:
         for trial in self.phase.closing():
             self.keep(trial)
         free_disk(self.phase, self.phase.kept_models())
+
+    def free_disk(self) -> None:
+        """Delete what trials that have ended since the last call need no more: see `free_disk`."""
+        free_disk(self.phase, self.phase.kept_models(), self._freed)
 
     def _write(self, trial: TrialRecord) -> None:
         self.phase.trials[trial.number] = trial
@@ -162,17 +171,23 @@ class Books:
         known = [t.total_steps for t in trials if t.total_steps]
         if not known:
             return None
-        trained = {n: max((step for step, _ in points), default=0) for n, points in self.logged.items()}
         running = [t for t in trials if t.status is Status.RUNNING]
-        least = sum(max(0, t.total_steps - trained.get(t.number, 0)) for t in running)
-        return max(least, round(self.phase.planned() * sum(known) / len(known) - sum(trained.values())))
+        least = sum(max(0, t.total_steps - self.trained.get(t.number, 0)) for t in running)
+        return max(least, round(self.phase.planned() * sum(known) / len(known) - sum(self.trained.values())))
 
 
-def free_disk(phase: Phase, keepers: Sequence[TrialRecord]) -> None:
-    """Delete the checkpoints of trials that have ended, and their models except those of `keepers`."""
-    for trial in phase.trials.values():
-        if trial.status.final:
-            folder = phase.trial_folder(trial.number)
-            checkpoints.discard(folder.path)
-            if trial not in keepers:
-                shutil.rmtree(folder.model, ignore_errors=True)
+def free_disk(phase: Phase, keepers: Sequence[TrialRecord], freed: set[int] | None = None) -> None:
+    """Delete the checkpoints of trials that have ended, and their models except those of `keepers`.
+
+    Args:
+        phase: phase of the trials.
+        keepers: trials whose models are kept.
+        freed: numbers of trials without a file to delete, which are left out. Those whose files are deleted are added.
+    """
+    kept, done = {trial.number for trial in keepers}, freed if freed is not None else set()
+    for number in [number for number, trial in phase.trials.items() if trial.status.final and number not in done]:
+        folder = phase.trial_folder(number)
+        checkpoints.discard(folder.path)
+        if number not in kept:
+            shutil.rmtree(folder.model, ignore_errors=True)
+            done.add(number)

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import replace
 
-from hpsearch.coordinator.books import Books, free_disk
+from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.helm import Helm
 from hpsearch.coordinator.phase import Phase
@@ -61,7 +61,8 @@ class Loop:
             self.phase.study.have(self.crew.follow())
             self._helm.heed()
             for worker in [w for w in self.crew.workers if w.trial is None and w.ready]:
-                self._feed(worker, hours)
+                if not self._feed(worker, hours):
+                    break  # there is nothing for the others either
             busy = [worker for worker in self.crew.workers if worker.trial is not None]
             self.books.hear_of_deliveries()
             if not busy and any(worker.ready for worker in self.crew.workers):
@@ -72,8 +73,8 @@ class Loop:
                 if self.crew.hangs(worker):
                     self._lost(worker, Lost(worker.trial, self.crew.silence))
 
-    def _feed(self, worker: Worker, hours: float) -> None:
-        """Give an idle worker the next trial. A running trial without a worker comes first."""
+    def _feed(self, worker: Worker, hours: float) -> bool:
+        """Give an idle worker the next trial, if there is one. A running trial without a worker comes first."""
         held = {w.trial for w in self.crew.workers}
         trials = self.phase.trials
         orphans = [t for t in trials.values() if t.status is Status.RUNNING and t.number not in held]
@@ -81,6 +82,7 @@ class Loop:
         if trial is not None:
             self._give(worker, trial, resumed=trial.number in trials)
             self.crew.headcount.work_found(self.crew.workers)
+        return trial is not None
 
     def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
         settings = self.phase.settings_of(trial)
@@ -133,7 +135,7 @@ class Loop:
         for beaten in self.phase.beaten():
             if beaten.number not in held:
                 self.books.keep(beaten)
-        free_disk(self.phase, self.phase.kept_models())
+        self.books.free_disk()
 
     def _lost(self, worker: Worker, lost: Lost) -> None:
         """Replace a worker that died. Its trial continues in a fresh one, or fails after too many losses."""

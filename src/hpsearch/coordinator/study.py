@@ -1,5 +1,6 @@
 """The Optuna study: it is opened or continued, draws points, and receives trials' scores and status."""
 
+import copy
 import functools
 import json
 import logging
@@ -7,13 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import space
@@ -58,6 +60,7 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
                 study.away = True
                 raise
             except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                study.forget()  # the database may hold what it could not confirm
                 if study.hurry or time.monotonic() > deadline:
                     study.away = True
                     raise _away(error) from None
@@ -66,8 +69,15 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
     return call
 
 
+class Seen(FrozenTrial):
+    """A trial in the form that the sampler sees. Nobody changes it, so the copies that Optuna makes share its parts."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Seen":
+        return copy.copy(self)
+
+
 class Study:
-    """The Optuna study. The coordinator is its only writer."""
+    """The Optuna study. The coordinator is its only writer, so it reads the trials once."""
 
     def __init__(self, settings: Settings, home: Path) -> None:
         """Open or create the study, and take the database's lock where there is one.
@@ -79,6 +89,8 @@ class Study:
         self.settings = settings
         self.hurry = False  # whether to raise at once if the database does not answer
         self.away = False  # whether the database did not answer, or another coordinator has the study
+        self._there: list[FrozenTrial] | None = None  # the database's trials, by number; None: not read
+        self._seen: dict[int, Seen] = {}  # trials as the sampler saw them last, by number
         direction = OBJECTIVES[settings.task.metric].direction
         wanted = optuna.study.StudyDirection[direction.upper()]
         url = settings.storage.uri or addresses.of_file(home / "optuna.db")
@@ -107,13 +119,10 @@ class Study:
     @patient
     def known(self) -> list[TrialRecord]:
         """Return the trials of the study, each with its status as the study knows it."""
-        for running in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            self._complete_draw(running)
         known = []
-        for trial in self.optuna.get_trials(deepcopy=False):
-            if trial.state is not TrialState.WAITING:  # `ask` takes that one up
-                status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
-                known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
+        for trial in self._trials():
+            status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
+            known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
         return known
 
     @patient
@@ -121,35 +130,43 @@ class Study:
         """Return a new trial of this number: first the reference recipe, then points that the sampler draws.
 
         The sampler sees a paused or pruned trial as one that ended with its last score. Optuna itself would show it a
-        running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that was
-        drawn before, but not written whole to the study, becomes the new one.
+        running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
+        the database has already becomes the new one.
 
         Args:
             number: number of trials that the study has.
             trials: its trials that can be compared with the new one.
             point: point of the space that is taken in place of a draw; None: draw one.
         """
-        if number == len(self.optuna.get_trials(deepcopy=False)):
+        there = self._trials()
+        if number == len(there):
             params, state = self._draw(number, trials) if point is None else (point, NO_STATE)
-            self.optuna.enqueue_trial(params, user_attrs={SAMPLER_STATE: state})
-        if self.optuna.get_trials(deepcopy=False)[number].state is TrialState.WAITING:
-            self.optuna.ask()
-        self._complete_draw(self.optuna.get_trials(deepcopy=False)[number])
-        params = self.optuna.get_trials(deepcopy=False)[number].params
-        return TrialRecord(number=number, params=params, status=Status.RUNNING)
+            drawn = create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=distributions(params, self.settings.search.space),
+                user_attrs={SAMPLER_STATE: state},
+            )
+            self.optuna.add_trial(drawn)
+            there.append(self._stored(number))
+            if there[number].state is not TrialState.RUNNING:  # another program has added a trial before it
+                self.forget()
+        return TrialRecord(number=number, params=self._trials()[number].params, status=Status.RUNNING)
 
     @patient
     def tell(self, trial: TrialRecord) -> None:
         """Tell the study a trial's scores at rungs and its final status, as far as it does not know them."""
-        frozen = self.optuna.get_trials(deepcopy=False)[trial.number]
-        if frozen.state.is_finished():
+        there = self._trials()
+        known = there[trial.number]
+        new = {rung: score for rung, score in sorted(trial.rungs.items()) if rung not in known.intermediate_values}
+        if known.state.is_finished() or not (new or trial.status.final):
             return
-        for rung, score in sorted(trial.rungs.items()):
-            if rung not in frozen.intermediate_values:
-                optuna.Trial(self.optuna, frozen._trial_id).report(score, step=rung)
+        for rung, score in new.items():
+            optuna.Trial(self.optuna, known._trial_id).report(score, step=rung)
         if trial.status.final:
             value = trial.score if trial.status is Status.COMPLETE else None
             self.optuna.tell(trial.number, value, STATES[trial.status])
+        there[trial.number] = self._stored(trial.number)
 
     @patient
     def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
@@ -164,9 +181,8 @@ class Study:
         points = {json.dumps(trial.params, sort_keys=True) for trial in scored}
         if len(scored) < FEWEST or len({trial.score for trial in scored}) == 1 or len(points) == 1:
             return {}
-        frozen = self.optuna.get_trials(deepcopy=False)
         beside = optuna.create_study(direction=self.optuna.direction)
-        beside.add_trials([_as_seen(trial, frozen[trial.number].distributions, {}) for trial in scored])
+        beside.add_trials([self._as_seen(trial) for trial in scored])
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         return dict(optuna.importance.get_param_importances(beside, evaluator=evaluator))
 
@@ -174,39 +190,97 @@ class Study:
         """From now on, raise at once if the database does not answer."""
         self.hurry = True
 
-    def _complete_draw(self, frozen: FrozenTrial) -> None:
-        """Write to the database the drawn parameters of a running trial that a crash has left out."""
-        suggest(optuna.Trial(self.optuna, frozen._trial_id), self.settings.search.space)
+    def forget(self) -> None:
+        """From now on, take the trials that the database has, whatever was known of them."""
+        self._there = None
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Return the database's trials, by number.
+
+        A trial that another program has put there to be run, or has written in part, gets what it lacks.
+        """
+        if self._there is None:
+            dimensions = self.settings.search.space
+            for trial in self.optuna.get_trials(deepcopy=False):
+                if trial.state is TrialState.WAITING:
+                    suggest(self.optuna.ask(), dimensions)
+                elif trial.state is TrialState.RUNNING and not _whole(trial.params, dimensions):
+                    suggest(optuna.Trial(self.optuna, trial._trial_id), dimensions)
+            self._there = self.optuna.get_trials(deepcopy=False)
+        return self._there
+
+    def _stored(self, number: int) -> FrozenTrial:
+        """Return a trial as the database has it now."""
+        study_id = self._storage.get_study_id_from_name(self.settings.study)
+        return self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         first = not trials and self.settings.sampler.name != "GridSampler"  # a grid has each point once
         if first and (params := space.reference_point(self.settings)) is not None:
             return params, NO_STATE
-        seen = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
-        frozen = self.optuna.get_trials(deepcopy=False)
+        beside = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
         for trial in sorted(trials, key=lambda trial: trial.number):
-            state = frozen[trial.number].user_attrs.get(SAMPLER_STATE, NO_STATE)
-            seen.add_trial(_as_seen(trial, frozen[trial.number].distributions, state["trial"]))
-            for key, value in state["study"].items():
-                seen._storage.set_study_system_attr(seen._study_id, key, value)
-        asked = seen.ask()
+            beside.add_trial(self._as_seen(trial))
+            for key, value in self._state(trial.number)["study"].items():
+                beside._storage.set_study_system_attr(beside._study_id, key, value)
+        asked = beside.ask()
         params = suggest(asked, self.settings.search.space)
-        drawn: FrozenTrial = seen.get_trials(deepcopy=False)[asked.number]
-        study_state = seen._storage.get_study_system_attrs(seen._study_id)
+        drawn: FrozenTrial = beside.get_trials(deepcopy=False)[asked.number]
+        study_state = beside._storage.get_study_system_attrs(beside._study_id)
         return params, {"trial": dict(drawn.system_attrs), "study": dict(study_state)}
 
+    def _state(self, number: int) -> dict[str, Any]:
+        """Return the state that the sampler left on trial and study when it drew this trial."""
+        state: dict[str, Any] = self._trials()[number].user_attrs.get(SAMPLER_STATE, NO_STATE)
+        return state
 
-def suggest(trial: optuna.Trial, dimensions: Mapping[str, Dimension]) -> dict[str, Any]:
+    def _as_seen(self, trial: TrialRecord) -> Seen:
+        """Return a trial in the form that the sampler sees, which is made anew where its score has changed."""
+        state = TrialState.RUNNING if trial.score is None else TrialState.COMPLETE
+        if trial.status is Status.FAILED:
+            state = TrialState.FAIL
+        value = trial.score if state is TrialState.COMPLETE else None
+        seen = self._seen.get(trial.number)
+        if seen is None or (seen.state, seen.value) != (state, value):
+            now = datetime.now()
+            seen = self._seen[trial.number] = Seen(
+                number=trial.number,
+                trial_id=trial.number,
+                state=state,
+                value=value,
+                datetime_start=now,
+                datetime_complete=now if state.is_finished() else None,
+                params=trial.params,
+                distributions=self._trials()[trial.number].distributions,
+                user_attrs={},
+                system_attrs=self._state(trial.number)["trial"],
+                intermediate_values={},
+            )
+        return seen
+
+
+def suggest(trial: BaseTrial, dimensions: Mapping[str, Dimension]) -> dict[str, Any]:
     """Ask Optuna for every dimension that exists for this trial, parents of a condition first."""
     params: dict[str, Any] = {}
     for path in space.parents_first(dimensions):
-        dimension = dimensions[path]
-        if all(parent in params and params[parent] in values for parent, values in dimension.when.items()):
-            params[path] = _suggest_one(trial, path, dimension)
+        if space.exists(dimensions[path], params):
+            params[path] = _suggest_one(trial, path, dimensions[path])
     return params
 
 
-def _suggest_one(trial: optuna.Trial, path: str, dimension: Dimension) -> Any:
+def distributions(params: space.Params, dimensions: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
+    """Return the distribution of each parameter of a point, as Optuna has it."""
+    fixed = FixedTrial(params)
+    suggest(fixed, dimensions)
+    return fixed.distributions
+
+
+def _whole(params: space.Params, dimensions: Mapping[str, Dimension]) -> bool:
+    """Return whether a point has a value in each of its dimensions."""
+    return all(path in params or not space.exists(dimensions[path], params) for path in dimensions)
+
+
+def _suggest_one(trial: BaseTrial, path: str, dimension: Dimension) -> Any:
     if not isinstance(dimension, Interval):
         return trial.suggest_categorical(path, dimension.choices)
     if SEARCHABLE[path] is int:
@@ -238,20 +312,3 @@ def sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:
             return getattr(optuna.samplers, chosen.name)(seed=seed, **options)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise RequestError(f"sampler.options={chosen.options}: {chosen.name} refuses them: {error}") from None
-
-
-def _as_seen(
-    trial: TrialRecord, distributions: dict[str, BaseDistribution], system_attrs: dict[str, Any]
-) -> FrozenTrial:
-    """Return a trial in the form that the sampler sees."""
-    if trial.status is Status.FAILED:
-        state = TrialState.FAIL
-    else:
-        state = TrialState.RUNNING if trial.score is None else TrialState.COMPLETE
-    return create_trial(
-        state=state,
-        value=trial.score if state is TrialState.COMPLETE else None,
-        params=trial.params,
-        distributions=distributions,
-        system_attrs=system_attrs,
-    )
