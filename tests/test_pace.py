@@ -1,5 +1,6 @@
 """What training and scoring take, as the first question to a worker finds it out."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.memory import PACE_SECONDS, KnownPace, MicroBatch
+from hpsearch.coordinator.memory import BUSY, PACE_SECONDS, KnownPace, MicroBatch
 from hpsearch.state.messages import Decision, Hardware, Paced
 from hpsearch.state.records import DataRef
 from hpsearch.training import hardware, pace
@@ -53,6 +54,22 @@ def test_a_token_costs_the_same_however_many_epochs_are_timed(
     assert found.score == pytest.approx(1 / validation.lengths.sum())
     assert 0 < found.trial < 60
     assert next(signs) > seconds, "it says that it is alive"
+    assert 0 < found.running <= 1
+
+
+@pytest.mark.parametrize(("processes", "running"), [(1, 0.25), (2, 1.0)])
+def test_a_worker_says_how_much_of_the_time_it_ran(
+    processes: int, running: float, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each step takes a second, and a quarter of a second of the processor."""
+    settings, ref = toy(tmp_path, tiny_model, 60, "train.epochs=100")
+    seconds, ran = itertools.count(), itertools.count(step=0.25)
+    monkeypatch.setattr(pace, "_now", lambda _: float(next(seconds)))
+    monkeypatch.setattr(pace.time, "thread_time", lambda: next(ran))
+    here = hardware.resolve(settings.hardware)
+    warm = Warm(here)
+    monkeypatch.setattr(warm, "hardware", dataclasses.replace(here, processes=processes))
+    assert measure(PaceSpec(settings, ref, 8), warm, line(lambda: None)).running == running
 
 
 def test_what_is_trained_by_a_step_is_what_the_order_says(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -82,3 +99,21 @@ def test_the_pace_is_measured_once_for_what_it_depends_on(tmp_path: Path, tiny_m
     for same in ("train.learning_rate=0.001", "budget.hours=2", "search.keep=0.3", "seed=4"):
         changed, _ = toy(tmp_path, tiny_model, 60, *hours, same)
         assert KnownPace(changed, ref, HERE, tmp_path).found is not None, same
+
+
+def test_the_pace_of_a_busy_machine_is_used_and_said_and_not_kept(
+    tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    settings, ref = toy(tmp_path, tiny_model, 60, "budget.hours=0.5", "budget.max_trials=null")
+    known = KnownPace(settings, ref, HERE, tmp_path)
+    slow = Paced(2e-4, 2e-5, 0.5, running=0.52)
+    known.keep(slow)
+    assert known.found == slow
+    assert known.busy is not None
+    assert "the worker ran 52% of the time" in known.busy
+    again = KnownPace(settings, ref, HERE, tmp_path)
+    assert again.found is None
+    assert again.busy is None
+    again.keep(Paced(1e-4, 1e-5, 0.5, running=BUSY))
+    assert again.busy is None
+    assert KnownPace(settings, ref, HERE, tmp_path).found == again.found

@@ -78,6 +78,7 @@ class MicroBatch:
         return settings.model_copy(update={"train": train})
 
 
+BUSY = 0.8  # share of the time on a processor; a pace that was measured with less is not that of the machine
 PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # share of the hours, and most seconds, for the timed updates
 
 
@@ -111,6 +112,17 @@ class KnownPace:
         return Pace(micro.applied(self._settings), self._data, min(PACE_SECONDS, PACE_SHARE * hours * 3600))
 
     def keep(self, found: Paced) -> None:
-        """Record the measured times."""
-        write_durably(self._file, json.dumps(asdict(found)))
+        """Take the measured times, and record them for other studies, unless the machine was busy."""
         self.found = found
+        if found.running >= BUSY:
+            write_durably(self._file, json.dumps(asdict(found)))
+
+    @property
+    def busy(self) -> str | None:
+        """Message that the machine was busy while the times were measured; None where it was not."""
+        if self.found is None or self.found.running >= BUSY:
+            return None
+        return (
+            f"this machine is busy: the worker ran {self.found.running:.0%} of the time, and other programs or a limit "
+            "had the rest. The plan is made for that pace, and follows it as it changes; end other programs if you can"
+        )

@@ -22,7 +22,7 @@ from hpsearch.coordinator.helm import refuse_late, taken_up
 from hpsearch.coordinator.lengths import with_rungs_late_enough
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.memory import KnownPace
-from hpsearch.coordinator.notes import of_data, of_search
+from hpsearch.coordinator.notes import of_data, of_plan, of_search
 from hpsearch.coordinator.phase import Found, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import Data, Planner
@@ -243,7 +243,10 @@ def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens:
     if settings.budget.hours is None:
         return None
     pace = KnownPace(settings, study.ref, crew.workplace.hardware, request.home)
-    return Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens))
+    planner = Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens))
+    if pace.busy is not None:
+        crew.display.note(pace.busy)
+    return planner
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,8 @@ def _run_phases(course: Course, planner: Planner | None, desk: Desk) -> Found:
         phase.begin(planner, course.opened[: len(kept)])
         if planner is not None and len(planner.made) > planned:
             display.plan(planner.made[-1])
+            if not planned and (much := of_plan(planner.made[-1], course.study.ref.sizes["test"])) is not None:
+                display.note(much)
         books = Books(phase, crew, delivery, display, clock)
         kept.append(books)
         if phase.introduction is not None or not phase.done():  # else it has nothing to run

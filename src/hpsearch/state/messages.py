@@ -294,6 +294,9 @@ class Paced:
     train: float  # seconds for each token of a training batch
     score: float  # seconds for each token that is scored
     trial: float  # seconds to load and save a model
+    # Share of the time that the worker's main thread was on a processor while it trained. It is near 1 on an idle
+    # machine, however short the texts are. 1 where the thread waits for a GPU or for other processes.
+    running: float = 1.0
 
 
 @dataclass(frozen=True)

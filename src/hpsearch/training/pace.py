@@ -41,10 +41,12 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
     loaded = time.perf_counter() - started
     times: list[float] = []
+    running: list[float] = []  # seconds that this thread was on a processor, at each of the times
 
     def on_step(step: int) -> tuple[bool, bool]:
         line.alive()
         times.append(_now(warm.hardware))
+        running.append(time.thread_time())
         stop = step >= WARM + LEAST and times[-1] - times[WARM - 1] > spec.seconds
         warm.team.go_on(After(save=False, stop=stop, retimed=made.retimed))
         return False, stop
@@ -65,10 +67,13 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     trainer.predict(model, validation, pieces, evaluation(settings, warm.hardware, line))
     scoring = _now(warm.hardware) - started
     made.accelerator.free_memory()
+    seconds = times[-1] - times[WARM - 1]
+    waits = warm.hardware.device != "cpu" or warm.hardware.processes > 1
     return Paced(
-        train=(times[-1] - times[WARM - 1]) / trained,
+        train=seconds / trained,
         score=scoring / int(validation.lengths[:pieces].sum()),
         trial=loaded + saved,
+        running=1.0 if waits else min(1.0, (running[-1] - running[WARM - 1]) / seconds),
     )
 
 
