@@ -32,19 +32,20 @@ def apply(settings: Settings, params: Mapping[str, Any]) -> Settings:
 
 def reference(settings: Settings) -> Params:
     """Return the reference recipe: the settings' own values of all searched settings, inside the space or not."""
-    params: Params = {}
-    for path in parents_first(settings.search.space):
-        dimension = settings.search.space[path]
-        if exists(dimension, params):
-            value, choices = _value(settings, path), getattr(dimension, "choices", ())
-            params[path] = next((choice for choice in choices if choice == value), value)  # the choice 2, not 2.0
-    return params
+    return _completed(settings, {})
 
 
 def reference_point(settings: Settings) -> Params | None:
     """Return the reference recipe as a point of the space, or None if one of its values lies outside the space."""
-    params = reference(settings)
-    return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
+    return _inside(settings, reference(settings))
+
+
+def moved(settings: Settings, params: Params, path: str, value: Any) -> Params | None:
+    """Return the point with another value of one setting; None if that lies outside the space.
+
+    A setting that exists only at the other point has the reference recipe's value.
+    """
+    return _inside(settings, _completed(settings, params | {path: value}))
 
 
 def point(settings: Settings, given: Mapping[str, Any]) -> Params:
@@ -92,9 +93,10 @@ def to_try(settings: Settings) -> list[Params]:
     if settings.budget.max_trials == 1:
         return found
     if point.get(RDROP) == 0:
-        found += [point | {RDROP: weight} for weight in possible(settings, RDROP) if weight][:1]
-    others = [] if rate is None else [found[-1] | {RATE: times * rate} for times in OTHER_RATES]
-    return found + [one for one in others if _holds(settings.search.space[RATE], one[RATE])]
+        dropped = [moved(settings, point, RDROP, weight) for weight in possible(settings, RDROP) if weight]
+        found += [one for one in dropped[:1] if one is not None]
+    others = [] if rate is None else [moved(settings, found[-1], RATE, times * rate) for times in OTHER_RATES]
+    return found + [one for one in others if one is not None]
 
 
 def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:
@@ -105,6 +107,22 @@ def recipe(settings: Settings, params: Mapping[str, Any]) -> Params:
         params: Parameters of the point.
     """
     return {path: _value(settings, path) for path in RECIPE} | dict(params)
+
+
+def _completed(settings: Settings, given: Mapping[str, Any]) -> Params:
+    """Return all parameters that exist together, with the reference recipe's values where none is given."""
+    params: Params = {}
+    for path in parents_first(settings.search.space):
+        dimension = settings.search.space[path]
+        if exists(dimension, params):
+            value, choices = given.get(path, _value(settings, path)), getattr(dimension, "choices", ())
+            params[path] = next((choice for choice in choices if choice == value), value)  # the choice 2, not 2.0
+    return params
+
+
+def _inside(settings: Settings, params: Params) -> Params | None:
+    """Return the parameters if they are a point of the space, else None."""
+    return params if all(_holds(settings.search.space[path], value) for path, value in params.items()) else None
 
 
 def _value(settings: Settings, path: str) -> Any:

@@ -30,9 +30,12 @@ class Books:
         self.trained: dict[int, int] = {}  # trial: its steps so far
         self._freed: set[int] = set()  # ended trials without a file to delete
         for number, trial in phase.trials.items():
-            points = read_points(phase.trial_folder(number).path) if not trial.status.final else []
+            # There may be thousands of trials. A failed one has trained beyond the step of its record.
+            whole = trial.status in (Status.COMPLETE, Status.PRUNED)
+            points = [] if whole else read_points(phase.trial_folder(number).path)
             self.trained[number] = max([trial.step, *(step for step, _ in points)])
-            self.logged[number] = {(step, name) for step, values in points for name in values}
+            if not trial.status.final:
+                self.logged[number] = {(step, name) for step, values in points for name in values}
         self._complaint: str | None = None  # why MLflow does not answer, as last shown
 
     # ---- writing
@@ -47,7 +50,7 @@ class Books:
         self._delivery.put(trial, self)
         self.phase.recorded(before, trial)
         if ends:
-            self.logged.pop(trial.number, None)  # there may be thousands of trials
+            self.logged.pop(trial.number, None)
             self._display.trial_ended(trial)
 
     def points(self, points: Sequence[Progress]) -> None:

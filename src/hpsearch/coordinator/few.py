@@ -56,7 +56,9 @@ class Few:
     def _affordable(self, point: Params, known: Known) -> Params:
         """Return the point, but without R-Drop where the time is too short for a worthwhile run with it."""
         holds = self._holds(self._planner.at_cost(known, point), plan.SHORTER)
-        return point if holds or space.RDROP not in point else point | {space.RDROP: self._settings.train.rdrop}
+        if holds or space.RDROP not in point:
+            return point
+        return space.moved(self._settings, point, space.RDROP, self._settings.train.rdrop) or point
 
     def _planned(self, known: Known) -> None:
         """Plan the length of the next run by the time that it may take."""

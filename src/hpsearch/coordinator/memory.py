@@ -78,7 +78,7 @@ class MicroBatch:
         return settings.model_copy(update={"train": train})
 
 
-BUSY = 0.8  # share of the time on a processor; a pace that was measured with less is not that of the machine
+BUSY = 0.8  # share of the wanted time on a processor; a pace that was measured with less is not that of the machine
 PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # share of the hours, and most seconds, for the timed updates
 
 
@@ -123,6 +123,7 @@ class KnownPace:
         if self.found is None or self.found.running >= BUSY:
             return None
         return (
-            f"this machine is busy: the worker ran {self.found.running:.0%} of the time, and other programs or a limit "
-            "had the rest. The plan is made for that pace, and follows it as it changes; end other programs if you can"
+            f"the processors are busy: the worker had one {self.found.running:.0%} of the time that it wanted one. "
+            "The plan is made for that pace, and follows it as it changes; end other programs, or lower "
+            "hardware.threads if a limit gives it fewer processors"
         )

@@ -72,6 +72,6 @@ def of_plan(made: PlanMade, test: int) -> str | None:
         return None
     fewer = max(LEAST, int(LITTLE * hours / scoring * test) // 100 * 100)
     return (
-        f"scoring the {test:,} test examples takes {formats.duration(scoring)} of the {formats.duration(hours)}; "
-        f"budget.test_examples={fewer} leaves more of them for training, and intervals get wider"
+        f"scoring the {test:,} test examples takes about {formats.duration(scoring)} of the {formats.duration(hours)}; "
+        f"budget.test_examples={fewer} with STUDY=<another name> leaves more of them for training, with wider intervals"
     )

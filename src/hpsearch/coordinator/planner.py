@@ -191,7 +191,7 @@ class Planner:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         until = phase.hours * 3600 + own.seconds
         pace = asdict(known.pace)
-        made = PlanMade(now, phase.name, self.hours, until, self.left, known.end, pace, tuple(planned), alone)
+        made = PlanMade(now, phase.name, self.hours, until, self.left, self._end, pace, tuple(planned), alone)
         self.made = (*self.made, made)
         write_durably(self._folder.plans, codec.write(Plans(self.made)))
 

@@ -53,8 +53,8 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                if study.lock is not None:
-                    study.lock.check()
+                if study.lock is not None and study.lock.check():
+                    study.forget()  # another coordinator may have had the study meanwhile
                 return method(study, *args, **kwargs)
             except OutOfReachError:  # another coordinator has the study
                 study.away = True
@@ -121,8 +121,9 @@ class Study:
         """Return the trials of the study, each with its status as the study knows it."""
         known = []
         for trial in self._trials():
-            status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
-            known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
+            if trial.state is not TrialState.WAITING:  # `ask` takes that one up
+                status = next((ours for ours, state in STATES.items() if state is trial.state), Status.RUNNING)
+                known.append(TrialRecord(number=trial.number, params=trial.params, status=status))
         return known
 
     @patient
@@ -130,8 +131,8 @@ class Study:
         """Return a new trial of this number: first the reference recipe, then points that the sampler draws.
 
         The sampler sees a paused or pruned trial as one that ended with its last score. Optuna itself would show it a
-        running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial that
-        the database has already becomes the new one.
+        running trial, from which nothing is learnt. The draw depends on seed, number and trials alone. A trial of this
+        number that the database has already becomes the new one: a crash left it there, or another program added it.
 
         Args:
             number: number of trials that the study has.
@@ -139,6 +140,8 @@ class Study:
             point: point of the space that is taken in place of a draw; None: draw one.
         """
         there = self._trials()
+        if number == len(there) and self._stored(number) is not None:
+            there = self._trials(anew=True)
         if number == len(there):
             params, state = self._draw(number, trials) if point is None else (point, NO_STATE)
             drawn = create_trial(
@@ -148,25 +151,32 @@ class Study:
                 user_attrs={SAMPLER_STATE: state},
             )
             self.optuna.add_trial(drawn)
-            there.append(self._stored(number))
-            if there[number].state is not TrialState.RUNNING:  # another program has added a trial before it
-                self.forget()
-        return TrialRecord(number=number, params=self._trials()[number].params, status=Status.RUNNING)
+            added = self._stored(number)
+            if added is None or added.params != params:  # another program has added one at the same time
+                there = self._trials(anew=True)
+            else:
+                there.append(added)
+        if there[number].state is TrialState.WAITING:
+            suggest(self.optuna.ask(), self.settings.search.space)
+            there = self._trials(anew=True)
+        return TrialRecord(number=number, params=there[number].params, status=Status.RUNNING)
 
     @patient
     def tell(self, trial: TrialRecord) -> None:
         """Tell the study a trial's scores at rungs and its final status, as far as it does not know them."""
-        there = self._trials()
-        known = there[trial.number]
-        new = {rung: score for rung, score in sorted(trial.rungs.items()) if rung not in known.intermediate_values}
-        if known.state.is_finished() or not (new or trial.status.final):
+        there, number = self._trials(), trial.number
+        if not _lacks(there[number], trial):
             return
-        for rung, score in new.items():
-            optuna.Trial(self.optuna, known._trial_id).report(score, step=rung)
+        there[number] = known = self._stored(number) or there[number]  # another program may have ended it
+        if not _lacks(known, trial):
+            return
+        for rung, score in sorted(trial.rungs.items()):
+            if rung not in known.intermediate_values:
+                optuna.Trial(self.optuna, known._trial_id).report(score, step=rung)
         if trial.status.final:
             value = trial.score if trial.status is Status.COMPLETE else None
-            self.optuna.tell(trial.number, value, STATES[trial.status])
-        there[trial.number] = self._stored(trial.number)
+            self.optuna.tell(number, value, STATES[trial.status])
+        there[number] = self._stored(number) or known
 
     @patient
     def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
@@ -194,25 +204,27 @@ class Study:
         """From now on, take the trials that the database has, whatever was known of them."""
         self._there = None
 
-    def _trials(self) -> list[FrozenTrial]:
-        """Return the database's trials, by number.
+    def _trials(self, anew: bool = False) -> list[FrozenTrial]:
+        """Return the database's trials, by number. A running one that was written in part gets what it lacks.
 
-        A trial that another program has put there to be run, or has written in part, gets what it lacks.
+        Args:
+            anew: whether to read them, whatever is known of them.
         """
-        if self._there is None:
+        if self._there is None or anew:
             dimensions = self.settings.search.space
-            for trial in self.optuna.get_trials(deepcopy=False):
-                if trial.state is TrialState.WAITING:
-                    suggest(self.optuna.ask(), dimensions)
-                elif trial.state is TrialState.RUNNING and not _whole(trial.params, dimensions):
+            for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if not _whole(trial.params, dimensions):
                     suggest(optuna.Trial(self.optuna, trial._trial_id), dimensions)
             self._there = self.optuna.get_trials(deepcopy=False)
         return self._there
 
-    def _stored(self, number: int) -> FrozenTrial:
-        """Return a trial as the database has it now."""
-        study_id = self._storage.get_study_id_from_name(self.settings.study)
-        return self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+    def _stored(self, number: int) -> FrozenTrial | None:
+        """Return a trial as the database has it now; None if it has none of this number."""
+        try:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        except KeyError:
+            return None
+        return self._storage.get_trial(trial_id)
 
     def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         first = not trials and self.settings.sampler.name != "GridSampler"  # a grid has each point once
@@ -273,6 +285,13 @@ def distributions(params: space.Params, dimensions: Mapping[str, Dimension]) -> 
     fixed = FixedTrial(params)
     suggest(fixed, dimensions)
     return fixed.distributions
+
+
+def _lacks(known: FrozenTrial, trial: TrialRecord) -> bool:
+    """Return whether Optuna must be told something of a trial."""
+    return not known.state.is_finished() and (
+        trial.status.final or any(rung not in known.intermediate_values for rung in trial.rungs)
+    )
 
 
 def _whole(params: space.Params, dimensions: Mapping[str, Dimension]) -> bool:

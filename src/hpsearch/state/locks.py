@@ -93,8 +93,11 @@ class DatabaseLock:
                 "or give STUDY=<another name>"
             )
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Check that the lock is still held, and take it again if the database has dropped the session.
+
+        Returns:
+            Whether it was taken again.
 
         Raises:
             OutOfReachError: another coordinator has the lock by now.
@@ -103,7 +106,7 @@ class DatabaseLock:
         if self._session is not None:
             try:
                 self._session.execute(sqlalchemy.text("SELECT 1"))
-                return
+                return False
             except SQLAlchemyError:
                 self.close()
         if not self._take():
@@ -111,6 +114,7 @@ class DatabaseLock:
                 f"storage.uri: the database has dropped the session of this coordinator, and another one runs study "
                 f"{self._study} now; this one stops"
             )
+        return True
 
     def close(self) -> None:
         """Release the lock."""

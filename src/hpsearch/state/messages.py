@@ -294,8 +294,8 @@ class Paced:
     train: float  # seconds for each token of a training batch
     score: float  # seconds for each token that is scored
     trial: float  # seconds to load and save a model
-    # Share of the time that the worker's main thread was on a processor while it trained. It is near 1 on an idle
-    # machine, however short the texts are. 1 where the thread waits for a GPU or for other processes.
+    # How much of the time the worker's main thread had a processor when it wanted one, while it trained; near 1 on an
+    # idle machine. 1 where the kernel does not say it.
     running: float = 1.0
 
 

@@ -20,6 +20,7 @@ from hpsearch.training.trial import Line, Warm, evaluation
 WARM = 2  # updates before the timed ones
 LEAST = 4  # timed updates, at the least
 SCORED = 2  # batches in the timed scoring
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
     loaded = time.perf_counter() - started
     times: list[float] = []
-    running: list[float] = []  # seconds that this thread was on a processor, at each of the times
+    scheduled: list[tuple[int, int]] = []  # at each of the times
 
     def on_step(step: int) -> tuple[bool, bool]:
         line.alive()
         times.append(_now(warm.hardware))
-        running.append(time.thread_time())
+        scheduled.append(_scheduled())
         stop = step >= WARM + LEAST and times[-1] - times[WARM - 1] > spec.seconds
         warm.team.go_on(After(save=False, stop=stop, retimed=made.retimed))
         return False, stop
@@ -67,13 +68,12 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
     trainer.predict(model, validation, pieces, evaluation(settings, warm.hardware, line))
     scoring = _now(warm.hardware) - started
     made.accelerator.free_memory()
-    seconds = times[-1] - times[WARM - 1]
-    waits = warm.hardware.device != "cpu" or warm.hardware.processes > 1
+    ran, waited = (after - before for before, after in zip(scheduled[WARM - 1], scheduled[-1], strict=True))
     return Paced(
-        train=seconds / trained,
+        train=(times[-1] - times[WARM - 1]) / trained,
         score=scoring / int(validation.lengths[:pieces].sum()),
         trial=loaded + saved,
-        running=1.0 if waits else min(1.0, (running[-1] - running[WARM - 1]) / seconds),
+        running=ran / (ran + waited) if ran else 1.0,
     )
 
 
@@ -95,3 +95,15 @@ def _now(hardware: Hardware) -> float:
     if hardware.device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _scheduled() -> tuple[int, int]:
+    """Return how long this thread has had a processor, and has waited for one, in ns; zeros where nobody says it.
+
+    The kernel of Linux does (`/proc/<pid>/schedstat`).
+    """
+    try:
+        ran, waited, _ = map(int, SCHEDSTAT.read_text().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return ran, waited
