@@ -27,7 +27,7 @@ from hpsearch.coordinator.final import Final
 from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.phases import Course
-from hpsearch.coordinator.planner import Data, Planner
+from hpsearch.coordinator.planner import REPORT_SECONDS, Data, Planner
 from hpsearch.coordinator.study import Study
 from hpsearch.decisions import plan, schedule
 from hpsearch.decisions.plan import Sizes
@@ -859,6 +859,8 @@ def test_hours_that_hold_one_fine_tune_are_all_for_the_reference_recipe(
     assert not found.records("final")
     [made] = found.summary.plans
     assert [step.phase for step in made.steps] == ["search"]
+    scoring = made.pace["score"] * found.summary.test.n
+    assert made.end == pytest.approx(REPORT_SECONDS + scoring, abs=scoring / 2), "one model is scored"
     assert found.summary.total_seconds < 1.1 * 0.017 * 3600
     assert "is reproduced bit for bit" in reproduce(settings, home, found.summary.winner.run_id)
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean"

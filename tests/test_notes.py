@@ -14,7 +14,7 @@ def plan(minutes: float, scoring_seconds: float) -> PlanMade:
 def test_scoring_that_takes_much_of_the_hours_is_said_with_what_takes_less() -> None:
     said = of_plan(plan(15, 760), 25_000)
     assert said is not None
-    assert "scoring the 25,000 test examples takes 12 min 40 s of the 15 min" in said
+    assert "scoring the 25,000 test examples takes about 12 min 40 s of the 15 min" in said
     assert "budget.test_examples=2900 " in said
     assert of_plan(plan(120, 760), 25_000) is None
 

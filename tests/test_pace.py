@@ -1,7 +1,10 @@
 """What training and scoring take, as the first question to a worker finds it out."""
 
-import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,19 +60,54 @@ def test_a_token_costs_the_same_however_many_epochs_are_timed(
     assert 0 < found.running <= 1
 
 
-@pytest.mark.parametrize(("processes", "running"), [(1, 0.25), (2, 1.0)])
-def test_a_worker_says_how_much_of_the_time_it_ran(
-    processes: int, running: float, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("schedstat", "running"),
+    [("{ran} {waited} 7", 0.25), ("0 0 0", 1.0), ("", 1.0), (None, 1.0)],
+    ids=["busy", "not counted", "empty", "not there"],
+)
+def test_a_worker_says_how_often_it_had_a_processor(
+    schedstat: str | None,
+    running: float,
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Here each step takes a second, and a quarter of a second of the processor."""
+    """Here the worker has a processor for a second, and then waits for one for three."""
     settings, ref = toy(tmp_path, tiny_model, 60, "train.epochs=100")
-    seconds, ran = itertools.count(), itertools.count(step=0.25)
-    monkeypatch.setattr(pace, "_now", lambda _: float(next(seconds)))
-    monkeypatch.setattr(pace.time, "thread_time", lambda: next(ran))
-    here = hardware.resolve(settings.hardware)
-    warm = Warm(here)
-    monkeypatch.setattr(warm, "hardware", dataclasses.replace(here, processes=processes))
+    said, seconds = tmp_path / "schedstat", itertools.count()
+
+    def now(_: Hardware) -> float:
+        second = next(seconds)
+        if schedstat is not None:
+            said.write_text(schedstat.format(ran=5 + 10**9 * second, waited=3 * 10**9 * second))
+        return float(second)
+
+    monkeypatch.setattr(pace, "_now", now)
+    monkeypatch.setattr(pace, "SCHEDSTAT", said)
+    warm = Warm(hardware.resolve(settings.hardware))
     assert measure(PaceSpec(settings, ref, 8), warm, line(lambda: None)).running == running
+
+
+@pytest.mark.skipif(not pace.SCHEDSTAT.exists(), reason="the kernel does not say it")
+def test_a_thread_that_shares_its_processor_waits_for_it() -> None:
+    processor = min(os.sched_getaffinity(0))
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{processor}])\nwhile 1: pass"]
+    )
+    former = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, [processor])
+        ran, waited = pace._scheduled()
+        until = time.process_time() + 1
+        while time.process_time() < until:
+            pass
+        after = pace._scheduled()
+    finally:
+        os.sched_setaffinity(0, former)
+        other.kill()
+        other.wait()
+    assert after[0] > ran
+    assert (after[1] - waited) / (after[0] - ran) > 0.3
 
 
 def test_what_is_trained_by_a_step_is_what_the_order_says(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -110,7 +148,7 @@ def test_the_pace_of_a_busy_machine_is_used_and_said_and_not_kept(
     known.keep(slow)
     assert known.found == slow
     assert known.busy is not None
-    assert "the worker ran 52% of the time" in known.busy
+    assert "the worker had one 52% of the time" in known.busy
     again = KnownPace(settings, ref, HERE, tmp_path)
     assert again.found is None
     assert again.busy is None

@@ -1,6 +1,7 @@
 """The space and the samplers: every value fits the settings, draws repeat, paused trials teach."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -118,6 +120,24 @@ def test_what_few_hours_try_is_the_reference_recipe_and_what_the_space_holds_nea
     for without in ("model=modernbert-base", "~search.space.train.rdrop", "train.rdrop=1"):
         first, *others = space.to_try(make.compose_settings(without))
         assert {one.get(space.RDROP) for one in others} == {first.get(space.RDROP)}, without
+
+
+@pytest.mark.parametrize("where", [0.0, 1.0])
+def test_points_near_the_reference_recipe_have_what_exists_there(where: float, tmp_path: Path) -> None:
+    dimensions: dict[str, Dimension] = {
+        "train.learning_rate": Interval(low=1e-5, high=1e-3, log=True),
+        "train.rdrop": Choice(choices=(0.0, 1.0)),
+        "train.label_smoothing": Interval(low=0.0, high=0.2, when={"train.rdrop": (where,)}),
+    }
+    settings, smoothing = with_space(dimensions), "train.label_smoothing"
+    points = space.to_try(settings)
+    assert [point["train.rdrop"] for point in points] == [0.0, 1.0, 1.0, 1.0]
+    assert [smoothing in point for point in points] == [point["train.rdrop"] == where for point in points]
+    assert space.moved(settings, points[1], "train.rdrop", 0.0) == points[0]
+    assert space.moved(settings, points[0], "train.learning_rate", 1.0) is None
+    opened = study.Study(settings, tmp_path)
+    for number, point in enumerate(points):
+        assert opened.ask(number, [], point).params == point
 
 
 def test_the_reference_is_the_settings_own_point_or_none() -> None:
@@ -338,27 +358,117 @@ def test_a_write_whose_confirmation_is_lost_is_not_repeated(tmp_path: Path, monk
     assert (frozen.value, frozen.intermediate_values, frozen.params) == (0.9, {0: 0.8}, trial.params)
 
 
-def test_trials_that_another_program_adds_are_run(tmp_path: Path) -> None:
-    """Optuna's own way to ask for a point: `enqueue_trial`, before the study runs and meanwhile."""
-    settings = make.compose_settings()
-    one = space.reference(settings) | {"train.learning_rate": 5e-5}
-    other = {"train.batch_size": 32}  # what is missing is drawn
-    optuna.create_study(
-        storage=addresses.of_file(tmp_path / "optuna.db"), study_name=settings.study, direction="maximize"
-    ).enqueue_trial(one)
-    opened = study.Study(settings, tmp_path)
-    [known] = opened.known()
-    assert (known.number, known.params, known.status) == (0, one, Status.RUNNING)
-    second = opened.ask(1, [dataclasses.replace(known, score=0.5)])
-    study.Study(settings, tmp_path).optuna.enqueue_trial(other)
-    trials = [dataclasses.replace(trial, score=0.5) for trial in (known, second)]
-    third = opened.ask(2, trials)
-    assert third.params["train.batch_size"] == 32
-    assert set(third.params) == set(one)
-    fourth = opened.ask(3, [*trials, dataclasses.replace(third, score=0.5)])
+def test_a_write_that_optuna_itself_repeats_leaves_the_next_draws_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna adds a trial again where the database could not confirm it, and says nothing of it."""
+    settings = make.compose_settings("budget.startup_trials=3")
+    opened, written = study.Study(settings, tmp_path), 0
+    prepare = optuna.storages.RDBStorage._get_prepared_new_trial
+
+    def unconfirmed(given: Any, study_id: int, template: FrozenTrial, session: Any) -> Any:
+        nonlocal written
+        written += 1
+        if written == 2:  # the first attempt at trial 1
+            commit = session.commit
+
+            def lost() -> None:
+                del session.commit
+                commit()
+                raise sqlalchemy.exc.OperationalError("COMMIT", {}, Exception("connection closed"))
+
+            session.commit = lost
+        return prepare(given, study_id, template, session)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "_get_prepared_new_trial", unconfirmed)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda _: None)
+    trials: list[TrialRecord] = []
+    for number in range(6):
+        trials.append(dataclasses.replace(opened.ask(number, trials), score=0.5 + number / 100))
+    assert written == 6, "one trial was written twice, and no other one for it"
+    assert trials[2].params == trials[1].params
     stored = study.Study(settings, tmp_path).optuna.trials
-    assert [trial.params for trial in stored] == [trial.params for trial in (known, second, third, fourth)]
-    assert {trial.state for trial in stored} == {optuna.trial.TrialState.RUNNING}
+    assert [trial.params for trial in stored] == [trial.params for trial in trials]
+    assert len({json.dumps(trial.params) for trial in trials}) == 5
+
+
+def test_trials_that_another_program_enqueues_are_run_one_by_one(tmp_path: Path) -> None:
+    """Optuna's own way to ask for a point, before the study runs and meanwhile."""
+    settings = make.compose_settings()
+    rates = (5e-5, 6e-5, 7e-5)
+    other = optuna.create_study(
+        storage=addresses.of_file(tmp_path / "optuna.db"), study_name=settings.study, direction="maximize"
+    )
+    for rate in rates[:2]:
+        other.enqueue_trial(space.reference(settings) | {"train.learning_rate": rate})
+    opened = study.Study(settings, tmp_path)
+    assert opened.known() == [], "a study begins them as its budget allows"
+    trials: list[TrialRecord] = []
+    for number in range(2):
+        trials.append(dataclasses.replace(opened.ask(number, trials), score=0.5))
+    other.enqueue_trial({"train.learning_rate": rates[2]})  # what it lacks is drawn
+    for number in range(2, 4):
+        trials.append(dataclasses.replace(opened.ask(number, trials), score=0.5))
+    assert [trial.params["train.learning_rate"] for trial in trials[:3]] == list(rates)
+    assert [set(trial.params) for trial in trials] == [set(trials[0].params)] * 4
+    again = study.Study(settings, tmp_path)
+    assert [(trial.params, trial.state) for trial in again.optuna.trials] == [
+        (trial.params, optuna.trial.TrialState.RUNNING) for trial in trials
+    ]
+    other.enqueue_trial({})
+    assert len(again.known()) == 4
+
+
+def test_a_trial_that_another_program_begins_or_ends_is_taken_as_it_is(tmp_path: Path) -> None:
+    settings = make.compose_settings()
+    opened = study.Study(settings, tmp_path)
+    first = dataclasses.replace(opened.ask(0, []), score=0.5)
+    other = study.Study(settings, tmp_path).optuna
+    other.ask()
+    second = dataclasses.replace(opened.ask(1, [first]), score=0.4)
+    assert set(second.params) == set(first.params)
+    third = opened.ask(2, [first, second])
+    other.tell(0, state=optuna.trial.TrialState.FAIL)
+    opened.tell(dataclasses.replace(first, status=Status.PAUSED, rungs={0: 0.5}))
+    opened.tell(dataclasses.replace(first, status=Status.COMPLETE))
+    opened.tell(dataclasses.replace(second, status=Status.COMPLETE))
+    states = [trial.state.name for trial in study.Study(settings, tmp_path).optuna.trials]
+    assert states == ["FAIL", "COMPLETE", "RUNNING"]
+    assert third.params == study.Study(settings, tmp_path).optuna.trials[2].params
+
+
+def test_a_lock_that_was_lost_and_taken_again_has_the_database_read_again(tmp_path: Path) -> None:
+    opened, taken = study.Study(make.compose_settings(), tmp_path), False
+    opened.lock = SimpleNamespace(check=lambda: taken, close=lambda: None)  # type: ignore[assignment]
+    assert opened.known() == []
+    study.Study(opened.settings, tmp_path).ask(0, [])  # the coordinator that had it meanwhile
+    assert opened.known() == []
+    taken = True
+    assert [trial.number for trial in opened.known()] == [0]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "qmc"])
+def test_a_study_that_is_opened_anew_draws_what_it_would_have_drawn(sampler: str, tmp_path: Path) -> None:
+    """While trials wait, fail and end with other scores than at their rungs."""
+    settings = make.compose_settings(f"sampler={sampler}", "budget.startup_trials=3")
+    drawn = []
+    for name in ("open", "opened_anew"):
+        (tmp_path / name).mkdir()
+        opened, trials = study.Study(settings, tmp_path / name), list[TrialRecord]()
+        for number in range(14):
+            if name == "opened_anew":
+                opened.close()
+                opened = study.Study(settings, tmp_path / name)
+            trials.append(opened.ask(number, trials))
+            for one in trials:
+                ended, score = Status.FAILED if one.number % 6 == 5 else Status.COMPLETE, 0.5 + one.number * 5 % 7 / 20
+                if one.number == number - 1:
+                    trials[one.number] = dataclasses.replace(one, status=Status.PAUSED, score=score, rungs={0: score})
+                elif one.number == number - 3:
+                    trials[one.number] = dataclasses.replace(one, status=ended, score=1.4 - score)
+                opened.tell(trials[one.number])
+        drawn.append([trial.params for trial in trials])
+    assert drawn[0] == drawn[1]
 
 
 def test_the_database_is_read_once_however_many_trials_there_are(

@@ -7,6 +7,7 @@ noted in the file that SLEEP_LOG names: when this worker had spoken, and when it
 import json
 import math
 import os
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -131,3 +132,7 @@ def main(fd: int) -> None:
             Sleeper(connection, begin.home).run()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
