@@ -191,7 +191,13 @@ def test_the_same_command_on_a_finished_study_says_so(
 
 @contextmanager
 def opened(
-    settings: Settings, home: Path, left: float, finishing: bool = False, train: float = 1e-4, workers: int = 1
+    settings: Settings,
+    home: Path,
+    left: float,
+    finishing: bool = False,
+    train: float = 1e-4,
+    workers: int = 1,
+    running: float = 1.0,
 ) -> Iterator[tuple[Course, Planner]]:
     """The course of a study of whose hours so many seconds are left, and whose pace was `train` seconds a token."""
     folder, corpus = StudyFolder.of(home, settings.study), data.read(settings)
@@ -200,7 +206,7 @@ def opened(
     assert settings.budget.hours is not None
     clock.seconds = {"setup": settings.budget.hours * 3600 - left}
     known = Data(Sizes(*(ref.sizes[split] for split in data.SPLITS)), 1.0, dict.fromkeys(data.SPLITS, 15.0))
-    measured = Paced(train=train, score=train / 5, trial=0.1)
+    measured = Paced(train=train, score=train / 5, trial=0.1, running=running)
     with closing(Study(settings, home)) as optuna:
         course = Course(StudyContext(settings, home, folder, corpus, ref, optuna, workers, finishing))
         yield course, Planner(settings, folder, clock, measured, known)
@@ -464,6 +470,30 @@ def test_hours_that_hold_next_to_no_updates_say_so(
         updates = trial.epochs * 720 / settings.train.batch_size
         assert (updates < LITTLE) is little
         assert (f"They hold only {max(1, round(updates))} update" in introduced) is little
+
+
+@pytest.mark.parametrize(("seconds", "hopes"), [(1.0, True), (600.0, False)])
+def test_a_busy_machine_that_would_hold_next_to_no_updates_is_planned_as_if_it_were_idle(
+    seconds: float, hopes: bool, tmp_path: Path, tiny_model: Models
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    epochs, ends = [], []
+    for running in (1.0, 0.25):
+        with opened(free(settings), home, 3600.0, train=1e-3, running=running) as (course, planner):
+            planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + seconds)
+            course.first.begin(planner, ())
+            trial, introduced = course.first.next(0.0), course.first.introduction
+            assert trial is not None
+            assert trial.epochs is not None
+            assert introduced is not None
+            assert ("the plan counts on the processors" in introduced) is (hopes and running < 1)
+            epochs.append(trial.epochs)
+            ends.append(planner.made[-1].end - REPORT_SECONDS)
+            (StudyFolder.of(home, settings.study).plans).unlink()
+        shutil.rmtree(home)
+        home.mkdir()
+    assert ends[1] == pytest.approx(ends[0] / 4 if hopes else ends[0])
+    assert epochs[1] > 4 * epochs[0] if hopes else epochs[1] == pytest.approx(epochs[0], rel=0.05)
 
 
 @pytest.mark.parametrize(("usual", "weights"), [(1.4, [0.0, 0.0]), (1.7, [0.0, 1.0])])

@@ -48,6 +48,9 @@ class Few:
         self.point: Params | None = self._to_try[0] if self._to_try else None
         """Point of the next run; None: the sampler draws it."""
         self._planned(known)
+        self._hopes = not begun and planner.busy and self._updates < LITTLE
+        if self._hopes:  # so few would teach nothing; the schedule is shortened if the machine stays busy
+            self._planned(planner.at_rest(known))
 
     def _holds(self, known: Known, times: float) -> bool:
         """Return whether the time holds a run that is `times` as long as usual."""
@@ -74,6 +77,11 @@ class Few:
         """Length of the next run."""
 
     @property
+    def _updates(self) -> int:
+        """Planned updates of the next run."""
+        return max(1, round(self.step.passes * self.step.examples / self._settings.train.batch_size))
+
+    @property
     def introduction(self) -> str:
         """Message that says what is run."""
         if self._settings.budget.max_trials == 1:
@@ -85,13 +93,19 @@ class Few:
             who = f"The reference recipe{' with R-Drop' if self._planner.cost(first) > 1 else ''}"
             more = f"{', '.join(others)} and other seeds" if others else "other seeds"
             what = f"{who} runs on all the data, then {more}, as the hours hold them"
-        updates = max(1, round(self.step.passes * self.step.examples / self._settings.train.batch_size))
+        updates = self._updates
         little = (
             f". They hold only {updates} update{'' if updates == 1 else 's'}, and fewer than {LITTLE} teach a model "
             "little: give more hours, or end other programs if they slow this machine"
         )
-        return f"these hours are too short for a search. {what}. More hours search for a better recipe" + (
-            little if updates < LITTLE else ""
+        hopes = (
+            f". At the present pace they would hold fewer than {LITTLE} updates, so the plan counts on the processors "
+            "that other programs have now; training ends earlier if they keep them"
+        )
+        return (
+            f"these hours are too short for a search. {what}. More hours search for a better recipe"
+            + (hopes if self._hopes else "")
+            + (little if updates < LITTLE else "")
         )
 
     def plan_next(

@@ -12,6 +12,7 @@ from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.floors import as_slow_as_trials, may_blend
+from hpsearch.coordinator.memory import BUSY
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
@@ -116,6 +117,18 @@ class Planner:
         """Return `known` for a study that does not score the reference recipe on test beside another model."""
         self._end = known.end - known.reference
         return replace(known, end=self._end, reference=0.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs had the processors while the pace was measured."""
+        return self._measured.running < BUSY
+
+    def at_rest(self, known: Known) -> Known:
+        """Return `known` for the time when other programs have ended, by how long the worker waited for processors."""
+        share = self._measured.running
+        pace = replace(known.pace, train=known.pace.train * share, score=known.pace.score * share)
+        self._end = REPORT_SECONDS + (known.end - REPORT_SECONDS) * share
+        return replace(known, pace=pace, end=self._end, reference=known.reference * share)
 
     def check_fits(self, whole: Plan, known: Known) -> None:
         """Check that the settings fixed by hand fit into the hours. Raises RequestError if they do not."""
