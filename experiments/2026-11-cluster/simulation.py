@@ -183,6 +183,7 @@ class Place:
         """Let time pass. A worker works until its rung or its end; then it waits for the coordinator."""
         then = self.now + seconds
         for worker in workers:
+            assert isinstance(worker, Made), "it was started here"
             if worker.trial is not None:
                 self.busy += max(0.0, min(then, worker.until) - self.now)
         self.there += seconds * self.count
