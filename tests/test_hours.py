@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ import tiny
 import tracked
 from forked import Coordinator
 from hpsearch import cli, formats
-from hpsearch.config.dimensions import Choice
+from hpsearch.config import space
+from hpsearch.config.dimensions import Choice, Interval
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import outlook, sweep
 from hpsearch.coordinator import planner as planning
@@ -28,6 +30,7 @@ from hpsearch.coordinator.loop import Loop
 from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import REPORT_SECONDS, Data, Planner
+from hpsearch.coordinator.search import Search
 from hpsearch.coordinator.study import Study
 from hpsearch.decisions import plan, schedule
 from hpsearch.decisions.plan import Sizes
@@ -470,6 +473,38 @@ def test_hours_that_hold_next_to_no_updates_say_so(
         updates = trial.epochs * 720 / settings.train.batch_size
         assert (updates < LITTLE) is little
         assert (f"They hold only {max(1, round(updates))} update" in introduced) is little
+
+
+def test_few_updates_are_not_laid_to_the_hours_where_the_settings_have_them_so(
+    tmp_path: Path, tiny_model: Models
+) -> None:
+    one_pass = ("train.epochs=1", "search.space.train.epochs.choices=[1]")
+    settings, home = request_of(tmp_path, tiny_model, *one_pass)
+    with opened(free(settings), home, 3600.0, train=1e-3) as (course, planner):
+        planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + 60)
+        course.first.begin(planner, ())
+        trial, introduced = course.first.next(0.0), course.first.introduction
+        assert trial is not None
+        assert trial.epochs is not None
+        assert introduced is not None
+        assert trial.epochs * 720 / settings.train.batch_size < LITTLE
+        assert "They hold only" not in introduced
+
+
+def test_a_point_that_is_asked_for_is_the_first_run_however_short_that_is(tmp_path: Path, tiny_model: Models) -> None:
+    settings, home = request_of(tmp_path, tiny_model)
+    with opened(free(settings), home, 3600.0, train=1e-3) as (course, planner):
+        planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + 1)
+        course.first.begin(planner, ())
+        assert isinstance(course.first, Search)
+        rate = settings.search.space[space.RATE]
+        assert isinstance(rate, Interval)
+        point = space.reference(settings) | {space.RATE: rate.low}
+        wanted: Any = SimpleNamespace(points=[point], begun=lambda trial: trial)
+        course.first._wanted = wanted
+        trial = course.first.next(0.0)
+        assert trial is not None
+        assert trial.params == point
 
 
 @pytest.mark.parametrize(("seconds", "hopes"), [(1.0, True), (600.0, False)])

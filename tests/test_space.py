@@ -406,11 +406,14 @@ def test_trials_that_another_program_enqueues_are_run_one_by_one(tmp_path: Path)
     trials: list[TrialRecord] = []
     for number in range(2):
         trials.append(dataclasses.replace(opened.ask(number, trials), score=0.5))
-    other.enqueue_trial({"train.learning_rate": rates[2]})  # what it lacks is drawn
+    other.enqueue_trial({"train.learning_rate": rates[2]})  # what it lacks is the reference recipe's
+    other.enqueue_trial({"train.learning_rate": 0.9, "train.batch_size": 7, "train.what": 1})  # another one is drawn
     for number in range(2, 4):
         trials.append(dataclasses.replace(opened.ask(number, trials), score=0.5))
-    assert [trial.params["train.learning_rate"] for trial in trials[:3]] == list(rates)
-    assert [set(trial.params) for trial in trials] == [set(trials[0].params)] * 4
+    assert [trial.params for trial in trials[:3]] == [
+        space.reference(settings) | {"train.learning_rate": rate} for rate in rates
+    ]
+    assert space.point(settings, trials[3].params) == trials[3].params, "it lies in the space"
     again = study.Study(settings, tmp_path)
     assert [(trial.params, trial.state) for trial in again.optuna.trials] == [
         (trial.params, optuna.trial.TrialState.RUNNING) for trial in trials

@@ -232,7 +232,7 @@ class Watched:
         self.path.write_text(json.dumps(self.lines, indent=1))
 
 
-EVERY = 250  # trials of a line
+EVERY, SHOWN = 250, 1000  # trials of a line, and of a line that the table shows
 
 
 def resident() -> int:
@@ -252,7 +252,8 @@ def table(path: Path) -> None:
         "| trials | drawing one, median | at most | memory | workers busy | losses of workers | virtual hours | own |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for one in json.loads(path.read_text()):
+    *before, last = json.loads(path.read_text())
+    for one in [*(one for one in before if one["trials"] % SHOWN == 0), last]:
         lines.append(
             f"| {one['trials']:,} | {1000 * one['draw']:.0f} ms | {1000 * one['draw_most']:.0f} ms | "
             f"{one['megabytes']:.0f} MB | {one['busy']:.1%} | {one['losses']:,} | {one['virtual_hours']:.2f} | "

@@ -105,7 +105,7 @@ class Few:
         return (
             f"these hours are too short for a search. {what}. More hours search for a better recipe"
             + (hopes if self._hopes else "")
-            + (little if updates < LITTLE else "")
+            + (little if updates < LITTLE and self._times > 1 else "")  # else the settings have them so few
         )
 
     def plan_next(
@@ -132,7 +132,8 @@ class Few:
         # The complete runs have told the pace.
         known = self._planner.known([phase]) if complete else self._known
         points = [self._affordable(point, known) for point in self._to_try]
-        wanted = [one for one in asked if self._holds(self._planner.at_cost(known, one), plan.SHORTER)]
+        # The first run is as long as the time holds, whatever its point.
+        wanted = [one for one in asked if not complete or self._holds(self._planner.at_cost(known, one), plan.SHORTER)]
         self.point = wanted[0] if wanted else next_point(points, there, objective)
         if not complete:
             self._planned(known)

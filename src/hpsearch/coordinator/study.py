@@ -157,7 +157,7 @@ class Study:
             else:
                 there.append(added)
         if there[number].state is TrialState.WAITING:
-            suggest(self.optuna.ask(), self.settings.search.space)
+            self.optuna.ask()  # it runs now
             there = self._trials(anew=True)
         return TrialRecord(number=number, params=there[number].params, status=Status.RUNNING)
 
@@ -211,12 +211,29 @@ class Study:
             anew: whether to read them, whatever is known of them.
         """
         if self._there is None or anew:
-            dimensions = self.settings.search.space
             for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-                if not _whole(trial.params, dimensions):
-                    suggest(optuna.Trial(self.optuna, trial._trial_id), dimensions)
+                self._complete(trial)
             self._there = self.optuna.get_trials(deepcopy=False)
         return self._there
+
+    def _complete(self, trial: FrozenTrial) -> None:
+        """Write the parameters that a running trial lacks.
+
+        Its point is the one that another program asked for by `enqueue_trial`. What that leaves out is the reference
+        recipe's. If the point lies outside the space, another one is drawn.
+        """
+        dimensions = self.settings.search.space
+        if _whole(trial.params, dimensions):
+            return
+        try:
+            point = space.point(self.settings, trial.system_attrs.get("fixed_params", {}) | trial.params)
+        except RequestError:
+            beside = optuna.create_study(sampler=sampler(self.settings, trial.number))
+            point = suggest(beside.ask(), dimensions)
+        for path, distribution in distributions(point, dimensions).items():
+            if path not in trial.params:
+                value = distribution.to_internal_repr(point[path])
+                self._storage.set_trial_param(trial._trial_id, path, value, distribution)
 
     def _stored(self, number: int) -> FrozenTrial | None:
         """Return a trial as the database has it now; None if it has none of this number."""

@@ -106,7 +106,7 @@ class Display:
     def plan(self, made: PlanMade) -> None:
         """Print how the remaining time is planned."""
         end = (datetime.fromisoformat(made.time) + timedelta(seconds=made.left)).astimezone()
-        self._say(f"plan: {duration(made.left)} are left, the end is at {end:%H:%M:%S}", style="yellow")
+        self._say(f"plan: {duration(max(0.0, made.left))} are left, the end is at {end:%H:%M:%S}", style="yellow")
         for step in made.steps:
             runs = f"{step.runs} {'run' if step.runs == 1 else 'runs'} on {count(step.examples)} training examples"
             self._say(

@@ -187,7 +187,9 @@ def _unconfirmed(summary: Summary) -> str:
         near = "Among those within one standard error of the best score on validation, the one with the least loss"
         kept = near if schedule.LOSS in winner.validation else "The best on validation"
         return f"{hours} are too short for a search, so {what}. {kept} is kept. It was trained on {trained} examples."
-    who = "one run" if summary.trials.failed else "the reference recipe"
+    if summary.trials.all > complete:
+        return f"{hours} are too short for a search, and one run was completed, on {trained} examples."
+    who = "the reference recipe"
     if winner.params.get("train.rdrop"):
         who += " with R-Drop"
     what = f"{summary.steps.trained:,} updates on {trained} examples"
