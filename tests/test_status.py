@@ -16,9 +16,11 @@ import tiny
 import tracked
 from forked import Coordinator
 from hpsearch import cli
+from hpsearch import status as status_module
 from hpsearch.errors import RequestError
 from hpsearch.state.folder import StudyFolder
 from hpsearch.state.locks import Lock, holder
+from hpsearch.state.records import Status, TrialRecord, add_points
 from hpsearch.state.roster import IDLE, STARTING, Doing
 from hpsearch.status import Standing, standings, status
 from hpsearch.steering import stop
@@ -29,6 +31,18 @@ SECONDS = 300
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert cli.main(list(words)) == 0
     return capsys.readouterr().out
+
+
+def test_a_trial_is_at_the_step_that_it_has_reported_last(tmp_path: Path) -> None:
+    """Its record is written at rungs and at its end alone."""
+    folder = StudyFolder.of(tmp_path, "toy")
+    place = folder.trial("trials", 3).path
+    trial = TrialRecord(3, {}, Status.RUNNING, step=20)
+    trial.save(place)
+    assert status_module._step(folder, "trials", trial) == 20
+    for step in (30, 60):
+        add_points(place, step, {"train_loss": 0.5})
+    assert status_module._step(folder, "trials", trial) == 60
 
 
 @pytest.mark.slow

@@ -311,6 +311,9 @@ def test_the_steps_of_a_trial_that_runs_longer_than_the_mean_are_still_to_come()
     search.trials = {n: TrialRecord(n, {}, status, total_steps=total) for n, (total, status) in lengths.items()}
     kept = Books.__new__(Books)
     kept.phase, kept.trained = search, {0: 30, 1: 2}
+    few: Any = object()
+    search._few = few
+    assert kept.remaining_steps() == 10, "what the time holds beyond it is not known"
     search.planned = lambda: 1.0  # type: ignore[method-assign]
     assert kept.remaining_steps() == 10
     search.planned = lambda: 4.0  # type: ignore[method-assign]

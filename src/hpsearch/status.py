@@ -19,7 +19,7 @@ from hpsearch.state.folder import StudyFolder, phase_of
 from hpsearch.state.locks import holder
 from hpsearch.state.outcome import read_summary
 from hpsearch.state.plans import Plans
-from hpsearch.state.records import Status, TrialRecord
+from hpsearch.state.records import Status, TrialRecord, last_step, read_points
 from hpsearch.state.roster import Doing, by_node, present
 from hpsearch.state.stored_settings import settings_of
 from hpsearch.tasks.objectives import OBJECTIVES
@@ -35,8 +35,9 @@ class Going:
     phase: str
     number: int
     step: int
-    """Step of its last checkpoint or rung."""
+    """The last step that it has reported."""
     total_steps: int
+    """0 until its first rung."""
     node: str | None = None
     """Name of the machine that trains it."""
 
@@ -106,7 +107,7 @@ def _standing(folder: StudyFolder) -> Standing:
         spent=sum(read_seconds(folder).values()),
         ends=_end(last.time, last.left) if last is not None and process is not None else None,
         going=tuple(
-            Going(phase_of(place), one.number, one.step, one.total_steps, one.node)
+            Going(phase_of(place), one.number, _step(folder, place, one), one.total_steps, one.node)
             for place, found in records.items()
             for one in found
             if one.status is Status.RUNNING
@@ -152,9 +153,14 @@ def _shown(found: Sequence[Standing], home: Path, width: int) -> Iterator[Table 
         yield table
     for one in found:
         for trial in one.going if one.process is not None else ():
-            yield f"{one.study}: {trial.phase} {trial.number} is at step {trial.step:,} of {trial.total_steps:,}"
+            of = f" of {trial.total_steps:,}" if trial.total_steps else ""
+            yield f"{one.study}: {trial.phase} {trial.number} is at step {trial.step:,}{of}"
         if len(one.workers) > 1:
             yield from (f"{one.study}: {node}: {what}" for node, what in by_node(one.workers).items())
+
+
+def _step(folder: StudyFolder, place: str, trial: TrialRecord) -> int:
+    return last_step(trial, read_points(folder.trial(place, trial.number).path))
 
 
 def cells(one: Standing) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hpsearch.report.display import Display
 from hpsearch.state import identity
 from hpsearch.state.messages import Decision, Progress, RungReport
 from hpsearch.state.origin import Origin
-from hpsearch.state.records import Status, TrialRecord, add_points, read_points
+from hpsearch.state.records import Status, TrialRecord, add_points, last_step, read_points
 from hpsearch.tracking.delivery import Delivery
 from hpsearch.training import checkpoints
 
@@ -33,7 +33,7 @@ class Books:
             # There may be thousands of trials. A failed one has trained beyond the step of its record.
             whole = trial.status in (Status.COMPLETE, Status.PRUNED)
             points = [] if whole else read_points(phase.trial_folder(number).path)
-            self.trained[number] = max([trial.step, *(step for step, _ in points)])
+            self.trained[number] = last_step(trial, points)
             if not trial.status.final:
                 self.logged[number] = {(step, name) for step, values in points for name in values}
         self._complaint: str | None = None  # why MLflow does not answer, as last shown

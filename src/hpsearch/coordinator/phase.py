@@ -256,7 +256,7 @@ class Phase(ABC):
 
     @abstractmethod
     def planned(self) -> float:
-        """Return how much training the phase plans in all, in units of whole trials."""
+        """Return how much training the phase plans in all, in units of whole trials; 0 where nothing is planned."""
 
     @abstractmethod
     def found(self) -> Found:

@@ -285,9 +285,9 @@ class Search(Phase):
 
     def planned(self) -> float:
         """Return the planned training in whole trials, by the shares that pass each rung."""
-        trials = self._comparable()
         if self._few is not None:
-            return len(trials)
+            return 0.0  # the time decides about further runs
+        trials = self._comparable()
         most = self.plan.max_trials if self._planner is None else len(trials)
         return schedule.share_to_train(self.plan, max(most, len(trials)))
 

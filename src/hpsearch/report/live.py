@@ -7,7 +7,7 @@ from hpsearch import formats
 from hpsearch.report import plots
 from hpsearch.report.page import pages
 from hpsearch.report.sections import COMPLETE, FAILED, STOPPED, Column, Line, Section
-from hpsearch.state.records import Points, Status, TrialRecord
+from hpsearch.state.records import Points, Status, TrialRecord, last_step
 
 SECONDS = 5  # between two reloads of the page
 LOOKS = {Status.COMPLETE: COMPLETE, Status.FAILED: FAILED}
@@ -85,7 +85,7 @@ def _trials(now: Now) -> Section:
 def _line(trial: Trial) -> Line:
     record = trial.record
     losses = [(step, metrics["train_loss"]) for step, metrics in trial.points if "train_loss" in metrics]
-    step = max([record.step, *(step for step, _ in trial.points)])
+    step = last_step(record, trial.points)
     return Line(
         LOOKS.get(record.status, STOPPED),
         (

@@ -125,6 +125,11 @@ def read_points(folder: Path) -> Points:
     return points
 
 
+def last_step(trial: TrialRecord, points: Points) -> int:
+    """Return the last step that a trial has reported; its record knows rungs and ends alone."""
+    return max([trial.step, *(step for step, _ in points)])
+
+
 def write_durably(path: Path, text: str) -> None:
     """Write `text` so that a crash leaves the old file or the new one, never a part of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
