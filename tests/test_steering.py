@@ -187,6 +187,19 @@ def test_finish_needs_no_settings_where_the_study_has_a_name(asked: Settings, tm
 # ---- what is asked
 
 
+def test_a_finished_study_takes_points_once_it_has_been_given_more_hours(asked: Settings, tmp_path: Path) -> None:
+    hours = asked.budget.model_copy(update={"hours": 0.1})
+    settings, home = asked.model_copy(update={"budget": hours}), tmp_path / "home"
+    folder = not_run(settings, home)
+    folder.published.write_text("{}")
+    with pytest.raises(RequestError, match="is finished; `hpsearch extend` gives it more hours first"):
+        try_point(home, "toy", ["learning_rate=0.02"])
+    extend(home, "toy", "1h")
+    said = try_point(home, "toy", ["learning_rate=0.02"])
+    assert "next start" in said
+    assert [Steering(folder).read(name).command.verb for name in Steering(folder).waiting()] == ["extend", "try"]
+
+
 def test_a_study_is_chosen_by_name_or_as_the_only_one(asked: Settings, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with pytest.raises(RequestError, match=r"give the name of a study in .*; there are: none"):

@@ -98,7 +98,9 @@ def _searching(home: Path, study: str | None) -> StudyFolder:
         RequestError: There is no such study, several are possible, or it has its result.
     """
     folder = chosen(home, study)
-    if folder.published.exists() and holder(folder) is None:
+    asked = Steering(folder)
+    extended = any(asked.read(name).command.verb == "extend" for name in asked.waiting())
+    if folder.published.exists() and holder(folder) is None and not extended:
         raise RequestError(f"study {folder.name} is finished; `hpsearch extend` gives it more hours first")
     return folder
 
