@@ -458,19 +458,25 @@ def test_hours_for_one_fine_tune_give_it_rdrop_where_that_is_long_enough(
         assert again.params != trial.params
 
 
+def few(course: Course, planner: Planner, seconds: float) -> tuple[float, str]:
+    """Begin a study that has so many seconds for fine-tunes; return the passes of its first run and what is said."""
+    planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + seconds)
+    course.first.begin(planner, ())
+    trial, introduced = course.first.next(0.0), course.first.introduction
+    assert trial is not None
+    assert trial.epochs is not None
+    assert introduced is not None
+    return trial.epochs, introduced
+
+
 @pytest.mark.parametrize(("seconds", "little"), [(1.0, True), (600.0, False)])
 def test_hours_that_hold_next_to_no_updates_say_so(
     seconds: float, little: bool, tmp_path: Path, tiny_model: Models
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
     with opened(free(settings), home, 3600.0, train=1e-3) as (course, planner):
-        planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + seconds)
-        course.first.begin(planner, ())
-        trial, introduced = course.first.next(0.0), course.first.introduction
-        assert trial is not None
-        assert trial.epochs is not None
-        assert introduced is not None
-        updates = trial.epochs * 720 / settings.train.batch_size
+        epochs, introduced = few(course, planner, seconds)
+        updates = epochs * 720 / settings.train.batch_size
         assert (updates < LITTLE) is little
         assert (f"They hold only {max(1, round(updates))} update" in introduced) is little
 
@@ -481,13 +487,8 @@ def test_few_updates_are_not_laid_to_the_hours_where_the_settings_have_them_so(
     one_pass = ("train.epochs=1", "search.space.train.epochs.choices=[1]")
     settings, home = request_of(tmp_path, tiny_model, *one_pass)
     with opened(free(settings), home, 3600.0, train=1e-3) as (course, planner):
-        planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + 60)
-        course.first.begin(planner, ())
-        trial, introduced = course.first.next(0.0), course.first.introduction
-        assert trial is not None
-        assert trial.epochs is not None
-        assert introduced is not None
-        assert trial.epochs * 720 / settings.train.batch_size < LITTLE
+        epochs, introduced = few(course, planner, 60)
+        assert epochs * 720 / settings.train.batch_size < LITTLE
         assert "They hold only" not in introduced
 
 
@@ -515,14 +516,9 @@ def test_a_busy_machine_that_would_hold_next_to_no_updates_is_planned_as_if_it_w
     epochs, ends = [], []
     for running in (1.0, 0.25):
         with opened(free(settings), home, 3600.0, train=1e-3, running=running) as (course, planner):
-            planner._clock.seconds["setup"] += planner.left - (planner.known([course.first]).end + seconds)
-            course.first.begin(planner, ())
-            trial, introduced = course.first.next(0.0), course.first.introduction
-            assert trial is not None
-            assert trial.epochs is not None
-            assert introduced is not None
+            passes, introduced = few(course, planner, seconds)
             assert ("the plan counts on the processors" in introduced) is (hopes and running < 1)
-            epochs.append(trial.epochs)
+            epochs.append(passes)
             ends.append(planner.made[-1].end - REPORT_SECONDS)
             (StudyFolder.of(home, settings.study).plans).unlink()
         shutil.rmtree(home)

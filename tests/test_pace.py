@@ -13,8 +13,8 @@ import pytest
 import make
 import tiny
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator.memory import BUSY, PACE_SECONDS, KnownPace, MicroBatch
-from hpsearch.state.messages import Decision, Hardware, Paced
+from hpsearch.coordinator.memory import PACE_SECONDS, KnownPace, MicroBatch
+from hpsearch.state.messages import BUSY, Decision, Hardware, Paced
 from hpsearch.state.records import DataRef
 from hpsearch.training import hardware, pace
 from hpsearch.training.order import LengthGroupedOrder

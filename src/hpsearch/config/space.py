@@ -55,24 +55,18 @@ def point(settings: Settings, given: Mapping[str, Any]) -> Params:
         RequestError: A value lies outside the space, or belongs to a setting that is not searched.
     """
     space = settings.search.space
-    params: Params = {}
     for name in given:
         if name not in space:
             raise RequestError(f"{name}: is not searched in study {settings.study}{nearest(name, space)}")
         if not _fits(name, given[name]) or not _holds(space[name], given[name]):
             raise RequestError(f"{name}={given[name]}: lies outside of the space, which has {_extent(space[name])}")
-    for path in parents_first(space):
-        dimension = space[path]
-        if not exists(dimension, params):
-            continue
-        value = given.get(path, _value(settings, path))
-        if not _holds(dimension, value):
+    params = _completed(settings, given)
+    for path, value in params.items():
+        if not _holds(space[path], value):
             raise RequestError(
                 f"{path}: the reference recipe's {formats.value(value)} lies outside of the space, which has "
-                f"{_extent(dimension)}; give {path} too"
+                f"{_extent(space[path])}; give {path} too"
             )
-        choices = getattr(dimension, "choices", ())
-        params[path] = next((choice for choice in choices if choice == value), value)
     if beside := sorted(given.keys() - params.keys()):
         raise RequestError(
             f"{beside[0]}: does not exist at this point; search.space.{beside[0]}.when says where it does"

@@ -78,7 +78,6 @@ class MicroBatch:
         return settings.model_copy(update={"train": train})
 
 
-BUSY = 0.8  # share of the wanted time on a processor; a pace that was measured with less is not that of the machine
 PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # share of the hours, and most seconds, for the timed updates
 
 
@@ -114,13 +113,13 @@ class KnownPace:
     def keep(self, found: Paced) -> None:
         """Take the measured times, and record them for other studies, unless the machine was busy."""
         self.found = found
-        if found.running >= BUSY:
+        if not found.busy:
             write_durably(self._file, json.dumps(asdict(found)))
 
     @property
     def busy(self) -> str | None:
         """Message that the machine was busy while the times were measured; None where it was not."""
-        if self.found is None or self.found.running >= BUSY:
+        if self.found is None or not self.found.busy:
             return None
         return (
             f"the processors are busy: the worker had one {self.found.running:.0%} of the time that it wanted one. "

@@ -12,7 +12,6 @@ from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.floors import as_slow_as_trials, may_blend
-from hpsearch.coordinator.memory import BUSY
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
@@ -121,7 +120,7 @@ class Planner:
     @property
     def busy(self) -> bool:
         """Whether other programs had the processors while the pace was measured."""
-        return self._measured.running < BUSY
+        return self._measured.busy
 
     def at_rest(self, known: Known) -> Known:
         """Return `known` for the time when other programs have ended, by how long the worker waited for processors."""

@@ -287,6 +287,9 @@ class Fits:
     fault: str | None = None  # why the first update fails, if the cause is not memory
 
 
+BUSY = 0.8  # share of the wanted time on a processor
+
+
 @dataclass(frozen=True)
 class Paced:
     """Answer to a Pace."""
@@ -297,6 +300,11 @@ class Paced:
     # How much of the time the worker's main thread had a processor when it wanted one, while it trained; near 1 on an
     # idle machine. 1 where the kernel does not say it.
     running: float = 1.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs or a limit had the processors meanwhile. Then this is not the pace of the machine."""
+        return self.running < BUSY
 
 
 @dataclass(frozen=True)
