@@ -73,7 +73,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
-    monkeypatch.setattr(crew, "MicroBatch", lambda *_: None)
+    monkeypatch.setattr(crew, "MicroBatches", lambda *_: None)
 
     def made(room: int, autoscaling: bool = False) -> Bench:
         place, notes = Place(room), list[str]()
@@ -175,7 +175,7 @@ def test_whatever_happens_workers_with_work_stay_and_numbers_are_their_own(
 ) -> None:
     counter, seconds = itertools.count(), 0.0
     with pytest.MonkeyPatch().context() as patched:
-        patched.setattr(crew, "MicroBatch", lambda *_: None)
+        patched.setattr(crew, "MicroBatches", lambda *_: None)
         patched.setattr(crew.time, "monotonic", lambda: seconds)
         place = Place(data.draw(st.integers(0, 5)))
         here = crew_of(place, tmp_path_factory.mktemp("home"), data.draw(st.booleans()), lambda _: None)

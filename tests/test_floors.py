@@ -12,7 +12,7 @@ import make
 import tiny
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import FloorFitted
+from hpsearch.state.messages import FloorFitted, Part
 from hpsearch.state.records import DataRef
 from hpsearch.tasks import bag_of_words, entities
 from hpsearch.tasks.bag_of_words import Bag, Terms, runs
@@ -22,7 +22,8 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.plain_answers import Answerer, sentence, sentences
 from hpsearch.training import data, floors, hardware, words
 from hpsearch.training.floors import FloorSpec
-from hpsearch.training.trial import ScoreSpec, Warm
+from hpsearch.training.saved import ScoreSpec
+from hpsearch.training.trial import Warm
 from hpsearch.training.words import Counted
 
 Models = Callable[[str], Path]
@@ -40,7 +41,7 @@ class Fitting:
         return floors.fit(FloorSpec(0, name, self.settings, self.ref, self.home / name, seconds), self.warm)
 
     def score(self, name: str, split: str, fitted: dict[str, Any]) -> Any:
-        spec = ScoreSpec(0, self.settings, self.ref, TrialFolder(self.home / name).model, split, fitted)
+        spec = ScoreSpec(0, self.settings, self.ref, TrialFolder(self.home / name).model, Part(split), fitted)
         return floors.score(name, spec, self.warm, floors._SILENT)
 
     def rows(self, split: str) -> dict[str, list[Any]]:

@@ -46,7 +46,7 @@ class Bench:
 
     def accuracy(self, split: str) -> float:
         tokens = self.tokens[split]
-        outputs = trainer.predict(self.model, tokens, len(tokens), self.how)
+        outputs = trainer.predict(self.model, tokens, range(len(tokens)), self.how)
         rows = data.load(self.ref, split).to_dict()
         return self.kind.score(outputs, tokens, rows, self.settings.task, None).metrics["accuracy"]
 
@@ -65,7 +65,7 @@ def test_a_fitted_head_beats_chance_and_its_outputs_are_those_of_the_whole_model
     assert bench.accuracy("train") > 0.6, "of 180 balanced texts and a random encoder"
     tokens = bench.tokens["test"]
     read = heads.features(bench.model, tokens, len(tokens), bench.how)
-    whole = trainer.predict(bench.model, tokens, len(tokens), bench.how)
+    whole = trainer.predict(bench.model, tokens, range(len(tokens)), bench.how)
     np.testing.assert_allclose(np.stack(heads.outputs(bench.model, read, bench.how)), np.stack(whole), atol=2e-3)
     parent, name = heads.last_layer(bench.model)
     assert getattr(parent, name).out_features == 2, "the layer is back in its place"
@@ -84,7 +84,7 @@ def test_pieces_of_a_long_text_count_as_one_example(tiny_model: Callable[[str], 
     assert of_one.sum() > 1
     np.testing.assert_allclose(read[train.owners[of_one][0]], pieces[of_one].mean(axis=0), atol=1e-6)
     by_hand = read @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-    outputs = trainer.predict(bench.model, train, len(train), bench.how)
+    outputs = trainer.predict(bench.model, train, range(len(train)), bench.how)
     np.testing.assert_allclose(by_hand, pooled(outputs, train, train.examples), rtol=1e-3, atol=0.01)
 
 

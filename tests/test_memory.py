@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,9 +25,10 @@ import tiny
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator import checks, sweep
 from hpsearch.coordinator.crew import Crew
-from hpsearch.coordinator.memory import MicroBatch
+from hpsearch.coordinator.memory import MicroBatch, settle_memory
 from hpsearch.errors import Interrupted, RequestError
 from hpsearch.report.display import Display
+from hpsearch.state.folder import TrialFolder
 from hpsearch.state.outcome import Counts
 from hpsearch.state.records import TrialRecord
 from hpsearch.tasks.objectives import OBJECTIVES
@@ -59,6 +61,18 @@ def most_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"), prepend=os.pathsep)
     monkeypatch.setenv("MOST_EXAMPLES", str(tmp_path / "most"))
     return lambda most: (tmp_path / "most").write_text(str(most))  # type: ignore[return-value]
+
+
+class Made:
+    """A worker that keeps what it is given."""
+
+    ready, trial, node = True, None, "n1"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def give(self, work: Any) -> None:
+        self.given = work
 
 
 def request_of(root: Path, tiny_model: Callable[[str], Path], *overrides: str) -> Settings:
@@ -207,10 +221,10 @@ def test_a_worker_that_does_not_answer_is_not_waited_for(
         crew.workers[0].process.send_signal(signal.SIGSTOP)
         crew.interrupted = True
         with pytest.raises(Interrupted, match="before the first trial"):
-            crew.settle_memory()
+            settle_memory(crew)
         crew.interrupted = False
         with pytest.raises(RequestError, match="not one example"):  # no worker starts within a second either
-            crew.settle_memory()
+            settle_memory(crew)
     assert "no sign of life for hardware.hang_seconds=1" in capsys.readouterr().out
     assert found(home) == []
 
@@ -232,7 +246,7 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_asked_again(
     with crew.staffed():
         crew.workers[0].process.kill()
         counters.write_text(f"oom_kill {int(killed_for_memory)}\n")
-        crew.settle_memory()
+        settle_memory(crew)
     assert found(home) == [examples]
 
 
@@ -243,8 +257,42 @@ def test_a_worker_with_other_hardware_than_the_first_is_told_of(
     crew = crew_of(settings, home)
     crew.workplace.hardware = replace(crew.workplace.hardware, name="an old GPU")  # type: ignore[misc]
     with crew.staffed():
-        crew.settle_memory()
+        settle_memory(crew)
     assert "hardware: worker 0 has another: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_each_kind_of_hardware_has_its_own_parts(
+    tmp_path: Path, tiny_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
+    crew = crew_of(settings, home)
+    first = crew.workplace.hardware
+    small = replace(first, name="a small GPU", memory=1.0)
+    here, there = Made(0), Made(1)
+    crew._hardware = {0: first, 1: small}
+
+    def parts(worker: Any) -> list[int]:
+        crew.give(worker, 0, settings, crew.ref, TrialFolder(crew.folder.path / "trials" / "0"))
+        given: Any = worker.given
+        return [given.settings.train.micro_batch_size]
+
+    assert parts(here) == parts(there) == [12]
+    assert crew.halve(there, 12, 12)
+    assert parts(here) == [12]
+    assert parts(there) == [6]
+    assert "parts of at most 6 examples on a small GPU" in " ".join(capsys.readouterr().out.split())
+    assert crew.halve(here, 12, 12)
+    assert crew.halve(there, 12, 6)
+    assert parts(here) == [6]
+    assert parts(there) == [3]
+    assert sorted(found(home)) == [3, 6], "each is kept for the next study"
+    again = crew_of(settings, home)
+    again._hardware = {1: replace(small, name="an unknown GPU"), 2: small}
+    assert again._micro.of(again.hardware_of(Made(1))).examples == 6, "it begins as the first"
+    assert again._micro.of(again.hardware_of(Made(2))).examples == 3
+    ready = [Made(1), Made(2), Made(3)]
+    again.workers = list(ready)
+    assert again.ready_worker() is ready[2], "it has the hardware that is measured"
 
 
 def test_a_disk_too_small_for_the_study_is_told_before_anything_is_written(

@@ -278,7 +278,7 @@ def test_learns_saves_and_loads_again(tmp_path: Path, tiny_model: Model, family:
     model = models.build(saved, kind, spec.data.labels, warm.tokenizer(spec.settings.model), warm.hardware)
     tokens = warm.tokens(spec.data, spec.settings, "validation")
     how = trainer.Evaluation(kind, warm.hardware, types=False, batch_size=7, alive=lambda: None)
-    logits = np.stack(trainer.predict(model, tokens, len(tokens), how))
+    logits = np.stack(trainer.predict(model, tokens, range(len(tokens)), how))
     assert (logits.argmax(1) == tokens.labels).mean() == result.metrics["validation_accuracy"]
 
 

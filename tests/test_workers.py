@@ -35,6 +35,7 @@ from hpsearch.state.messages import (
     Message,
     NoRoom,
     OutOfMemory,
+    Part,
     Probe,
     Progress,
     Ready,
@@ -398,7 +399,7 @@ def test_an_error_that_cannot_be_sent_fails_the_trial_and_not_the_worker(
 
 def test_a_model_is_scored(bench: Bench, worker: Worker, undisturbed: TrialResult) -> None:
     work = bench.train(1000)
-    worker.give(Score(1000, work.settings, work.data, work.folder, "validation", undisturbed.fitted))
+    worker.give(Score(1000, work.settings, work.data, work.folder, Part("validation"), undisturbed.fitted))
     scored = bench.until(worker, Scored)
     assert worker.trial is None
     assert (scored.number, scored.split) == (1000, "validation")
@@ -429,7 +430,7 @@ def test_a_floor_is_fitted_and_scored(bench: Bench, worker: Worker) -> None:
     assert worker.trial is None
     assert (found.number, found.fault, found.examples) == (70, None, bench.ref.sizes["train"])
     assert TrialFolder(bench.folder(70)).weights.exists(), "where the coordinator looks for it"
-    worker.give(Score(70, bench.settings, data, folder, "validation", found.fitted, "words"))
+    worker.give(Score(70, bench.settings, data, folder, Part("validation"), found.fitted, "words"))
     scored = bench.until(worker, Scored)
     assert scored.predictions == found.predictions
 

@@ -91,7 +91,7 @@ def run(cell: str) -> dict[str, Any]:
 
         def tuned(split: str) -> Floats:
             tokens = warm.tokens(ref, settings, split)
-            outputs = trainer.predict(model, tokens, len(tokens), evaluation(settings, where, LINE))
+            outputs = trainer.predict(model, tokens, range(len(tokens)), evaluation(settings, where, LINE))
             return log_softmax(pooled(outputs, tokens, tokens.examples), axis=1)  # type: ignore[no-any-return]
 
         fine = Said(tuned("validation"), tuned("test"))

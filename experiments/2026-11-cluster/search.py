@@ -17,6 +17,7 @@ from hpsearch.coordinator.books import Books
 from hpsearch.coordinator.clock import Clock
 from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.loop import Loop
+from hpsearch.coordinator.memory import settle_memory
 from hpsearch.coordinator.phase import Phase, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.study import Study
@@ -83,7 +84,7 @@ def searched(
             delivery = Delivery(tracking, ref.labels, parent)
             if not told:
                 delivery.put = lambda trial, source: None  # type: ignore[method-assign]
-            crew.settle_memory()
+            settle_memory(crew)
             phase = course.first
             phase.begin(None, [])
             if watch is not None:

@@ -150,7 +150,7 @@ def score(model: Any, kind: Any, tokens: dict[str, Tokens], where: Any, settings
     for split in ("validation", "test"):
         count = min(SCORED // 2, len(tokens[split]))
         how = trainer.Evaluation(kind, where, True, settings.train.evaluation_batch_size, lambda: None)
-        outputs = trainer.predict(model, tokens[split], count, how)
+        outputs = trainer.predict(model, tokens[split], range(count), how)
         said += np.stack(outputs).argmax(1).tolist()
         right += tokens[split].labels[:count].tolist()
     from sklearn.metrics import f1_score

@@ -30,7 +30,7 @@ def main(source: Path) -> None:
         size, types = settings.train.evaluation_batch_size, models.FAMILIES[settings.model.family].types
         how = trainer.Evaluation(kind, warm.hardware, types, size, lambda: None)
         start = time.perf_counter()
-        outputs = trainer.predict(model, tokens, len(tokens), how)
+        outputs = trainer.predict(model, tokens, range(len(tokens)), how)
         forward = time.perf_counter() - start
         start = time.perf_counter()
         kind.score(outputs, tokens, rows, settings.task, None)

@@ -210,7 +210,8 @@ class BudgetSettings(Section):
     rung_examples: Count | None
     """Number of validation examples that are scored at rungs; null: all."""
     test_examples: Count | None
-    """Number of test examples that the study uses, a stratified subset; null: all."""
+    """Number of test examples that the study uses, a stratified subset; null: all, or as many as the hours hold if the
+    machine becomes slower after the training, but at least 500."""
     floors: bool
     """true: simple models (floors) are fitted on the same data before the first trial and scored beside the winner.
     They take at most a twentieth of the hours in all; without hours, 10 minutes."""

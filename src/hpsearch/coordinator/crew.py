@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from hpsearch.config.settings import Settings
 from hpsearch.coordinator.headcount import Headcount
-from hpsearch.coordinator.memory import KnownPace, MicroBatch
-from hpsearch.errors import Interrupted, NoResultError, OutOfReachError, RequestError
+from hpsearch.coordinator.memory import MicroBatch, MicroBatches
+from hpsearch.errors import Interrupted, NoResultError, OutOfReachError
 from hpsearch.report.display import Display
 from hpsearch.state.floors import FloorRecord
 from hpsearch.state.folder import StudyFolder, TrialFolder, phase_of
@@ -25,12 +25,14 @@ from hpsearch.state.messages import (
     Alive,
     DataName,
     FitFloor,
-    Fits,
     FloorFitted,
+    Hardware,
     Lost,
     Message,
     NoRoom,
-    Paced,
+    Pace,
+    Part,
+    Probe,
     Ready,
     Score,
     Scored,
@@ -40,7 +42,6 @@ from hpsearch.state.messages import (
 from hpsearch.state.records import DataRef, StudyHardware, TrialRecord
 from hpsearch.state.roster import ENDED, IDLE, STARTING, Doing, Roster, by_node
 from hpsearch.training.models import with_attention
-from hpsearch.training.parts import micro_batch
 from hpsearch.workers.interface import Worker, Workplace
 
 HEAR_SECONDS = 0.5  # between two checks of the clock and of signals
@@ -64,10 +65,10 @@ class Crew:
     ) -> None:
         self.settings, self.home, self.ref, self.workplace, self.display = settings, home, ref, workplace, display
         self.folder = StudyFolder.of(home, settings.study)
-        self.micro = MicroBatch(settings, ref, workplace.hardware, home)
         self.workers: list[Worker] = []
         self._roster = Roster(self.folder)
-        self._devices: dict[int, str] = {}  # worker: name of its processor or GPU
+        self._hardware: dict[int, Hardware] = {}  # by worker
+        self._micro = MicroBatches(settings, ref, workplace.hardware, home)
         self._work: dict[int, str] = {}  # worker: its last work, for people
         self._asked: Worker | None = None  # the worker that answers a question
         self._full: set[str] = set()  # nodes whose disk is full
@@ -130,7 +131,7 @@ class Crew:
 
     def give(self, worker: Worker, number: int, settings: Settings, ref: DataRef, folder: TrialFolder) -> None:
         """Have an idle worker train a trial, in micro-batches that fit; `folder` is the trial's."""
-        fitting, data = self.micro.applied(settings), DataName.of(ref, self.home)
+        fitting, data = self._micro.of(self.hardware_of(worker)).applied(settings), DataName.of(ref, self.home)
         work = Train(number, fitting, data, named(folder.path, self.home))
         self._give(worker, work, f"{phase_of(folder.path.parent.name)} {number}")
 
@@ -157,9 +158,9 @@ class Crew:
             return self._work[worker.index]
         return "measures" if worker is self._asked else IDLE
 
-    def device(self, worker: Worker) -> str:
-        """Return the name of a worker's processor or GPU."""
-        return self._devices.get(worker.index, self.workplace.hardware.name)
+    def hardware_of(self, worker: Worker) -> Hardware:
+        """Return a worker's hardware."""
+        return self._hardware.get(worker.index, self.workplace.hardware)
 
     def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
         """Yield the workers' messages about their work, within half a second; see `Workplace.hear`.
@@ -168,7 +169,7 @@ class Crew:
         """
         for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
             if isinstance(message, Ready):
-                self._devices[worker.index] = message.hardware.name
+                self._hardware[worker.index] = message.hardware
                 if message.hardware != self.workplace.hardware:
                     self.display.note(f"hardware: worker {worker.index} has another: {message.hardware}")
             elif isinstance(message, NoRoom) and message.where and message.where not in self._full:
@@ -180,6 +181,11 @@ class Crew:
             elif not isinstance(message, Alive):
                 yield worker, message
         self.write_roster()
+
+    @property
+    def micro(self) -> MicroBatch:
+        """The micro-batch of the first worker's hardware, which is settled before the first trial."""
+        return self._micro.first
 
     @property
     def hardware(self) -> StudyHardware:
@@ -195,57 +201,28 @@ class Crew:
         """Message about a worker that hangs."""
         return f"the worker gave no sign of life for hardware.hang_seconds={self.settings.hardware.hang_seconds:g}"
 
-    def settle_memory(self) -> None:
-        """Find the largest micro-batch that fits, before the first trial.
+    def halve(self, worker: Worker, batch_size: int, examples: int) -> bool:
+        """Train in smaller parts after a worker's memory ran out; return False if it ran out over a single example.
 
-        Raises:
-            Interrupted: a signal came.
-            RequestError: one example does not fit, or an update fails for another reason.
+        Workers on other hardware are not concerned.
+
+        Args:
+            worker: the worker.
+            batch_size: examples of the batch.
+            examples: size of the forward pass that ran out of memory.
         """
-        micro, ended = self.micro, 0
-        while not micro.known:
-            worker = self._ready()
-            fits = self._fits(worker)
-            if fits:
-                micro.keep()
-                continue
-            self.renew(worker)
-            ended += fits is None
-            if fits is None and ended < self.settings.hardware.max_attempts:
-                continue  # another process may have killed it
-            ended = 0
-            if not micro.halve(micro.largest, micro_batch(micro.largest, micro.examples)):
-                raise RequestError(
-                    f"task.max_length={micro.length}: not one example of that length fits in memory with "
-                    f"model {self.settings.model.name} on {self.hardware.name}; lower task.max_length, or take a "
-                    "smaller model"
-                )
-        if micro.examples < micro.largest:
-            self._say_parts()
+        micro = self._micro.of(self.hardware_of(worker))
+        before = micro.examples
+        if not micro.halve(batch_size, examples):
+            return False
+        if micro.examples < before:
+            micro.keep()
+            self.display.note(micro.parts)
+        return True
 
-    def settle_pace(self, pace: KnownPace) -> Paced:
-        """Return the time that training and scoring take; measure it before the first trial, unless it is known.
-
-        Raises:
-            Interrupted: a signal came.
-            NoResultError: the measurement failed `hardware.max_attempts` times.
-        """
-        ended = 0
-        while pace.found is None:
-            worker = self._ready()
-            worker.ask(pace.question(self.micro))
-            answer = self._answer(worker)
-            if isinstance(answer, Paced):
-                pace.keep(answer)
-                continue
-            ended += 1
-            if ended >= self.settings.hardware.max_attempts:
-                raise NoResultError(f"the worker that is timed ended {ended} times; {worker.output} says why")
-            self.renew(worker)
-        return pace.found
-
-    def _answer(self, worker: Worker) -> Message | None:
+    def ask(self, worker: Worker, question: Probe | Pace) -> Message | None:
         """Return an idle worker's answer to a question; None if it hangs. Raises Interrupted."""
+        worker.ask(question)
         self._asked = worker
         while worker.silent_seconds <= self.settings.hardware.hang_seconds:
             for _, answer in self.hear([worker]):
@@ -256,33 +233,16 @@ class Crew:
         self.display.note(self.silence)
         return None
 
-    def halve(self, batch_size: int, examples: int) -> bool:
-        """Train in smaller parts after memory ran out; return False if it ran out over a single example.
-
-        Args:
-            batch_size: examples of the batch.
-            examples: size of the forward pass that ran out of memory.
-        """
-        before = self.micro.examples
-        if not self.micro.halve(batch_size, examples):
-            return False
-        if self.micro.examples < before:
-            self.micro.keep()
-            self._say_parts()
-        return True
-
     def score(
         self,
         record: TrialRecord,
         settings: Settings,
         ref: DataRef,
         folder: TrialFolder,
-        split: str,
+        part: Part,
         words: TrialFolder | None = None,
     ) -> Scored:
-        """Have a worker score the model of a complete trial; `folder` is the trial's.
-
-        Where `words` is given, it is the folder of the words floor, which the model may be blended with.
+        """Have a worker score the model in a complete trial's folder, and its blend with that in `words` if given.
 
         Raises:
             Interrupted: a signal came.
@@ -290,12 +250,12 @@ class Crew:
         """
         data, place = DataName.of(ref, self.home), named(folder.path, self.home)
         beside = named(words.path, self.home) if words is not None else None
-        return self._scored(Score(record.number, settings, data, place, split, record.fitted, words=beside))
+        return self._scored(Score(record.number, settings, data, place, part, record.fitted, words=beside))
 
-    def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, split: str) -> Scored:
+    def score_floor(self, floor: FloorRecord, settings: Settings, ref: DataRef, part: Part) -> Scored:
         """Have a worker score a floor; `settings` are the study's. Raises what `score` raises."""
         data, place = DataName.of(ref, self.home), named(self.folder.floor(floor.name).path, self.home)
-        return self._scored(Score(0, settings, data, place, split, floor.fitted, floor.name))
+        return self._scored(Score(0, settings, data, place, part, floor.fitted, floor.name))
 
     def fit_floor(self, number: int, name: str, settings: Settings, ref: DataRef, seconds: float) -> FloorFitted:
         """Have a worker fit a floor in `seconds`. If that fails, the result holds the fault.
@@ -306,7 +266,7 @@ class Crew:
         data, place = DataName.of(ref, self.home), named(self.folder.floor(name).path, self.home)
         work, most = FitFloor(number, name, settings, data, place, seconds), LATE * seconds + LATE_SECONDS
         for _ in range(self.settings.hardware.max_attempts):
-            worker = self._ready()
+            worker = self.ready_worker()
             answer = self._done(worker, work, FloorFitted, "interrupted while floors were fitted", most)
             if isinstance(answer, FloorFitted):
                 return answer
@@ -319,19 +279,19 @@ class Crew:
 
     def _scored(self, work: Score) -> Scored:
         for _ in range(self.settings.hardware.max_attempts):
-            worker = self._ready()
+            worker = self.ready_worker()
             answer = self._done(worker, work, Scored, "interrupted while test was scored", math.inf)
             if isinstance(answer, Scored):
                 return answer
             self.renew(worker)
-        raise NoResultError(f"the worker that scores {work.split} ended {self.settings.hardware.max_attempts} times")
+        raise NoResultError(f"the worker that scores test ended {self.settings.hardware.max_attempts} times")
 
     def _done(
         self, worker: Worker, work: Score | FitFloor, kind: type[M], interrupted: str, seconds: float
     ) -> M | Lost | None:
         """Return the answer of an idle worker; None if it hangs or is late. Raises Interrupted."""
         until = time.monotonic() + seconds
-        self._give(worker, work, f"scores {work.split}" if isinstance(work, Score) else f"floor {work.name}")
+        self._give(worker, work, "scores test" if isinstance(work, Score) else f"floor {work.name}")
         while not self.hangs(worker):
             for _, message in self.hear([worker]):
                 if isinstance(message, Lost):
@@ -348,8 +308,11 @@ class Crew:
         self.display.note(self.silence)
         return None
 
-    def _ready(self) -> Worker:
-        """Return an idle worker that is ready, while no trial runs; wait for one. Raises Interrupted."""
+    def ready_worker(self) -> Worker:
+        """Return an idle worker that is ready, while no trial runs; wait for one. Raises Interrupted.
+
+        One with the hardware of the first worker comes first, because that is what is measured.
+        """
         while not (ready := [worker for worker in self.workers if worker.ready]):
             for worker, message in self.hear(self.workers):
                 if isinstance(message, Lost):
@@ -357,41 +320,13 @@ class Crew:
                     self.renew(worker)
             if self.interrupted:
                 raise Interrupted("interrupted before a worker was there; give the same command to go on")
-        return ready[0]
+        return min(ready, key=lambda worker: self.hardware_of(worker) != self.workplace.hardware)
 
     def _start(self, index: int) -> Worker:
         return self.workplace.start(index, named(self.folder.workers, self.home))
 
-    def _fits(self, worker: Worker) -> bool | None:
-        """Ask an idle worker whether the micro-batch fits in memory.
-
-        A worker that hangs counts as False, because memory that is swapped to disk does not help. The result is None
-        if the worker ends for an unknown reason.
-
-        Raises:
-            Interrupted: a signal came.
-            RequestError: the update fails for another reason, as it would in every trial.
-        """
-        worker.ask(self.micro.question())
-        answer = self._answer(worker)
-        if answer is None:
-            return False
-        if isinstance(answer, Fits) and answer.fault is not None:
-            raise RequestError(
-                f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
-                f"{worker.output}); correct it and give the same command"
-            )
-        if isinstance(answer, Lost):
-            return False if answer.for_memory else None
-        return isinstance(answer, Fits) and answer.fits
-
     def _say_lost(self, worker: Worker, lost: Lost) -> None:
         self.display.note(f"worker {worker.index} is replaced: {lost.reason}")
-
-    def _say_parts(self) -> None:
-        self.display.note(
-            f"memory: batches are trained in parts of at most {self.micro.examples} examples; the updates are the same"
-        )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:

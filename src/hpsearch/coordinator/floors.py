@@ -109,8 +109,16 @@ def tables(study: StudyContext, floors: Sequence[FloorRecord], reading: Reading)
     return found
 
 
-def free_disk(study: StudyContext, floors: Sequence[FloorRecord]) -> None:
-    """Delete the models of floors scored on test, except the best one and the one that a later winner may need."""
+def free_disk(study: StudyContext, floors: Sequence[FloorRecord], tested: int) -> None:
+    """Delete the models of floors scored on test, except the best one and the one that a later winner may need.
+
+    Args:
+        study: the study.
+        floors: its floors.
+        tested: number of test examples that they were scored on. If these were not all, models may be needed again.
+    """
+    if tested < study.ref.sizes["test"]:
+        return
     kept = best(floors, study.settings.task.metric)
     for floor in floors:
         if floor is not kept and floor.name != WORDS.name:
@@ -147,10 +155,11 @@ def faults(folder: StudyFolder, settings: Settings, tracking: Tracking) -> Itera
     published = folder.published.exists()
     summary = read_summary(folder)
     blended = published and summary is not None and summary.blend is not None
+    whole = published and summary is not None and summary.test.n == summary.data.test  # see `free_disk`
     kept = best(floors, settings.task.metric)
     for floor in floors:
         model, name = folder.floor(floor.name), f"the floor {floor.name}"
-        if published and floor is not kept and floor.name != WORDS.name and model.model.exists():
+        if whole and floor is not kept and floor.name != WORDS.name and model.model.exists():
             yield Fault(f"{name} keeps a model and is not the best", partial(shutil.rmtree, model.model))
         if published and floor is kept and not model.weights.exists():
             yield Fault(f"the model of {name}, the best, is missing")
@@ -171,11 +180,6 @@ def as_slow_as_trials(settings: Settings, folder: StudyFolder) -> int:
     """Return how many floors take as long to score on test as a trial's model; the others take almost no time."""
     there = {record.name for record in read_floors(folder) if record.fault is None}
     return sum(floor.script is None and floor.name in there for floor in KINDS[settings.task.kind].floors)
-
-
-def may_blend(settings: Settings) -> bool:
-    """Return whether the winner is also scored together with the words floor on validation."""
-    return settings.budget.blend and settings.budget.floors and WORDS in KINDS[settings.task.kind].floors
 
 
 def _is_there(study: StudyContext, record: FloorRecord) -> bool:

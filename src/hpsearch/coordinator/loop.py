@@ -86,7 +86,7 @@ class Loop:
 
     def _give(self, worker: Worker, trial: TrialRecord, resumed: bool) -> None:
         settings = self.phase.settings_of(trial)
-        trial = replace(trial, status=Status.RUNNING, node=worker.node, device=self.crew.device(worker))
+        trial = replace(trial, status=Status.RUNNING, node=worker.node, device=self.crew.hardware_of(worker).name)
         self.books.keep(trial)
         self.display.trial_started(trial.number, trial.shown, resumed=resumed)
         self.crew.give(worker, trial.number, settings, self.phase.ref, self.phase.trial_folder(trial.number))
@@ -157,7 +157,7 @@ class Loop:
         """
         self.crew.renew(worker)
         trial = self.phase.trials[message.number]
-        if self.crew.halve(self.phase.settings_of(trial).train.batch_size, message.examples):
+        if self.crew.halve(worker, self.phase.settings_of(trial).train.batch_size, message.examples):
             self.books.keep(replace(trial, status=Status.RUNNING))
         else:
             reason = f"one example does not fit in memory: {message.reason}"

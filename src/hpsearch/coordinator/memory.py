@@ -1,13 +1,19 @@
-"""Measurements before the first trial, which are kept: how many examples fit in memory, and how long they take."""
+"""How many examples fit in memory, and how long they take. It is measured before the first trial, and kept."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpsearch.config.settings import Settings, digest, possible
-from hpsearch.state.messages import DataName, Hardware, Pace, Paced, Probe
+from hpsearch.errors import NoResultError, RequestError
+from hpsearch.state.messages import DataName, Fits, Hardware, Lost, Pace, Paced, Probe
 from hpsearch.state.records import DataRef, write_durably
 from hpsearch.training.parts import micro_batch, passes_of_batch, slice_size
+from hpsearch.workers.interface import Worker
+
+if TYPE_CHECKING:
+    from hpsearch.coordinator.crew import Crew
 
 NEEDY = ("train.batch_size", "train.rdrop", "task.max_length", "model.dropout", "model.attention_dropout")
 
@@ -16,7 +22,7 @@ class MicroBatch:
     """The largest forward pass that fits in memory. It is kept for each model, data, optimizer and hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
-        self._data = DataName.of(ref, home)
+        self._data, self._name = DataName.of(ref, home), hardware.name
         # The sampled values that need the most memory. Each dropout above 0 keeps a mask.
         most = {path: max(possible(settings, path)) for path in NEEDY}
         train = {name: most[f"train.{name}"] for name in ("batch_size", "rdrop")}
@@ -72,10 +78,87 @@ class MicroBatch:
             self.examples = min(self.examples, micro_batch(batch_size, examples // 2))
         return examples > 1
 
+    @property
+    def parts(self) -> str:
+        """Message that batches are trained in parts."""
+        parts = f"parts of at most {self.examples} examples on {self._name}"
+        return f"memory: batches are trained in {parts}; the updates are the same"
+
     def applied(self, settings: Settings) -> Settings:
         """Return a trial's settings with micro-batches that fit."""
         train = settings.train.model_copy(update={"micro_batch_size": self.examples})
         return settings.model_copy(update={"train": train})
+
+
+class MicroBatches:
+    """The micro-batches of a study, one for each kind of hardware that its workers have."""
+
+    def __init__(self, settings: Settings, ref: DataRef, first: Hardware, home: Path) -> None:
+        self._asked = settings, ref, home
+        self.first = MicroBatch(settings, ref, first, home)
+        """The micro-batch of the first worker's hardware."""
+        self._of_hardware = {first: self.first}
+
+    def of(self, hardware: Hardware) -> MicroBatch:
+        """Return the micro-batch of this hardware. Where it is not known, it begins as that of the first hardware."""
+        if hardware not in self._of_hardware:
+            settings, ref, home = self._asked
+            self._of_hardware[hardware] = made = MicroBatch(settings, ref, hardware, home)
+            if not made.known:
+                made.examples = self.first.examples
+        return self._of_hardware[hardware]
+
+
+def settle_memory(crew: "Crew") -> None:
+    """Find the largest micro-batch that fits on the first worker's hardware, before the first trial.
+
+    Raises:
+        Interrupted: a signal came.
+        RequestError: one example does not fit, or an update fails for another reason.
+    """
+    micro, ended = crew.micro, 0
+    while not micro.known:
+        worker = crew.ready_worker()
+        fits = _fits(crew, worker)
+        if fits:
+            micro.keep()
+            continue
+        crew.renew(worker)
+        ended += fits is None
+        if fits is None and ended < crew.settings.hardware.max_attempts:
+            continue  # another process may have killed it
+        ended = 0
+        if not micro.halve(micro.largest, micro_batch(micro.largest, micro.examples)):
+            raise RequestError(
+                f"task.max_length={micro.length}: not one example of that length fits in memory with "
+                f"model {crew.settings.model.name} on {crew.hardware.name}; lower task.max_length, or take a "
+                "smaller model"
+            )
+    if micro.examples < micro.largest:
+        crew.display.note(micro.parts)
+
+
+def _fits(crew: "Crew", worker: Worker) -> bool | None:
+    """Ask an idle worker whether the micro-batch fits in memory.
+
+    A worker that hangs counts as False, because memory that is swapped to disk does not help. The result is None if the
+    worker ends for an unknown reason.
+
+    Raises:
+        Interrupted: a signal came.
+        RequestError: the update fails for another reason, as it would in every trial.
+    """
+    answer = crew.ask(worker, crew.micro.question())
+    if answer is None:
+        return False
+    if isinstance(answer, Fits) and answer.fault is not None:
+        raise RequestError(
+            f"a first update fails, as every trial would, so none is started: {answer.fault} (more in "
+            f"{worker.output}); correct it and give the same command"
+        )
+    if isinstance(answer, Lost):
+        return False if answer.for_memory else None
+    return isinstance(answer, Fits) and answer.fits
 
 
 PACE_SHARE, PACE_SECONDS = 0.01, 8.0  # share of the hours, and most seconds, for the timed updates
@@ -126,3 +209,24 @@ class KnownPace:
             "The plan is made for that pace, and follows it as it changes; end other programs, or lower "
             "hardware.threads if a limit gives it fewer processors"
         )
+
+
+def settle_pace(crew: "Crew", pace: KnownPace) -> Paced:
+    """Return the time that training and scoring take; measure it before the first trial, unless it is known.
+
+    Raises:
+        Interrupted: a signal came.
+        NoResultError: the measurement failed `hardware.max_attempts` times.
+    """
+    ended = 0
+    while pace.found is None:
+        worker = crew.ready_worker()
+        answer = crew.ask(worker, pace.question(crew.micro))
+        if isinstance(answer, Paced):
+            pace.keep(answer)
+            continue
+        ended += 1
+        if ended >= crew.settings.hardware.max_attempts:
+            raise NoResultError(f"the worker that is timed ended {ended} times; {worker.output} says why")
+        crew.renew(worker)
+    return pace.found

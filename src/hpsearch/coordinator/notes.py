@@ -8,13 +8,13 @@ from hpsearch.config.dimensions import Interval
 from hpsearch.coordinator.checks import disk_bound
 from hpsearch.coordinator.phase import StudyContext
 from hpsearch.coordinator.planner import REPORT_SECONDS
+from hpsearch.coordinator.scoring import LEAST
 from hpsearch.data.tokens import Tokens
 from hpsearch.state.plans import PlanMade
 from hpsearch.state.records import StudyHardware
 from hpsearch.tasks.kinds import KINDS
 
 MUCH, LITTLE = 0.2, 0.1  # shares of the hours: scoring test takes much of them, and what it would better take
-LEAST = 500  # test examples; the standard error of an accuracy of 0.9 is then 1.3 points
 
 
 def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
@@ -74,4 +74,19 @@ def of_plan(made: PlanMade, test: int) -> str | None:
     return (
         f"scoring the {test:,} test examples takes about {formats.duration(scoring)} of the {formats.duration(hours)}; "
         f"budget.test_examples={fewer} with STUDY=<another name> leaves more of them for training, with wider intervals"
+    )
+
+
+def of_test(scored: int, test: int) -> str | None:
+    """Return the message that the hours did not hold all test examples; None if they did.
+
+    Args:
+        scored: number of test examples that the models were scored on.
+        test: number of test examples.
+    """
+    if scored >= test:
+        return None
+    return (
+        f"test: the first {scored:,} of the {test:,} examples were scored, because this machine has become slower and "
+        "the hours held no more; the intervals are wider, and more hours (BUDGET=<hours in total>h) score all"
     )

@@ -11,7 +11,7 @@ from hpsearch.config import space
 from hpsearch.config.dimensions import Interval
 from hpsearch.config.settings import Settings, possible
 from hpsearch.coordinator.clock import Clock
-from hpsearch.coordinator.floors import as_slow_as_trials, may_blend
+from hpsearch.coordinator.floors import as_slow_as_trials
 from hpsearch.coordinator.phase import Phase
 from hpsearch.data.tokens import Tokens
 from hpsearch.decisions import schedule
@@ -31,7 +31,7 @@ REPORT_SECONDS = 20.0  # for report, pictures and MLflow
 SCORED_ON_TEST = 2  # number of trial models
 RECENT = 4  # newest trials, from which the present pace is taken
 LEAST_STEPS = 10  # of a trial from which the pace is taken
-LATE = 0.05  # share of the hours by which a run may be late before it is given up
+LATE = 0.05  # share of the hours by which a run or a test may be late before it is given up
 USUAL = 12  # trials for which the mean trained share of a trial is computed
 
 
@@ -103,6 +103,11 @@ class Planner:
         """Whether the study can't wait any longer, even for a run that is nearly done."""
         return self.left <= self._end - LATE * self.hours * 3600
 
+    @property
+    def for_test(self) -> float:
+        """Seconds that scoring test may take, so that the study is not late."""
+        return self.left - REPORT_SECONDS + LATE * self.hours * 3600
+
     def until(self, phase: Phase) -> float | None:
         """Return the planned end of a phase, in its own hours; None: it was not planned with the present budget."""
         made = [one for one in self.made if one.phase == phase.name and one.hours == self.hours]
@@ -156,8 +161,6 @@ class Planner:
         sizes, tokens = self._data.sizes, self._data.tokens
         tested = sizes.test * pace.score * tokens["test"] / tokens["validation"]
         self._end = (SCORED_ON_TEST + as_slow_as_trials(self._settings, self._folder)) * tested + REPORT_SECONDS
-        if may_blend(self._settings):
-            self._end += sizes.validation * pace.score
         return Known(
             pace=pace,
             sizes=sizes,

@@ -77,7 +77,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     for i, phase in enumerate(finished.phases):
         needed = i == last or (i < last and decisive.falls_back)
         free_disk(phase, phase.kept_models() if needed else [])
-    floors.free_disk(study, finished.floors)
+    floors.free_disk(study, finished.floors, finished.reading.n)
     write_durably(folder.published, codec.write(summary.mlflow))
 
 

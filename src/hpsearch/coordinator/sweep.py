@@ -21,8 +21,8 @@ from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.helm import refuse_late, taken_up
 from hpsearch.coordinator.lengths import with_rungs_late_enough
 from hpsearch.coordinator.loop import Loop
-from hpsearch.coordinator.memory import KnownPace
-from hpsearch.coordinator.notes import of_data, of_plan, of_search
+from hpsearch.coordinator.memory import KnownPace, settle_memory, settle_pace
+from hpsearch.coordinator.notes import of_data, of_plan, of_search, of_test
 from hpsearch.coordinator.phase import Found, StudyContext
 from hpsearch.coordinator.phases import Course
 from hpsearch.coordinator.planner import Data, Planner
@@ -183,7 +183,7 @@ def _run(
         clock.lap("setup")
         delivery = Delivery(tracking, study.ref.labels, parent)
         try:
-            crew.settle_memory()
+            settle_memory(crew)
             fitted, runs = floors.fit(study, crew, display, clock), FloorRuns(tracking, parent)
             with contextlib.suppress(OutOfReachError):  # MLflow is then told of them with the other results
                 fitted = floors.tell(study, fitted, runs, None)
@@ -192,7 +192,9 @@ def _run(
             display.phase("test")
             crew.rest()
             with clock.timed("test"):
-                reading = score_test(crew, study.ref, found, *_settings_of(course, found), fitted)
+                reading = score_test(crew, study.ref, found, *_settings_of(course, found), fitted, planner)
+            if (cut := of_test(reading.n, study.ref.sizes["test"])) is not None:
+                display.note(cut)
             display.phase("report")
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
@@ -243,7 +245,7 @@ def _planner(course: Course, request: Request, crew: Crew, clock: Clock, tokens:
     if settings.budget.hours is None:
         return None
     pace = KnownPace(settings, study.ref, crew.workplace.hardware, request.home)
-    planner = Planner(settings, study.folder, clock, crew.settle_pace(pace), Data.of(tokens))
+    planner = Planner(settings, study.folder, clock, settle_pace(crew, pace), Data.of(tokens))
     if pace.busy is not None:
         crew.display.note(pace.busy)
     return planner

@@ -216,7 +216,7 @@ def _champions_replies(
     before = evidence.of(champion).test_digest or "unknown"
     if table is not None and before == digest:
         stored = table.replies
-        if objective != LOG_LOSS or stored.likelihoods is not None:
+        if set(exam.ids) <= set(table.ids) and (objective != LOG_LOSS or stored.likelihoods is not None):
             return stored.of(table.ids, exam.ids), None
     try:
         own = results.read_settings(StudyFolder.of(home, settings.study), settings)
@@ -244,7 +244,11 @@ def _champions_replies(
     who = f"  version {champion.number}"
     note = f"{who} was scored on other test data (digest {before}) and was run on these (digest {digest})"
     if before == digest:
-        lost = "MLflow has lost what it had said of them" if table is None else "its probabilities were not kept then"
+        lost = "its probabilities were not kept then"
+        if table is None:
+            lost = "MLflow has lost what it had said of them"
+        elif not set(exam.ids) <= set(table.ids):
+            lost = "the hours of its study held only a part of them"
         note = f"{who} was run on these test data again: {lost}"
     return Replies(answers, likelihoods).of(rows["id"], exam.ids), note
 

@@ -105,8 +105,9 @@ def headline(summary: Summary) -> str:
     """Return a sentence on the winner's test score, after a warning if a simple model is better."""
     test, first = summary.test, beside.warning(summary)
     value, low, high = map(formats.score, (test.value, test.low, test.high))
+    examples = f"{test.n:,}" if test.n == summary.data.test else f"the first {test.n:,} of {summary.data.test:,}"
     return (f"{first} " if first is not None else "") + (
-        f"{beside.kept(summary)} reaches {summary.metric} {value} on {test.n:,} test examples of {summary.task} "
+        f"{beside.kept(summary)} reaches {summary.metric} {value} on {examples} test examples of {summary.task} "
         f"(95 % interval {low} to {high}{_often(test)})."
     )
 

@@ -40,6 +40,11 @@ class TrialFolder:
         return self.model / "model.safetensors"
 
     @property
+    def outputs(self) -> Path:
+        """The model's outputs for the pieces of the validation examples. It exists where a blend may need them."""
+        return self.model / "validation.npy"
+
+    @property
     def unfinished_model(self) -> Path:
         """The folder that becomes `model` when it is whole."""
         return self.path / "model.tmp"

@@ -64,14 +64,24 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The part of a split that models are scored on: as many examples, from the first on, as the time holds."""
+
+    split: str
+    examples: int | None = None  # that are scored in any case; None: all
+    seconds: float = 0.0  # in which further examples are scored
+    models: int = 1  # that are scored in these seconds
+
+
+@dataclass(frozen=True)
 class Score:
-    """Request to score a finished trial's model on one split. Scored is the answer."""
+    """Request to score a finished trial's model on a part of one split. Scored is the answer."""
 
     number: int
     settings: Settings
     data: DataName
     folder: str  # name of the trial's folder
-    split: str
+    part: Part
     fitted: dict[str, Any]  # thresholds from the validation split
     floor: str | None = None  # name of the floor that is scored instead of a trial; then `folder` is the floor's
     words: str | None = None  # name of the folder of the floor that the trial's model may be blended with

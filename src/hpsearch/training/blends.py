@@ -17,7 +17,8 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tasks.texts import pooled
 from hpsearch.training import heads
-from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, Warm, scored
+from hpsearch.training.saved import Said, Saved, ScoreSpec, scored
+from hpsearch.training.trial import Line, Warm
 
 LEAST = 100  # validation examples; fewer cannot tell whether a blend is better
 FIRST, MOST = 0.5, 10.0  # weights: where the fit begins, and the largest allowed
@@ -28,18 +29,18 @@ Logits = NDArray[np.float64]
 
 
 def score(spec: ScoreSpec, words: Path, warm: Warm, line: Line) -> Scored:
-    """Score a trial's model as `trial.score` does, and its blend with the model in `words` if that is better.
+    """Score a trial's model as `saved.score` does, and its blend with the model in `words` if that is better.
 
     The weights are fitted on validation by the log loss. By the task's metric on validation, the blend must be better
     than the trial's model and no worse than the model of words.
     """
     saved = Saved(spec, warm, line)
-    asked = saved.says(spec.split)
-    alone = scored(spec, spec.split, asked.scores(spec, spec.fitted), asked.seconds)
-    if spec.data.sizes["validation"] < LEAST:
+    validation = saved.says_of_validation() if spec.data.sizes["validation"] >= LEAST else None
+    asked = saved.says_of_part()  # last, because it takes the time that is left
+    alone = scored(spec, spec.part.split, asked.scores(spec, spec.fitted), asked.seconds)
+    if validation is None:
         return alone
-    kind, objective = KINDS[spec.settings.task.kind], OBJECTIVES[spec.settings.task.metric]
-    validation, bag = saved.says("validation"), Bag.load(words)
+    kind, objective, bag = KINDS[spec.settings.task.kind], OBJECTIVES[spec.settings.task.metric], Bag.load(words)
     tuned, simple, seconds = _both(validation, bag, line)
     weights = weigh(tuned, simple, *heads.targets(validation.tokens, len(tuned), len(spec.data.labels)))
     blend, *others = (
@@ -52,7 +53,7 @@ def score(spec: ScoreSpec, words: Path, warm: Warm, line: Line) -> Scored:
     tuned, simple, seconds = _both(asked, bag, line)
     found = kind.judge(together(tuned, simple, weights), asked.rows, blend.fitted)
     return replace(
-        alone, blended=Blended(weights, blend.fitted, of_validation, scored(spec, spec.split, found, seconds))
+        alone, blended=Blended(weights, blend.fitted, of_validation, scored(spec, spec.part.split, found, seconds))
     )
 
 

@@ -35,8 +35,9 @@ from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.tasks.plain_answers import Answerer
 from hpsearch.tasks.texts import pooled
-from hpsearch.training import checkpoints, data, heads, models, trainer, trial, words
-from hpsearch.training.trial import Line, ScoreSpec, Warm
+from hpsearch.training import checkpoints, data, heads, models, saved, trainer, trial, words
+from hpsearch.training.saved import ScoreSpec
+from hpsearch.training.trial import Line, Warm
 
 CANDIDATES, TRIED_ON = 50, 2000  # constant answers that are tried, and training examples that they are tried on
 READING, FITTING = 0.7, 0.9  # shares of the time after which no more is read, and no more is fitted
@@ -114,14 +115,14 @@ def fit(spec: FloorSpec, warm: Warm) -> FloorFitted:
 
 
 def score(name: str, spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
-    """Score a floor on a split, as `trial.score` scores a trial's model."""
+    """Score a floor, as `saved.score` scores a trial's model."""
     if name not in SAYING:
-        return trial.score(spec, warm, line)
-    rows, kind = data.load(spec.data, spec.split).to_dict(), KINDS[spec.settings.task.kind]
+        return saved.score(spec, warm, line)
+    rows, kind = data.load(spec.data, spec.part.split)[: spec.part.examples], KINDS[spec.settings.task.kind]
     start = time.perf_counter()
     said = SAYING[name](spec.model, rows)
     seconds = time.perf_counter() - start
-    return trial.scored(spec, spec.split, kind.judge(said, rows, spec.fitted), seconds)
+    return saved.scored(spec, spec.part.split, kind.judge(said, rows, spec.fitted), seconds)
 
 
 # ---- fitting

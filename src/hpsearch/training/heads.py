@@ -60,7 +60,7 @@ def features(model: PreTrainedModel, tokens: Tokens, pieces: int, how: trainer.E
         NotFiniteError: the model's outputs are not finite.
     """
     with _without_last_layer(model):
-        return np.stack(trainer.predict(model, tokens, pieces, how))
+        return np.stack(trainer.predict(model, tokens, range(pieces), how))
 
 
 def outputs(model: PreTrainedModel, read: Floats, how: trainer.Evaluation) -> list[Floats]:

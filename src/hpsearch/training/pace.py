@@ -65,7 +65,7 @@ def measure(spec: PaceSpec, warm: Warm, line: Line) -> Paced:
         saved = time.perf_counter() - started
     pieces = min(len(validation), SCORED * settings.train.evaluation_batch_size)
     started = _now(warm.hardware)
-    trainer.predict(model, validation, pieces, evaluation(settings, warm.hardware, line))
+    trainer.predict(model, validation, range(pieces), evaluation(settings, warm.hardware, line))
     scoring = _now(warm.hardware) - started
     made.accelerator.free_memory()
     ran, waited = (after - before for before, after in zip(scheduled[WARM - 1], scheduled[-1], strict=True))

@@ -92,8 +92,8 @@ class Evaluation:
     """Function that is called before every batch, to say that the worker is alive."""
 
 
-def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation) -> list[NDArray[np.float32]]:
-    """Return the outputs of the first `pieces` pieces, each (C,) or (its tokens, C).
+def predict(model: PreTrainedModel, tokens: Tokens, pieces: range, how: Evaluation) -> list[NDArray[np.float32]]:
+    """Return the outputs of these pieces, each (C,) or (its tokens, C).
 
     Batches are sorted by length and no random number is drawn. If a batch does not fit in memory, it and all later
     ones are halved. The worker alone computes them, and its helpers wait.
@@ -103,15 +103,15 @@ def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation
     """
     pad = int(model.config.pad_token_id)
     lengths, batch_size = padded_lengths(tokens, how.hardware), how.batch_size
-    order = np.argsort(-tokens.lengths[:pieces], kind="stable")
-    results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * pieces
+    order = np.argsort(-tokens.lengths[pieces.start : pieces.stop], kind="stable")
+    results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(pieces)
     model.eval()
     start = 0
     with torch.inference_mode(), autocast(how.hardware), alone(how.hardware):
         while start < len(order):
             how.alive()
             rows = order[start : start + batch_size]
-            batch = collate([tokens[int(i)] for i in rows], pad, how.types, how.kind.padding, lengths)
+            batch = collate([tokens[pieces[i]] for i in rows], pad, how.types, how.kind.padding, lengths)
             inputs = {name: tensor.to(model.device) for name, tensor in model_inputs(batch).items()}
             try:
                 outputs = how.kind.outputs(model(**inputs)).float().cpu().numpy()
@@ -123,7 +123,7 @@ def predict(model: PreTrainedModel, tokens: Tokens, pieces: int, how: Evaluation
             if not np.isfinite(outputs).all():
                 raise NotFiniteError("the model's outputs are not finite")
             for i, output in zip(rows, outputs, strict=True):
-                results[i] = output[: tokens.lengths[i]] if output.ndim == 2 else output
+                results[i] = output[: tokens.lengths[pieces[i]]] if output.ndim == 2 else output
             start += len(rows)
     return results
 

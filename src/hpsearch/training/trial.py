@@ -1,4 +1,4 @@
-"""A trial in a worker: build or resume, train to the next rung, report, pause or continue, score."""
+"""A trial in a worker: build or resume, train to the next rung, report, pause or continue, validate."""
 
 import gc
 import os
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,10 @@ from hpsearch.state.messages import (
     Retime,
     Retimed,
     RungReport,
-    Scored,
     TrialResult,
 )
 from hpsearch.state.records import DataRef, Status
+from hpsearch.tasks.floor import WORDS
 from hpsearch.tasks.kind import Scores
 from hpsearch.tasks.kinds import KINDS
 from hpsearch.tasks.objectives import OBJECTIVES
@@ -50,18 +49,6 @@ class TrialSpec:
     settings: Settings  # with the trial's parameters applied
     data: DataRef
     folder: Path
-
-
-@dataclass(frozen=True)
-class ScoreSpec:
-    """Everything needed to score a finished trial's model on one split."""
-
-    number: int
-    settings: Settings
-    data: DataRef
-    model: Path
-    split: str
-    fitted: dict[str, Any]  # thresholds from the validation split
 
 
 @dataclass(frozen=True)
@@ -119,8 +106,8 @@ def run_trial(spec: TrialSpec, warm: Warm, line: Line) -> TrialResult:
         warm.team.ended()
         if step < trial.total:
             return trial.result(Status.PAUSED, step)
-        scores = trial.choose_weights()
-        trial.save_model()
+        scores, outputs = trial.choose_weights()
+        trial.save_model(outputs)
         return trial.result(Status.COMPLETE, step, scores)
     except trainer.NotFiniteError as error:
         warm.team.ended()
@@ -214,7 +201,7 @@ class _Trial:
     def outputs(self, examples: int) -> list[NDArray[np.float32]]:
         """Return the model's outputs for the pieces of the first `examples` validation examples."""
         with self.seconds("evaluation"):
-            pieces = self.validation.pieces(examples)
+            pieces = range(self.validation.pieces(examples))
             how = evaluation(self.settings, self.hardware, self.line)
             return trainer.predict(self.model, self.validation, pieces, how)
 
@@ -225,10 +212,13 @@ class _Trial:
             needed = outputs[: self.validation.pieces(examples)]
             return self.kind.score(needed, self.validation, rows, self.settings.task, None)
 
-    def choose_weights(self) -> Scores:
+    def choose_weights(self) -> tuple[Scores, list[NDArray[np.float32]]]:
         """Score the final weights on all validation examples, and go back to the last rung's where those are better.
 
         The rung's weights are tried only if they beat the final ones on the examples that both were scored on.
+
+        Returns:
+            Scores and outputs of the weights that the model now has.
         """
         objective = OBJECTIVES[self.settings.task.metric]
         everything = self.validation.examples
@@ -237,17 +227,20 @@ class _Trial:
         same = self.scores(outputs, self.on_rung).metrics[objective.name]
         earlier = checkpoints.newest(self.spec.folder, scored=True)
         if earlier is None or earlier.score is None or not objective.better(earlier.score, same):
-            return scores
+            return scores, outputs
         final = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(load_file(earlier.weights), strict=False)
-        earlier_scores = self.scores(self.outputs(everything), everything)
+        earlier_outputs = self.outputs(everything)
+        earlier_scores = self.scores(earlier_outputs, everything)
         if objective.better(earlier_scores.metrics[objective.name], scores.metrics[objective.name]):
-            return earlier_scores
+            return earlier_scores, earlier_outputs
         self.model.load_state_dict(final)
-        return scores
+        return scores, outputs
 
-    def save_model(self) -> None:
-        """Write weights, config and tokenizer. The folder is either complete or absent.
+    def save_model(self, outputs: list[NDArray[np.float32]]) -> None:
+        """Write weights, config and tokenizer, and the outputs for validation where a blend may need them.
+
+        The folder is either complete or absent.
 
         Checkpoints stay until the coordinator has the result on disk. A crash before that costs the work after them.
         """
@@ -258,6 +251,8 @@ class _Trial:
                 shutil.rmtree(old, ignore_errors=True)
             self.model.save_pretrained(beside)
             self.tokenizer.save_pretrained(beside)
+            if self.settings.budget.blend and WORDS in self.kind.floors:
+                np.save(beside / folder.outputs.name, np.stack(outputs))
             checkpoints.sync(beside)
             os.replace(beside, target)
 
@@ -307,62 +302,6 @@ def tokens_of(settings: Settings, ref: DataRef, warm: Warm) -> tuple[Tokens, Tok
     if settings.train.fold is not None:
         return folds.tokens({"train": train, "validation": validation}, settings.train.fold)
     return train.first(settings.train.examples), validation
-
-
-def score(spec: ScoreSpec, warm: Warm, line: Line) -> Scored:
-    """Score a finished trial's model on a split, with the thresholds fitted on the validation split."""
-    said = Saved(spec, warm, line).says(spec.split)
-    return scored(spec, spec.split, said.scores(spec, spec.fitted), said.seconds)
-
-
-@dataclass(frozen=True)
-class Said:
-    """Outputs of a model for a split."""
-
-    tokens: Tokens
-    rows: dict[str, list[Any]]
-    outputs: list[NDArray[np.float32]]
-    seconds: float  # time of predicting, without loading
-
-    def scores(self, spec: ScoreSpec, fitted: dict[str, Any]) -> Scores:
-        """Return the scores of the outputs."""
-        settings = spec.settings
-        return KINDS[settings.task.kind].score(self.outputs, self.tokens, self.rows, settings.task, fitted)
-
-
-class Saved:
-    """Model of a finished trial, loaded."""
-
-    def __init__(self, spec: ScoreSpec, warm: Warm, line: Line) -> None:
-        settings = spec.settings
-        saved = settings.model.model_copy(update={"path": str(spec.model)})
-        kind, tokenizer = KINDS[settings.task.kind], warm.tokenizer(settings.model)
-        self._spec, self._warm, self._line = spec, warm, line
-        self._model = models.build(saved, kind, spec.data.labels, tokenizer, warm.hardware)
-        self._model.to(warm.hardware.device)
-
-    def says(self, split: str) -> Said:
-        """Return the model's outputs for all examples of a split."""
-        spec, settings = self._spec, self._spec.settings
-        tokens, rows = self._warm.tokens(spec.data, settings, split), data.load(spec.data, split).to_dict()
-        how = evaluation(settings, self._warm.hardware, self._line)
-        start = time.perf_counter()  # loading does not count as time of the examples
-        outputs = trainer.predict(self._model, tokens, len(tokens), how)
-        return Said(tokens, rows, outputs, time.perf_counter() - start)
-
-
-def scored(spec: ScoreSpec, split: str, scores: Scores, seconds: float) -> Scored:
-    """Return the answer to a Score, for the coordinator."""
-    return Scored(
-        number=spec.number,
-        split=split,
-        metrics=scores.metrics,
-        confusion=scores.confusion,
-        predictions=scores.predictions,
-        confidences=scores.confidences,
-        likelihoods=scores.likelihoods,
-        seconds=seconds,
-    )
 
 
 def fits(spec: FitSpec, warm: Warm) -> Fits:

@@ -44,8 +44,9 @@ from hpsearch.training import blends, checkpoints, floors, hardware
 from hpsearch.training.floors import FloorSpec
 from hpsearch.training.pace import PaceSpec, measure
 from hpsearch.training.parts import examples_at_once
+from hpsearch.training.saved import ScoreSpec, score
 from hpsearch.training.team import Team, forget_launcher
-from hpsearch.training.trial import FitSpec, Line, ScoreSpec, TrialSpec, Warm, fits, run_trial, score
+from hpsearch.training.trial import FitSpec, Line, TrialSpec, Warm, fits, run_trial
 
 ALIVE_SECONDS = 1.0  # least time between two signs of life
 
@@ -102,13 +103,12 @@ def _answer(
         spec = FloorSpec(number, request.name, settings, data, folder, request.seconds)
         return _beside(lambda: _fit_floor(spec, warm), line)
     if isinstance(request, Score):
-        model = TrialFolder(folder).model
-        of_split = ScoreSpec(number, settings, data, model, request.split, request.fitted)
+        of_part = ScoreSpec(number, settings, data, TrialFolder(folder).model, request.part, request.fitted)
         if (name := request.floor) is not None:
-            return floors.score(name, of_split, warm, line)
+            return floors.score(name, of_part, warm, line)
         if request.words is not None:
-            return blends.score(of_split, TrialFolder(home / request.words).model, warm, line)
-        return score(of_split, warm, line)
+            return blends.score(of_part, TrialFolder(home / request.words).model, warm, line)
+        return score(of_part, warm, line)
     try:
         return run_trial(TrialSpec(number, settings, data, folder), warm, line)
     except (EOFError, BrokenPipeError, ConnectionResetError):
