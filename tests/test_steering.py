@@ -369,6 +369,7 @@ def test_points_are_taken_once_and_no_more_than_there_is_place_for(asked: Settin
         (["promote", "task=imdb", "study=toy"], None, ["task=imdb", "study=toy"]),
         (["serve", "tracking.uri=http://a"], None, ["tracking.uri=http://a"]),
         (["predict", "toy", "--input", "a.csv", "--output", "b.csv"], "toy", []),
+        (["predict", "toy", "task.columns.text=body", "--input", "a.csv", "--output", "b.csv"], "toy", []),
         (["skip", "study=toy", "3"], "toy", []),
         (["extend", "study=toy", "--budget", "2h"], "toy", []),
         (["try", "toy", "learning_rate=3e-5"], "toy", []),

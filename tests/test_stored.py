@@ -132,6 +132,14 @@ def test_the_name_of_a_study_is_enough(stored: Stored) -> None:
     given.write_text("text\nthe film was good and the plot was great\n")
     assert do("predict", "first", f"--input={given}", f"--output={labelled}")[0] == 0
     assert "positive" in labelled.read_text()
+    given.write_text("body\nthe film was good and the plot was great\n")
+    code, said = do("predict", "first", f"--input={given}", f"--output={labelled}")
+    assert (code, "it has body; name it with task.columns.text" in said) == (2, True)
+    column = "task.columns.text=body"
+    assert do("predict", "study=first", column, f"--input={given}", f"--output={labelled}")[0] == 0
+    assert labelled.read_text().startswith("body,label,score\n")
+    code, said = do("predict", "first", "task.columns.context=body", f"--input={given}", f"--output={labelled}")
+    assert (code, "task.columns.context: the model reads text" in said) == (2, True)
     assert "version 2 is the champion again" in do("rollback", "first")[1]
     code, said = do("promote")
     assert code == 2

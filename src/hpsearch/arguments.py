@@ -43,6 +43,7 @@ HELP = {
 PORTS = {"ui": 5000, "serve": 5001, "report": 5002}
 NAMED_OR_SETTINGS = ("finish", "report", "promote", "rollback", "history", "predict", "serve")
 """Verbs that take the name of a study, or settings as `sweep` does."""
+COLUMN = "task.columns."  # followed by an input role; names the role's column in the file of `predict`
 # Verbs for one study, with their further words. Without a name it is the only running study, or the only one.
 OF_A_STUDY = {
     "status": "[STUDY]",
@@ -55,7 +56,7 @@ OF_A_STUDY = {
     "promote": "[STUDY | setting=value ...] [promotion=...]",
     "rollback": "[STUDY | setting=value ...]",
     "history": "[STUDY | setting=value ...]",
-    "predict": "[STUDY | setting=value ...] --input FILE --output FILE",
+    "predict": "[STUDY [task.columns.text=NAME] | setting=value ...] --input FILE --output FILE",
     "serve": "[STUDY | setting=value ...]",
 }
 
@@ -102,6 +103,11 @@ def _study(args: argparse.Namespace, words: list[str]) -> list[str]:
     if args.verb == "try":
         args.point = others
         return []
+    args.columns = {}
+    if args.verb == "predict" and names:  # the file need not have the columns of the study's own files
+        columns = [word for word in others if word.startswith(COLUMN)]
+        others = [word for word in others if word not in columns]
+        args.columns = dict(word.removeprefix(COLUMN).split("=", 1) for word in columns)
     beside = (*ADDRESSES, "promotion") if args.verb == "promote" else ADDRESSES
     settings = [word for word in others if not word.startswith(beside)]
     if args.verb in NAMED_OR_SETTINGS and names and settings and not any(word.startswith("task=") for word in settings):

@@ -211,6 +211,11 @@ def _predict(checked: "Settings", home: Path, args: argparse.Namespace) -> None:
 
     task, kind = checked.task, KINDS[checked.task.kind]
     kind.check_task(task)
+    if unknown := args.columns.keys() - set(kind.inputs):
+        raise RequestError(
+            f"{arguments.COLUMN}{min(unknown)}: the model reads {' and '.join(kind.inputs)}; name the columns of these"
+        )
+    task = task.model_copy(update={"columns": task.columns | args.columns})
     rows = predict_file(uri, args.input, args.output, task.kind, kind.asked(task), task.quoting)
     print(f"{rows} rows predicted in {args.output}")
 
