@@ -22,9 +22,10 @@ import numpy as np
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision
+from hpsearch.state.messages import Decision, Part
 from hpsearch.training import data, hardware
-from hpsearch.training.trial import Line, ScoreSpec, TrialSpec, Warm, run_trial, score
+from hpsearch.training.saved import ScoreSpec, score
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
@@ -69,7 +70,7 @@ def main() -> None:
             folder, started = home / "trial", time.perf_counter()
             result = run_trial(TrialSpec(0, settings, ref, folder), warm, line)
             model = TrialFolder(folder).model
-            tested = score(ScoreSpec(0, settings, ref, model, "test", result.fitted), warm, line)
+            tested = score(ScoreSpec(0, settings, ref, model, Part("test"), result.fitted), warm, line)
             shutil.rmtree(folder)
             assert tested.likelihoods is not None
             np.savez_compressed(

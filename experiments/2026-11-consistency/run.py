@@ -18,9 +18,10 @@ from typing import Any
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision
+from hpsearch.state.messages import Decision, Part
 from hpsearch.training import data, hardware
-from hpsearch.training.trial import Line, ScoreSpec, TrialSpec, Warm, run_trial, score
+from hpsearch.training.saved import ScoreSpec, score
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "budget_race"))
@@ -70,7 +71,8 @@ def main() -> None:
             started = time.perf_counter()
             result = run_trial(TrialSpec(0, settings, ref, folder), warm, line)
             seconds = time.perf_counter() - started
-            tested = score(ScoreSpec(0, settings, ref, TrialFolder(folder).model, "test", result.fitted), warm, line)
+            model = TrialFolder(folder).model
+            tested = score(ScoreSpec(0, settings, ref, model, Part("test"), result.fitted), warm, line)
             shutil.rmtree(folder)
             seen = f"{result.step * settings.train.batch_size / ref.sizes['train']:.2f}"
             row = (*key, seen, f"{result.score:.4f}", f"{tested.metrics[metric]:.4f}", f"{seconds:.0f}", where.name)

@@ -20,9 +20,10 @@ from torch import Tensor, stack
 from hpsearch.config import composition, loading
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision
+from hpsearch.state.messages import Decision, Part
 from hpsearch.training import data, hardware
-from hpsearch.training.trial import Line, Said, Saved, ScoreSpec, TrialSpec, Warm, run_trial
+from hpsearch.training.saved import Said, Saved, ScoreSpec
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 COLUMNS = ("data", "examples", "factor", "seeds", "what", "validation", "test", "machine")
@@ -71,10 +72,9 @@ def of_one(name: str, given: argparse.Namespace, home: Path) -> list[Row]:
         print(*rows[-1], flush=True)
 
     def says(model: Path, what: str, seeds: int) -> dict[str, Said]:
-        spec = ScoreSpec(0, settings, ref, model, "test", {})
-        saved = Saved(spec, warm, line)
-        found = {split: saved.says(split) for split in SPLITS}
-        row(what, scores_of(found, spec, settings), seeds)
+        specs = {split: ScoreSpec(0, settings, ref, model, Part(split), {}) for split in SPLITS}
+        found = {split: Saved(spec, warm, line).says_of_part() for split, spec in specs.items()}
+        row(what, scores_of(found, specs["test"], settings), seeds)
         return found
 
     for seed in range(1, given.seeds + 1):
@@ -91,7 +91,7 @@ def of_one(name: str, given: argparse.Namespace, home: Path) -> list[Row]:
         save_file(mean, both / "model.safetensors", {"format": "pt"})
         says(both, "mean", seed)
         votes = {s: replace(outputs[0][s], outputs=voted([one[s] for one in outputs])) for s in SPLITS}
-        row("votes", scores_of(votes, ScoreSpec(0, settings, ref, both, "test", {}), settings), seed)
+        row("votes", scores_of(votes, ScoreSpec(0, settings, ref, both, Part("test"), {}), settings), seed)
     return rows
 
 

@@ -21,10 +21,11 @@ from hydra import compose, initialize_config_dir
 from hpsearch.config import loading
 from hpsearch.config.settings import Settings
 from hpsearch.state.folder import TrialFolder
-from hpsearch.state.messages import Decision, RungReport
+from hpsearch.state.messages import Decision, Part, RungReport
 from hpsearch.state.records import DataRef
 from hpsearch.training import data, hardware
-from hpsearch.training.trial import Line, ScoreSpec, TrialSpec, Warm, run_trial, score
+from hpsearch.training.saved import ScoreSpec, score
+from hpsearch.training.trial import Line, TrialSpec, Warm, run_trial
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "data"
@@ -108,7 +109,7 @@ class Bench:
         result = run_trial(TrialSpec(0, settings, ref, folder), self.warm, line)
         seconds = time.perf_counter() - started
         model = TrialFolder(folder).model
-        tested = score(ScoreSpec(0, settings, ref, model, "test", result.fitted), self.warm, line)
+        tested = score(ScoreSpec(0, settings, ref, model, Part("test"), result.fitted), self.warm, line)
         shutil.rmtree(folder)
         quarters = [f"{report.score:.4f}" for report in reports]
         key = (name, examples, factor, rate, seed)

@@ -166,7 +166,7 @@ def evaluate(
     began = now()
     if side == "ours":
         types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
-        predict(model, tokens, EVALUATED, Evaluation(kind, chosen, types, size, lambda: None))
+        predict(model, tokens, range(EVALUATED), Evaluation(kind, chosen, types, size, lambda: None))
     else:
         trainer.predict(Rows(tokens, False, EVALUATED))
     counts = (EVALUATED, int(lengths.sum()), int(lengths.sum()), int((lengths**2).sum()))

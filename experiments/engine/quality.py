@@ -40,7 +40,7 @@ def predictions(side: str, seed: int, given: argparse.Namespace, scratch: Path) 
         make_trainer(settings, kind, model, rows, chosen, scratch).train()
         types, size = models.FAMILIES[settings.model.family].types, settings.train.evaluation_batch_size
         how = Evaluation(kind, chosen, types, size, lambda: None)
-        logits: Any = np.stack(predict(model, test, len(test), how))
+        logits: Any = np.stack(predict(model, test, range(len(test)), how))
     else:
         trainer = of_trainer(settings, plain_model(settings, False), rows, tokenizer, scratch, False)
         trainer.train()
