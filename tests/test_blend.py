@@ -206,7 +206,8 @@ def test_a_later_winner_is_blended_and_a_blend_can_be_left_out(own: Swept) -> No
     assert own.folder.floor("words").model.exists()
     own.folder.test.write_text(codec.write(replace(reading_of(own.folder), of=("trials/99", None))))
     own.folder.published.unlink()
-    own.folder.named(own.summary.winner.folder).outputs.unlink()  # the model is asked again
+    kept = own.folder.named(own.summary.winner.folder).outputs
+    assert not kept.exists(), "it is no part of the logged model, and so the model is asked again"
     again = sweep.run_sweep(own.settings, own.home)
     assert again.test.readings == 2
     assert blend_of(again).weights == pytest.approx(blend_of(own.summary).weights)

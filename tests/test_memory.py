@@ -206,10 +206,14 @@ def test_the_probe_asks_for_the_most_that_may_be_sampled(tmp_path: Path, tiny_mo
 def test_what_fits_is_remembered_for_the_same_data_alone(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
     ref, chosen = make.prepared(settings, home), resolve(settings.hardware)
-    MicroBatch(settings, ref, chosen, home).keep()
+    MicroBatch(settings, ref, chosen, home).keep(chosen)
     longer = replace(ref, digests=ref.digests | {"train": "another"})
     assert MicroBatch(settings, ref, chosen, home).known
     assert not MicroBatch(settings, longer, chosen, home).known
+    elsewhere = MicroBatch(settings, longer, chosen, home)
+    elsewhere.keep(replace(chosen, name="another processor"))
+    assert elsewhere.known
+    assert not MicroBatch(settings, longer, chosen, home).known, "it was not found out on this hardware"
 
 
 def test_a_worker_that_does_not_answer_is_not_waited_for(
@@ -286,6 +290,8 @@ def test_each_kind_of_hardware_has_its_own_parts(
     assert parts(here) == [6]
     assert parts(there) == [3]
     assert sorted(found(home)) == [3, 6], "each is kept for the next study"
+    assert crew.micro_on("a small GPU").examples == 3, "as MLflow is told of a trial there"
+    assert crew.micro_on(None) is crew.micro_on("of a former command") is crew.micro
     again = crew_of(settings, home)
     again._hardware = {1: replace(small, name="an unknown GPU"), 2: small}
     assert again._micro.of(again.hardware_of(Made(1))).examples == 6, "it begins as the first"

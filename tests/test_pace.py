@@ -128,7 +128,7 @@ def test_the_pace_is_measured_once_for_what_it_depends_on(tmp_path: Path, tiny_m
     assert known.found is None
     asked = known.question(MicroBatch(settings, ref, HERE, tmp_path))
     assert asked.seconds == PACE_SECONDS
-    known.keep(Paced(1e-4, 1e-5, 0.5))
+    known.keep(Paced(1e-4, 1e-5, 0.5), HERE)
     again = KnownPace(settings, ref, HERE, tmp_path)
     assert again.found == known.found == Paced(1e-4, 1e-5, 0.5)
     for other in ("task.max_length=32", "train.batch_size=32", "optimizer=radam"):
@@ -145,13 +145,13 @@ def test_the_pace_of_a_busy_machine_is_used_and_said_and_not_kept(
     settings, ref = toy(tmp_path, tiny_model, 60, "budget.hours=0.5", "budget.max_trials=null")
     known = KnownPace(settings, ref, HERE, tmp_path)
     slow = Paced(2e-4, 2e-5, 0.5, running=0.52)
-    known.keep(slow)
+    known.keep(slow, HERE)
     assert known.found == slow
     assert known.busy is not None
     assert "the worker had one 52% of the time" in known.busy
     again = KnownPace(settings, ref, HERE, tmp_path)
     assert again.found is None
     assert again.busy is None
-    again.keep(Paced(1e-4, 1e-5, 0.5, running=BUSY))
+    again.keep(Paced(1e-4, 1e-5, 0.5, running=BUSY), HERE)
     assert again.busy is None
     assert KnownPace(settings, ref, HERE, tmp_path).found == again.found

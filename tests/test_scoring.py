@@ -1,9 +1,11 @@
 """Test is scored as far as the hours hold it, where the machine has become slower after the training."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,8 @@ import make
 import tiny
 import tracked
 from hpsearch.config.settings import Settings
-from hpsearch.coordinator import scoring, sweep
+from hpsearch.coordinator import crew, scoring, sweep
+from hpsearch.coordinator.crew import Crew
 from hpsearch.coordinator.notes import of_test
 from hpsearch.coordinator.planner import LATE, REPORT_SECONDS, Planner
 from hpsearch.errors import PromotionRefused
@@ -24,8 +27,10 @@ from hpsearch.report import page
 from hpsearch.state import codec
 from hpsearch.state.folder import StudyFolder, TrialFolder
 from hpsearch.state.measured import Reading
-from hpsearch.state.messages import Part
+from hpsearch.state.messages import Lost, Part, Score, Scored
 from hpsearch.state.outcome import Summary
+from hpsearch.state.plans import PlanMade, Plans
+from hpsearch.state.records import write_durably
 from hpsearch.training import data, floors, hardware, saved, trainer
 from hpsearch.training.floors import FloorSpec
 from hpsearch.training.saved import CHUNK, Saved, ScoreSpec
@@ -187,7 +192,41 @@ def test_a_number_of_test_examples_that_is_given_holds_whatever_the_time(tmp_pat
 
 @pytest.mark.parametrize("spent", [3000.0, 3580.0, 3900.0])
 def test_the_time_for_test_ends_when_the_study_would_be_late(spent: float) -> None:
-    planner = object.__new__(Planner)
-    planner._settings = SimpleNamespace(budget=SimpleNamespace(hours=1.0))  # type: ignore[assignment]
-    planner._clock = SimpleNamespace(spent=spent)  # type: ignore[assignment]
+    planner: Any = object.__new__(Planner)
+    planner._settings = SimpleNamespace(budget=SimpleNamespace(hours=1.0))
+    planner._clock, planner._came_for_test = SimpleNamespace(spent=spent), False
     assert spent + planner.for_test + REPORT_SECONDS == pytest.approx((1 + LATE) * 3600)
+
+
+@pytest.mark.parametrize(("spent", "all_of_it"), [(3400.0, False), (3480.0, True), (4000.0, True)])
+def test_a_command_that_comes_when_only_test_is_left_takes_its_time(
+    spent: float, all_of_it: bool, tmp_path: Path
+) -> None:
+    folder, settings = StudyFolder.of(tmp_path, "toy"), SimpleNamespace(budget=SimpleNamespace(hours=1.0))
+    made = PlanMade("now", "search", 1.0, 3450.0, 3600.0, 150.0, {}, ())
+    write_durably(folder.plans, codec.write(Plans((made,))))
+    clock: Any = SimpleNamespace(spent=spent)
+    nothing: Any = None
+    planner = Planner(cast(Any, settings), folder, clock, nothing, nothing)
+    assert (planner.for_test == math.inf) is all_of_it
+    clock.spent = 3590.0
+    assert (planner.for_test == math.inf) is all_of_it, "the command has begun when it has begun"
+
+
+def test_a_lost_worker_takes_its_time_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, given = 0.0, list[Part]()
+    answers: list[Any] = [Lost(None, "gone"), None, object.__new__(Scored)]
+    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def done(worker: Any, work: Score, *_: Any) -> Any:
+        nonlocal now
+        now += 10.0
+        given.append(work.part)
+        return answers[len(given) - 1]
+
+    made: Any = object.__new__(Crew)
+    made.settings = SimpleNamespace(hardware=SimpleNamespace(max_attempts=3))
+    made.ready_worker, made.renew, made._done = lambda: None, lambda _: None, done
+    part = Part("test", 500, 60.0, 2)
+    assert made._scored(Score(0, *[cast(Any, None)] * 3, part, {})) is answers[-1]
+    assert given == [replace(part, seconds=seconds) for seconds in (60.0, 50.0, 40.0)]

@@ -148,7 +148,7 @@ class Books:
         """
         if trial.status is Status.FAILED:
             return None
-        settings = self._crew.micro.applied(self.settings_of(trial)).model_dump(mode="json")
+        settings = self._crew.micro_on(trial.device).applied(self.settings_of(trial)).model_dump(mode="json")
         settings |= {"tracking": {"uri": None}, "storage": {"uri": None}}  # these addresses may hold a password
         made_by = identity.made_by()
         return Origin(

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -187,6 +188,10 @@ class Crew:
         """The micro-batch of the first worker's hardware, which is settled before the first trial."""
         return self._micro.first
 
+    def micro_on(self, device: str | None) -> MicroBatch:
+        """Return the micro-batch of workers on the processor or GPU of this name."""
+        return self._micro.named(device)
+
     @property
     def hardware(self) -> StudyHardware:
         """Hardware that trials are computed with, for MLflow runs and reports."""
@@ -216,7 +221,7 @@ class Crew:
         if not micro.halve(batch_size, examples):
             return False
         if micro.examples < before:
-            micro.keep()
+            micro.keep(self.hardware_of(worker))
             self.display.note(micro.parts)
         return True
 
@@ -278,9 +283,12 @@ class Crew:
         return FloorFitted(number, fault=f"its worker ended {self.settings.hardware.max_attempts} times")
 
     def _scored(self, work: Score) -> Scored:
+        began = time.monotonic()
         for _ in range(self.settings.hardware.max_attempts):
             worker = self.ready_worker()
-            answer = self._done(worker, work, Scored, "interrupted while test was scored", math.inf)
+            left = replace(work.part, seconds=work.part.seconds - (time.monotonic() - began))
+            asked = replace(work, part=left)
+            answer = self._done(worker, asked, Scored, "interrupted while test was scored", math.inf)
             if isinstance(answer, Scored):
                 return answer
             self.renew(worker)

@@ -22,7 +22,7 @@ class MicroBatch:
     """The largest forward pass that fits in memory. It is kept for each model, data, optimizer and hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
-        self._data, self._name = DataName.of(ref, home), hardware.name
+        self._data, self._hardware = DataName.of(ref, home), hardware
         # The sampled values that need the most memory. Each dropout above 0 keeps a mask.
         most = {path: max(possible(settings, path)) for path in NEEDY}
         train = {name: most[f"train.{name}"] for name in ("batch_size", "rdrop")}
@@ -59,9 +59,10 @@ class MicroBatch:
         """Return the question whether the longest examples fit."""
         return Probe(self._settings, self._data, self.examples)
 
-    def keep(self) -> None:
-        """Record that the micro-batch fits."""
-        write_durably(self._file, json.dumps(self.examples))
+    def keep(self, where: Hardware) -> None:
+        """Take it that the micro-batch fits, as it did on `where`. If that is its hardware, other studies know it."""
+        if where == self._hardware:
+            write_durably(self._file, json.dumps(self.examples))
         self.known = True
 
     def halve(self, batch_size: int, examples: int) -> bool:
@@ -81,7 +82,7 @@ class MicroBatch:
     @property
     def parts(self) -> str:
         """Message that batches are trained in parts."""
-        parts = f"parts of at most {self.examples} examples on {self._name}"
+        parts = f"parts of at most {self.examples} examples on {self._hardware.name}"
         return f"memory: batches are trained in {parts}; the updates are the same"
 
     def applied(self, settings: Settings) -> Settings:
@@ -108,6 +109,11 @@ class MicroBatches:
                 made.examples = self.first.examples
         return self._of_hardware[hardware]
 
+    def named(self, device: str | None) -> MicroBatch:
+        """Return the micro-batch of the processor or GPU of this name; that of the first where it is unknown."""
+        found = (micro for hardware, micro in self._of_hardware.items() if hardware.name == device)
+        return next(found, self.first)
+
 
 def settle_memory(crew: "Crew") -> None:
     """Find the largest micro-batch that fits on the first worker's hardware, before the first trial.
@@ -121,7 +127,7 @@ def settle_memory(crew: "Crew") -> None:
         worker = crew.ready_worker()
         fits = _fits(crew, worker)
         if fits:
-            micro.keep()
+            micro.keep(crew.hardware_of(worker))
             continue
         crew.renew(worker)
         ended += fits is None
@@ -168,7 +174,7 @@ class KnownPace:
     """The time that training and scoring take. It is kept for each model, length, optimizer and hardware."""
 
     def __init__(self, settings: Settings, ref: DataRef, hardware: Hardware, home: Path) -> None:
-        self._settings, self._data = settings, DataName.of(ref, home)
+        self._settings, self._data, self._hardware = settings, DataName.of(ref, home), hardware
         task = settings.task
         key = digest(
             [
@@ -193,10 +199,10 @@ class KnownPace:
         assert hours is not None, "nobody needs it where there are no hours"
         return Pace(micro.applied(self._settings), self._data, min(PACE_SECONDS, PACE_SHARE * hours * 3600))
 
-    def keep(self, found: Paced) -> None:
-        """Take the measured times, and record them for other studies, unless the machine was busy."""
+    def keep(self, found: Paced, where: Hardware) -> None:
+        """Take the times measured on `where`, and record them for other studies, unless the machine was busy."""
         self.found = found
-        if not found.busy:
+        if where == self._hardware and not found.busy:
             write_durably(self._file, json.dumps(asdict(found)))
 
     @property
@@ -223,7 +229,7 @@ def settle_pace(crew: "Crew", pace: KnownPace) -> Paced:
         worker = crew.ready_worker()
         answer = crew.ask(worker, pace.question(crew.micro))
         if isinstance(answer, Paced):
-            pace.keep(answer)
+            pace.keep(answer, crew.hardware_of(worker))
             continue
         ended += 1
         if ended >= crew.settings.hardware.max_attempts:

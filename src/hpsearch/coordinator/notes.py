@@ -87,6 +87,6 @@ def of_test(scored: int, test: int) -> str | None:
     if scored >= test:
         return None
     return (
-        f"test: the first {scored:,} of the {test:,} examples were scored, because this machine has become slower and "
-        "the hours held no more; the intervals are wider, and more hours (BUDGET=<hours in total>h) score all"
+        f"test: the first {scored:,} of the {test:,} examples were scored, because the hours held no more (did this "
+        "machine become slower?); the intervals are wider, and more hours (BUDGET=<hours in total>h) score all"
     )

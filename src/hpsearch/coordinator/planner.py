@@ -76,6 +76,7 @@ class Planner:
         self.made: tuple[PlanMade, ...] = before.made if before is not None else ()
         """Plans that this run of the command and earlier runs have made."""
         self._before = self.made
+        self._came_for_test = bool(self.made) and self.left < self.made[-1].end
 
     @property
     def hours(self) -> float:
@@ -105,7 +106,12 @@ class Planner:
 
     @property
     def for_test(self) -> float:
-        """Seconds that scoring test may take, so that the study is not late."""
+        """Seconds that scoring test may take, so that the study is not late.
+
+        Where a command was cut off when only test and report were left, the next one takes the time that they need.
+        """
+        if self._came_for_test:
+            return math.inf
         return self.left - REPORT_SECONDS + LATE * self.hours * 3600
 
     def until(self, phase: Phase) -> float | None:

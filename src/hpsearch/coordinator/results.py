@@ -63,6 +63,7 @@ def publish(finished: Finished, summary: Summary, tracking: Tracking, runs: Floo
     examples = {role: list(study.corpus.splits["train"][role][:EXAMPLES]) for role in inputs}
     card = cards.model_card(winner, summary)
     words = _words(summary, folder)
+    folder.named(found.folder).outputs.unlink(missing_ok=True)  # no part of the model that is logged
     tracking.log_winner(found.winner, folder.named(found.folder).model, winner, study.ref, examples, card, words)
     if (best := floors.best(finished.floors, settings.task.metric)) is not None and summary.floor is not None:
         place, own = folder.floor(best.name).model, cards.floor_card(settings, summary, summary.floor)

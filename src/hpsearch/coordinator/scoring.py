@@ -5,6 +5,7 @@ the machine has become so slow that the hours hold no more. Rows are stratified 
 sample.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # Test examples that are scored, however late it is. The standard error of an accuracy of 0.9 is then 1.3 points.
 LEAST = 500
+MORE = 250  # further test examples for which a reading is made anew
 MISTAKES = 10
 EXCERPT = 1200  # most characters of a text that is shown
 
@@ -68,11 +70,11 @@ def score_test(
     path, of = crew.folder.test, (found.folder, found.reference_folder)
     before = codec.read_file(Reading, path, "restore it, or give STUDY=<another name>")
     same = before is not None and before.of == of
-    if before is not None and same and not _goes_on(before, crew.folder, ref, planner):
+    part = _part(settings, crew.folder, found, max(LEAST, before.n if before is not None else 0), planner)
+    if before is not None and same and not _goes_on(before, part, crew.folder, ref):
         reading, exam = before, _Exam(crew, ref, settings, Part("test", before.n))
     else:
-        least = max(LEAST, before.n if before is not None else 0)
-        exam = _Exam(crew, ref, settings, _part(settings, crew.folder, found, least, planner))
+        exam = _Exam(crew, ref, settings, part)
         words = _words(crew.folder, floors) if settings.budget.blend and found.winner.fold is None else None
         winner, blend = exam.of_trial(found.winner, found.folder, settings, words)
         other = None
@@ -103,12 +105,13 @@ def score_test(
     return reading
 
 
-def _goes_on(before: Reading, folder: StudyFolder, ref: DataRef, planner: "Planner | None") -> bool:
-    """Return whether a reading that was cut short is made anew, because there is more time now."""
+def _goes_on(before: Reading, part: Part, folder: StudyFolder, ref: DataRef) -> bool:
+    """Return whether a reading that was cut short is made anew, because the time holds more examples now."""
     models = [folder.named(place) for place in before.of if place is not None]
     models += [folder.floor(floor.name) for floor in before.floors]
     there = all(place.model.exists() for place in models)
-    return before.n < ref.sizes["test"] and there and (planner is None or not planner.over)
+    more = before.winner.seconds_per_example * (before.n + MORE) * part.models
+    return before.n < ref.sizes["test"] and there and (part.examples is None or more <= part.seconds)
 
 
 def _part(settings: Settings, folder: StudyFolder, found: Found, least: int, planner: "Planner | None") -> Part:
@@ -116,7 +119,7 @@ def _part(settings: Settings, folder: StudyFolder, found: Found, least: int, pla
 
     A number that is fixed by hand holds whatever the time.
     """
-    if planner is None or settings.budget.test_examples is not None:
+    if planner is None or settings.budget.test_examples is not None or planner.for_test == math.inf:
         return Part("test")
     models = 1 + (found.reference is not None) + as_slow_as_trials(settings, folder)
     return Part("test", least, planner.for_test, models)

@@ -131,7 +131,7 @@ def _longer(settings: Settings) -> str:
 def _data(summary: Summary) -> Iterator[str]:
     """Yield the data that the model was trained on, chosen by and scored on."""
     data = summary.data
-    sizes = data.used | {"train": data.trained_on}
+    sizes = data.used | {"train": data.trained_on, "test": summary.test.n}
     yield f"{data.source}; {', '.join(f'{formats.count(size)} {split}' for split, size in sizes.items())} examples."
     yield f"Digests: {', '.join(f'{split} {digest}' for split, digest in summary.winner.digests.items())}."
 

@@ -68,15 +68,12 @@ class Saved:
 
     def says_of_validation(self) -> Said:
         """Return the model's outputs for all validation examples, which its trial may have kept."""
-        kept = TrialFolder(self._spec.model.parent).outputs
-        if not kept.exists():
+        spec, path = self._spec, TrialFolder(self._spec.model.parent).outputs
+        tokens = self._warm.tokens(spec.data, spec.settings, "validation")
+        outputs = list(np.load(path)) if path.exists() else []
+        if len(outputs) != len(tokens):  # there are none, or the tokens have changed since
             return self._said("validation", None, 0.0)
-        spec, settings = self._spec, self._spec.settings
-        tokens, rows = (
-            self._warm.tokens(spec.data, settings, "validation"),
-            data.load(spec.data, "validation").to_dict(),
-        )
-        return Said(tokens, rows, list(np.load(kept)), 0.0)
+        return Said(tokens, data.load(spec.data, "validation").to_dict(), outputs, 0.0)
 
     def says_of_part(self) -> Said:
         """Return the model's outputs for the part that is asked for, in the time that is left."""
@@ -97,8 +94,8 @@ class Saved:
             held, further = int((seconds - (now - start)) / each), min(CHUNK, tokens.examples - done)
             if held >= further:  # half of them, so that the time is kept if the machine becomes slower by half
                 until = min(done + max(further, held // 2), tokens.examples)
-        rows = data.load(self._spec.data, split)[:done]
-        return Said(tokens.first(done), rows, outputs, time.perf_counter() - start)
+        took = time.perf_counter() - start
+        return Said(tokens.first(done), data.load(self._spec.data, split)[:done], outputs, took)
 
 
 def scored(spec: ScoreSpec, split: str, scores: Scores, seconds: float) -> Scored:

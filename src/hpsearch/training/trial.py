@@ -251,7 +251,8 @@ class _Trial:
                 shutil.rmtree(old, ignore_errors=True)
             self.model.save_pretrained(beside)
             self.tokenizer.save_pretrained(beside)
-            if self.settings.budget.blend and WORDS in self.kind.floors:
+            budget = self.settings.budget
+            if budget.blend and budget.floors and WORDS in self.kind.floors:
                 np.save(beside / folder.outputs.name, np.stack(outputs))
             checkpoints.sync(beside)
             os.replace(beside, target)

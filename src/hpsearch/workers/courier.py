@@ -8,8 +8,10 @@ does on one machine, and a trial that goes on elsewhere finds its checkpoint.
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ class Courier:
             RayError, OSError: files can't be carried.
             ClosedError: the worker is being ended.
         """
-        self._told, self._pausing = None, False
+        self._told, self._pausing, began = None, False, time.monotonic()
         model, path = None, Path(request.settings.model.path)
         with self._alone_on(self._reply(self._node)):
             self._send_once(self._home / request.data.folder, request.data.folder)
@@ -119,6 +121,8 @@ class Courier:
             for folder in _folders(request):
                 place = TrialFolder(self._home / folder).model
                 self._send(place, named(place, self._home), Content.of(place))
+            left = request.part.seconds - (time.monotonic() - began)
+            request = replace(request, part=replace(request.part, seconds=left))
         self._call("tell_here", request, model)
         if isinstance(request, Train | Score | FitFloor):
             self._told, self._changed = request, False
