@@ -1,6 +1,8 @@
 import gc
 import os
+import random
 import secrets
+import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of one process, so that none waits for a file
@@ -36,3 +38,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return path if path.exists() else tiny.write_model(family, path)
 
     return folder
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Of a seed that is printed. CHAOS_SEED repeats it."""
+    seed = os.environ.get("CHAOS_SEED", str(time.time_ns()))
+    print(f"CHAOS_SEED={seed}")
+    return random.Random(seed + request.node.name)

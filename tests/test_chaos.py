@@ -231,13 +231,6 @@ def timed(toy: Callable[..., Settings], tmp_path: Path) -> Iterator[Chaos]:
     chaos.end()
 
 
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> random.Random:
-    seed = os.environ.get("CHAOS_SEED", str(time.time_ns()))
-    print(f"CHAOS_SEED={seed}")
-    return random.Random(seed + request.node.name)
-
-
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_killed_at_random_moments(
     backend: str, study: Chaos, expected: Outcome, rng: random.Random, request: pytest.FixtureRequest

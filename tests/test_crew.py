@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpsearch.coordinator import crew
-from hpsearch.coordinator.crew import Crew
+from hpsearch.coordinator.crew import SEAL_SECONDS, Crew
 from hpsearch.coordinator.headcount import IDLE_SECONDS
 
 
@@ -26,9 +26,15 @@ class Made:
     ended: bool = False
     node: str = "n1"
     silent_seconds: float = 0.0
+    leaving: bool = False
+    pauses: int = 0
+    patience: float | None = None
+
+    def pause(self) -> None:
+        self.pauses += 1
 
     def end(self, timeout_seconds: float) -> None:
-        self.ended = True
+        self.ended, self.patience = True, timeout_seconds
 
 
 @dataclass
@@ -99,6 +105,29 @@ def test_workers_come_with_their_room_and_only_those_without_room_go(bench: Call
     assert here.follow() == [0, 2, 3, 1]
     numbers = [(2, 4), (4, 3), (3, 4)]
     assert here.notes[1:] == [f"cluster: the number of workers changes from {old} to {new}" for old, new in numbers]
+
+
+def test_what_a_node_does_that_will_go_is_saved_once_and_goes_on_elsewhere(bench: Callable[..., Bench]) -> None:
+    here = bench(3)
+    here.all_ready()
+    first, second, third = here.place.made
+    first.trial, first.leaving, second.leaving, second.node = 7, True, True, "n2"
+    here.crew._work[0] = "search 7"
+    for _ in range(3):
+        here.crew.move()
+    assert (first.pauses, first.ended) == (1, False), "its trial is being saved"
+    assert (second.pauses, second.patience) == (0, SEAL_SECONDS), "it was idle, and what it writes is waited for"
+    assert not third.ended
+    assert [worker.index for worker in here.crew.workers] == [0, 1, 2]
+    assert here.crew.workers[1] is here.place.made[3]
+    first.trial = None
+    here.crew.move()
+    assert first.ended
+    again = here.place.made[4]
+    again.ready, again.trial, again.leaving = True, 7, True  # on another node, which will go too
+    here.crew.move()
+    assert again.pauses == 1
+    assert here.notes.count("cluster: node n1 will go soon; what worker 0 does is saved") == 2
 
 
 def test_one_worker_stays_without_any_room(bench: Callable[..., Bench]) -> None:

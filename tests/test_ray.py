@@ -3,8 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,7 @@ import tracked
 from forked import Coordinator
 from hpsearch.config.settings import ClusterSettings, Settings
 from hpsearch.coordinator import sweep
+from hpsearch.coordinator.loop import Loop
 from hpsearch.errors import OutOfReachError, RequestError
 from hpsearch.fsck import fsck
 from hpsearch.state import identity
@@ -38,6 +42,7 @@ from test_workers import process_is_gone
 
 ray = pytest.importorskip("ray")
 SECONDS = 300
+FAULTS = 6  # of nodes, in one sweep
 ON_RAY = ("cluster=ray", "cluster.cpus=1", "cluster.workers=1")
 Models = Callable[[str], Path]
 
@@ -142,6 +147,13 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
     assert "By node: n1 1, n2 1." in page
 
 
+def started(nodes: Any, name: str) -> subprocess.Popen[bytes]:
+    """A node with one processor, in processes of its own."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={nodes.address}"]
+    own = ["--num-cpus=1", f"--node-name={name}"]
+    return subprocess.Popen([*command, *own], stdout=subprocess.DEVNULL, start_new_session=True)
+
+
 @pytest.mark.slow
 def test_workers_come_and_go_with_their_nodes(
     settings: Callable[..., Settings],
@@ -163,10 +175,7 @@ def test_workers_come_and_go_with_their_nodes(
 
     def change() -> None:
         wait_for(lambda one: one.node == "n1")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={nodes.address}"]
-        second = subprocess.Popen(
-            [*command, "--num-cpus=1", "--node-name=n2"], stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        second = started(nodes, "n2")
         wait_for(lambda one: one.node == "n2")
         os.killpg(second.pid, signal.SIGKILL)
         second.wait(60)
@@ -182,6 +191,117 @@ def test_workers_come_and_go_with_their_nodes(
     said = " ".join(capsys.readouterr().out.split())
     grown = said.index("cluster: the number of workers changes from 1 to 2")
     assert "cluster: the number of workers changes from 2 to 1" in said[grown:]
+    assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_with_notice_is_left_with_all_that_was_trained(
+    settings: Callable[..., Settings],
+    tmp_path: Path,
+    nodes: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As Ray gives notice where its process is asked to end."""
+    monkeypatch.setattr("hpsearch.workers.cluster.KNOCK_SECONDS", 1.0)
+    home, saved = tracked.new_home(tmp_path / "home"), list[tuple[int, int]]()
+    long = ("train.epochs=250", "search.space.train.epochs.choices=[250]", "search.rungs=[]", "budget.max_trials=2")
+    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.shared=true", *long)
+    ended = Loop._ended
+
+    def noted(loop: Loop, result: TrialResult) -> None:
+        if result.status is Status.PAUSED:
+            saved.append((result.number, result.step))
+        ended(loop, result)
+
+    monkeypatch.setattr(Loop, "_ended", noted)
+    nodes.add_node(num_cpus=1, node_name="n1")
+    second = started(nodes, "n2")
+
+    def drain() -> None:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            there = [one for one in records(home) if one.node == "n2"]
+            if any(read_points(StudyFolder.of(home, "toy").trial("trials", one.number).path) for one in there):
+                break
+            time.sleep(0.1)
+        second.terminate()
+
+    draining = threading.Thread(target=drain)
+    draining.start()
+    summary = sweep.run_sweep(asked, home)
+    draining.join()
+    second.wait(60)
+    [(number, step)] = saved
+    assert step > 0
+    found = records(home)
+    assert [(one.status, one.attempts, one.node) for one in found] == [(Status.COMPLETE, 0, "n1")] * 2
+    steps = [point for point, _ in read_points(StudyFolder.of(home, "toy").trial("trials", number).path)]
+    assert steps == sorted(set(steps)), "no step was trained twice"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cluster: node n2 will go soon; what worker" in said
+    assert "lost its worker" not in said
+    assert summary.trials.failed == 0
+    assert fsck(asked, home, repair=False) == "toy: clean"
+
+
+@pytest.mark.chaos
+def test_nodes_are_killed_stopped_and_drained_at_random_moments(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpsearch.workers.ray.RayWorkplace.lease_seconds", 8.0)
+    monkeypatch.setattr("hpsearch.workers.cluster.KNOCK_SECONDS", 1.0)
+    home, complete = tracked.new_home(tmp_path / "home"), list[int]()
+    long = ("train.epochs=80", "search.space.train.epochs.choices=[80]", "budget.max_trials=10")
+    asked = settings("cluster=ray", "cluster.cpus=1", "cluster.shared=true", "hardware.checkpoint_seconds=2", *long)
+    ended = Loop._ended
+
+    def noted(loop: Loop, result: TrialResult) -> None:
+        if result.status is Status.COMPLETE and loop.phase.name == "search":
+            complete.append(result.number)
+        ended(loop, result)
+
+    monkeypatch.setattr(Loop, "_ended", noted)
+    there, names, over = [started(nodes, f"n{i}") for i in range(2)], itertools.count(2), threading.Event()
+
+    def disturb() -> None:
+        for _ in range(FAULTS):
+            if over.wait(rng.uniform(4, 12)):
+                return
+            node, what = rng.choice(there), rng.choice(["killed", "drained", "stopped"])
+            print(f"a node is {what}")
+            if what == "stopped":
+                os.killpg(node.pid, signal.SIGSTOP)
+                over.wait(rng.uniform(1, 6))
+                os.killpg(node.pid, signal.SIGCONT)
+                continue
+            there.remove(node)
+            there.append(started(nodes, f"n{next(names)}"))
+            gone.append(node)
+            os.killpg(node.pid, signal.SIGKILL) if what == "killed" else node.terminate()
+
+    gone: list[subprocess.Popen[bytes]] = []
+    deadline = time.monotonic() + SECONDS
+    while not any(one.get("CPU") for one in (node["Resources"] for node in ray.nodes())):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    try:
+        summary = sweep.run_sweep(asked, home)
+    finally:
+        over.set()
+        disturbing.join()
+        for node in [*there, *gone]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+            node.wait(60)
+    found = records(home)
+    assert len(found) == 10
+    assert {one.status for one in found} <= {Status.COMPLETE, Status.PRUNED}
+    assert {one.attempts for one in found} == {0}, "what a node suffers is no fault of a trial"
+    assert sorted(complete) == sorted({*complete}), "none is trained to its end twice"
+    assert summary.trials.failed == 0
     assert fsck(asked, home, repair=False) == "toy: clean"
 
 
@@ -254,13 +374,15 @@ def test_an_autoscaler_is_asked_for_nodes_and_lets_them_go(
 
 
 @contextlib.contextmanager
-def far_node(nodes: Any, home: Path, cache: Path, kilobytes: int = 1_000_000) -> Iterator[subprocess.Popen[bytes]]:
+def far_node(
+    nodes: Any, home: Path, cache: Path, kilobytes: int = 1_000_000, more: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     """A node that sees nothing of the folder `home`, with a disk of this size for its cache."""
     log, before = cache.with_suffix(".log"), len(ray.nodes())
     for folder in (home, cache):
         folder.mkdir(exist_ok=True)
     mounts = f"mount -t tmpfs none {home} && mount -t tmpfs -o size={kilobytes}k none {cache}"
-    start = f"{sys.executable} -m ray.scripts.scripts start --block --address={nodes.address} --num-cpus=1"
+    start = f"{sys.executable} -m ray.scripts.scripts start --block --address={nodes.address} --num-cpus=1 {more}"
     alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
     if subprocess.run([*alone, mounts], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a disk in a namespace of its own")
@@ -591,6 +713,40 @@ def test_sealed_checkpoints_come_while_a_trial_is_trained_and_survive_its_node(
         again.train()
         assert again.until(Progress).step > kept.step, "it goes on from there"
         again.end()
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_is_sent_from_the_cache_here_though_the_object_stores_are_full(
+    long: Settings, tmp_path: Path, tiny_model: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    size, cache = 80 * 2**20, tmp_path / "hub" / "models--someone--tiny"  # the least that Ray allows is 75 MiB
+    snapshot = cache / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny_model("bert"), snapshot)
+    (snapshot / "notes.txt").write_bytes(os.urandom(2**20) * 100)
+    model = sum(path.stat().st_size for path in snapshot.iterdir())
+    (snapshot / "pytorch_model.bin").write_bytes(bytes(2**20))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+    asked = long.model_copy(update={"model": long.model.model_copy(update={"path": "someone/tiny"})})
+    store = {"object_store_memory": size}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+    ray.init(address=nodes.address, log_to_driver=False)
+    try:
+        with far_node(nodes, tmp_path / "home", tmp_path / "cache", more=f"--object-store-memory={size}"):
+            held = [ray.put(os.urandom(2**20) * 30) for _ in range(4)]
+            bench = Far(asked, tmp_path / "home")
+            bench.train()
+            assert bench.until(Progress).step > 0
+            assert [len(one) for one in ray.get(held[:1])] == [30 * 2**20]
+            assert bench.place.carried is not None
+            assert 0 <= bench.place.carried.sent - model < 2**20, "other forms of weights are not sent"
+            bench.end()
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.mark.slow

@@ -49,6 +49,8 @@ LOSS_SECONDS = 10.0  # in which a worker is lost with the probability that is gi
 class Made:
     """A worker in virtual time."""
 
+    leaving = False
+
     def __init__(self, index: int, place: "Place") -> None:
         self.index, self.place, self.ready, self.silent_seconds = index, place, True, 0.0
         self.node, self.output, self.over = f"n{index // 8}", "", False

@@ -73,6 +73,7 @@ class Crew:
         self._work: dict[int, str] = {}  # worker: its last work, for people
         self._asked: Worker | None = None  # the worker that answers a question
         self._full: set[str] = set()  # nodes whose disk is full
+        self._saving: dict[int, Worker] = {}  # by index: workers that leave, and whose trials are being saved
         self._shown: dict[str, str] = {}  # what the display says of each node
         self._most = max(1, workplace.count)  # largest number of workers so far
         self.headcount = Headcount(settings.cluster.autoscaling)
@@ -124,11 +125,21 @@ class Crew:
         """Write down how much has travelled between this disk and those of nodes."""
         self._roster.carried(self.workplace.carried)
 
-    def renew(self, worker: Worker) -> None:
-        """Replace a worker by a fresh one."""
-        worker.end(timeout_seconds=0.0)
+    def renew(self, worker: Worker, timeout_seconds: float = 0.0) -> None:
+        """Replace a worker by a fresh one. An idle one gets so many seconds to finish writing."""
+        worker.end(timeout_seconds)
         self.workers[self.workers.index(worker)] = self._start(worker.index)
         self.write_roster()
+
+    def move(self) -> None:
+        """Have the trials of workers whose machine will go saved, and have other workers in their place."""
+        for worker in [worker for worker in self.workers if worker.leaving]:
+            if worker.trial is None:
+                self.renew(worker, SEAL_SECONDS)
+            elif self._saving.get(worker.index) is not worker:
+                self._saving[worker.index] = worker
+                self.display.note(f"cluster: node {worker.node} will go soon; what worker {worker.index} does is saved")
+                worker.pause()
 
     def give(self, worker: Worker, number: int, settings: Settings, ref: DataRef, folder: TrialFolder) -> None:
         """Have an idle worker train a trial, in micro-batches that fit; `folder` is the trial's."""

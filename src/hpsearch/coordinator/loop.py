@@ -58,6 +58,7 @@ class Loop:
                 for worker in [w for w in self.crew.workers if w.trial is not None or w in lost]:
                     self.crew.renew(worker)  # the next phase must not hear of this one's trials
                 return
+            self.crew.move()
             self.phase.study.have(self.crew.follow())
             self._helm.heed()
             for worker in [w for w in self.crew.workers if w.trial is None and w.ready]:

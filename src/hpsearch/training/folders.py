@@ -4,6 +4,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+import huggingface_hub
+
 from hpsearch.config.settings import ModelSettings
 from hpsearch.errors import RequestError
 
@@ -29,3 +31,10 @@ def local_folder(model: ModelSettings) -> Path | None:
     if model.path.startswith(("/", ".", "~")) or model.path.count("/") > 1:
         raise RequestError(f"model.path={model.path}: there is no such folder; give an existing one or a hub id")
     return None
+
+
+def cached_folder(model: ModelSettings) -> Path | None:
+    """Return the folder of the hub's cache with a model's config and weights; None if they are not there."""
+    config = huggingface_hub.try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder is not None and any(folder.glob("model*.safetensors")) else None

@@ -41,6 +41,15 @@ def present(timeout_seconds: float) -> dict[str, dict[str, float]] | None:
     return {node.hex(): dict(one.resources_total) for node, one in found.items() if one.state == ALIVE}
 
 
+def drained(timeout_seconds: float) -> frozenset[str] | None:
+    """Return the ids of the nodes that will go soon, with notice; None if the head does not say so in time."""
+    worker: Any = ray._private.worker.global_worker
+    try:
+        return frozenset(worker.gcs_client.get_draining_nodes(timeout=timeout_seconds))
+    except Exception:  # its calls raise many unrelated types
+        return None
+
+
 class Head:
     """The head of the cluster, which is asked for a sign of life now and then."""
 

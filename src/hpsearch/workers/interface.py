@@ -34,6 +34,10 @@ class Worker(Protocol):
         """Name of the machine that it is on; empty until it is ready."""
 
     @property
+    def leaving(self) -> bool:
+        """Whether its machine will go soon. Its trial should be saved, and it should get no other."""
+
+    @property
     def trial(self) -> int | None:
         """Number of the work that it was given, until the message that ends the work is received; then None."""
 

@@ -103,6 +103,8 @@ class LocalWorkplace:
 class LocalWorker:
     """A worker that is a process of this machine."""
 
+    leaving = False
+
     def __init__(
         self,
         index: int,

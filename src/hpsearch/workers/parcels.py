@@ -22,12 +22,21 @@ class Content:
     """Size in bytes and SHA-256 digest of each file, by its path in the folder, with `/` between parts."""
 
     @staticmethod
-    def of(folder: Path) -> "Content":
-        """Return the content of a folder. Files may be added meanwhile. Raises OSError if a file goes away."""
+    def of(folder: Path, without: tuple[str, ...] = ()) -> "Content":
+        """Return the content of a folder. Files may be added meanwhile.
+
+        Args:
+            folder: the folder.
+            without: endings of files that are left out.
+
+        Raises:
+            OSError: a file goes away.
+        """
         found = {}
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(folder)
-            if path.is_file() and not any(part.endswith(UNFINISHED) for part in inside.parts):
+            unwanted = any(part.endswith(UNFINISHED) for part in inside.parts) or path.name.endswith(without)
+            if path.is_file() and not unwanted:
                 with open(path, "rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                     found[inside.as_posix()] = (file.tell(), digest)

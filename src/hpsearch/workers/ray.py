@@ -34,7 +34,7 @@ from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_
 from hpsearch.state import identity
 from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Train, Unfit
 from hpsearch.state.roster import Carried
-from hpsearch.workers.cluster import KNOCK_SECONDS, Head, alive, gpus, join, placed, places, present
+from hpsearch.workers.cluster import KNOCK_SECONDS, Head, alive, drained, gpus, join, placed, places, present
 from hpsearch.workers.courier import ClosedError, Courier
 from hpsearch.workers.environment import not_set_up, of_job, of_worker
 from hpsearch.workers.far_seat import FarSeat
@@ -82,6 +82,7 @@ class RayWorkplace:
         self._gpus = gpus(cluster, settings.device, resources)
         self._cpus, self.count = placed(cluster, self._gpus, resources)
         self._refused: set[str] = set()  # ids of nodes that lack something
+        self.drained: frozenset[str] = frozenset()  # ids of nodes that will go soon
         self._cluster = cluster
         sharing = int(1 / self._gpus) if 0 < self._gpus < 1 else 1
         self.processes = cluster.processes_per_trial
@@ -216,8 +217,8 @@ class RayWorkplace:
             raise RequestError(reason)
 
     def _usable(self, here: dict[str, dict[str, float]]) -> list[dict[str, float]]:
-        """Return the resources of the nodes that are not refused."""
-        return [resources for node, resources in here.items() if node not in self._refused]
+        """Return the resources of the nodes that are not refused, and not about to go."""
+        return [resources for node, resources in here.items() if node not in self._refused | self.drained]
 
     def counted(self, begun: bool, reason: str = "") -> None:
         """Count the workers in a row that end before they begin. Raises OutOfReachError after too many in a row."""
@@ -274,6 +275,8 @@ class RayWorkplace:
                         self.news.notify_all()
                         return
                 if self._head.answers() and (here := present(KNOCK_SECONDS)) is not None:
+                    going = drained(KNOCK_SECONDS)
+                    self.drained = going if going is not None else self.drained
                     self._count(here)
                 if self._head.away and not self.away:
                     self._tell_away("its head is gone")

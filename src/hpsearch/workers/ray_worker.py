@@ -28,7 +28,7 @@ from hpsearch.state.messages import (
     Train,
     Unfit,
 )
-from hpsearch.training.folders import local_folder
+from hpsearch.training.folders import cached_folder, local_folder
 from hpsearch.training.parts import examples_at_once
 from hpsearch.workers.cluster import alive
 from hpsearch.workers.courier import ClosedError, Courier
@@ -63,7 +63,7 @@ class RayWorker:
         self.silent_seconds = 0.0
         self.inbox: deque[Heard] = deque()
         self.ready = False  # whether its first message is received
-        self.node = ""
+        self.node = self._at = ""  # name of its node, and Ray's id of it
         self.ended = False
         self.heard_at = time.monotonic()  # last time that the seat has answered
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
@@ -75,16 +75,21 @@ class RayWorker:
         if place.far:
             self.courier = Courier(seat, self._node_id, place.home, Path(output), place.sent, self.heard_from)
 
+    @property
+    def leaving(self) -> bool:
+        """See Worker."""
+        return self._at in self._place.drained
+
     def give(self, work: Train | Score | FitFloor) -> None:
         """See Worker."""
         self.trial, self.work, self.silent_seconds = work.number, work, 0.0
         self._late = self.over  # it has ended already, which is no fault of this work
-        self._tell(replace(work, settings=_for_a_node(work.settings)))
+        self._tell(replace(work, settings=_for_a_node(work.settings, self._place.far)))
 
     def ask(self, question: Probe | Pace) -> None:
         """See Worker."""
         self.silent_seconds = 0.0
-        self._tell(replace(question, settings=_for_a_node(question.settings)))
+        self._tell(replace(question, settings=_for_a_node(question.settings, self._place.far)))
 
     def answer(self, decision: Decision) -> None:
         """See Worker. The seat's worker drops an answer that a pause has overtaken."""
@@ -151,6 +156,7 @@ class RayWorker:
         if isinstance(message, Uncarried):
             raise OutOfReachError(message.reason)
         if isinstance(message, Ready):
+            self._at = self._id_of_node()
             self.ready, self.node = True, self._name_of_node()
             self._place.counted(begun=True)
         if isinstance(message, Lost):
@@ -202,8 +208,7 @@ class RayWorker:
 
     def _name_of_node(self) -> str:
         """Return the name of its node: the one that `ray start --node-name` gave, else the machine's."""
-        node = self._id_of_node()
-        found = next((one for one in alive() if one["NodeID"] == node), None)
+        found = next((one for one in alive() if one["NodeID"] == self._at), None)
         if found is None:
             return ""
         named = found["NodeName"] != found["NodeManagerAddress"]  # Ray's own choice of a name
@@ -236,12 +241,17 @@ class RayWorker:
         self._place.closed.wait(heard_until + self._place.lease_seconds + SPARE_SECONDS)
 
 
-def _for_a_node(settings: Settings) -> Settings:
-    """Return settings with a whole path of the model, and without addresses, which may hold passwords."""
+def _for_a_node(settings: Settings, far: bool) -> Settings:
+    """Return settings with a whole path of the model, and without addresses, which may hold passwords.
+
+    Args:
+        settings: settings of a trial or a study.
+        far: whether the node does not see this disk. Then a model of the hub is taken from the cache here.
+    """
     folder = None
     if not settings.model.path.startswith("package://"):
         with contextlib.suppress(RequestError):  # the worker says that it is missing
-            folder = local_folder(settings.model)
+            folder = local_folder(settings.model) or (cached_folder(settings.model) if far else None)
     model = settings.model if folder is None else settings.model.model_copy(update={"path": str(folder)})
     without = {name: getattr(settings, name).model_copy(update={"uri": None}) for name in ("tracking", "storage")}
     return settings.model_copy(update={"model": model, **without})

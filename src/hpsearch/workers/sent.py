@@ -7,6 +7,8 @@ from pathlib import Path
 from hpsearch.state.roster import Carried
 from hpsearch.workers.parcels import Content
 
+NOT_READ = (".bin", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".gguf", ".tflite")  # other forms of weights
+
 
 class Sent:
     """Shared by all couriers of a command."""
@@ -29,8 +31,8 @@ class Sent:
             return self._nodes[node]
 
     def content(self, folder: Path) -> Content:
-        """Return the content of a folder that does not change, as it was when first asked for."""
+        """Return the content of a folder of data or of a pretrained model, as it was when first asked for."""
         with self._listing:
             if folder not in self._contents:
-                self._contents[folder] = Content.of(folder)
+                self._contents[folder] = Content.of(folder, NOT_READ)
             return self._contents[folder]
