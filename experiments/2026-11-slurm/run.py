@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -108,7 +107,6 @@ def main() -> None:
                 shown = subprocess.run(show, env=environment, check=True, capture_output=True, text=True).stdout
             seconds = time.monotonic() - began
         said, logs = (work / "out").read_text(), (root / "daemons.log").read_text()
-        shutil.copy(work / "out", HERE / "out.log")
         fields = dict(re.findall(r"(JobState|Restarts|ExitCode)=(\S+)", shown))
         summary = read_summary(StudyFolder.of(work / "runs", "slurm"))
         assert summary is not None, f"{shown}\n{said}\n{logs}"
