@@ -112,7 +112,7 @@ class Trained:
     def outputs(self, model: PreTrainedModel, batch_size: int, precision: str = "float32") -> list[np.ndarray]:
         where = replace(self.warm.hardware, precision=precision)
         how = Evaluation(self.kind, where, self.types, batch_size, lambda: None)
-        return predict(model, self.tokens, len(self.tokens), how)
+        return predict(model, self.tokens, range(len(self.tokens)), how)
 
     def exact(self) -> tuple[np.ndarray, float]:
         """Outputs in float64, and how far from them float32 may be: four times what transformers' own path is."""
