@@ -128,7 +128,7 @@ def test_the_probe_takes_the_memory_of_two_passes(tmp_path: Path, tiny_model: Mo
     spec, warm = toy(tmp_path, tiny_model, "+search.space.train.rdrop.choices=[0.0,1.0]")
     found = hardware.resolve(spec.settings.hardware)
     micro = MicroBatch(spec.settings, spec.data, found, tmp_path)
-    micro.keep()
+    micro.keep(found)
     asked = micro.question().settings
     assert asked.train.rdrop == 1.0
     fixed = spec.settings.model_copy(update={"search": spec.settings.search.model_copy(update={"space": {}})})
