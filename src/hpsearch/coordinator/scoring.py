@@ -76,12 +76,7 @@ def score_test(
     else:
         exam = _Exam(crew, ref, settings, part)
         words = _words(crew.folder, floors) if settings.budget.blend and found.winner.fold is None else None
-        winner, blend = exam.of_trial(found.winner, found.folder, settings, words)
-        other = None
-        if found.reference is not None and found.reference_folder is not None and reference is not None:
-            other, _ = exam.of_trial(found.reference, found.reference_folder, reference)
-        if blend is not None and other is not None:
-            blend = replace(blend, search=exam.gain(other, winner))
+        winner, blend, other = exam.of_trials(found, settings, reference, words)
         reading = Reading(
             of=of,
             readings=(before.readings if before is not None else 0) + (not same),
@@ -151,6 +146,18 @@ class _Exam:
     def truths(self) -> list[Any]:
         """Right answers, (n,)."""
         return self._kind.truths(self._rows, self._ref.labels)
+
+    def of_trials(
+        self, found: Found, settings: Settings, reference: Settings | None, words: TrialFolder | None
+    ) -> tuple[Measured, BlendRead | None, Measured | None]:
+        """Score the winner, alone and blended with `words`, and the reference. `settings` are the winner's."""
+        winner, blend = self.of_trial(found.winner, found.folder, settings, words)
+        if found.reference is None or found.reference_folder is None or reference is None:
+            return winner, blend, None
+        other, _ = self.of_trial(found.reference, found.reference_folder, reference)
+        if blend is not None:
+            blend = replace(blend, search=self.gain(other, winner))
+        return winner, blend, other
 
     def of_trial(
         self, record: TrialRecord, folder: str, settings: Settings, words: TrialFolder | None = None
