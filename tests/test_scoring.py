@@ -181,13 +181,22 @@ def test_what_the_hours_do_not_hold_of_test_is_scored_with_more_hours(tmp_path: 
     assert fsck(settings, home, repair=False) == f"{settings.study}: clean\nwhole: clean"
 
 
-@pytest.mark.slow
-def test_a_number_of_test_examples_that_is_given_holds_whatever_the_time(tmp_path: Path, tiny_model: Models) -> None:
-    path = tiny.write_csv(tmp_path / "toy.csv", n=ROWS)
-    settings = make.toy_settings(path, tiny_model("bert"), "bert", *OVERRIDES, "budget.test_examples=80")
-    said: list[str] = []
-    assert sweep_late(settings, tracked.new_home(tmp_path / "home"), said).test.n == 80
-    assert not [line for line in said if line.startswith("test: the first")]
+@pytest.mark.parametrize(
+    ("hours", "given", "part"),
+    [
+        (1.0, None, Part("test", 700, 5.0, 2)),
+        (1.0, 80, Part("test")),  # a number that is given holds whatever the time
+        (None, None, Part("test")),
+    ],
+)
+def test_what_is_scored_of_test_depends_on_what_decides_about_it(
+    hours: float | None, given: int | None, part: Part, tmp_path: Path
+) -> None:
+    budget = SimpleNamespace(test_examples=given, hours=hours)
+    asked: Any = SimpleNamespace(budget=budget, task=SimpleNamespace(kind="text_classification"))
+    planner: Any = SimpleNamespace(for_test=5.0) if hours is not None else None
+    found: Any = SimpleNamespace(reference="another model")
+    assert scoring._part(asked, StudyFolder.of(tmp_path, "toy"), found, 700, planner) == part
 
 
 @pytest.mark.parametrize("spent", [3000.0, 3580.0, 3900.0])
