@@ -557,6 +557,6 @@ def test_a_step_that_does_not_lead_to_high_is_said_by_us_and_not_by_optuna(
     assert low <= suggest(drawn, {path: dimension})[path] <= highest
     assert drawn.distributions[path].high == highest  # type: ignore[attr-defined]
     study_of = SimpleNamespace(settings=with_space({path: dimension}))
-    said = [note for note in of_search(study_of, {}) if "lead there" in note]  # type: ignore[arg-type]
+    said = [note for note in of_search(study_of, {}, ()) if "lead there" in note]  # type: ignore[arg-type]
     assert len(said) == (highest != high)
     assert all(f"search.space.{path}.high={high:g}" in note and f"so {highest:g}" in note for note in said)

@@ -1,6 +1,6 @@
 """Messages before the first trial: choices that the program has made, and facts about the data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hpsearch import formats
 from hpsearch.config import space
@@ -44,8 +44,8 @@ def of_data(study: StudyContext, chosen: StudyHardware) -> Iterator[str]:
             yield f"data: {rows:,} {split} rows have an empty text"
 
 
-def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str]:
-    """Yield messages on texts that are cut off, values out of reach, and what is left out."""
+def of_search(study: StudyContext, tokens: Mapping[str, Tokens], forced: Sequence[str]) -> Iterator[str]:
+    """Yield messages on texts that are cut off, values out of reach, what is left out, and changes that are forced."""
     settings = study.settings
     for split, found in tokens.items():
         for remark in KINDS[settings.task.kind].remarks(found, split, settings.task):
@@ -58,6 +58,8 @@ def of_search(study: StudyContext, tokens: Mapping[str, Tokens]) -> Iterator[str
             )
     if settings.search.space and space.reference_point(settings) is None:
         yield f"the reference recipe of {settings.model.name} lies outside the space; the search goes without it"
+    for change in forced:
+        yield f"the study goes on although this has changed: {change}"
 
 
 def of_plan(made: PlanMade, test: int) -> str | None:
@@ -77,16 +79,15 @@ def of_plan(made: PlanMade, test: int) -> str | None:
     )
 
 
-def of_test(scored: int, test: int) -> str | None:
-    """Return the message that the hours did not hold all test examples; None if they did.
+def of_test(scored: int, test: int) -> Iterator[str]:
+    """Yield the message that the hours did not hold all test examples, if they did not.
 
     Args:
         scored: number of test examples that the models were scored on.
         test: number of test examples.
     """
-    if scored >= test:
-        return None
-    return (
-        f"test: the first {scored:,} of the {test:,} examples were scored, because the hours held no more (did this "
-        "machine become slower?); the intervals are wider, and more hours (BUDGET=<hours in total>h) score all"
-    )
+    if scored < test:
+        yield (
+            f"test: the first {scored:,} of the {test:,} examples were scored, because the hours held no more (did "
+            "this machine become slower?); the intervals are wider, and more hours (BUDGET=<hours in total>h) score all"
+        )

@@ -162,8 +162,7 @@ def _run(
     course: Course, request: Request, workplace: Workplace, console: Console, tracking: Tracking, forced: list[str]
 ) -> Summary:
     study = course.study
-    settings, folder = study.settings, study.folder
-    study_id = identity.read_id(folder)
+    settings, folder, study_id = study.settings, study.folder, identity.read_id(study.folder)
     assert study_id is not None, "the study has been checked"
     clock = Clock(folder, request.started)
     display = Display(console, OBJECTIVES[settings.task.metric])
@@ -174,8 +173,7 @@ def _run(
             display.note(note)
         tokenizer = models.load_tokenizer(settings.model)  # while the workers start
         tokens = {split: data.tokenised(study.ref, settings, tokenizer, split) for split in study.ref.sizes}
-        changed = (f"the study goes on although this has changed: {change}" for change in forced)
-        for note in (*of_search(study, tokens), *changed):
+        for note in of_search(study, tokens, forced):
             display.note(note)
         _write_request(request, settings, folder)
         steered = [str(asked) for asked in Steering(folder).accepted()]
@@ -193,8 +191,8 @@ def _run(
             crew.rest()
             with clock.timed("test"):
                 reading = score_test(crew, study.ref, found, *_settings_of(course, found), fitted, planner)
-            if (cut := of_test(reading.n, study.ref.sizes["test"])) is not None:
-                display.note(cut)
+            for note in of_test(reading.n, study.ref.sizes["test"]):
+                display.note(note)
             display.phase("report")
             delivery.close(LAST_SECONDS)
             folder.published.unlink(missing_ok=True)
