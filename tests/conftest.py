@@ -19,8 +19,9 @@ torch.set_num_threads(1)  # tiny models lose by more, and losses are compared bi
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first: the other process does the rest meanwhile (xdist with --no-loadscope-reorder)."""
-    items.sort(key=lambda item: item.name != "test_memory_does_not_grow_over_100_trials")
+    """The longest first: the other processes do the rest meanwhile (xdist with --no-loadscope-reorder)."""
+    longest = ("test_memory_does_not_grow_over_100_trials", "test_ray.py", "test_notebook.py")
+    items.sort(key=lambda item: item.name not in longest and item.path.name not in longest)
 
 
 def pytest_collection_finish() -> None:

@@ -64,7 +64,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     log = home / "ui.log"
     with tracked.process(code, f"http://127.0.0.1:{port}/health", log):
         found = dict(re.findall(r"^(\w+): +(http\S+)$", log.read_text(), re.MULTILINE))
-        yield found | {"winner": f"{found['runs']}/{trials[2].run_id}"}
+        yield found | {"winner": f"{found['runs'].partition('?')[0]}/{trials[2].run_id}"}
 
 
 @pytest.fixture
@@ -88,6 +88,13 @@ def test_trials_are_nested_under_their_study(addresses: dict[str, str], page: Pa
     page.get_by_role("gridcell").filter(has=study).get_by_role("button").click()
     for number in range(3):
         expect(page.get_by_role("link", name=f"trial-{number}")).to_be_visible()
+
+
+@pytest.mark.parametrize(("link", "seen"), [("runs", "Run Name"), ("charts", "Add section")])
+def test_links_open_where_models_are_trained(addresses: dict[str, str], page: Page, link: str, seen: str) -> None:
+    page.goto(addresses[link])
+    expect(page.get_by_text(seen).first).to_be_visible()
+    expect(page.get_by_role("link", name="Prompts")).to_have_count(0)
 
 
 def test_a_metric_is_drawn(addresses: dict[str, str], page: Page) -> None:
