@@ -4,7 +4,8 @@ python simulation.py [--trials 10000] [--workers 256] [--lost 0.03]
 
 The coordinator is the real one: schedule, sampler, SQLite, records on disk. Workers are made, and time is virtual. The
 time that the coordinator itself takes counts as it is, so workers wait for it as they would. Each worker is lost with a
-probability of 3 % in every 10 seconds, as in Ray's own chaos test.
+probability of 3 % in every 10 seconds, as in Ray's own chaos test. A trial has checkpoints as a real one has: at each
+rung, and every `hardware.checkpoint_seconds`, here 60.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from hpsearch.workers.interface import Worker
 HERE = Path(__file__).parent
 TRIAL_SECONDS = 600.0  # of a whole trial
 PROGRESS_SECONDS = 30.0  # between two reports of progress
+CHECKPOINTS = "hardware.checkpoint_seconds=60"
 LOSS_SECONDS = 10.0  # in which a worker is lost with the probability that is given
 
 
@@ -64,7 +66,7 @@ class Made:
         """See Worker."""
         assert isinstance(work, Train)
         self.trial, self.work = work.number, work
-        self.at = self.place.steps.get(work.number, 0)
+        self.at = self.place.steps.get(work.number, 0.0)
         self.go_on()
 
     def go_on(self) -> None:
@@ -75,6 +77,7 @@ class Made:
         ahead = [step for step in rungs if step > self.at]
         step = min(ahead, default=sleeper.STEPS)
         seconds = TRIAL_SECONDS * (step - self.at) / sleeper.STEPS
+        self.began, self.from_step = self.place.now, self.at
         found = sleeper.score(settings, number, step / sleeper.STEPS)
         metrics = {"validation_accuracy": found, "validation_loss": 1 - found}
         message: Message = (
@@ -83,7 +86,7 @@ class Made:
             else sleeper.result(number, Status.COMPLETE, step, found, TRIAL_SECONDS)
         )
         self.until, self.message, self.steps_a_second = self.place.now + seconds, message, (step - self.at) / seconds
-        self.at = step
+        self.at = float(step)
         self.speak()
 
     def speak(self) -> None:
@@ -100,12 +103,21 @@ class Made:
     def answer(self, decision: Decision) -> None:
         """See Worker."""
         assert self.trial is not None
+        if decision is not Decision.STOP:
+            self.place.steps[self.trial] = self.at
         if decision is Decision.CONTINUE:
             self.go_on()
             return
-        if decision is Decision.PAUSE:
-            self.place.steps[self.trial] = self.at
-        self.place.later(0.0, self, sleeper.result(self.trial, Status.PAUSED, self.at, None, 0.0))
+        self.place.later(0.0, self, sleeper.result(self.trial, Status.PAUSED, int(self.at), None, 0.0))
+
+    def die(self) -> None:
+        """Leave the newest checkpoint of the trial behind."""
+        if self.trial is None or self.work is None:
+            return
+        each = self.work.settings.hardware.checkpoint_seconds
+        sealed = (min(self.place.now, self.until) - self.began) // each * each
+        if sealed > 0:
+            self.place.steps[self.trial] = self.from_step + sealed * self.steps_a_second
 
     def ask(self, question: Probe | Pace) -> None:
         """See Worker."""
@@ -132,7 +144,7 @@ class Place:
         self.now, self.left = 0.0, time.perf_counter()
         self.events: list[tuple[float, int, Made, Message]] = []
         self.ticket = self.losses = 0
-        self.steps: dict[int, int] = {}  # trial: step of its checkpoint
+        self.steps: dict[int, float] = {}  # trial: step of its checkpoint
         self.busy = self.there = self.own = 0.0
 
     def lifetime(self) -> float:
@@ -172,6 +184,7 @@ class Place:
                 worker.speak()
             if isinstance(message, Lost):
                 self.losses += 1
+                worker.die()
                 message = Lost(None, message.reason)  # the loss of a node is no fault of its trial
             if not isinstance(message, RungReport | Ready | Fits | Progress):
                 worker.trial = None
@@ -245,7 +258,7 @@ def resident() -> int:
 
 def settings_of(folder: Path, trials: int) -> Settings:
     """Return the settings of the search."""
-    return search.settings_of(folder, trials, "search.rungs=[0.25,0.5]", "search.rungs_after=1")
+    return search.settings_of(folder, trials, "search.rungs=[0.25,0.5]", "search.rungs_after=1", CHECKPOINTS)
 
 
 def table(path: Path) -> None:
