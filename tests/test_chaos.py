@@ -445,7 +445,8 @@ def test_stopped_and_continued(study: Chaos, expected: Outcome) -> None:
 
 
 DATABASE_CALLS = tuple(
-    f"coordinator.study.optuna.{call}" for call in ("Study.add_trial", "Trial.report", "study.Study.tell")
+    f"coordinator.study.optuna.storages.RDBStorage.{call}"
+    for call in ("create_new_trial", "set_trial_intermediate_value", "set_trial_state_values")
 )
 
 

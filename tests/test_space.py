@@ -295,24 +295,23 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
         home.mkdir()
     expected = run_study(settings, homes[0], 6)
 
-    whole, crashed = optuna.Study.add_trial, homes[1]
+    database, crashed = optuna.storages.RDBStorage, homes[1]
+    whole = database.create_new_trial
     trials: list[TrialRecord] = []
     for number in range(6):
         opened = study.Study(settings, crashed)
         if number in (0, 3):
             for after in (False, True):
 
-                def crash(given: optuna.Study, trial: FrozenTrial, done: bool = after) -> None:
-                    if isinstance(given._storage, optuna.storages.InMemoryStorage):  # the copy that the sampler sees
-                        return whole(given, trial)
+                def crash(*given: Any, done: bool = after) -> None:
                     if done:
-                        whole(given, trial)
+                        whole(*given)
                     raise KeyboardInterrupt
 
-                monkeypatch.setattr(optuna.Study, "add_trial", crash)
+                monkeypatch.setattr(database, "create_new_trial", crash)
                 with pytest.raises(KeyboardInterrupt):
                     opened.ask(len(trials), trials)
-                monkeypatch.setattr(optuna.Study, "add_trial", whole)
+                monkeypatch.setattr(database, "create_new_trial", whole)
                 opened = study.Study(settings, crashed)
                 assert len(opened.known()) == number + after
         known = opened.known()
@@ -329,23 +328,22 @@ def test_a_crash_while_a_trial_is_drawn_changes_no_trial(
 def test_a_write_whose_confirmation_is_lost_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "RETRY_SECONDS", 0.01)
     opened = study.Study(make.compose_settings(), tmp_path)
-    add, tell, report, lost = optuna.Study.add_trial, optuna.Study.tell, optuna.Trial.report, 0
+    lost = 0
 
     def unconfirmed(whole: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal lost
             done = whole(*args, **kwargs)
-            if not isinstance(getattr(args[0], "_storage", None), optuna.storages.InMemoryStorage) and lost % 2 == 0:
-                lost += 1
-                raise optuna.exceptions.StorageInternalError("server closed the connection unexpectedly")
             lost += 1
+            if lost % 2:
+                raise optuna.exceptions.StorageInternalError("server closed the connection unexpectedly")
             return done
 
         return call
 
-    monkeypatch.setattr(optuna.Study, "add_trial", unconfirmed(add))
-    monkeypatch.setattr(optuna.Study, "tell", unconfirmed(tell))
-    monkeypatch.setattr(optuna.Trial, "report", unconfirmed(report))
+    database = optuna.storages.RDBStorage
+    for name in ("create_new_trial", "set_trial_intermediate_value", "set_trial_state_values"):
+        monkeypatch.setattr(database, name, unconfirmed(getattr(database, name)))
     trial = opened.ask(0, [])
     assert lost == 1
     paused = dataclasses.replace(trial, status=Status.PAUSED, score=0.8, rungs={0: 0.8})
@@ -503,7 +501,7 @@ def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
     monkeypatch.setattr(study, "RETRY_SECONDS", 0.01)
     settings = make.compose_settings()
     opened = study.Study(settings, tmp_path)
-    failing, tell = 3, optuna.Study.tell
+    failing, tell = 3, optuna.storages.RDBStorage.set_trial_state_values
 
     def locked(*args: Any, **kwargs: Any) -> Any:
         nonlocal failing
@@ -512,7 +510,7 @@ def test_a_database_that_does_not_answer_is_asked_again_for_a_while(
             raise optuna.exceptions.StorageInternalError("database is locked")
         return tell(*args, **kwargs)
 
-    monkeypatch.setattr(optuna.Study, "tell", locked)
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", locked)
     trial = opened.ask(0, [])
     complete = TrialRecord(0, trial.params, Status.COMPLETE, score=0.9)
     opened.tell(complete)

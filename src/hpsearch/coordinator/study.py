@@ -140,7 +140,7 @@ class Study:
             point: point of the space that is taken in place of a draw; None: draw one.
         """
         there = self._trials()
-        if number == len(there) and self._stored(number) is not None:
+        if number == len(there) and self._has(number):
             there = self._trials(anew=True)
         if number == len(there):
             params, state = self._draw(number, trials) if point is None else (point, NO_STATE)
@@ -150,9 +150,8 @@ class Study:
                 distributions=distributions(params, self.settings.search.space),
                 user_attrs={SAMPLER_STATE: state},
             )
-            self.optuna.add_trial(drawn)
-            added = self._stored(number)
-            if added is None or added.params != params:  # another program has added one at the same time
+            added = self._storage.get_trial(self._storage.create_new_trial(self.optuna._study_id, drawn))
+            if added.number != number:  # another program has added one at the same time
                 there = self._trials(anew=True)
             else:
                 there.append(added)
@@ -167,16 +166,18 @@ class Study:
         there, number = self._trials(), trial.number
         if not _lacks(there[number], trial):
             return
-        there[number] = known = self._stored(number) or there[number]  # another program may have ended it
+        there[number] = known = self._storage.get_trial(there[number]._trial_id)  # another program may have ended it
         if not _lacks(known, trial):
             return
         for rung, score in sorted(trial.rungs.items()):
             if rung not in known.intermediate_values:
-                optuna.Trial(self.optuna, known._trial_id).report(score, step=rung)
+                self._storage.set_trial_intermediate_value(known._trial_id, rung, score)
+                known.intermediate_values[rung] = score
         if trial.status.final:
-            value = trial.score if trial.status is Status.COMPLETE else None
-            self.optuna.tell(number, value, STATES[trial.status])
-        there[number] = self._stored(number) or known
+            state, last = STATES[trial.status], known.intermediate_values.get(max(trial.rungs, default=-1))
+            value = {TrialState.COMPLETE: trial.score, TrialState.PRUNED: last}.get(state)
+            self._storage.set_trial_state_values(known._trial_id, state, [value] if value is not None else None)
+            known.state = state
 
     @patient
     def importance(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
@@ -235,13 +236,13 @@ class Study:
                 value = distribution.to_internal_repr(point[path])
                 self._storage.set_trial_param(trial._trial_id, path, value, distribution)
 
-    def _stored(self, number: int) -> FrozenTrial | None:
-        """Return a trial as the database has it now; None if it has none of this number."""
+    def _has(self, number: int) -> bool:
+        """Return whether the database has a trial of this number, whoever added it."""
         try:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+            self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
         except KeyError:
-            return None
-        return self._storage.get_trial(trial_id)
+            return False
+        return True
 
     def _draw(self, number: int, trials: Sequence[TrialRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
         first = not trials and self.settings.sampler.name != "GridSampler"  # a grid has each point once
