@@ -1,6 +1,5 @@
 """The Optuna study: it is opened or continued, draws points, and receives trials' scores and status."""
 
-import copy
 import functools
 import json
 import logging
@@ -70,10 +69,13 @@ def patient(method: "Callable[Concatenate[Study, P], T]") -> "Callable[Concatena
 
 
 class Seen(FrozenTrial):
-    """A trial in the form that the sampler sees. Nobody changes it, so the copies that Optuna makes share its parts."""
+    """A trial in the form that the sampler sees.
+
+    Nobody changes more of it than its number in a draw, so Optuna gets the trial itself where it asks for a copy.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Seen":
-        return copy.copy(self)
+        return self
 
 
 class Study:
@@ -250,7 +252,7 @@ class Study:
             return params, NO_STATE
         beside = optuna.create_study(direction=self.optuna.direction, sampler=sampler(self.settings, number))
         for trial in sorted(trials, key=lambda trial: trial.number):
-            beside.add_trial(self._as_seen(trial))
+            beside._storage.create_new_trial(beside._study_id, self._as_seen(trial))  # `add_trial` checks it again
             for key, value in self._state(trial.number)["study"].items():
                 beside._storage.set_study_system_attr(beside._study_id, key, value)
         asked = beside.ask()
