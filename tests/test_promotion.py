@@ -168,6 +168,24 @@ def test_promoting_the_champion_again_changes_nothing(shop: Shop) -> None:
     assert shop.state() == before
 
 
+def test_a_champion_gets_the_scores_of_test_examples_that_more_hours_scored(shop: Shop) -> None:
+    settings = shop.finish("first", range(9))
+    promote(settings, shop.home)
+    before, path = shop.version(), shop.home / "studies" / "first" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["test"] |= {"n": 90, "value": 0.9}
+    path.write_text(json.dumps(summary))
+    said = "version 1 is the champion already: test accuracy 0.900 on 90 examples"
+    assert said in promote(settings, shop.home, dry_run=True)
+    assert shop.version().tags == before.tags
+    assert said in promote(settings, shop.home)
+    after = shop.version()
+    assert (after.tags["hpsearch.test.examples"], after.tags["hpsearch.test.value"]) == ("90", "0.9")
+    assert after.tags["hpsearch.decision"] == before.tags["hpsearch.decision"]
+    assert after.description == before.description, "the reasons stay"
+    assert (after.version, shop.versions()) == (before.version, 1)
+
+
 @pytest.mark.parametrize(("place", "moment"), [(promotion, "_compare"), (RegisteredModel, "register")])
 def test_a_champion_that_another_machine_makes_meanwhile_is_compared_with(
     place: Any, moment: str, shop: Shop, monkeypatch: pytest.MonkeyPatch

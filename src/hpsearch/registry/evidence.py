@@ -1,5 +1,6 @@
 """What a version of the registered model states: where it comes from, what it scored, why it was promoted."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ STUDY, DIGEST = "hpsearch.study", "hpsearch.digest."  # a split's name follows t
 MEGABYTES, SECONDS_PER_EXAMPLE = "hpsearch.model.megabytes", "hpsearch.seconds_per_example"
 HARDWARE = "hpsearch.hardware"
 DECISION = "hpsearch.decision"
+TEST_EXAMPLES = "hpsearch.test.examples"
 FLOOR = "hpsearch.floor"
 MOST_REASONS, NOTES = 12, 4  # reasons on the card; the number of last ones that always stay
 LONGEST = 5000  # characters of a tag that every MLflow store takes
@@ -111,7 +113,7 @@ def tags(summary: Summary, chosen: Candidate) -> dict[str, str]:
             "hpsearch.test.value": repr(test.value),
             "hpsearch.test.low": repr(test.low),
             "hpsearch.test.high": repr(test.high),
-            "hpsearch.test.examples": str(test.n),
+            TEST_EXAMPLES: str(test.n),
             "hpsearch.test.readings": str(test.readings),
             MEGABYTES: repr(test.megabytes),
             SECONDS_PER_EXAMPLE: repr(test.seconds_per_example),
@@ -129,6 +131,14 @@ def description(card: str, reasons: Sequence[str]) -> str:
     lines = "\n".join(f"- {reason}" for reason in reasons)
     ending = f"\n## Why it became champion\n\n{lines[: LONGEST // 2]}\n"
     return card[: LONGEST - len(ending)] + ending
+
+
+def reasons(version: Version) -> list[str]:
+    """Return the reasons why a version became champion; none where its tag lacks them, which any user can edit."""
+    try:
+        return [str(reason) for reason in json.loads(version.tags[DECISION])["reasons"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def of_decision(decision: "GateDecision") -> dict[str, str]:

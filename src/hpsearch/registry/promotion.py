@@ -43,7 +43,8 @@ def promote(
 ) -> str:
     """Register the winner of the study `settings.study` and make it champion; return a message for the user.
 
-    A run's model that is registered already is not registered again, so the command may be repeated.
+    A run's model that is registered already is not registered again, so the command may be repeated. Where more test
+    examples have been scored since, the version gets the new scores. The gate has decided and is not asked again.
 
     Args:
         settings: Settings that name study, task and gate.
@@ -71,6 +72,9 @@ def _promote(request: Request, dry_run: bool) -> str:
     seen, champion = events(model), model.version_of(CHAMPION)
     score = _score(chosen.test)
     if champion is not None and champion.run_id == run_id:
+        if not dry_run and champion.tags.get(evidence.TEST_EXAMPLES) != str(chosen.test.n):
+            model.register(run_id, evidence.tags(summary, chosen))  # more hours have scored more of test
+            model.describe(champion, evidence.description(tracking.card(run_id), evidence.reasons(champion)))
         return f"{model.name} version {champion.number} is the champion already: {score}"
     decision, reasons = _decide(request, champion)
     if force is None and not decision.passed:
