@@ -1,7 +1,8 @@
 """How many workers a crew has, while the room for them changes."""
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from hpsearch.coordinator import crew
 from hpsearch.coordinator.crew import SEAL_SECONDS, Crew
 from hpsearch.coordinator.headcount import IDLE_SECONDS
+from hpsearch.errors import NoResultError
+from hpsearch.state.messages import DataName, Lost, Message, NoRoom, OutOfMemory, Part, Score, Scored
 
 
 @dataclass
@@ -154,7 +157,7 @@ def test_nodes_without_work_are_let_go_and_asked_for_again_with_the_next_phase(b
     here.follow()
     here.seconds += 2 * IDLE_SECONDS
     assert len(here.follow()) == 1, "one stays, which scores test"
-    here.crew.headcount.all_needed()
+    here.crew.headcount.needed(math.inf)
     assert sorted(here.follow()) == [0, 1, 2, 3]
 
 
@@ -178,6 +181,59 @@ def test_workers_are_asked_for_again_where_all_have_work(bench: Callable[..., Be
         here.crew.headcount.work_found(here.crew.workers)
         assert len(here.follow()) == count
         here.all_ready()
+
+
+SCORED = Scored(0, "test", {}, None, (), (), None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "comes"),
+    [
+        ([Lost(None, "its node is gone")] * 5 + [SCORED], SCORED),
+        ([Lost(0, "it died")] * 2 + [SCORED], SCORED),
+        ([Lost(0, "it died")] * 3 + [SCORED], NoResultError),
+        ([OutOfMemory(0, 1, "memory ran out")] * 3 + [SCORED], NoResultError),
+        ([NoRoom(0)], OSError),
+    ],
+)
+def test_only_a_loss_that_scoring_may_have_caused_counts_against_it(
+    said: list[Message], comes: Any, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(3)
+    hardware = SimpleNamespace(max_attempts=3, hang_seconds=60.0)
+    here.crew.settings = SimpleNamespace(hardware=hardware)  # type: ignore[assignment]
+    work = Score(0, cast(Any, None), DataName("data", (), {}, {}), "trial", Part("test"), {})
+
+    def hear(workers: list[Made], seconds: float) -> Iterator[tuple[Made, Message]]:
+        here.all_ready()
+        for worker in workers:
+            if worker.trial is not None:
+                worker.trial = None
+                yield worker, said.pop(0)
+
+    monkeypatch.setattr(here.place, "hear", hear, raising=False)
+    monkeypatch.setattr(Made, "give", lambda worker, work: setattr(worker, "trial", work.number), raising=False)
+    if comes is SCORED:
+        assert here.crew._scored(work) is SCORED
+    else:
+        with pytest.raises(comes):
+            here.crew._scored(work)
+
+
+def test_a_worker_that_was_lost_while_nobody_listened_gets_no_work(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(2)
+    here.all_ready()
+    first, second = here.place.made
+
+    def hear(workers: list[Made], seconds: float) -> Iterator[tuple[Made, Message]]:
+        if first in workers:
+            yield first, Lost(None, "its node is gone")
+
+    monkeypatch.setattr(here.place, "hear", hear, raising=False)
+    assert here.crew.ready_worker() is second
+    assert first.ended
 
 
 def test_one_worker_stays_for_the_test(bench: Callable[..., Bench]) -> None:
@@ -222,5 +278,5 @@ def test_whatever_happens_workers_with_work_stay_and_numbers_are_their_own(
             here.follow()
             assert not any(worker.ended for worker in busy)
             if data.draw(st.booleans()):
-                here.headcount.all_needed()
+                here.headcount.needed(math.inf)
             here.headcount.work_found(here.workers)

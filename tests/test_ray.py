@@ -147,7 +147,7 @@ def test_trials_and_workers_are_known_by_node(settings: Callable[..., Settings],
     assert "By node: n1 1, n2 1." in page
 
 
-def started(nodes: Any, name: str) -> subprocess.Popen[bytes]:
+def started(nodes: Any, name: str, **environment: str) -> subprocess.Popen[bytes]:
     """A node with one processor, in processes of its own.
 
     Ray gives a node 30 seconds to come up, which a busy machine may not hold. Then it is started again.
@@ -156,7 +156,9 @@ def started(nodes: Any, name: str) -> subprocess.Popen[bytes]:
     own = ["--num-cpus=1", f"--node-name={name}"]
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        node = subprocess.Popen([*command, *own], stdout=subprocess.DEVNULL, start_new_session=True)
+        node = subprocess.Popen(
+            [*command, *own], stdout=subprocess.DEVNULL, env=os.environ | environment, start_new_session=True
+        )
         while node.poll() is None:
             if any(one["Alive"] and one["NodeName"] == name for one in ray.nodes()):
                 return node
@@ -565,7 +567,8 @@ def test_no_secret_reaches_a_worker(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
     asked = settings("tracking.uri=http://me:hush-hush@mlflow", "storage.uri=postgresql+psycopg://me:hush-hush@db/x")
     for far in (True, False):
-        assert "hush-hush" not in ray_worker._for_a_node(asked, far).model_dump_json()
+        place: Any = SimpleNamespace(far=far, brings_code=far)
+        assert "hush-hush" not in ray_worker._for_a_node(asked, place).model_dump_json()
     command = "hpsearch sweep storage.uri=postgresql+psycopg://me:hush-hush@db/x"
     monkeypatch.setattr("ray._private.utils.get_entrypoint_name", lambda: command)
     try:
@@ -848,6 +851,8 @@ def of(**given: object) -> ClusterSettings:
         ({"processes_per_trial": 4}, [{"CPU": 8}, {"CPU": 6}, {"CPU": 2}], (6, 2)),
         ({"processes_per_trial": 4}, [{"CPU": 16, "GPU": 8}, {"CPU": 16, "GPU": 7}], (8, 3)),
         ({"processes_per_trial": 4, "gpus": 0.0}, [{"CPU": 16, "GPU": 8}], (16, 1)),
+        ({}, [{"CPU": 16, "GPU": 2}, {"CPU": 0, "GPU": 1}], (8, 2)),  # a head that runs nothing
+        ({}, [{"CPU": 1, "GPU": 8}], (1, 1)),
     ],
 )
 def test_workers_are_placed_node_by_node(
@@ -953,6 +958,41 @@ def test_a_node_that_lacks_something_and_joins_later_is_left_out(
     fourth.until(Ready)
     fourth.worker.end(0)
     first.end()
+
+
+@pytest.mark.slow
+def test_a_node_without_hpsearch_is_left_out(
+    settings: Callable[..., Settings], tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it is passed on to nodes
+    broken = tmp_path / "broken" / "hpsearch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'hpsearch'\")\n")
+    nodes.add_node(num_cpus=1)
+    place: Any = open_workplace(settings().hardware.model_copy(update={"workers": "auto"}), of(shared=True), tmp_path)
+    assert (place.count, place.hardware.device) == (1, "cpu")
+    first = Heard()
+    first.place, first.worker = place, place.start(0, "workers")
+    first.until(Ready)
+    node = started(nodes, "bare", PYTHONPATH=str(broken.parent))
+    try:
+        deadline = time.monotonic() + SECONDS
+        while place.count == 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = Heard()
+        second.place, second.worker = place, place.start(1, "workers")
+        lost = second.until(Lost)
+        assert lost.number is None
+        assert "node bare can't start a worker: ModuleNotFoundError: No module named 'hpsearch'" in lost.reason
+        while place.count > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second.worker.end(0)
+        first.end()
+    finally:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait(60)
 
 
 def test_without_ray_a_sentence_says_what_to_install(

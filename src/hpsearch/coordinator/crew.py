@@ -4,8 +4,10 @@ The questions are what fits in memory, how long training takes and how a model s
 signals that end a sweep.
 """
 
+import errno
 import itertools
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -174,12 +176,12 @@ class Crew:
         """Return a worker's hardware."""
         return self._hardware.get(worker.index, self.workplace.hardware)
 
-    def hear(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Message]]:
-        """Yield the workers' messages about their work, within half a second; see `Workplace.hear`.
+    def hear(self, workers: Sequence[Worker], seconds: float = HEAR_SECONDS) -> Iterator[tuple[Worker, Message]]:
+        """Yield the workers' messages about their work, within these seconds; see `Workplace.hear`.
 
         Raises what that raises, and OutOfReachError if the disk of a node is full.
         """
-        for worker, message in self.workplace.hear(workers, HEAR_SECONDS):
+        for worker, message in self.workplace.hear(workers, seconds):
             if isinstance(message, Ready):
                 self._hardware[worker.index] = message.hardware
                 if message.hardware != self.workplace.hardware:
@@ -281,7 +283,8 @@ class Crew:
         """
         data, place = DataName.of(ref, self.home), named(self.folder.floor(name).path, self.home)
         work, most = FitFloor(number, name, settings, data, place, seconds), LATE * seconds + LATE_SECONDS
-        for _ in range(self.settings.hardware.max_attempts):
+        ended = 0
+        while ended < self.settings.hardware.max_attempts:
             worker = self.ready_worker()
             answer = self._done(worker, work, FloorFitted, "interrupted while floors were fitted", most)
             if isinstance(answer, FloorFitted):
@@ -291,11 +294,12 @@ class Crew:
                 return FloorFitted(number, fault=f"it took more than {most:.0f} s, where {seconds:.0f} s are planned")
             if answer.for_memory:
                 return FloorFitted(number, fault="memory ran out")
+            ended += answer.number is not None
         return FloorFitted(number, fault=f"its worker ended {self.settings.hardware.max_attempts} times")
 
     def _scored(self, work: Score) -> Scored:
-        began = time.monotonic()
-        for _ in range(self.settings.hardware.max_attempts):
+        began, ended = time.monotonic(), 0
+        while ended < self.settings.hardware.max_attempts:
             worker = self.ready_worker()
             left = replace(work.part, seconds=work.part.seconds - (time.monotonic() - began))
             asked = replace(work, part=left)
@@ -303,6 +307,7 @@ class Crew:
             if isinstance(answer, Scored):
                 return answer
             self.renew(worker)
+            ended += answer is None or answer.number is not None  # the loss of a node is no fault of the work
         raise NoResultError(f"the worker that scores test ended {self.settings.hardware.max_attempts} times")
 
     def _done(
@@ -315,11 +320,13 @@ class Crew:
             for _, message in self.hear([worker]):
                 if isinstance(message, Lost):
                     self._say_lost(worker, message)
+                if isinstance(message, NoRoom):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.path))
                 if isinstance(message, kind | Lost):
                     self.write_roster()
                     return message
             if worker.trial is None:  # its work ended otherwise
-                return Lost(None, "the worker was lost")
+                return Lost(work.number, "the worker was lost")
             if self.interrupted:
                 raise Interrupted(f"{interrupted}; give the same command to go on")
             if time.monotonic() > until:
@@ -332,11 +339,15 @@ class Crew:
 
         One with the hardware of the first worker comes first, because that is what is measured.
         """
-        while not (ready := [worker for worker in self.workers if worker.ready]):
-            for worker, message in self.hear(self.workers):
+        seconds = 0.0  # at first: a worker may have been lost while nobody listened to it
+        while True:
+            for worker, message in self.hear(self.workers, seconds):
                 if isinstance(message, Lost):
                     self._say_lost(worker, message)
                     self.renew(worker)
+            if ready := [worker for worker in self.workers if worker.ready]:
+                break
+            seconds = HEAR_SECONDS
             if self.interrupted:
                 raise Interrupted("interrupted before a worker was there; give the same command to go on")
         return min(ready, key=lambda worker: self.hardware_of(worker) != self.workplace.hardware)

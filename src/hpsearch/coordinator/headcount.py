@@ -17,9 +17,9 @@ class Headcount:
         self._idle_since: dict[int, float] = {}  # worker: when it was first seen without work
         self._needed = math.inf  # workers that have work, as far as is known
 
-    def all_needed(self) -> None:
-        """Begin something that may have work for any number of workers."""
-        self._needed = math.inf
+    def needed(self, most: float) -> None:
+        """Begin something that has work for `most` workers; infinity: for any number."""
+        self._needed = max(1.0, most)
         self._idle_since.clear()
 
     def one_needed(self, workers: Sequence[Worker]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import time
 from dataclasses import replace
@@ -44,7 +45,8 @@ class Loop:
     def _run(self) -> None:
         started, before = time.monotonic(), self.phase.hours
         if not self.phase.done():
-            self.crew.headcount.all_needed()
+            ended = sum(trial.status.final for trial in self.phase.trials.values())
+            self.crew.headcount.needed(self.phase.total - ended if self.phase.total is not None else math.inf)
         while True:
             hours = self.phase.clocked = before + (time.monotonic() - started) / 3600
             if self.crew.interrupted:

@@ -308,8 +308,8 @@ def tokens_of(settings: Settings, ref: DataRef, warm: Warm) -> tuple[Tokens, Tok
 def fits(spec: FitSpec, warm: Warm) -> Fits:
     """Return whether an update on the longest training pieces fits in memory."""
     settings, kind = spec.settings, KINDS[spec.settings.task.kind]
-    tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
     try:
+        tokenizer, tokens = warm.tokenizer(settings.model), warm.tokens(spec.data, settings, "train")
         model = models.build(settings.model, kind, spec.data.labels, tokenizer, warm.hardware)
         trainer.try_update(settings, kind, model, tokens, warm.hardware, spec.micro)
     except Exception as error:

@@ -145,11 +145,10 @@ def _wanted(cluster: ClusterSettings, share: float, nodes: Sequence[dict[str, fl
     """Return the least number of workers where the settings leave it open."""
     if cluster.cpus is not None:
         return 1
+    least = cluster.processes_per_trial
     if share:
-        return sum(int(_for_rest(cluster, share, node)) for node in nodes)
-    return sum(
-        node.get("CPU", 0) >= cluster.processes_per_trial and _for_rest(cluster, share, node) >= 1 for node in nodes
-    )
+        return sum(int(min(node.get("CPU", 0) // least, _for_rest(cluster, share, node))) for node in nodes)
+    return sum(node.get("CPU", 0) >= least and _for_rest(cluster, share, node) >= 1 for node in nodes)
 
 
 def _for_rest(cluster: ClusterSettings, share: float, node: dict[str, float]) -> float:

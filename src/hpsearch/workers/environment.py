@@ -5,9 +5,10 @@ import os
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from hpsearch.state.identity import PACKAGE
+from hpsearch.state.identity import LIBRARIES, PACKAGE
 
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME")  # of the environment; no secret is among these
 CODE = "PYTHONPATH"  # passed on, too, where nodes have the code
@@ -28,9 +29,10 @@ def of_worker(environment: Environment) -> dict[str, Any]:
 
 
 def pinned() -> list[str]:
-    """Return hpsearch's requirements, each in the version that is installed here."""
+    """Return hpsearch's requirements, and what a node's results depend on, each in the version installed here."""
     wanted = map(Requirement, importlib.metadata.requires("hpsearch") or ())
-    needed = [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    asked = [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = {canonicalize_name(name): None for name in (*asked, *LIBRARIES)}
     # An index has no local versions such as 2.13.0+cpu. Which build a node needs is its own affair.
     return [f"{name}=={Version(importlib.metadata.version(name)).public}" for name in needed]
 

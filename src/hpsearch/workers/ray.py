@@ -32,7 +32,7 @@ from ray.exceptions import (
 from hpsearch.config.settings import ClusterSettings, HardwareSettings
 from hpsearch.errors import HpsearchError, OutOfReachError, RequestError, first_line
 from hpsearch.state import identity
-from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Train, Unfit
+from hpsearch.state.messages import Hardware, Lost, Message, NoRoom, OutOfMemory, Pace, Probe, Unfit
 from hpsearch.state.roster import Carried
 from hpsearch.workers.cluster import KNOCK_SECONDS, Head, alive, drained, gpus, join, placed, places, present
 from hpsearch.workers.courier import ClosedError, Courier
@@ -101,6 +101,11 @@ class RayWorkplace:
         self.news = threading.Condition()
         self.closed = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def brings_code(self) -> bool:
+        """Whether nodes get hpsearch from here, and so lack the packages with weights."""
+        return self._cluster.environment == "package"
 
     @property
     def carried(self) -> Carried | None:
@@ -344,9 +349,8 @@ class RayWorkplace:
             self._actor_failed(worker, error)
             return
         there, cause = isinstance(error, RayTaskError), getattr(error, "cause", error)
-        if isinstance(cause, OSError) and cause.errno in FULL and isinstance(request, Train | Probe | Pace):
-            number = request.number if isinstance(request, Train) else 0
-            self._say(worker, NoRoom(number, worker.node if there else ""))
+        if isinstance(cause, OSError) and cause.errno in FULL and request is not None:
+            self._say(worker, NoRoom(getattr(request, "number", 0), worker.node if there else ""))
             return
         reason = f"files of node {worker.node} could not be carried: {type(cause).__name__}: {first_line(cause)}"
         if isinstance(request, Probe | Pace):
@@ -357,6 +361,9 @@ class RayWorkplace:
     def _actor_failed(self, worker: RayWorker, error: RayError) -> None:
         if isinstance(error, RuntimeEnvSetupError):
             self._say(worker, Lost(None, not_set_up(error, self._cluster.environment)))
+            return
+        if isinstance(error, ActorDiedError) and error.actor_init_failed:
+            self._say(worker, worker.unmade(error))
             return
         if worker.ended or (isinstance(error, ActorDiedError | OutOfMemoryError) and not worker.cut_off()):
             worker.heard_at = time.monotonic()

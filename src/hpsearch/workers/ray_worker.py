@@ -65,7 +65,7 @@ class RayWorker:
         self.ready = False  # whether its first message is received
         self.node = self._at = ""  # name of its node, and Ray's id of it
         self.ended = False
-        self.heard_at = time.monotonic()  # last time that the seat has answered
+        self.heard_at = self._told_at = time.monotonic()  # last time that the seat has answered, and was called
         self.work: Train | Score | FitFloor | None = None  # the last work that it was given
         self.over = False  # whether the coordinator has been told that it is lost
         self.given_up = self._late = False
@@ -84,12 +84,12 @@ class RayWorker:
         """See Worker."""
         self.trial, self.work, self.silent_seconds = work.number, work, 0.0
         self._late = self.over  # it has ended already, which is no fault of this work
-        self._tell(replace(work, settings=_for_a_node(work.settings, self._place.far)))
+        self._tell(replace(work, settings=_for_a_node(work.settings, self._place)))
 
     def ask(self, question: Probe | Pace) -> None:
         """See Worker."""
         self.silent_seconds = 0.0
-        self._tell(replace(question, settings=_for_a_node(question.settings, self._place.far)))
+        self._tell(replace(question, settings=_for_a_node(question.settings, self._place)))
 
     def answer(self, decision: Decision) -> None:
         """See Worker. The seat's worker drops an answer that a pause has overtaken."""
@@ -109,9 +109,11 @@ class RayWorker:
 
     def listen(self) -> Any:
         """Return the reference to what the seat will say next."""
+        self._told_at = time.monotonic()
         return (self.seat.hear if self.courier is None else self.seat.hear_far).remote(LISTEN_SECONDS)
 
     def _tell(self, request: Request) -> None:
+        self._told_at = time.monotonic()
         with contextlib.suppress(RayError):  # if the seat is gone, the listening thread learns of it
             if self.courier is None or (isinstance(request, Decision | Retime) and not self._undelivered):
                 self.seat.tell.remote(request)
@@ -123,6 +125,7 @@ class RayWorker:
 
     def _deliver(self, courier: Courier, request: Request) -> None:
         """Send a request after all earlier ones. The courier does this in its thread."""
+        self._told_at = time.monotonic()
         try:
             if isinstance(request, Decision | Retime):
                 self.seat.tell.remote(request)
@@ -151,7 +154,10 @@ class RayWorker:
         message = self.inbox.popleft()
         self.silent_seconds = 0.0
         if isinstance(message, Unfit):
-            self._place.refuse(self._id_of_node(), message.reason)
+            if node := self._id_of_node():
+                self._place.refuse(node, message.reason)
+            else:
+                self._place.counted(begun=False, reason=message.reason)
             return Lost(None, message.reason)
         if isinstance(message, Uncarried):
             raise OutOfReachError(message.reason)
@@ -189,6 +195,15 @@ class RayWorker:
         reason = f"the worker's actor ended: {type(error).__name__}: {first_line(error)}"
         return Lost(0, reason, for_memory)
 
+    def unmade(self, error: ActorDiedError) -> Unfit:
+        """Return the message for a node on which the actor's code could not be loaded."""
+        self._at = self._id_of_node()
+        reason = str(error).strip().splitlines()[-1].strip()
+        return Unfit(
+            f"node {self._name_of_node()} can't start a worker: {reason}; it needs hpsearch and its libraries, as they "
+            "are here"
+        )
+
     def cut_off(self) -> bool:
         """Return whether its node is no part of the cluster any more."""
         if self._node_id is None:
@@ -203,6 +218,9 @@ class RayWorker:
         """Return Ray's id of its node; empty where that is not known."""
         try:
             return str(ray.get(self._node_id, timeout=NAME_SECONDS))
+        except ActorDiedError as error:  # Ray keeps where it was
+            place: dict[str, Any] = ray._private.state.actors(error.actor_id).get("Address") or {}
+            return str(place.get("NodeID", ""))
         except (RayError, GetTimeoutError):
             return ""
 
@@ -237,21 +255,21 @@ class RayWorker:
 
     def wait_until_gone(self) -> None:
         """Wait until the lease of a seat that does not answer is over, so that its worker has ended."""
-        heard_until = max(0.0, self.heard_at + LISTEN_SECONDS - time.monotonic())  # a last call may be on its way
-        self._place.closed.wait(heard_until + self._place.lease_seconds + SPARE_SECONDS)
+        called_until = max(self.heard_at, self._told_at) + LISTEN_SECONDS  # a last call may be on its way
+        over = called_until + self._place.lease_seconds + SPARE_SECONDS
+        self._place.closed.wait(max(0.0, over - time.monotonic()))
 
 
-def _for_a_node(settings: Settings, far: bool) -> Settings:
+def _for_a_node(settings: Settings, place: "RayWorkplace") -> Settings:
     """Return settings with a whole path of the model, and without addresses, which may hold passwords.
 
-    Args:
-        settings: settings of a trial or a study.
-        far: whether the node does not see this disk. Then a model of the hub is taken from the cache here.
+    Where nodes do not see this disk, a model of the hub is taken from the cache here. Nodes that have hpsearch have the
+    packages with weights, too.
     """
     folder = None
-    if not settings.model.path.startswith("package://"):
+    if place.brings_code or not settings.model.path.startswith("package://"):
         with contextlib.suppress(RequestError):  # the worker says that it is missing
-            folder = local_folder(settings.model) or (cached_folder(settings.model) if far else None)
+            folder = local_folder(settings.model) or (cached_folder(settings.model) if place.far else None)
     model = settings.model if folder is None else settings.model.model_copy(update={"path": str(folder)})
     without = {name: getattr(settings, name).model_copy(update={"uri": None}) for name in ("tracking", "storage")}
     return settings.model_copy(update={"model": model, **without})
