@@ -34,6 +34,7 @@ from hpsearch.state.records import TrialRecord
 from hpsearch.tasks.objectives import OBJECTIVES
 from hpsearch.training.hardware import resolve
 from hpsearch.training.parts import micro_batch
+from hpsearch.training.trial import FitSpec, Warm, fits
 from hpsearch.workers import local
 from hpsearch.workers.workplaces import open_workplace
 
@@ -100,6 +101,16 @@ def outcome(home: Path, settings: Settings) -> dict[int, tuple[object, ...]]:
 
 def found(home: Path) -> list[int]:
     return [json.loads(path.read_text()) for path in home.glob("cache/micro_batch/*.json")]
+
+
+def test_a_model_that_the_worker_lacks_is_no_lack_of_memory(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    settings = request_of(tmp_path, tiny_model)
+    ref, hardware = make.prepared(settings, tmp_path / "home"), resolve(settings.hardware)
+    missing = settings.model_copy(update={"model": settings.model.model_copy(update={"path": "/nowhere/tiny"})})
+    said = fits(FitSpec(missing, ref, 8), Warm(hardware))
+    assert not said.fits
+    assert said.fault is not None
+    assert said.fault.startswith("RequestError: model.path=/nowhere/tiny: there is no such folder")
 
 
 @pytest.mark.slow

@@ -1018,6 +1018,7 @@ def test_nodes_get_this_code_and_the_installed_versions(monkeypatch: pytest.Monk
     brought = of_job("package")
     assert brought["py_modules"] == [str(identity.PACKAGE)]
     assert "torch==2.13.0" in brought["pip"]
+    assert {one.partition("==")[0] for one in brought["pip"]} >= set(identity.LIBRARIES)
     assert not any("+" in one or "ray" in one or "psycopg" in one for one in brought["pip"])
     assert len(pinned()) == len({one.partition("==")[0] for one in pinned()}) > 20
     assert of_worker("none") == {"env_vars": of_worker("none")["env_vars"] | {"PYTHONPATH": "/code"}}
@@ -1027,6 +1028,18 @@ def test_nodes_get_this_code_and_the_installed_versions(monkeypatch: pytest.Monk
     assert "RuntimeError: no pip; nodes need virtualenv" in not_set_up(
         Exception("Failed.\n RuntimeError: no pip\n"), "package"
     )
+
+
+def test_a_model_inside_a_package_is_brought_along_with_the_code() -> None:
+    from hpsearch.workers.ray_worker import _for_a_node
+
+    settings = make.compose_settings()
+    assert settings.model.path.startswith("package://")
+    for brings_code in (True, False):
+        place: Any = SimpleNamespace(far=True, brings_code=brings_code)
+        path = _for_a_node(settings, place).model.path
+        assert (path == settings.model.path) is not brings_code
+        assert (Path(path) / "config.json").exists() is brings_code
 
 
 def test_nothing_can_be_brought_to_a_cluster_that_is_joined_already(
