@@ -84,7 +84,7 @@ test-browser: $(DEV)  ## test MLflow's web pages in headless Chromium
 	$(BIN)/python -m pytest -m browser
 
 test-slow: $(DEV)  ## run the tests with real data or many trials
-	$(BIN)/python -m pytest -m slow --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m slow --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test-chaos: $(DEV)  ## kill, stop and starve sweeps at random moments; CHAOS_SEED=<printed seed> repeats the same moments
 	$(BIN)/python -m pytest -m chaos --numprocesses=5 -rA --durations=15

@@ -432,7 +432,8 @@ def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
     tmp_path: Path, tiny_model: Callable[[str], Path], swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, home = request_of(tmp_path, tiny_model)
-    tell, calls = optuna.Study.tell, 0
+    database = optuna.storages.RDBStorage
+    tell, calls = database.set_trial_state_values, 0
 
     def locked(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
@@ -442,7 +443,7 @@ def test_a_study_database_that_goes_away_ends_the_sweep_and_loses_nothing(
         return tell(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(optuna.Study, "tell", locked)
+        patched.setattr(database, "set_trial_state_values", locked)
         patched.setattr("hpsearch.coordinator.study.PATIENCE_SECONDS", 0.2)
         patched.setattr("hpsearch.coordinator.study.RETRY_SECONDS", 0.05)
         with pytest.raises(OutOfReachError, match=r"storage\.uri: the study database does not answer"):
