@@ -1,4 +1,4 @@
-"""What does the coordinator do with thousands of trials on hundreds of workers? Writes simulation/ and simulation.md.
+"""What does the coordinator do with thousands of trials on hundreds of workers? Writes simulation-<trials>.md.
 
 python simulation.py [--trials 10000] [--workers 256] [--lost 0.03]
 
@@ -261,20 +261,20 @@ def settings_of(folder: Path, trials: int) -> Settings:
     return search.settings_of(folder, trials, "search.rungs=[0.25,0.5]", "search.rungs_after=1", CHECKPOINTS)
 
 
-def table(path: Path) -> None:
+def table(cells: Path, path: Path) -> None:
     """Write the table of a run."""
     lines = [
         "| trials | drawing one, median | at most | memory | workers busy | losses of workers | virtual hours | own |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    *before, last = json.loads(path.read_text())
+    *before, last = json.loads(cells.read_text())
     for one in [*(one for one in before if one["trials"] % SHOWN == 0), last]:
         lines.append(
             f"| {one['trials']:,} | {1000 * one['draw']:.0f} ms | {1000 * one['draw_most']:.0f} ms | "
             f"{one['megabytes']:.0f} MB | {one['busy']:.1%} | {one['losses']:,} | {one['virtual_hours']:.2f} | "
             f"{60 * one['own_hours']:.1f} min |"
         )
-    (HERE / "simulation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -284,7 +284,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--lost", type=float, default=0.03)
     given = parser.parse_args()
-    place, path = Place(given.workers, given.lost), HERE / "cells" / "simulation.json"
+    name = f"simulation-{given.trials}"
+    place, path = Place(given.workers, given.lost), HERE / "cells" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     watched = Watched(path, place)
     with tempfile.TemporaryDirectory() as scratch:
@@ -293,7 +294,7 @@ def main() -> None:
         watched.line(len(phase.trials))
     assert all(trial.status.final for trial in phase.trials.values()), "a trial is lost"
     assert all(trial.attempts == 0 for trial in phase.trials.values()), "a loss of a node counts as an attempt"
-    table(path)
+    table(path, HERE / f"{name}.md")
 
 
 if __name__ == "__main__":
