@@ -78,7 +78,7 @@ config: $(RUNTIME)  ## print the composed settings and run nothing
 	@$(HPSEARCH) config $(CHOSEN) $(ARGS)
 
 test: $(DEV)  ## run all tests except those of the next four targets; takes a few minutes
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile
 
 test-browser: $(DEV)  ## test MLflow's web pages in headless Chromium
 	$(BIN)/python -m pytest -m browser

@@ -24,7 +24,7 @@ def test_no_worker_that_is_busy_still_is_left_to_the_next_phase(tmp_path: Path) 
         headcount=Headcount(scales=False),
     )
     study = SimpleNamespace(folder=StudyFolder(tmp_path))
-    phase: Any = SimpleNamespace(hours=0.0, clocked=0.0, study=study, done=lambda: False)
+    phase: Any = SimpleNamespace(hours=0.0, clocked=0.0, study=study, done=lambda: False, trials={}, total=None)
     phase.over = lambda hours: "the hours are over"
     notes: list[str] = []
     Loop(phase, SimpleNamespace(), crew, SimpleNamespace(note=notes.append)).run()  # type: ignore[arg-type]

@@ -309,6 +309,7 @@ def test_each_kind_of_hardware_has_its_own_parts(
     assert again._micro.of(again.hardware_of(Made(2))).examples == 3
     ready = [Made(1), Made(2), Made(3)]
     again.workers = list(ready)
+    again.workplace.hear = lambda workers, seconds: iter(())  # type: ignore[method-assign]
     assert again.ready_worker() is ready[2], "it has the hardware that is measured"
 
 

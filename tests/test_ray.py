@@ -809,7 +809,7 @@ def test_the_end_of_an_actor_is_no_fault_of_work_that_it_never_had(settings: Cal
     from hpsearch.workers.ray_worker import RayWorker
 
     silent = SimpleNamespace(remote=lambda *_: None)
-    place: Any = SimpleNamespace(far=False, counted=lambda **_: None)
+    place: Any = SimpleNamespace(far=False, brings_code=False, counted=lambda **_: None)
     result = TrialResult(3, Status.COMPLETE, 1, 1, 0.5, {}, None, {}, (), None, {})
     for last in (OutOfMemory(3, 16, "memory ran out"), Lost(0, "it died", True)):
         worker = RayWorker(0, SimpleNamespace(node=silent, tell=silent), place, "log")
