@@ -257,11 +257,20 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_asked_again(
     counters.write_text("oom_kill 0\n")
     monkeypatch.setattr(local, "VMSTAT", counters)
     settings, home = request_of(tmp_path, tiny_model), tmp_path / "home"
-    crew = crew_of(settings, home)
+    crew, killed = crew_of(settings, home), list[Any]()
+    ask = crew.ask
+
+    def kill_first(worker: Any, question: Any) -> Any:
+        if not killed:
+            worker.process.kill()
+            counters.write_text(f"oom_kill {int(killed_for_memory)}\n")
+            killed.append(worker)
+        return ask(worker, question)
+
+    crew.ask = kill_first  # type: ignore[method-assign]
     with crew.staffed():
-        crew.workers[0].process.kill()
-        counters.write_text(f"oom_kill {int(killed_for_memory)}\n")
         settle_memory(crew)
+    assert len(killed) == 1
     assert found(home) == [examples]
 
 
